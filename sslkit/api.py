@@ -1,0 +1,297 @@
+"""The contracts: what a source, sampler, proposer, backbone, head, objective and probe are.
+
+A component is a class with a `name`. **Its constructor is its option schema**: parameters left of `*` are wired in by
+the core, parameters right of `*` are what a recipe may set, typed and ranged with `Annotated[int, Field(ge=1)]`. The
+first line of its docstring is what listings show. A component keeps its options and does no work in the constructor:
+it is also made, on torch's meta device, to check a recipe.
+
+Axes: `b` batch, `v` views, `k` instances, `d` embedding, `f` features, `c h w` maps, `t` tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from sslkit.boxes import Boxes, empty
+
+Dims = Mapping[str, int]
+"""Sizes of a component's named axes, as the recipe binds them."""
+
+Progress = Callable[[str, int, int], None]
+"""Called as `progress("what", done, total)` while something takes its time."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+# ------------------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Labelled objects of one image.
+
+    Attributes:
+        boxes: Shape (n, 4), xyxy pixels.
+        labels: Shape (n,), int64, indices into the source's `categories`.
+    """
+
+    boxes: Boxes = field(default_factory=empty)
+    labels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+class Source(ABC):
+    """A data set: an ordered list of encoded images, each with a stable key.
+
+    The core calls `missing`, then `prepare` (one process), then `open` (every process), and only then reads items.
+    It is handed to worker processes, so after `open` it holds arrays rather than Python objects per item.
+    """
+
+    name: ClassVar[str]
+    categories: Sequence[str] = ()
+    """Names of the labels, where there are any; known after `open`."""
+
+    def missing(self) -> str | None:
+        """Say, quickly and without reading the data, what is missing and which commands get it; None when all is there."""
+        return None
+
+    def prepare(self, progress: Progress) -> None:  # noqa: B027 - most sources have nothing to prepare
+        """Make what is missing and can be made, such as a rendered data set."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Index the data.
+
+        Raises:
+            DataError: There is nothing to read.
+        """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def key(self, index: int) -> str:
+        """Return the stable name of image `index`: a relative path, unique in the source."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """Return the encoded bytes of image `index` (JPEG, PNG, ...).
+
+        Raises:
+            DataError: It cannot be read.
+        """
+
+    def objects(self, index: int) -> Objects:  # noqa: ARG002
+        """Return the labelled objects of image `index`; none by default."""
+        return Objects()
+
+    def label(self, index: int) -> int | None:  # noqa: ARG002
+        """Return the label of the whole image `index`, or None."""
+        return None
+
+
+class Proposals(ABC):
+    """Region proposals of every image of one source, in the source's order."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Boxes:
+        """Return the boxes of image `index`: shape (n, 4), xyxy pixels of the original image."""
+
+
+class Proposer(ABC):
+    """A way to find regions that may hold objects."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def missing(self, source: Source) -> str | None:
+        """Say what `open` would lack for `source`, or None."""
+
+    @abstractmethod
+    def build(self, source: Source, progress: Progress, jobs: int) -> None:
+        """Compute and store what `open` needs, with `jobs` processes; go on where an earlier call stopped."""
+
+    @abstractmethod
+    def open(self, source: Source) -> Proposals:
+        """Return the proposals of `source`, memory-mapped or computed on the fly.
+
+        Raises:
+            DataError: They have not been built.
+        """
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The boxes of one image's views, and what was counted while drawing them.
+
+    Attributes:
+        boxes: View group -> shape (v, 4), xyxy pixels, float.
+        counts: Name -> number, averaged and reported per epoch ("fallback" -> 0 or 1).
+    """
+
+    boxes: Mapping[str, Boxes]
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+class ViewSampler(ABC):
+    """Geometry only: from an image's size, its proposals and a random generator to named groups of boxes.
+
+    The core cuts, resizes and augments them.
+    """
+
+    name: ClassVar[str]
+    needs_proposals: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def groups(self) -> Mapping[str, int]:
+        """View group -> number of views, for example `{"scene": 2, "instance": 4}`."""
+
+    @abstractmethod
+    def sample(self, height: int, width: int, proposals: Boxes, rng: np.random.Generator) -> Sample:
+        """Draw the views of one image of `height` x `width` pixels.
+
+        Args:
+            height: Of the decoded, upright image.
+            width: Of the decoded, upright image.
+            proposals: Shape (n, 4), xyxy pixels; (0, 4) when the sampler does not need them.
+            rng: The only source of randomness: seeded by (seed, epoch, item).
+        """
+
+
+# ---------------------------------------------------------------------------------------------------- networks
+
+
+class Backbone(nn.Module, ABC):
+    """Images to features.
+
+    Class attribute `gives` names what `forward` returns: `features` always, `map` and `tokens` where there are any.
+    A constructed backbone knows its feature size, `dim`, also on the meta device.
+    """
+
+    name: ClassVar[str]
+    gives: ClassVar[Mapping[str, str]] = {"features": "f"}
+    """Row -> axes behind the batch: `{"features": "f", "map": "f h w"}`."""
+    dim: int
+    """Size of axis `f`."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Mapping[str, Tensor]:
+        """Map normalised images (n 3 h w) to `{"features": n f, ...}`, keys as in `gives`."""
+
+
+class Head(nn.Module, ABC):
+    """A projector or predictor: `__init__(self, dims, *, ...)` gets `dims["d"]`, the size of what comes in."""
+
+    name: ClassVar[str]
+    takes: ClassVar[str] = "features"
+    """The backbone row that it projects: features, map or tokens."""
+    out_dim: int
+    """Size of the last axis of what it returns."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n d) to (n out_dim)."""
+
+
+# -------------------------------------------------------------------------------------------------- objectives
+
+
+class Terms(NamedTuple):
+    """What an objective returns when one scalar does not say enough.
+
+    Attributes:
+        terms: Name -> scalar; the loss is their sum.
+        monitors: Name -> scalar that is shown and logged, but not part of the loss.
+    """
+
+    terms: Mapping[str, Tensor]
+    monitors: Mapping[str, Tensor] = {}
+
+
+class Objective(nn.Module, ABC):
+    """A loss on named embeddings: a pure function of what it declares.
+
+    `requires` maps each parameter of `forward` to a row of the embedding table and its axes:
+
+        requires = {"p": "online.prediction.scene: b v d", "z": "target.projection.scene: b v d"}
+
+    Rows are `{online|target}.{features|map|tokens|projection|prediction}.{group}` (there is no `target.prediction`)
+    and `batch.{boxes|flipped}.{group}`, `batch.{size|index}`. What comes from the target arrives detached; everything
+    is float32. The constructor gets `dims`, the sizes of the named axes; raise ValueError there when
+    one cannot be served ("needs two views or more, got 1"), and the recipe is refused with that reason.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[Mapping[str, str]]
+
+    @abstractmethod
+    def forward(self, **rows: Tensor) -> Tensor | Mapping[str, Tensor] | Terms:
+        """Return a scalar, named scalars whose sum is the loss, or those with monitors."""
+
+    def after_step(self, step: int) -> None:  # noqa: B027 - most objectives keep no state
+        """Update own state once per optimizer step, after the target's EMA update."""
+
+
+# ------------------------------------------------------------------------------------------------------ probes
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Frozen features with labels.
+
+    Attributes:
+        features: Shape (n, f), float32, on the CPU.
+        labels: Shape (n,), int64.
+        categories: Names of the labels.
+    """
+
+    features: Tensor
+    labels: Tensor
+    categories: Sequence[str] = ()
+
+
+class Probe(ABC):
+    """Measures frozen features: `__init__(self, *, ...)`."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def evaluate(self, train: Labelled, test: Labelled) -> Mapping[str, float]:
+        """Return named figures of the test features, in [0, 1] where they are rates."""
+
+
+# ------------------------------------------------------------------------------------------------------- a run
+
+
+@dataclass
+class Run:
+    """What observers see of a run. They look and do not touch.
+
+    Attributes:
+        folder: Where it is kept.
+        recipe: The resolved recipe.
+        steps: Optimizer steps of the whole recipe.
+        steps_per_epoch: Optimizer steps of one epoch.
+        step: Optimizer steps done; more than 0 at the start of a resumed run.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    steps: int
+    steps_per_epoch: int
+    step: int = 0
