@@ -1,0 +1,99 @@
+"""The constructor is the option schema: from one signature to a validator and a JSON schema.
+
+Left of `*` is wiring, right of `*` is what a recipe may set.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from sslkit.errors import Problem, closest
+
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+
+
+@lru_cache(maxsize=None)
+def schema(maker: Callable[..., Any]) -> type[BaseModel]:
+    """Return the pydantic model of a class's or function's keyword-only parameters.
+
+    Raises:
+        TypeError: A parameter right of `*` has no annotation.
+    """
+    function = maker.__init__ if inspect.isclass(maker) else maker
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        if name not in hints:
+            raise TypeError(f"option '{name}' of {maker.__qualname__} has no type annotation")
+        fields[name] = (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+    return create_model(maker.__name__, __config__=_STRICT, **fields)
+
+
+def validate(
+    model: type[BaseModel], given: Mapping[str, Any], key: tuple[str, ...]
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Check options against their model, strictly: `"4"` is no number, `1.5` is no integer.
+
+    Args:
+        model: From `schema`, or any pydantic model.
+        given: What the recipe says.
+        key: Where it says it, for the problems.
+
+    Returns:
+        All options with defaults filled in (empty when there are problems), and every problem.
+    """
+    try:
+        checked = model.model_validate_json(json.dumps(given, default=str), strict=True)
+    except ValidationError as error:
+        return {}, [_problem(model, item, key) for item in error.errors(include_url=False)]
+    return {name: getattr(checked, name) for name in type(checked).model_fields}, []
+
+
+def _problem(model: type[BaseModel], item: Any, key: tuple[str, ...]) -> Problem:
+    location = tuple(str(part) for part in item["loc"] if not _is_branch(part))
+    name = location[-1] if location else ""
+    where = (*key, *location)
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        hint = closest(name, known)
+        return Problem(f"unknown option '{name}'{hint}", where, "" if hint else f"known: {', '.join(known) or 'none'}")
+    if item["type"] == "missing":
+        return Problem(f"option '{name}' is missing", where, f"add {name} = ...")
+    return Problem(f"{name} = {_written(item['input'])}: {_message(item)}", where)
+
+
+def _is_branch(part: object) -> bool:
+    """Say whether a location part names a branch of a union rather than a key."""
+    return isinstance(part, str) and (part.endswith("]") or part in {"bool", "int", "float", "str", "path", "none"})
+
+
+def _fields_at(model: Any, location: tuple[str, ...]) -> list[str]:
+    """Return the field names of the model that lies at `location` inside `model`."""
+    for part in location:
+        info = getattr(model, "model_fields", {}).get(part)
+        if info is None:
+            continue
+        candidates = [info.annotation, *getattr(info.annotation, "__args__", ())]
+        models = [item for item in candidates if inspect.isclass(item) and issubclass(item, BaseModel)]
+        model = models[0] if models else model
+    return list(getattr(model, "model_fields", {}))
+
+
+def _message(item: Any) -> str:
+    text = str(item["msg"])
+    text = text.removeprefix("Value error, ").removeprefix("Input ").replace("should", "must")
+    return text[0].lower() + text[1:]
+
+
+def _written(value: Any) -> str:
+    """Write a value as a recipe would."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
