@@ -118,6 +118,32 @@ class ProbeTable(Choice):
     limit: int | None = Field(default=None, ge=2, description="At most so many crops")
     test_share: float = Field(default=0.25, gt=0, lt=1, description="Share of the images that are tested on")
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+Colour = tuple[float, float, float]
+
+
+class View(Table):
+    """How a view is cut out and augmented: one table of `[[augment.GROUP]]`; the operations run in this order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    network: Literal["both", "online", "target"] = Field(default="both", description="Which network sees these pixels")
+    size: int = Field(default=224, ge=8, description="Side of the square view, pixels")
+    interpolation: Literal["bicubic", "bilinear"] = Field(default="bicubic", description="Antialiased")
+    flip: Probability = Field(default=0.5, description="Probability of a horizontal flip")
+    jitter: Probability = Field(default=0.8, description="Probability of colour jitter, four operations in random order")
+    brightness: float = Field(default=0.4, ge=0, description="Factor from [1 - x, 1 + x]")
+    contrast: float = Field(default=0.4, ge=0, description="Factor from [1 - x, 1 + x]")
+    saturation: float = Field(default=0.2, ge=0, description="Factor from [1 - x, 1 + x]")
+    hue: float = Field(default=0.1, ge=0, le=0.5, description="Shift from [-x, x], in turns of the colour circle")
+    grayscale: Probability = Field(default=0.2, description="Probability of greyscale")
+    blur: Probability = Field(default=0.5, description="Probability of a Gaussian blur")
+    blur_sigma: tuple[float, float] = Field(default=(0.1, 2.0), description="Range of sigma, pixels")
+    solarize: Probability = Field(default=0.0, description="Probability of inverting all above the threshold")
+    solarize_threshold: Probability = 128 / 255
+    mean: Colour = Field(default=(0.485, 0.456, 0.406), description="Subtracted last; pixels are in [0, 1]")
+    std: Colour = Field(default=(0.229, 0.224, 0.225), description="Divided by last; nothing is clamped after it")
+
+
 
 def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
@@ -143,7 +169,7 @@ class Recipe(Table):
     heads: dict[Name, HeadTable] = {}
     target: TargetTable = TargetTable()
     objectives: dict[Name, ObjectiveTable] = Field(min_length=1)
-    augment: dict[Name, Annotated[list[dict[str, Any]], BeforeValidator(_one_or_more)]]
+    augment: dict[Name, Annotated[list[View], BeforeValidator(_one_or_more)]]
     forward: ForwardTable = ForwardTable()
     optimizer: OptimizerTable
     probes: dict[Name, ProbeTable] = {}

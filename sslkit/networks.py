@@ -1,0 +1,177 @@
+"""The online and target networks, and one training step's forward pass as one module.
+
+Everything that needs gradients is inside `StepModule.forward`, so that DDP and FSDP see all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslkit.api import Objective, Terms
+from sslkit.ema import ema_update
+from sslkit.plan import HeadPlan, ObjectivePlan, Plan, Row
+from sslkit.seeds import torch_seeded
+
+Batch = Mapping[str, Tensor]
+"""`pixels.{group}.{network}` (b v 3 h w), `boxes.{group}` (b v 4), `flipped.{group}` (b v), `size` (b 2), `index` (b)."""
+
+
+class Network(nn.Module):
+    """A backbone with its named projectors and predictors."""
+
+    def __init__(self, backbone: nn.Module, heads: Mapping[str, HeadPlan], seed: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.taken = {name: head.taken for name, head in heads.items()}
+        self.projectors = nn.ModuleDict()
+        self.predictors = nn.ModuleDict()
+        for name, head in heads.items():
+            with torch_seeded(seed, "heads", name, "projector"):
+                self.projectors[name] = head.projector.make({"d": head.in_dim})
+            if head.predicts and head.predictor:
+                with torch_seeded(seed, "heads", name, "predictor"):
+                    self.predictors[name] = head.predictor.make({"d": head.dim})
+
+    def forward(self, x: Tensor, wanted: Sequence[Row]) -> list[Tensor]:
+        """Return the wanted rows of images (n 3 h w), each (n ...)."""
+        given = self.backbone(x)
+        projected = {row.head: self.projectors[row.head](given[self.taken[row.head]]) for row in wanted if row.head}
+        return [self._row(row, given, projected) for row in wanted]
+
+    def _row(self, row: Row, given: Mapping[str, Tensor], projected: Mapping[str, Tensor]) -> Tensor:
+        if row.kind == "prediction":
+            return self.predictors[row.head](projected[row.head])  # type: ignore[no-any-return]
+        return projected[row.head] if row.head else given[row.kind]
+
+
+class Outcome(NamedTuple):
+    """What a forward pass of a step gives.
+
+    Attributes:
+        loss: Scalar, the weighted sum of the terms.
+        terms: "objective.term" -> scalar, unweighted.
+        monitors: Name -> scalar.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    monitors: dict[str, Tensor]
+
+
+class StepModule(nn.Module):
+    """Online network, target network where one is read, and the objectives."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        seed = plan.recipe.seed
+        self.rows = plan.rows
+        self.plans = plan.objectives
+        self.norms = {group: plan.recipe.forward.norm_of(group) for group in plan.groups}
+        self.pixels = {(row.group, row.network): ".".join(("pixels", *plan.pixels(row.group, row.network))) for row in plan.rows}
+        with torch_seeded(seed, "backbone"):
+            backbone = plan.backbone.make()
+        self.online = Network(backbone, plan.heads, seed)
+        self.target = _target(self.online) if plan.has("target") else None
+        self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, batch: Batch) -> Outcome:
+        """Run every network on every view group that is read, then every objective in float32."""
+        table = self._embed(batch, "online")
+        with torch.no_grad():
+            table.update(self._embed(batch, "target"))
+        with torch.autocast(batch["index"].device.type, enabled=False):
+            return self._objectives(batch, table)
+
+    def _embed(self, batch: Batch, network: str) -> dict[Row, Tensor]:
+        table: dict[Row, Tensor] = {}
+        for group, norm in self.norms.items():
+            wanted = [row for row in self.rows if (row.network, row.group) == (network, group)]
+            if wanted:
+                x = batch[self.pixels[group, network]]
+                table.update(zip(wanted, self._pass(network, x, wanted, norm), strict=True))
+        return table
+
+    def _pass(self, network: str, x: Tensor, wanted: Sequence[Row], norm: str) -> list[Tensor]:
+        """Return the wanted rows of views (b v 3 h w), each (b v ...)."""
+        module = self.online if network == "online" else self.target
+        assert module is not None
+        b, v = x.shape[:2]
+        if norm == "per-group":
+            return [row.unflatten(0, (b, v)) for row in module(_image(x.flatten(0, 1)), wanted)]
+        views = [module(_image(view), wanted) for view in x.unbind(1)]
+        return [torch.stack(rows, dim=1) for rows in zip(*views, strict=True)]
+
+    def _objectives(self, batch: Batch, table: Mapping[Row, Tensor]) -> Outcome:
+        terms: dict[str, Tensor] = {}
+        monitors = {"feature_std": _spread(table)}
+        parts: list[Tensor] = []
+        for item in self.plans:
+            rows = {name: _input(row, batch, table) for name, row in item.rows.items()}
+            losses = _terms(self.objectives[item.name](**rows))
+            parts.append(item.weight * torch.stack(list(losses.terms.values())).sum())
+            terms.update({f"{item.name}.{term}": value.detach() for term, value in losses.terms.items()})
+            monitors.update({f"{item.name}.{name}": value.detach() for name, value in losses.monitors.items()})
+        return Outcome(torch.stack(parts).sum(), terms, monitors)
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """Move the target's parameters towards the online ones; its batch norm keeps its own statistics."""
+        if self.target is not None:
+            followed = dict(self.online.named_parameters())
+            pairs = [(own, followed[name]) for name, own in self.target.named_parameters()]
+            ema_update([own for own, _ in pairs], [other for _, other in pairs], momentum)
+
+    def after_step(self, step: int) -> None:
+        """Let objectives with state of their own update it."""
+        for objective in self.objectives.values():
+            assert isinstance(objective, Objective)
+            objective.after_step(step)
+
+
+def _target(online: Network) -> Network:
+    """Copy the complete online network, without predictors and without gradients, in train mode."""
+    target = copy.deepcopy(online)
+    target.predictors = nn.ModuleDict()
+    return target.requires_grad_(False)
+
+
+def _objective(item: ObjectivePlan, seed: int) -> nn.Module:
+    with torch_seeded(seed, "objectives", item.name):
+        objective: nn.Module = item.made.make(dict(item.dims))
+    return objective
+
+
+def _image(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _input(row: Row | str, batch: Batch, table: Mapping[Row, Tensor]) -> Tensor:
+    if isinstance(row, str):
+        return batch[row.removeprefix("batch.")]
+    return table[row].float()
+
+
+def _terms(returned: Tensor | Mapping[str, Tensor] | Terms) -> Terms:
+    if isinstance(returned, Terms):
+        return returned
+    return Terms({"loss": returned} if isinstance(returned, Tensor) else returned)
+
+
+def _spread(table: Mapping[Row, Tensor]) -> Tensor:
+    """Standard deviation of L2-normalised online embeddings over the batch, times sqrt(d): 1 spread, 0 collapsed.
+
+    Taken over the first view of the first group, of projections where there are any (of features otherwise).
+    """
+    online = [row for row in table if row.network == "online" and row.kind in ("projection", "prediction", "features")]
+    if not online:
+        return torch.tensor(float("nan"))
+    best = max(online, key=lambda row: (row.kind == "projection", row.kind == "prediction", row.group))
+    z = F.normalize(table[best].detach().float()[:, 0], dim=-1)
+    return z.std(dim=0, correction=0).mean() * z.shape[-1] ** 0.5

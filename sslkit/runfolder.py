@@ -1,0 +1,151 @@
+"""A run is a folder: what is in it, and whether a recipe may go on in it.
+
+    runs/<recipe>/<arm>-s<seed>/
+        recipe.toml         resolved
+        environment.json    versions, plugins, hardware, git, command: one entry per session
+        status.json         running, stopped or finished, and at which step
+        metrics.jsonl       written by the logs plugin
+        checkpoints/        step-00000100.pt
+        probes.json         figures of the frozen backbone
+        backbone.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sslkit import __version__, tables
+from sslkit.errors import RecipeError
+from sslkit.plan import Plan
+from sslkit.recipe import Text
+
+_PACKAGES = ("torch", "torchvision", "lightly", "pytorch-lightning", "numpy", "pillow", "opencv-contrib-python-headless")
+_NOT_COMPARED = ("plugins", "summary")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, base: Path, recipe: str, arm: str, seed: int) -> RunFolder:
+        """Return the folder of a recipe's arm and seed."""
+        return cls(base / recipe / f"{arm}-s{seed}")
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are kept."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The trained backbone."""
+        return self.path / "backbone.safetensors"
+
+    def refuse_other(self, resolved: Mapping[str, Any]) -> None:
+        """Make sure that what lies here was made by this recipe.
+
+        Raises:
+            RecipeError: It was made by another one; the message shows every difference.
+        """
+        if not self.recipe.exists():
+            return
+        old = tomllib.loads(self.recipe.read_text(encoding="utf-8"))
+        kept = [{k: v for k, v in values.items() if k not in _NOT_COMPARED} for values in (old, resolved)]
+        lines = [f"    {key}: {_shown(a)} -> {_shown(b)}" for key, a, b in tables.differences(*kept)]
+        if lines:
+            raise RecipeError(
+                f"{self.path} was made by a different recipe:\n" + "\n".join(lines)
+                + "\n    write --arm NAME to keep both, or move the old folder away"
+            )  # fmt: skip
+
+    def status(self) -> dict[str, Any]:
+        """Return what is known of the run: `state` and `step`; empty for a new one."""
+        return self.read("status.json", {})
+
+    def read(self, name: str, default: Any) -> Any:
+        """Read one of the folder's JSON files."""
+        file = self.path / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else default
+
+    def write(self, name: str, value: Any) -> None:
+        """Write one of the folder's JSON files, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, whole or not at all."""
+        aside = self.path / f".{name}.part"
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(self.path / name)
+
+    def start(self, plan: Plan, text: Text, world: int, device: str) -> None:
+        """Write the resolved recipe and add this session to the environment."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.write_text("recipe.toml", tables.dumps(plan.resolved()))
+        sessions = self.read("environment.json", [])
+        overrides = list(text.overrides.values())
+        self.write("environment.json", [*sessions, environment(plan, overrides, world, device)])
+
+
+def environment(plan: Plan, overrides: list[str], world: int, device: str) -> dict[str, Any]:
+    """Describe what a run depends on besides its recipe."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "overrides": overrides,
+        "sslkit": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "plugins": plan.resolved()["plugins"],
+        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(), "device": device, "processes": world},
+        "git": _git(),
+    }
+
+
+def _shown(value: Any) -> str:
+    return "(absent)" if value is None else json.dumps(value)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _git() -> str | None:
+    """Return the commit of the current folder, "+" appended when it has changes; None outside a repository."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+"],  # noqa: S607
+            capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None

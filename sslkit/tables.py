@@ -1,0 +1,34 @@
+"""Nested tables (parsed TOML): written, flattened, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def dumps(values: Mapping[str, Any]) -> str:
+    """Write nested tables as TOML."""
+    import tomlkit  # 30 ms, and only needed for writing
+
+    return tomlkit.dumps(values)
+
+
+def flatten(values: Any, key: str = "") -> dict[str, Any]:
+    """Return dotted key -> value; elements of lists of tables are numbered: `augment.scene.0.flip`."""
+    if isinstance(values, Mapping):
+        return {name: item for part, value in values.items() for name, item in flatten(value, _join(key, part)).items()}
+    if isinstance(values, list) and values and all(isinstance(value, Mapping) for value in values):
+        return {name: item for i, value in enumerate(values) for name, item in flatten(value, _join(key, str(i))).items()}
+    return {key: values}
+
+
+def _join(key: str, part: str) -> str:
+    return f"{key}.{part}" if key else part
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted key, old value, new value) where two tables differ; None stands for a missing key."""
+    before, after = flatten(old), flatten(new)
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield key, before.get(key), after.get(key)

@@ -1,0 +1,435 @@
+"""Train a plan: read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sslkit import checkpoint
+from sslkit.api import Proposals, Run, Source
+from sslkit.data import Epochs, ViewDataset, batches, to_device
+from sslkit.errors import DataError, DivergedError, PreemptedError, UsageError
+from sslkit.networks import Outcome, StepModule
+from sslkit.optim import make_optimizer
+from sslkit.plan import Plan
+from sslkit.plugins import Plugins
+from sslkit.probing import Figures, Probing
+from sslkit.progress import Display, bar
+from sslkit.recipe import Text
+from sslkit.runfolder import RunFolder
+from sslkit.schedules import LearningRate, target_momentum
+from sslkit.seeds import seed_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run is done with, and nothing that changes its numbers.
+
+    Attributes:
+        devices: Per node; "auto" takes all GPUs, or one CPU process.
+        workers: Loader processes per device; None chooses by the number of cores.
+        stop_after: Stop, resumable, once so many optimizer steps are done.
+        save_every: Optimizer steps between checkpoints; None saves once an epoch.
+        keep: Checkpoints kept.
+        log_every: Optimizer steps between records of the metrics.
+    """
+
+    accelerator: str = "auto"
+    devices: str = "auto"
+    nodes: int = 1
+    strategy: str = "auto"
+    workers: int | None = None
+    stop_after: int | None = None
+    save_every: int | None = None
+    keep: int = 2
+    log_every: int = 1
+
+
+@dataclass
+class Result:
+    """What a run came to.
+
+    Attributes:
+        state: "finished", or "stopped" and resumable.
+        probes: "raw pixels", "random weights" and "trained" -> figures.
+    """
+
+    folder: Path
+    state: str
+    step: int
+    steps: int
+    terms: dict[str, float] = field(default_factory=dict)
+    probes: dict[str, Figures] = field(default_factory=dict)
+    seconds: float = 0.0
+    resumed_from: int = 0
+
+
+def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware: Hardware) -> Result:
+    """Train a plan in its folder, from the newest checkpoint where there is one.
+
+    Raises:
+        RecipeError: The folder was made by a different recipe.
+        DataError: Data or proposals are missing or unreadable.
+        DivergedError: A loss or gradient is not finite; the optimizer step was not made.
+        PreemptedError: A signal asked to stop; a checkpoint was written.
+    """
+    folder.refuse_other(plan.resolved())
+    if folder.status().get("state") == "finished":
+        return _finished(folder)
+    fabric = _fabric(plan, hardware)
+    with fabric.rank_zero_first():
+        source, proposals = prepare(plan)
+    return _Trainer(plan, text, plugins, folder, hardware, fabric, source, proposals).run()
+
+
+def prepare(plan: Plan) -> tuple[Source, Proposals | None]:
+    """Make, open and return the source and its proposals.
+
+    Raises:
+        DataError: Something is missing that nobody may make; the message says which command does.
+    """
+    source: Source = plan.source.make()
+    if missing := source.missing():
+        raise DataError(missing)
+    with bar() as progress:
+        source.prepare(progress)
+        source.open()
+        if plan.proposer is None:
+            return source, None
+        proposer = plan.proposer.make()
+        missing = proposer.missing(source)
+        if missing and plan.recipe.proposals and plan.recipe.proposals.when_missing == "build":
+            proposer.build(source, progress, _cores())
+            missing = None
+    if missing:
+        raise DataError(missing)
+    return source, proposer.open(source)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _fabric(plan: Plan, hardware: Hardware) -> Fabric:
+    from lightning_fabric import Fabric
+
+    accelerator = "cpu" if hardware.accelerator == "auto" and not torch.cuda.is_available() else hardware.accelerator
+    devices: int | str = int(hardware.devices) if hardware.devices.isdecimal() else hardware.devices
+    if devices == "auto" and accelerator == "cpu":
+        devices = 1
+    fabric = Fabric(
+        accelerator=accelerator, devices=devices, num_nodes=hardware.nodes,
+        strategy=hardware.strategy, precision=plan.recipe.precision,
+    )  # fmt: skip
+    fabric.launch()
+    per_pass = plan.recipe.accumulate * fabric.world_size
+    if plan.recipe.batch_size % per_pass or plan.recipe.batch_size // per_pass < 2:
+        raise UsageError(
+            f"batch_size = {plan.recipe.batch_size} over {fabric.world_size} processes x {plan.recipe.accumulate} passes "
+            f"gives {plan.recipe.batch_size / per_pass:g} images a pass: it must be a whole number of 2 or more"
+        )
+    return fabric
+
+
+class _Trainer:
+    """One run, from here to its end."""
+
+    def __init__(
+        self, plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware: Hardware,
+        fabric: Fabric, source: Source, proposals: Proposals | None,
+    ) -> None:  # fmt: skip
+        recipe = plan.recipe
+        self.plan, self.text, self.plugins, self.folder, self.hardware = plan, text, plugins, folder, hardware
+        self.fabric, self.source, self.proposals = fabric, source, proposals
+        self.epochs = Epochs(
+            len(source), recipe.batch_size, recipe.accumulate, recipe.seed,
+            recipe.last_batch == "pad", fabric.global_rank, fabric.world_size,
+        )  # fmt: skip
+        if not self.epochs.steps:
+            raise DataError(f"{len(source)} images make no batch of {recipe.batch_size}: write a smaller batch_size, or last_batch = \"pad\"")
+        self.steps = recipe.steps or max(1, math.ceil(recipe.epochs * self.epochs.steps - 1e-9))  # type: ignore[operator]
+        self.lr = self._learning_rate()
+        self.network = StepModule(plan)
+        if recipe.forward.sync_batch_norm and fabric.world_size > 1 and fabric.device.type == "cuda":
+            self.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), recipe.optimizer.options)
+        self.module, self.optimizer = fabric.setup(self.network, optimizer)
+        self.run_info = Run(folder.path, plan.resolved(), self.steps, self.epochs.steps)
+        self.display = Display(self.steps, self.epochs.steps) if fabric.is_global_zero else None
+        self.stop_signal: str | None = None
+        self.step = 0
+        self.counts: dict[str, float] = {}
+
+    def _learning_rate(self) -> LearningRate:
+        table = self.plan.recipe.optimizer
+        warmup = round(table.warmup_epochs * self.epochs.steps)
+        return LearningRate(
+            base=table.lr(self.plan.recipe.batch_size), steps=self.steps, warmup=warmup,
+            warmup_start_ratio=table.warmup_start, final=table.final_lr * table.lr(self.plan.recipe.batch_size),
+            decay_from=table.decay_from,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------ the run
+
+    def run(self) -> Result:
+        """Resume, train, probe, and leave the folder in a state that says where it is."""
+        started = time.monotonic()
+        self.resume()
+        result = Result(self.folder.path, "finished", self.step, self.steps, resumed_from=self.step)
+        if self.fabric.is_global_zero:
+            self.folder.start(self.plan, self.text, self.fabric.world_size, str(self.fabric.device))
+        probing, result.probes = self.probe_before()
+        error: BaseException | None = None
+        try:
+            self.tell("sslkit_run_started")
+            with self.signals():
+                result.terms = self.loop()
+            result.probes = self.probe_after(probing, result.probes)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self.status("failed" if error and not isinstance(error, PreemptedError) else self.state())
+            self.tell("sslkit_run_finished", error=error)
+        result.step, result.state, result.seconds = self.step, self.state(), time.monotonic() - started
+        return result
+
+    def state(self) -> str:
+        """Return "finished" at the last step, "stopped" before it."""
+        return "finished" if self.step >= self.steps else "stopped"
+
+    def loop(self) -> dict[str, float]:
+        """Take optimizer steps to the end, or to where we are asked to stop."""
+        stop = min(self.steps, self.hardware.stop_after or self.steps)
+        items = self.epochs.micro_batches(self.step, stop)
+        dataset = ViewDataset(self.plan, self.source, self.proposals)
+        feed = batches(dataset, items, self._workers(), self.fabric.device)
+        terms: dict[str, float] = {}
+        self.network.train()
+        if self.display:
+            self.display.start(self.step)
+        try:
+            while self.step < stop:
+                terms = self.optimizer_step(feed)
+                self.step += 1
+                self.report(terms)
+                self.save_when_due(stop)
+                if self.stop_signal:
+                    raise PreemptedError(f"stopped by {self.stop_signal} after step {self.step} of {self.steps}; the same command goes on")
+        finally:
+            if self.display:
+                self.display.stop()
+        return terms
+
+    def optimizer_step(self, feed: Iterator[dict[str, Any]]) -> dict[str, float]:
+        """Accumulate gradients over the step's passes, check them, move the online network, then the target."""
+        began = time.monotonic()
+        torch.manual_seed(seed_of(self.plan.recipe.seed, "step", self.step, self.fabric.global_rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(self.step)
+        outcomes, indices, waited = [], [], 0.0
+        for part in range(self.plan.recipe.accumulate):
+            asked = time.monotonic()
+            batch = to_device(next(feed), self.plan.views, self.fabric.device)
+            waited += time.monotonic() - asked
+            self.count(batch.pop("counts"))
+            indices.append(batch["index"])
+            last = part == self.plan.recipe.accumulate - 1
+            with self.fabric.no_backward_sync(self.module, enabled=not last):
+                outcome: Outcome = self.module(batch)
+                self.fabric.backward(outcome.loss / self.plan.recipe.accumulate)
+            outcomes.append(outcome)
+        terms = self.agree(outcomes)
+        self.guard(terms, indices)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        momentum = self._momentum()
+        self.network.update_target(momentum)
+        self.network.after_step(self.step + 1)
+        seconds = time.monotonic() - began
+        return terms | {
+            "lr": self.lr(self.step), "target_momentum": momentum,
+            "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": waited / seconds,
+        }  # fmt: skip
+
+    def _momentum(self) -> float:
+        table = self.plan.recipe.target
+        return target_momentum(self.step, self.steps, table.momentum, table.momentum_end)
+
+    def agree(self, outcomes: list[Outcome]) -> dict[str, float]:
+        """Average losses, terms and monitors over passes and ranks; add the gradient norm."""
+        passes = [{"loss": outcome.loss.detach(), **outcome.terms, **outcome.monitors} for outcome in outcomes]
+        names = list(passes[0])
+        values = torch.stack([torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]).mean(dim=0)
+        values = torch.cat([values, self._grad_norm().view(1)])
+        values = self.fabric.all_reduce(values, reduce_op="mean") if self.fabric.world_size > 1 else values
+        assert isinstance(values, Tensor)
+        return dict(zip([*names, "grad_norm"], values.tolist(), strict=True))
+
+    def _grad_norm(self) -> Tensor:
+        grads = [p.grad for p in self.network.parameters() if p.grad is not None]
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).to(self.fabric.device)
+
+    def guard(self, terms: Mapping[str, float], indices: list[Tensor]) -> None:
+        """Refuse to step on anything that is not finite.
+
+        Raises:
+            DivergedError: Names the terms, the step and the record on disk.
+        """
+        scaled = self.plan.recipe.precision == "16-mixed"  # its loss scaler skips such gradients by itself
+        losses = {name: value for name, value in terms.items() if not name.endswith("_std")}
+        bad = [name for name, value in losses.items() if not math.isfinite(value) and not (scaled and name == "grad_norm")]
+        if not bad:
+            return
+        record = {"step": self.step + 1, "terms": {name: repr(value) for name, value in terms.items()}, "images": torch.cat(indices).tolist()}
+        name = f"diverged-step-{self.step + 1:08d}-rank{self.fabric.global_rank}.json"
+        self.folder.write(name, record)
+        shown = ", ".join(f"{item} = {terms[item]}" for item in bad)
+        raise DivergedError(
+            f"step {self.step + 1} is not finite: {shown}. The weights are those before the step; images and terms are in {self.folder.path / name}. "
+            f"Common causes: learning rate too high for the batch (now {self.lr(self.step):.4g}), warm-up too short, 16-bit precision"
+        )
+
+    def count(self, counts: Mapping[str, float]) -> None:
+        """Average what the sampler counted over the epoch so far."""
+        place = self.step % self.epochs.steps
+        if place == 0:
+            self.counts = {}
+        for name, value in counts.items():
+            before = self.counts.get(name, value)
+            self.counts[name] = before + (value - before) / (place + 1)
+
+    # ------------------------------------------------------------------------------------ what is kept
+
+    def report(self, terms: dict[str, float]) -> None:
+        """Show and log a step."""
+        terms |= {f"sampler.{name}": value for name, value in self.counts.items()}
+        if self.display:
+            eta = (self.steps - self.step) * self.plan.recipe.batch_size / terms["images_per_s"]
+            self.display.update(self.step, terms, terms["images_per_s"], terms["waiting"], eta)
+        if self.step % self.hardware.log_every == 0 or self.step == self.steps:
+            self.run_info.step = self.step
+            self.tell("sslkit_step_finished", step=self.step, terms=terms)
+
+    def save_when_due(self, stop: int) -> None:
+        """Write a checkpoint at every epoch's end (or as often as asked), at the end, and before stopping."""
+        every = self.hardware.save_every or self.epochs.steps
+        if self.step % every == 0 or self.step == stop or self.stop_signal:
+            self.save()
+
+    def save(self) -> None:
+        """Write everything that the next step depends on; random generators are functions of seed and step."""
+        if self.fabric.is_global_zero:
+            path = self.folder.checkpoints / f"step-{self.step:08d}.pt"
+            checkpoint.save(path, {
+                "step": self.step, "model": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "counts": self.counts, "plugins": self.plan.resolved()["plugins"], "recipe": self.folder.recipe.read_text(encoding="utf-8"),
+            })  # fmt: skip
+            checkpoint.prune(self.folder.checkpoints, self.hardware.keep)
+            self.status("running")
+            self.tell("sslkit_checkpoint_saved", step=self.step, path=path)
+        self.fabric.barrier()
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, where there is one."""
+        path = checkpoint.latest(self.folder.checkpoints)
+        if path is None:
+            return
+        state = checkpoint.load(path)
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.counts = state["step"], state["counts"]
+        self.run_info.step = self.step
+        if self.display:
+            self.display.note(f"resumed from {path} after step {self.step} of {self.steps}")
+
+    def status(self, state: str) -> None:
+        if self.fabric.is_global_zero and self.folder.path.exists():
+            self.folder.write("status.json", {"state": state, "step": self.step, "steps": self.steps})
+
+    # ----------------------------------------------------------------------------------------- probing
+
+    def probe_before(self) -> tuple[Probing | None, dict[str, Figures]]:
+        """Measure raw pixels and, before the first step, the random weights."""
+        if not self.plan.probes or not self.fabric.is_global_zero:
+            return None, {}
+        figures: dict[str, Figures] = self.folder.read("probes.json", {})
+        with bar() as progress:
+            probing = Probing(self.plan, progress)
+        if self.step == 0:
+            figures = {"raw pixels": probing.of_pixels(), "random weights": probing.of_backbone(self.network.online.backbone, self.fabric.device)}
+            self.folder.write("probes.json", figures)
+        return probing, figures
+
+    def probe_after(self, probing: Probing | None, figures: dict[str, Figures]) -> dict[str, Figures]:
+        """Measure the trained backbone and write its weights."""
+        if not self.fabric.is_global_zero or self.state() != "finished":
+            return figures
+        backbone = self.network.online.backbone
+        described = {"backbone": self.plan.backbone.component.id, "step": str(self.step), "format": "pt"}
+        checkpoint.save_weights(self.folder.weights, dict(backbone.state_dict()), described)
+        if probing:
+            figures = figures | {"trained": probing.of_backbone(backbone, self.fabric.device)}
+            self.folder.write("probes.json", figures)
+        return figures
+
+    # -------------------------------------------------------------------------------- signals, observers
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Let the first SIGTERM, SIGINT or SIGUSR1 ask for a stop at the next step; a second one acts at once."""
+        names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        before = {number: signal.getsignal(number) for number in names}
+
+        def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            self.stop_signal = signal.Signals(number).name
+            for other, handler in before.items():
+                signal.signal(other, handler)
+
+        for number in names:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def tell(self, hook: str, **event: Any) -> None:
+        """Call a reporting hook of every plugin, on rank 0; one that fails is named once and not called again."""
+        if not self.fabric.is_global_zero:
+            return
+        event["run"] = self.run_info
+        for impl in getattr(self.plugins.manager.hook, hook).get_hookimpls():
+            try:
+                impl.function(*(event[name] for name in impl.argnames))
+            except Exception as error:  # an observer must not end the run
+                owner = self.plugins.owners[impl.plugin_name]
+                self.plugins.manager.unregister(impl.plugin)
+                note = f"plugin '{owner.plugin}' ({owner.distribution} {owner.version}) failed in {hook} and is switched off: {type(error).__name__}: {error}"
+                if self.display:
+                    self.display.note(note)
+
+    def _workers(self) -> int:
+        if self.hardware.workers is not None:
+            return self.hardware.workers
+        return max(0, min(8, _cores() - 1))
+
+
+def _finished(folder: RunFolder) -> Result:
+    status = folder.status()
+    return Result(folder.path, "finished", status["step"], status["steps"], {}, folder.read("probes.json", {}), resumed_from=status["step"])
