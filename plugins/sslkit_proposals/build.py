@@ -1,0 +1,198 @@
+"""Fill a store: search every image whose content is not known yet, then filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sslkit.api import Progress, Source
+from sslkit.errors import DataError
+from sslkit_proposals import shards
+from sslkit_proposals.files import number
+from sslkit_proposals.search import Search, find
+from sslkit_proposals.select import NOTHING, Rules, Selected, select
+from sslkit_proposals.shards import Found, Shard, join
+from sslkit_proposals.store import Store
+from sslkit_proposals.workers import ordered
+
+
+class Known:
+    """Everything that was searched with the same options, in this source and others, found by content."""
+
+    def __init__(self, family: Path) -> None:
+        self.paths = sorted(family.glob("*/raw/*.npz"))
+        found = [_good(path) for path in self.paths]
+        contents = np.concatenate([np.zeros(0, np.uint64), *(content for content, _ in found)])
+        places = [np.full(len(rows), part) for part, (_, rows) in enumerate(found)]
+        order = np.argsort(contents, kind="stable")
+        self.contents = contents[order]
+        self.part = np.concatenate([np.zeros(0, np.int64), *places])[order]
+        self.rows = np.concatenate([np.zeros(0, np.int64), *(rows for _, rows in found)])[order]
+        self.load = lru_cache(maxsize=8)(shards.load)
+
+    def get(self, content: int) -> Found:
+        """Return the image that was stored under `content`."""
+        at = int(np.searchsorted(self.contents, np.uint64(content)))
+        shard = self.load(self.paths[self.part[at]])
+        if shard is None or int(shard.contents[self.rows[at]]) != content:
+            raise DataError(
+                f"{self.paths[self.part[at]]} changed while it was read: is another build at work?"
+            )
+        return shard.row(int(self.rows[at]))
+
+
+def _good(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """Return the contents in a shard, and their rows, leaving out those that failed: they are tried again."""
+    shard = shards.load(path)
+    rows = np.array(
+        [row for row, reason in enumerate(shard.reasons) if not reason] if shard else [], np.int64
+    )
+    return (shard.contents[rows] if shard else np.zeros(0, np.uint64)), rows
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """Reads, decodes and searches one image; what is known already is only read."""
+
+    source: Source
+    search: Search
+    known: npt.NDArray[np.uint64]
+
+    def __call__(self, index: int) -> Found:
+        """Return what was found in image `index`."""
+        key = number(self.source.key(index).encode())
+        try:
+            data = self.source.read(index)
+        except (DataError, OSError) as error:
+            return Found(key, 0, 0, 0, None, f"cannot be read: {error}")
+        return self._searched(key, number(data), data, self.source.key(index))
+
+    def _searched(self, key: int, content: int, data: bytes, name: str) -> Found:
+        from sslkit.images import decode
+
+        at = np.searchsorted(self.known, np.uint64(content))
+        if at < len(self.known) and int(self.known[at]) == content:
+            return Found(key, content, 0, 0, None)
+        try:
+            image = decode(data, name)
+        except DataError as error:
+            return Found(key, content, 0, 0, None, str(error))
+        height, width = image.shape[:2]
+        return Found(key, content, height, width, find(image, self.search))
+
+
+def died(source: Source, index: int) -> Found:
+    """Return the result for an image that kills its process."""
+    key = source.key(index)
+    return Found(
+        number(key.encode()), 0, 0, 0, None, f"{key}: the search killed its process twice (out of memory?)"
+    )
+
+
+def search_all(source: Source, store: Store, jobs: int, progress: Progress) -> None:
+    """Search every image of `source`, and save shard after shard.
+
+    Every image is read, so that a changed one is noticed, but only unknown contents are searched.
+
+    Raises:
+        DataError: Not one image could be read.
+    """
+    known = Known(store.family)
+    job = Searcher(source, store.search, known.contents)
+    results = _shown(
+        ordered(job, range(len(source)), jobs, lambda index: died(source, index)), len(source), progress
+    )
+    failed: list[str] = []
+    for part in store.parts:
+        rows = [_complete(next(results), known) for _ in store.members(part)]
+        failed += [row.reason for row in rows if row.reason]
+        _save(store, part, join(rows))
+    if failed and len(failed) == len(source):
+        raise DataError(_all_failed(failed))
+
+
+def _shown(results: Iterator[Found], total: int, progress: Progress) -> Iterator[Found]:
+    progress("searching photos", 0, total)
+    for done, result in enumerate(results, 1):
+        yield result
+        progress("searching photos", done, total)
+
+
+def _complete(found: Found, known: Known) -> Found:
+    if found.boxes is not None or found.reason:
+        return found
+    return known.get(found.content)._replace(key=found.key)
+
+
+def _save(store: Store, part: int, shard: Shard) -> None:
+    stored = store.load(part)
+    if stored is None or not stored.same(shard):
+        shards.save(store.path(part), shard)
+
+
+def _all_failed(reasons: Sequence[str]) -> str:
+    shown = "\n".join(f"  {reason}" for reason in reasons[:5])
+    more = f"\n  ... and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    return f"none of the {len(reasons)} images could be searched:\n{shown}{more}"
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Filters the images of one shard."""
+
+    store: Store
+    rules: Rules
+
+    def __call__(
+        self, part: int
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """Return boxes (m, 4), how many each image has, and how they came about."""
+        shard = self.store.load(part)
+        if shard is None:
+            raise DataError(f"{self.store.path(part)} is missing or damaged: build the proposals again")
+        chosen = [_chosen(shard.row(index), self.rules) for index in range(len(shard))]
+        boxes = np.concatenate([one.boxes for one in chosen]).astype(np.uint32)
+        counts = np.array([len(one.boxes) for one in chosen], np.int64)
+        return boxes, counts, np.array([one.rung for one in chosen], np.uint8)
+
+
+def _chosen(found: Found, rules: Rules) -> Selected:
+    boxes = found.boxes if found.boxes is not None else np.zeros((0, 4), np.int64)
+    if found.reason:
+        return Selected(np.zeros((0, 4), np.int64), NOTHING)
+    return select(boxes, found.height, found.width, rules)
+
+
+def select_all(store: Store, rules: Rules, jobs: int, progress: Progress) -> None:
+    """Filter all raw regions under `rules` and save the proposals, unless that was done already."""
+    raw = _raw_digest(store)
+    done = store.selected(rules)
+    if done is not None and done.name.endswith(f"-{raw}"):
+        return
+    parts = []
+    for part in ordered(Selector(store, rules), store.parts, jobs if store.images > 5000 else 1, _no_shard):
+        parts.append(part)
+        progress("selecting proposals", min(len(parts) * store.members(0).stop, store.images), store.images)
+    counts = np.concatenate([np.zeros(1, np.int64), *(count for _, count, _ in parts)])
+    boxes = np.concatenate([np.zeros((0, 4), np.uint32), *(box for box, _, _ in parts)])
+    rungs = np.concatenate([np.zeros(0, np.uint8), *(rung for _, _, rung in parts)])
+    store.save_selected(rules, raw, shards.compact(boxes.astype(np.int64)), np.cumsum(counts), rungs)
+
+
+def _no_shard(part: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    raise DataError(f"filtering shard {part} killed its process twice (out of memory?)")
+
+
+def _raw_digest(store: Store) -> str:
+    total = blake2b(digest_size=6)
+    for shard in store.raw():
+        for array in (shard.keys, shard.contents, shard.origins, shard.offsets):
+            total.update(array.tobytes())
+        total.update("".join(shard.reasons).encode())
+    return total.hexdigest()

@@ -1,0 +1,109 @@
+"""Raw regions of consecutive images in one file: the unit in which a search is saved and goes on."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sslkit_proposals.files import whole
+from sslkit_proposals.search import Pixels
+
+SEARCHED, IMPORTED = 0, 1
+"""Where regions come from."""
+
+
+class Found(NamedTuple):
+    """The raw regions of one image.
+
+    Attributes:
+        key: Hash of the image's key.
+        content: Hash of its encoded bytes; 0 when they cannot be read.
+        height: Of the upright image; 0 when it cannot be decoded.
+        width: The same.
+        boxes: Its regions, or None: those that are stored under this content already.
+        reason: Why there are none, or an empty string.
+        origin: SEARCHED or IMPORTED.
+    """
+
+    key: int
+    content: int
+    height: int
+    width: int
+    boxes: Pixels | None
+    reason: str = ""
+    origin: int = SEARCHED
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Raw regions of n images, fields as in `Found`: flat boxes (m, 4), and offsets (n + 1) into them."""
+
+    keys: npt.NDArray[np.uint64]
+    contents: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.int32]
+    origins: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+    reasons: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def row(self, index: int) -> Found:
+        """Return one image."""
+        height, width = (int(side) for side in self.sizes[index])
+        boxes = self.boxes[self.offsets[index] : self.offsets[index + 1]].astype(np.int64)
+        named = int(self.keys[index]), int(self.contents[index])
+        return Found(*named, height, width, boxes, self.reasons[index], int(self.origins[index]))
+
+    def same(self, other: Shard) -> bool:
+        """Say whether both hold the same images and the same number of regions of each."""
+        arrays = ("keys", "contents", "offsets", "origins")
+        equal = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays)
+        return equal and self.reasons == other.reasons
+
+
+def join(rows: Sequence[Found]) -> Shard:
+    """Put images together; every one has its boxes."""
+    boxes = [row.boxes if row.boxes is not None else np.zeros((0, 4), np.int64) for row in rows]
+    return Shard(
+        keys=np.array([row.key for row in rows], np.uint64),
+        contents=np.array([row.content for row in rows], np.uint64),
+        sizes=np.array([(row.height, row.width) for row in rows], np.int32).reshape(-1, 2),
+        origins=np.array([row.origin for row in rows], np.uint8),
+        offsets=np.cumsum([0, *map(len, boxes)], dtype=np.int64),
+        boxes=compact(np.concatenate([np.zeros((0, 4), np.int64), *boxes])),
+        reasons=tuple(row.reason for row in rows),
+    )
+
+
+def compact(boxes: Pixels) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
+    """Keep pixels in two bytes where they fit."""
+    return boxes.astype(np.uint16) if boxes.max(initial=0) < 1 << 16 else boxes.astype(np.uint32)
+
+
+ARRAYS = ("keys", "contents", "sizes", "origins", "offsets", "boxes")
+
+
+def save(path: Path, shard: Shard) -> None:
+    """Write a shard, whole or not at all."""
+    reasons = np.frombuffer(json.dumps(shard.reasons).encode(), np.uint8)
+    with whole(path) as file:
+        np.savez(file, reasons=reasons, **{name: getattr(shard, name) for name in ARRAYS})
+
+
+def load(path: Path) -> Shard | None:
+    """Read a shard; None when it is not there or not readable, so that it is made anew."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            reasons = tuple(json.loads(arrays["reasons"].tobytes()))
+            return Shard(reasons=reasons, **{name: arrays[name] for name in ARRAYS})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
