@@ -74,6 +74,7 @@ class Result:
     terms: dict[str, float] = field(default_factory=dict)
     probes: dict[str, Figures] = field(default_factory=dict)
     seconds: float = 0.0
+    rank: int = 0
     resumed_from: int = 0
 
 
@@ -190,7 +191,7 @@ class _Trainer:
         """Resume, train, probe, and leave the folder in a state that says where it is."""
         started = time.monotonic()
         self.resume()
-        result = Result(self.folder.path, "finished", self.step, self.steps, resumed_from=self.step)
+        result = Result(self.folder.path, "finished", self.step, self.steps, resumed_from=self.step, rank=self.fabric.global_rank)
         if self.fabric.is_global_zero:
             self.folder.start(self.plan, self.text, self.fabric.world_size, str(self.fabric.device))
         probing, result.probes = self.probe_before()

@@ -1,0 +1,94 @@
+"""The dev loop: `nox -l` lists it, `nox` runs the default sessions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+TOY = Path("tests/thirdparty/sslkit-toy")
+
+
+def _group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def _xdist() -> list[str]:
+    return [] if os.environ.get("SSLKIT_TESTS_SERIAL") else ["-n", "2", "--dist", "worksteal"]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite against an installed sslkit."""
+    session.install(".", *_group("test"))
+    session.run("pytest", *_xdist(), *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy, strictly."""
+    session.install(".", *_group("types"))
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def thirdparty(session: nox.Session) -> None:
+    """Install our wheel and a foreign one side by side; list, check and train; compare weights bit for bit."""
+    wheels = _build(session, Path.cwd(), "ours") + _build(session, TOY, "toy")
+    session.install(*(str(wheel) for wheel in wheels), "pytest>=8.3")
+    session.run("python", "tests/thirdparty/campaign.py", *session.posargs)
+    session.run("pytest", "--import-mode=importlib", "-c", str(TOY / "pyproject.toml"), str(TOY / "tests"))
+
+
+@nox.session(default=False)
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that we claim to support (needs uv, and Python 3.11 for torch 2.6)."""
+    session.install("uv")
+    names = ["--resolution", "lowest-direct", "-r", "pyproject.toml", "--group", "test", "--python-version", "3.11"]
+    pins = Path(session.create_tmp()) / "minimums.txt"
+    session.run("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *names, "-o", str(pins))
+    session.run("uv", "pip", "install", "--quiet", "--python", str(Path(session.bin) / "python"), "-r", str(pins))
+    session.install(".", "--no-deps")
+    session.run("pytest", *_xdist(), *session.posargs)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build sdist -> wheel, install it in a clean environment, list the plugins."""
+    [wheel] = _build(session, Path.cwd(), "ours")
+    session.install(str(wheel))
+    with session.chdir(session.create_tmp()):
+        session.run("sslkit", "plugins")
+        session.run("sslkit", "recipes")
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Execute every code block of the documentation and check its links."""
+    session.install(".", *_group("test"))
+    session.run("pytest", "tests/docs", *session.posargs)
+
+
+def _build(session: nox.Session, project: Path, name: str) -> list[Path]:
+    """Build an sdist, and a wheel from it."""
+    session.install("build")
+    out = Path(session.create_tmp()).resolve() / f"dist-{name}"
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(out), str(project), silent=True)
+    return sorted(out.glob("*.whl"))

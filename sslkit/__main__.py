@@ -1,0 +1,28 @@
+"""The command `sslkit`: `python -m sslkit` does the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; failures are told in words, without a traceback."""
+    from sslkit.cli import make_app
+    from sslkit.errors import SslkitError
+
+    try:
+        make_app()(args=arguments, standalone_mode=True)
+    except SslkitError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The command line: parse, call, print. What a command does lives below this floor."""
+
+from __future__ import annotations
+
+import typer
+
+from sslkit.cli.commands import COMMANDS
+from sslkit.plugins import Plugins
+
+
+def make_app(plugins: Plugins | None = None) -> typer.Typer:
+    """Build the command line with the commands of all loaded plugins."""
+    plugins = plugins or Plugins.load()
+    app = typer.Typer(
+        name="sslkit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True,
+        help="A composable plugin framework for self-supervised visual pre-training.",
+        epilog="Exit codes: 0 fine, 1 run failed, 2 usage, 3 recipe, 4 plugin, 5 data, 6 diverged, 75 preempted and resumable.",
+    )  # fmt: skip
+    app.callback(invoke_without_command=False)(_start)
+    for command in COMMANDS:
+        app.command(command.__name__)(command)
+    plugins.commands(lambda name: _sub_app(app, plugins, name))
+    app.info.context_settings = {"obj": plugins, "help_option_names": ["-h", "--help"]}
+    return app
+
+
+def _sub_app(app: typer.Typer, plugins: Plugins, name: str) -> typer.Typer:
+    owner = plugins.owners[name]
+    sub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=f"Commands of plugin '{name}' ({owner.distribution} {owner.version}).")
+    app.add_typer(sub, name=name)
+    return sub
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from sslkit import __version__
+
+        typer.echo(f"sslkit {__version__}")
+        raise typer.Exit
+
+
+def _start(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),  # noqa: ARG001
+) -> None:
+    """A composable plugin framework for self-supervised visual pre-training."""

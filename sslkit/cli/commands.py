@@ -1,0 +1,165 @@
+"""The core's commands. Heavy imports wait inside, so that `sslkit --help` is quick."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from sslkit.plugins import Plugins
+
+Recipe = Annotated[str, typer.Argument(help="A recipe's path or name; `sslkit recipes` lists the names.")]
+Sets = Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as in --set optimizer.base_lr=0.1; repeatable.")]  # noqa: UP045 - typer reads this form on every version
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def run(
+    context: typer.Context,
+    recipe: Recipe,
+    sets: Sets = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    arm: Annotated[str, typer.Option(help="Name of this variant; the run's folder is RUNS/RECIPE/ARM-sSEED.")] = "full",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    devices: Annotated[str, typer.Option(help="Devices per node: a number, or auto.")] = "auto",
+    nodes: Annotated[int, typer.Option(min=1)] = 1,
+    strategy: Annotated[str, typer.Option(help="auto, ddp, ...: Lightning Fabric's names.")] = "auto",
+    workers: Annotated[Optional[int], typer.Option(min=0, help="Loader processes per device.")] = None,  # noqa: UP045
+    stop_after: Annotated[Optional[int], typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,  # noqa: UP045
+    save_every: Annotated[Optional[int], typer.Option(min=1, help="Optimizer steps between checkpoints; an epoch by default.")] = None,  # noqa: UP045
+    keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep.")] = 2,
+    log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe; the same command again goes on where it stopped."""
+    plugins = _plugins(context)
+    from sslkit.cli import targets
+
+    plan, text = targets.load(recipe, sets or [], plugins, data=True)
+    from sslkit import report, trainer
+    from sslkit.runfolder import RunFolder
+
+    folder = RunFolder.of(runs, text.name, arm, plan.recipe.seed)
+    hardware = trainer.Hardware(accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, log_every)
+    for note in plan.notes:
+        typer.echo(f"note: {note}", err=True)
+    result = trainer.train(plan, text, plugins, folder, hardware)
+    if result.rank == 0:
+        report.print_json(report.of_result(result)) if as_json else report.print_result(result)
+
+
+def check(context: typer.Context, recipe: Recipe, sets: Sets = None, as_json: Json = False) -> None:
+    """Report every problem of a recipe at once, or what it would build."""
+    from sslkit.cli import targets
+
+    plugins = _plugins(context)
+    checked = targets.check(targets.read(recipe, sets or [], plugins), plugins)
+    error = checked.error()
+    if as_json:
+        from sslkit import report
+
+        report.print_json(report.of_check(checked.text, checked.problems, checked.plan if not error else None))
+        raise typer.Exit(error.exit_code if error else 0)
+    if error:
+        raise error
+    from sslkit import report
+
+    assert checked.plan is not None
+    report.print_plan(checked.text, checked.plan)
+
+
+def resolve(context: typer.Context, recipe: Recipe, sets: Sets = None, as_json: Json = False) -> None:
+    """Print a recipe with full ids, every default and the plugins' versions."""
+    from sslkit import tables
+    from sslkit.cli import targets
+
+    plan, _ = targets.load(recipe, sets or [], _plugins(context))
+    typer.echo(json.dumps(plan.resolved(), indent=2) if as_json else tables.dumps(plan.resolved()), nl=as_json)
+
+
+def diff(context: typer.Context, a: Recipe, b: Recipe, as_json: Json = False) -> None:
+    """Print every value in which two recipes differ, defaults included."""
+    from sslkit import report, tables
+    from sslkit.cli import targets
+
+    plugins = _plugins(context)
+    plans = [targets.load(name, [], plugins)[0].resolved() for name in (a, b)]
+    rows = list(tables.differences(*plans))
+    if as_json:
+        report.print_json([{"key": key, "a": old, "b": new} for key, old, new in rows])
+    else:
+        report.print_diff(a, b, rows)
+
+
+def schema(context: typer.Context) -> None:
+    """Print the JSON schema of recipes, with the options of every installed component."""
+    from sslkit.jsonschema import recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(_plugins(context)), indent=2))
+
+
+def recipes(
+    context: typer.Context,
+    name: Annotated[Optional[str], typer.Argument(help="Print this one.")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """List the recipes that are there, or print one: `sslkit recipes byol_coco > mine.toml`."""
+    from sslkit import recipe as found
+
+    known = found.shipped() | _plugins(context).recipes()
+    if name:
+        typer.echo(found.locate(name, known).read_text(encoding="utf-8"), nl=False)
+        return
+    from sslkit import report
+
+    rows = [{"name": id_, "summary": found.read(path).values.get("summary", ""), "path": str(path)} for id_, path in known.items()]
+    report.print_json(rows) if as_json else report.print_recipes(rows)
+
+
+def plugins(
+    context: typer.Context,
+    component: Annotated[Optional[str], typer.Argument(help="Show this component's options.")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """List plugins with their components, and those that are broken with the reason."""
+    from sslkit import report
+
+    loaded = _plugins(context)
+    listed = report.of_component(loaded, component) if component else report.of_plugins(loaded)
+    if as_json:
+        report.print_json(listed)
+    elif component:
+        report.print_component(listed)
+    else:
+        report.print_plugins(listed)
+    if not component and loaded.broken:
+        raise typer.Exit(4)
+
+
+def views(
+    context: typer.Context,
+    recipe: Recipe,
+    sets: Sets = None,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("views.png"),
+    count: Annotated[int, typer.Option(min=1, max=64, help="Images.")] = 6,
+    epoch: Annotated[int, typer.Option(min=0, help="Views are drawn anew each epoch.")] = 0,
+) -> None:
+    """Draw a contact sheet: photos with their boxes, then every view exactly as the network will see it."""
+    from sslkit.cli import targets
+
+    plan, _ = targets.load(recipe, sets or [], _plugins(context), data=True)
+    from sslkit import contact, trainer
+
+    source, proposals = trainer.prepare(plan)
+    contact.sheet(plan, source, proposals, count, epoch).save(out)
+    typer.echo(out)
+
+
+def _plugins(context: typer.Context) -> Plugins:
+    loaded: Any = context.obj
+    assert isinstance(loaded, Plugins)
+    return loaded
+
+
+COMMANDS = (run, check, resolve, diff, schema, recipes, plugins, views)

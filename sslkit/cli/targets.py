@@ -1,0 +1,128 @@
+"""What a command is asked to work on: from a name on the command line to a plan, or to a source with its proposer."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sslkit import recipe as recipes
+from sslkit.errors import DataError, PluginError, Problem, RecipeError, SslkitError
+from sslkit.plugins import Plugins
+
+if TYPE_CHECKING:
+    from sslkit.api import Proposer, Source
+    from sslkit.plan import Plan
+
+
+@dataclass
+class Checked:
+    """A recipe, what is wrong with it, and its plan when nothing is."""
+
+    text: recipes.Text
+    plan: Plan | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def error(self) -> SslkitError | None:
+        """Return the error that says all of it, with the exit code of the gravest kind."""
+        if not self.problems:
+            return None
+        kinds = {problem.kind for problem in self.problems}
+        count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
+        message = f"{self.text.origin} has {count}:\n{recipes.complaint(self.text, self.problems)}"
+        if "recipe" in kinds:
+            return RecipeError(message, self.problems)
+        return PluginError(message) if "plugin" in kinds else DataError(message)
+
+
+def read(name: str, sets: Sequence[str], plugins: Plugins) -> recipes.Text:
+    """Find and parse a recipe by path or name."""
+    known = recipes.shipped() | plugins.recipes()
+    return recipes.read(recipes.locate(name, known), sets)
+
+
+def check(text: recipes.Text, plugins: Plugins, data: bool = True) -> Checked:
+    """Find every problem of a recipe; those of structure come first, and before torch is imported."""
+    recipe, problems = recipes.structure(text)
+    if problems:
+        print(f"checking {text.origin}: {len(problems)} problem(s) of structure, looking for more", file=sys.stderr)  # noqa: T201
+        recipe = _repaired(text, problems)
+    checked = Checked(text, problems=list(problems))
+    if recipe is None:
+        return checked
+    from sslkit.plan import make_plan
+
+    plan, more = make_plan(recipe, plugins)
+    checked.problems += more
+    checked.plan = plan if not problems else None
+    if plan and data:
+        missing = plan.source.make().missing()
+        checked.problems += [Problem(missing, ("source",), kind="data")] if missing else []
+    return checked
+
+
+def load(name: str, sets: Sequence[str], plugins: Plugins, data: bool = False) -> tuple[Plan, recipes.Text]:
+    """Return the plan of a recipe.
+
+    Raises:
+        RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
+    """
+    text = read(name, sets, plugins)
+    checked = check(text, plugins, data)
+    error = checked.error()
+    if error:
+        raise error
+    assert checked.plan is not None
+    return checked.plan, text
+
+
+def open_target(target: str, sets: Sequence[str], plugins: Plugins | None = None) -> tuple[Source, Proposer]:
+    """Return the opened source and the proposer of a recipe, or of a folder of photos.
+
+    A folder is read by the first source that takes a `root`, with selective search's defaults.
+    """
+    plugins = plugins or Plugins.load()
+    if Path(target).is_dir():
+        source = plugins.find("source", "folder").cls(root=Path(target))
+        proposer = plugins.find("proposer", "selective-search").cls()
+    else:
+        plan, _ = load(target, sets, plugins)
+        if plan.proposer is None:
+            raise RecipeError(f"{target} has no [proposals] that its sampler needs")
+        source, proposer = plan.source.make(), plan.proposer.make()
+    return opened(source), proposer
+
+
+def opened(source: Any) -> Any:
+    """Make, index and return a source.
+
+    Raises:
+        DataError: It is missing.
+    """
+    from sslkit.progress import bar
+
+    if missing := source.missing():
+        raise DataError(missing)
+    with bar() as progress:
+        source.prepare(progress)
+        source.open()
+    return source
+
+
+def _repaired(text: recipes.Text, problems: Sequence[Problem]) -> recipes.Recipe | None:
+    """Return the recipe without its faulty keys, to look for further problems in what is left."""
+    values = copy.deepcopy(text.values)
+    for problem in problems:
+        _remove(values, problem.key)
+    recipe, left = recipes.structure(recipes.Text(text.name, text.origin, values))
+    return recipe if not left else None
+
+
+def _remove(values: Any, key: tuple[str, ...]) -> None:
+    for part in key[:-1]:
+        values = values[int(part)] if isinstance(values, list) and part.isdecimal() else values.get(part, {}) if isinstance(values, dict) else {}
+    if key and isinstance(values, dict):
+        values.pop(key[-1], None)

@@ -1,0 +1,214 @@
+"""What commands print: results on stdout, as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sslkit.errors import PluginError, Problem, closest
+from sslkit.options import schema
+from sslkit.plan import Plan
+from sslkit.plugins import Component, Plugins
+from sslkit.probing import Figures
+from sslkit.recipe import Text, View
+from sslkit.trainer import Result
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on stdout."""
+    print(json.dumps(value, indent=2, default=str))  # noqa: T201
+
+
+def _print(*parts: Any) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)  # a pipe has no width; do not wrap for one
+    for part in parts:
+        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+# ------------------------------------------------------------------------------------------------- results
+
+
+def of_result(result: Result) -> dict[str, Any]:
+    """Describe what a run came to."""
+    return {
+        "folder": str(result.folder), "state": result.state, "step": result.step, "steps": result.steps,
+        "resumed_from": result.resumed_from, "seconds": round(result.seconds, 1), "terms": result.terms, "probes": result.probes,
+    }  # fmt: skip
+
+
+def print_result(result: Result) -> None:
+    """Print the probes' table and where everything lies."""
+    if result.probes:
+        _print(probe_table(result.probes))
+    if result.state == "finished" and result.resumed_from == result.steps:
+        _print(f"{result.folder} is already finished ({result.steps} steps); nothing was trained")
+        return
+    done = f"{result.step} of {result.steps} steps in {result.seconds:.0f} s"
+    _print(f"{result.state}: {done}; everything is in {result.folder}")
+
+
+def probe_table(probes: Mapping[str, Figures]) -> Table:
+    """Lay out probe figures: one row per set of features, one column per probe and metric."""
+    columns = [(name, metric) for name, figures in next(iter(probes.values())).items() for metric in figures]
+    table = _table("Frozen features", "features", *(f"{name} {metric}" for name, metric in columns))
+    for features, figures in probes.items():
+        cells = [figures.get(name, {}).get(metric) for name, metric in columns]
+        table.add_row(features, *("-" if value is None else f"{100 * value:.1f} %" for value in cells))
+    return table
+
+
+# -------------------------------------------------------------------------------------------------- checks
+
+
+def of_check(text: Text, problems: Sequence[Problem], plan: Plan | None) -> dict[str, Any]:
+    """Describe a check: problems, or the plan."""
+    listed = [
+        {"where": text.where(item.key), "key": ".".join(item.key), "kind": item.kind, "what": item.what, "instead": item.instead}
+        for item in problems
+    ]
+    return {"recipe": text.origin, "problems": listed, "plan": of_plan(plan) if plan else None}
+
+
+def of_plan(plan: Plan) -> dict[str, Any]:
+    """Describe what a plan builds and costs."""
+    from sslkit.cost import measure
+
+    cost = measure(plan)
+    return {
+        "networks": [name for name in ("online", "target") if plan.has(name)],
+        "groups": plan.groups, "views": {f"{group}.{network}": _shown(views) for (group, network), views in plan.views.items()},
+        "heads": {name: {"projection": head.dim, "predictor": head.predicts} for name, head in plan.heads.items()},
+        "objectives": {item.name: [str(row) for row in item.rows.values()] for item in plan.objectives},
+        "lr": plan.recipe.optimizer.lr(plan.recipe.batch_size), "notes": plan.notes,
+        "gflops_per_image": round(cost.flops / 1e9, 3), "trained_parameters": cost.online_parameters, "target_parameters": cost.target_parameters,
+    }  # fmt: skip
+
+
+def _shown(views: Sequence[View]) -> str:
+    return f"{len(views)} x {views[0].size} px"
+
+
+def print_plan(text: Text, plan: Plan) -> None:
+    """Print what a recipe builds."""
+    described = of_plan(plan)
+    table = _table(f"{text.origin}: fine", "what", "is built")
+    table.columns[1].justify = "left"
+    recipe = plan.recipe
+    length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs:g} epochs"
+    table.add_row("summary", recipe.summary)
+    table.add_row("training", f"{length}, batch {recipe.batch_size}, {recipe.optimizer.use}, peak learning rate {described['lr']:g}, {recipe.precision}")
+    table.add_row("source, sampler", f"{plan.source.component.id}, {plan.sampler.component.id}")
+    table.add_row("views", ", ".join(f"{name}: {shown}" for name, shown in described["views"].items()))
+    table.add_row("networks", f"{' and '.join(described['networks'])}, {plan.backbone.component.id}")
+    for item in plan.objectives:
+        table.add_row(f"objective {item.name}", f"{item.weight:g} x {item.made.component.id}({', '.join(map(str, item.rows.values()))})")
+    table.add_row("cost per image", f"{described['gflops_per_image']:.3g} GFLOPs, {described['trained_parameters'] / 1e6:.1f} M trained parameters")
+    _print(table, *(f"note: {note}" for note in plan.notes))
+
+
+def print_diff(a: str, b: str, rows: Sequence[tuple[str, Any, Any]]) -> None:
+    """Print differing values side by side."""
+    if not rows:
+        _print(f"{a} and {b} resolve to the same recipe")
+        return
+    table = _table("", "key", a, b)
+    for key, old, new in rows:
+        table.add_row(key, *("-" if value is None else json.dumps(value) for value in (old, new)))
+    _print(table)
+
+
+# ------------------------------------------------------------------------------------------------ listings
+
+
+def print_recipes(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print names and summaries."""
+    table = _table("", "recipe", "summary")
+    table.columns[1].justify = "left"
+    for row in rows:
+        table.add_row(row["name"], row["summary"])
+    _print(table)
+
+
+def of_plugins(plugins: Plugins) -> dict[str, Any]:
+    """Describe the loaded plugins, their components, and the broken ones."""
+    components = [item for kind in plugins.components.values() for item in kind.values()]
+    listed = {
+        name: {
+            "distribution": owner.distribution, "version": owner.version,
+            "components": [{"kind": item.kind, "id": item.id, "summary": item.summary} for item in components if item.owner == owner],
+        }
+        for name, owner in plugins.owners.items()
+    }  # fmt: skip
+    broken = [{"plugin": item.owner.plugin, "distribution": item.owner.distribution, "version": item.owner.version, "reason": item.reason} for item in plugins.broken]
+    return {"plugins": listed, "broken": broken}
+
+
+def print_plugins(listed: Mapping[str, Any]) -> None:
+    """Print one row per component, and what is broken below."""
+    table = _table("", "plugin", "kind", "id", "summary")
+    for column in table.columns:
+        column.justify = "left"
+    for name, plugin in listed["plugins"].items():
+        rows = plugin["components"] or [{"kind": "-", "id": "-", "summary": "hooks only"}]
+        for number, row in enumerate(rows):
+            first = f"{name} ({plugin['distribution']} {plugin['version']})" if number == 0 else ""
+            table.add_row(first, row["kind"], row["id"], row["summary"])
+        table.add_section()
+    broken = [f"broken: {item['plugin']} ({item['distribution']} {item['version']}): {item['reason']}" for item in listed["broken"]]
+    _print(table, *broken)
+
+
+def of_component(plugins: Plugins, name: str) -> list[dict[str, Any]]:
+    """Describe the components of this id or short name, with their options.
+
+    Raises:
+        PluginError: There is none.
+    """
+    every = [item for kind in plugins.components.values() for item in kind.values()]
+    matches = [item for item in every if name in (item.id, item.id.partition("/")[2])]
+    if not matches:
+        raise PluginError(f"no component is named '{name}'{closest(name, [item.id.partition('/')[2] for item in every])}; `sslkit plugins` lists them")
+    return [_described(item) for item in matches]
+
+
+def _described(item: Component) -> dict[str, Any]:
+    options = schema(item.cls).model_json_schema()
+    rows = [{"option": key, "default": value.get("default"), "type": _type(value)} for key, value in options.get("properties", {}).items()]
+    return {
+        "id": item.id, "kind": item.kind, "documentation": (item.cls.__doc__ or "").strip(), "options": rows,
+        "requires": dict(getattr(item.cls, "requires", {})), "distribution": item.owner.distribution, "version": item.owner.version,
+    }  # fmt: skip
+
+
+def _type(value: Mapping[str, Any]) -> str:
+    """Write a JSON schema type in a few words."""
+    if "anyOf" in value:
+        return " or ".join(_type(item) for item in value["anyOf"])
+    if "enum" in value:
+        return " | ".join(json.dumps(item) for item in value["enum"])
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {value[name]:g}" for name, sign in signs.items() if name in value]
+    return " ".join([str(value.get("const", value.get("type", "any"))), *limits])
+
+
+def print_component(listed: Sequence[Mapping[str, Any]]) -> None:
+    """Print documentation and options."""
+    for item in listed:
+        table = _table("", "option", "default", "type")
+        for row in item["options"]:
+            table.add_row(row["option"], json.dumps(row["default"]), row["type"])
+        head = f"{item['kind']} {item['id']} ({item['distribution']} {item['version']})"
+        _print(head, "", item["documentation"], *([table] if item["options"] else ["no options"]))
