@@ -1,0 +1,83 @@
+"""Schedules: pure functions of the optimizer step. A step is counted from 0, and its value holds *for* that step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+def ramp(step: int, steps: int, start: float, end: float) -> float:
+    """Go from `start` at step 0 to `end` at step `steps` on a straight line, and stay there."""
+    if step >= steps:
+        return end
+    return start + (end - start) * step / steps
+
+
+def cosine(step: int, steps: int, start: float, end: float, warmup: int = 0, warmup_start: float = 0.0) -> float:
+    """Go from `start` to `end` along half a cosine that begins where a linear warm-up ends.
+
+        end + (start - end) (1 + cos(pi (step - warmup) / (steps - warmup))) / 2
+
+    The last step, `steps - 1`, lies one step before `end`, as in `torch.optim.lr_scheduler.CosineAnnealingLR`.
+
+    Args:
+        step: The step that is about to be taken, from 0; `end` from `steps` on.
+        steps: Of the whole schedule, the warm-up included.
+        start: Where the cosine begins.
+        end: Where it ends.
+        warmup: Steps of the warm-up.
+        warmup_start: Where the warm-up begins, at step 0; it reaches `start` at step `warmup`.
+    """
+    if step < warmup:
+        return ramp(step, warmup, warmup_start, start)
+    if step >= steps:
+        return end
+    return end + (start - end) * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The learning rate of a step: a linear warm-up per step, then a cosine.
+
+    Two conventions are in use, and differ by the cosine's phase:
+
+    - `decay_from = "warmup"`: the cosine starts at the warm-up's end (DeepMind's BYOL).
+    - `decay_from = "start"`: the cosine starts at step 0 and the warm-up is a factor on it (ORL, mmcv): with 4 epochs
+      of 800 the peak is lower by a factor of 0.99994.
+
+    Attributes:
+        base: The peak, after scaling with the batch size.
+        steps: Optimizer steps of the whole run.
+        warmup: Steps of the warm-up; the first one has `warmup_start_ratio` of the learning rate.
+        warmup_start_ratio: Share of the learning rate at step 0 of a warm-up.
+        final: Learning rate at the end of the cosine.
+        decay_from: Where the cosine starts.
+    """
+
+    base: float
+    steps: int
+    warmup: int = 0
+    warmup_start_ratio: float = 0.0
+    final: float = 0.0
+    decay_from: Literal["warmup", "start"] = "warmup"
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of the step that is about to be taken, counted from 0."""
+        if self.decay_from == "start":
+            factor = ramp(step, self.warmup, self.warmup_start_ratio, 1.0)
+            return factor * cosine(step, self.steps, self.base, self.final)
+        lowest = self.warmup_start_ratio * self.base
+        return cosine(step, self.steps, self.base, self.final, self.warmup, lowest)
+
+
+def target_momentum(step: int, steps: int, start: float, end: float = 1.0) -> float:
+    """Return the target momentum of a step: BYOL's 1 - (1 - m_0) (cos(pi k / K) + 1) / 2, for any end.
+
+    Args:
+        step: k, the optimizer step just taken, from 0.
+        steps: K, optimizer steps of the whole run.
+        start: m_0, the momentum at step 0.
+        end: What it approaches; 1 in the paper.
+    """
+    return cosine(step, steps, start, end)
