@@ -1,0 +1,183 @@
+"""Optimizers. Each is a function whose keyword-only parameters are what a recipe's `[optimizer]` may set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from sslkit.errors import PluginError, RecipeError, closest
+
+Decay = Annotated[float, Field(ge=0, description="Weight decay")]
+Momentum = Annotated[float, Field(ge=0, lt=1, description="Momentum; 0 keeps no buffers")]
+Exclude = Annotated[bool, Field(description="Leave biases and normalisation layers without weight decay")]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+_NORMS: tuple[type[nn.Module], ...] = (
+    nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
+)  # fmt: skip
+
+
+def sgd(
+    module: nn.Module, lr: float, *, momentum: Momentum = 0.9, weight_decay: Decay = 1e-4,
+    nesterov: bool = False, exclude: Exclude = False,
+) -> Optimizer:  # fmt: skip
+    """Stochastic gradient descent with momentum."""
+    groups = param_groups(module, weight_decay, exclude)
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+
+
+def adamw(
+    module: nn.Module, lr: float, *, betas: tuple[Beta, Beta] = (0.9, 0.999), weight_decay: Decay = 0.05,
+    eps: Annotated[float, Field(gt=0, description="Added to the denominator")] = 1e-8, exclude: Exclude = True,
+) -> Optimizer:  # fmt: skip
+    """Adam with decoupled weight decay."""
+    return AdamW(param_groups(module, weight_decay, exclude), lr=lr, betas=betas, eps=eps)
+
+
+def lars(
+    module: nn.Module, lr: float, *, momentum: Momentum = 0.9, weight_decay: Decay = 1e-6,
+    eta: Annotated[float, Field(gt=0, description="Trust coefficient")] = 1e-3,
+    exclude: Annotated[bool, Field(description="Biases and normalisation layers: no weight decay, no scaling")] = True,
+) -> Optimizer:  # fmt: skip
+    """SGD whose steps are scaled, tensor by tensor, to the weights' norm: for batches in the thousands."""
+    return LARS(param_groups(module, weight_decay, exclude), lr=lr, momentum=momentum, eta=eta)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw, "lars": lars}
+"""Name in a recipe -> `maker(module, lr, *, options)`; `sslkit.options.schema` reads its signature."""
+
+
+def make_optimizer(name: str, module: nn.Module, lr: float, options: Mapping[str, Any]) -> Optimizer:
+    """Make the optimizer of everything in `module` that takes gradients.
+
+    Args:
+        name: One of `OPTIMIZERS`.
+        module: Holds the parameters; those with `requires_grad=False` are left out.
+        lr: Of the first step; set `param_groups[i]["lr"]` of every group before each step.
+        options: The maker's options, already validated.
+
+    Raises:
+        PluginError: There is no such optimizer.
+        RecipeError: The options do not go together.
+    """
+    if name not in OPTIMIZERS:
+        raise PluginError(f"no optimizer '{name}'{closest(name, OPTIMIZERS)} (known: {', '.join(OPTIMIZERS)})")
+    try:
+        return OPTIMIZERS[name](module, lr, **options)
+    except ValueError as error:
+        raise RecipeError(f'[optimizer] use = "{name}": {error}') from error
+
+
+def param_groups(module: nn.Module, weight_decay: float, exclude: bool) -> list[dict[str, Any]]:
+    """Split trainable parameters into those with weight decay (and LARS scaling) and those without.
+
+    What is left out is told by the type of the module that owns a parameter and by the parameter's number of
+    dimensions, not by its name: `downsample.1`, the batch norm of a ResNet's shortcut, has no "bn" in its name.
+
+    Args:
+        module: A parameter that two of its modules share is taken once.
+        weight_decay: Of the first group.
+        exclude: Make a second group, of all biases and all parameters of normalisation layers.
+
+    Returns:
+        One or two groups; one without parameters is left out.
+
+    Raises:
+        ValueError: Nothing in `module` takes gradients.
+    """
+    decayed: dict[int, Tensor] = {}
+    plain: dict[int, Tensor] = {}
+    for owner in module.modules():
+        for name, parameter in owner.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                place = plain if exclude and is_excluded(owner, name, parameter) else decayed
+                place.setdefault(id(parameter), parameter)
+    if not decayed and not plain:
+        raise ValueError("there is no parameter that takes gradients")
+    groups: list[dict[str, Any]] = [
+        {"params": list(decayed.values()), "weight_decay": weight_decay, "scaled": True},
+        {"params": list(plain.values()), "weight_decay": 0.0, "scaled": False},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def is_excluded(owner: nn.Module, name: str, parameter: Tensor) -> bool:
+    """Say whether a parameter is a bias or belongs to a normalisation layer, of whatever library."""
+    return isinstance(owner, _NORMS) or parameter.ndim <= 1 or name == "bias" or name.endswith("_bias")
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling (You et al., arXiv 1708.03888) in the order of BYOL's code.
+
+    For each tensor, with gradient g and weights p:
+
+        u = g + weight_decay p
+        u = eta |p| / |u| u      in groups that are scaled, where both norms are positive
+        v = momentum v + u
+        p = p - lr v
+
+    The paper divides by |g| + weight_decay |p| instead of |u| and puts the learning rate inside of v; lightly divides
+    as the paper does, and never scales groups without weight decay. At a decay of 1e-6 the two hardly differ.
+
+    Args:
+        params: Tensors or groups; a group with `scaled=False` gets plain SGD with momentum.
+        lr: Learning rate; a group's `lr` may be changed before any step.
+        momentum: 0 keeps no buffers.
+        weight_decay: Of groups that set none.
+        eta: Trust coefficient.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float, momentum: float = 0.9,
+        weight_decay: float = 0.0, eta: float = 1e-3,
+    ) -> None:  # fmt: skip
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "scaled": True}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move every parameter that has a gradient; return the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            moved = [p for p in group["params"] if p.grad is not None]
+            if moved:
+                self._move(group, moved)
+        return loss
+
+    def _move(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        updates = torch._foreach_add([_grad(p) for p in weights], weights, alpha=group["weight_decay"])
+        if group["scaled"]:
+            torch._foreach_mul_(updates, _trust(weights, updates, group["eta"]))
+        if group["momentum"]:
+            updates = self._accumulate(group["momentum"], weights, updates)
+        torch._foreach_add_(weights, updates, alpha=-group["lr"])
+
+    def _accumulate(self, momentum: float, weights: list[Tensor], updates: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return v <- momentum v + u; v is 0 before the first step."""
+        for weight, update in zip(weights, updates, strict=True):
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(update)
+        buffers = tuple(self.state[weight]["momentum_buffer"] for weight in weights)
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, updates)
+        return buffers
+
+
+def _grad(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _trust(weights: list[Tensor], updates: tuple[Tensor, ...], eta: float) -> tuple[Tensor, ...]:
+    """Return eta |p| / |u| per tensor, 1 where either is 0, without waiting for the device."""
+    p, u = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(updates))
+    ratio = torch.where((p > 0) & (u > 0), eta * p / u, torch.ones_like(p))
+    return ratio.unbind()
