@@ -1,0 +1,209 @@
+"""Checkpoints: whole or not at all, and nothing in them is ever executed."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import zipfile
+from collections import OrderedDict, namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sslkit import checkpoint
+from sslkit.errors import DataError, SslkitError
+
+
+def _state() -> dict[str, Any]:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    module(torch.randn(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    return {
+        "step": 7, "model": module.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(),
+        "recipe": "seed = 0\n# é", "plain": [None, True, 2**70, 1.5, b"ab", (1, 2), {3, 4}, {"a": {1: -0.0}}],
+        "kinds": [torch.float16, torch.device("cpu"), torch.Size([2, 3]), OrderedDict(a=1)],
+        "parameter": nn.Parameter(torch.ones(2)), "half": torch.ones(3, dtype=torch.bfloat16),
+    }  # fmt: skip
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    state = _state()
+    checkpoint.save(tmp_path / "new" / "step-00000007.pt", state)
+    loaded = checkpoint.load(tmp_path / "new" / "step-00000007.pt")
+    assert loaded.keys() == state.keys()
+    for name in ("step", "recipe", "plain", "kinds"):
+        assert loaded[name] == state[name]
+        assert type(loaded[name]) is type(state[name])
+    for name, tensor in state["model"].items():
+        assert torch.equal(loaded["model"][name], tensor)
+    assert loaded["model"]._metadata == state["model"]._metadata
+    assert torch.equal(
+        loaded["optimizer"]["state"][0]["momentum_buffer"], state["optimizer"]["state"][0]["momentum_buffer"]
+    )
+    assert torch.equal(loaded["rng"], state["rng"])
+    assert loaded["half"].dtype == torch.bfloat16
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["step-00000007.pt"]
+
+
+Point = namedtuple("Point", "x y")
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "kind"),
+    [
+        ({"model": {"a": np.float32(1)}}, r"state\['model'\]\['a'\]", "numpy.float32"),
+        ({"lists": [1, (2, Path("x"))]}, r"state\['lists'\]\[1\]\[1\]", "PosixPath"),
+        ({"point": Point(1, 2)}, r"state\['point'\]", "Point"),
+        ({"array": np.zeros(2)}, r"state\['array'\]", "numpy.ndarray"),
+        ({"f": print}, r"state\['f'\]", "builtin_function_or_method"),
+        ({"d": {frozenset({1}): 2}}, r"a key of state\['d'\]", "frozenset"),
+    ],
+)
+def test_what_cannot_be_loaded_safely_is_refused_before_writing(
+    tmp_path: Path, value: dict[str, Any], where: str, kind: str
+) -> None:
+    with pytest.raises(TypeError, match=f"{where} is a .*{kind}"):
+        checkpoint.save(tmp_path / "a.pt", value)
+    assert not list(tmp_path.iterdir())
+
+
+class Evil:
+    """A pickle that would write a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_malicious_checkpoint_does_not_execute(tmp_path: Path) -> None:
+    torch.save({"step": 1, "model": Evil(tmp_path / "pwned")}, tmp_path / "zip.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Evil(tmp_path / "pwned")))
+    with pytest.raises(DataError, match=r"could execute code .*system"):
+        checkpoint.load(tmp_path / "zip.pt")
+    with pytest.raises(DataError, match="no complete checkpoint"):
+        checkpoint.load(tmp_path / "raw.pt")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_told(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "step-1.pt"
+    checkpoint.save(path, _state())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DataError, match=r"step-1\.pt .*cut short"):
+        checkpoint.load(path)
+
+
+def test_a_damaged_or_foreign_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no checkpoint at"):
+        checkpoint.load(tmp_path / "none.pt")
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as file:
+        file.writestr("a.txt", "hello")
+    with pytest.raises(DataError, match=r"zip\.pt is damaged"):
+        checkpoint.load(tmp_path / "zip.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(DataError, match="holds a list"):
+        checkpoint.load(tmp_path / "list.pt")
+
+
+def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    checkpoint.save(path, {"model": torch.full((1000,), 1.25)})
+    data = bytearray(path.read_bytes())
+    place = data.index(np.full(8, 1.25, np.float32).tobytes())
+    data[place + 10] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="checksum of .* is wrong"):
+        checkpoint.load(path)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from sslkit import checkpoint
+def die(self, target):
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.replace = die
+checkpoint.save(Path(sys.argv[1]), {"step": 2, "model": torch.zeros(10)})
+"""
+
+
+def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "step-00000001.pt"
+    checkpoint.save(path, {"step": 1})
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert checkpoint.load(path) == {"step": 1}
+    assert len(list(tmp_path.iterdir())) == 2
+    assert checkpoint.latest(tmp_path) == path
+    checkpoint.prune(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "step-1.pt"
+    checkpoint.save(path, {"step": 1})
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SslkitError, match=r"cannot write .*step-1\.pt: .*No space left"):
+        checkpoint.save(path, {"step": 2})
+    assert [item.name for item in tmp_path.iterdir()] == ["step-1.pt"]
+    assert checkpoint.load(path) == {"step": 1}
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SslkitError, match="cannot write"):
+        checkpoint.save(tmp_path / "file" / "step-1.pt", {"step": 1})
+
+
+def test_latest_and_prune_go_by_the_number_of_the_step(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path / "none") is None
+    assert checkpoint.latest(tmp_path) is None
+    names = ["step-00000900.pt", "step-00001000.pt", "step-100000000.pt", ".step-9.pt.12.part", "step-x.pt", "a.pt"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "step-999999999999.pt").mkdir()
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-100000000.pt"
+    checkpoint.prune(tmp_path, 2)
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {"step-00001000.pt", "step-100000000.pt", "step-x.pt", "a.pt"}
+    checkpoint.prune(tmp_path, 5)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == left
+    with pytest.raises(ValueError, match="keep = 0"):
+        checkpoint.prune(tmp_path, 0)
+
+
+def test_weights_travel_as_safetensors(tmp_path: Path) -> None:
+    conv = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    tensors = {"a": conv.weight, "tied": conv.weight, "part": torch.arange(10.0)[2:6], "n": torch.tensor(3)}
+    path = tmp_path / "deep" / "backbone.safetensors"
+    checkpoint.save_weights(path, tensors, {"backbone": "torchvision/resnet18"})
+    loaded, metadata = checkpoint.load_weights(path)
+    assert metadata == {"backbone": "torchvision/resnet18"}
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+def test_weights_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(DataError, match="no weights at"):
+        checkpoint.load_weights(path)
+    checkpoint.save_weights(path, {"a": torch.zeros(100)}, {})
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match="no complete safetensors file"):
+        checkpoint.load_weights(path)
