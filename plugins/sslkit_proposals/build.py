@@ -41,19 +41,15 @@ class Known:
         at = int(np.searchsorted(self.contents, np.uint64(content)))
         shard = self.load(self.paths[self.part[at]])
         if shard is None or int(shard.contents[self.rows[at]]) != content:
-            raise DataError(
-                f"{self.paths[self.part[at]]} changed while it was read: is another build at work?"
-            )
+            raise DataError(f"{self.paths[self.part[at]]} changed while it was read: is another build at work?")
         return shard.row(int(self.rows[at]))
 
 
 def _good(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """Return the contents in a shard, and their rows, leaving out those that failed: they are tried again."""
-    shard = shards.load(path)
-    rows = np.array(
-        [row for row, reason in enumerate(shard.reasons) if not reason] if shard else [], np.int64
-    )
-    return (shard.contents[rows] if shard else np.zeros(0, np.uint64)), rows
+    notes = shards.notes(path)
+    rows = np.array([row for row, reason in enumerate(notes.reasons) if not reason], np.int64)
+    return notes.contents[rows], rows
 
 
 @dataclass(frozen=True)
@@ -90,9 +86,7 @@ class Searcher:
 def died(source: Source, index: int) -> Found:
     """Return the result for an image that kills its process."""
     key = source.key(index)
-    return Found(
-        number(key.encode()), 0, 0, 0, None, f"{key}: the search killed its process twice (out of memory?)"
-    )
+    return Found(number(key.encode()), 0, 0, 0, None, f"{key}: the search killed its process twice (out of memory?)")
 
 
 def search_all(source: Source, store: Store, jobs: int, progress: Progress) -> None:
@@ -105,9 +99,7 @@ def search_all(source: Source, store: Store, jobs: int, progress: Progress) -> N
     """
     known = Known(store.family)
     job = Searcher(source, store.search, known.contents)
-    results = _shown(
-        ordered(job, range(len(source)), jobs, lambda index: died(source, index)), len(source), progress
-    )
+    results = _shown(ordered(job, range(len(source)), jobs, lambda index: died(source, index)), len(source), progress)
     failed: list[str] = []
     for part in store.parts:
         rows = [_complete(next(results), known) for _ in store.members(part)]
@@ -120,8 +112,8 @@ def search_all(source: Source, store: Store, jobs: int, progress: Progress) -> N
 def _shown(results: Iterator[Found], total: int, progress: Progress) -> Iterator[Found]:
     progress("searching photos", 0, total)
     for done, result in enumerate(results, 1):
-        yield result
         progress("searching photos", done, total)
+        yield result
 
 
 def _complete(found: Found, known: Known) -> Found:
@@ -149,17 +141,20 @@ class Selector:
     store: Store
     rules: Rules
 
-    def __call__(
-        self, part: int
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    def __call__(self, part: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
         """Return boxes (m, 4), how many each image has, and how they came about."""
         shard = self.store.load(part)
         if shard is None:
-            raise DataError(f"{self.store.path(part)} is missing or damaged: build the proposals again")
+            raise DataError(damaged(self.store, part))
         chosen = [_chosen(shard.row(index), self.rules) for index in range(len(shard))]
         boxes = np.concatenate([one.boxes for one in chosen]).astype(np.uint32)
         counts = np.array([len(one.boxes) for one in chosen], np.int64)
         return boxes, counts, np.array([one.rung for one in chosen], np.uint8)
+
+
+def damaged(store: Store, part: int) -> str:
+    """Say that a shard cannot be used."""
+    return f"{store.path(part)} is missing or damaged: build the proposals again"
 
 
 def _chosen(found: Found, rules: Rules) -> Selected:
@@ -190,9 +185,13 @@ def _no_shard(part: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64],
 
 
 def _raw_digest(store: Store) -> str:
+    """Name the raw regions, without reading them."""
     total = blake2b(digest_size=6)
-    for shard in store.raw():
-        for array in (shard.keys, shard.contents, shard.origins, shard.offsets):
+    for part in store.parts:
+        notes = shards.notes(store.path(part))
+        if len(notes.contents) != len(store.members(part)):
+            raise DataError(damaged(store, part))
+        for array in (notes.contents, notes.sizes, notes.origins, notes.offsets):
             total.update(array.tobytes())
-        total.update("".join(shard.reasons).encode())
+        total.update("".join(notes.reasons).encode())
     return total.hexdigest()

@@ -89,6 +89,7 @@ def compact(boxes: Pixels) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
     return boxes.astype(np.uint16) if boxes.max(initial=0) < 1 << 16 else boxes.astype(np.uint32)
 
 
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 ARRAYS = ("keys", "contents", "sizes", "origins", "offsets", "boxes")
 
 
@@ -99,11 +100,34 @@ def save(path: Path, shard: Shard) -> None:
         np.savez(file, reasons=reasons, **{name: getattr(shard, name) for name in ARRAYS})
 
 
+class Notes(NamedTuple):
+    """A shard without its boxes and keys."""
+
+    contents: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.int32]
+    origins: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+    reasons: tuple[str, ...]
+
+
+NO_NOTES = Notes(np.zeros(0, np.uint64), np.zeros((0, 2), np.int32), np.zeros(0, np.uint8), np.zeros(1, np.int64), ())
+
+
+def notes(path: Path) -> Notes:
+    """Read the small part of a shard; of no images when it is not there or not readable."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            reasons = tuple(json.loads(arrays["reasons"].tobytes()))
+            return Notes(arrays["contents"], arrays["sizes"], arrays["origins"], arrays["offsets"], reasons)
+    except UNREADABLE:
+        return NO_NOTES
+
+
 def load(path: Path) -> Shard | None:
     """Read a shard; None when it is not there or not readable, so that it is made anew."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             reasons = tuple(json.loads(arrays["reasons"].tobytes()))
             return Shard(reasons=reasons, **{name: arrays[name] for name in ARRAYS})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         return None

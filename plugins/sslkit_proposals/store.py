@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -122,18 +121,6 @@ class Store:
         """Return a shard, or None when it is missing or damaged."""
         shard = shards.load(self.path(part))
         return shard if shard is not None and len(shard) == len(self.members(part)) else None
-
-    def raw(self) -> Iterator[Shard]:
-        """Yield the shards, in order.
-
-        Raises:
-            DataError: One is missing.
-        """
-        for part in self.parts:
-            shard = self.load(part)
-            if shard is None:
-                raise DataError(f"{self.path(part)} is missing or damaged: build the proposals again")
-            yield shard
 
     def searched(self) -> int:
         """Count the images that lie in finished shards."""

@@ -1,0 +1,268 @@
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from photo_sources import DeadlyPhotos, Photos, SlowPhotos
+from sslkit_proposals import build, store
+from sslkit_proposals.search import find
+from sslkit_proposals.select import NOTHING
+from sslkit_proposals.selective import SelectiveSearch
+from sslkit_proposals.shards import load, save
+
+from sslkit.api import no_progress
+from sslkit.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 4)
+
+
+@pytest.fixture
+def proposer(tmp_path):
+    return SelectiveSearch(store=tmp_path / "store", min_sides=(48, 24))
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """Count the images that are searched in this process."""
+    shapes = []
+
+    def counted(image, search):
+        shapes.append(image.shape)
+        return find(image, search)
+
+    monkeypatch.setattr(build, "find", counted)
+    return shapes
+
+
+def everything(proposals):
+    return [proposals[index].tolist() for index in range(len(proposals))]
+
+
+def test_proposals_survive_the_store(photos, proposer):
+    source = photos(6)
+    assert "0 of 6 searched" in proposer.missing(source)
+    with pytest.raises(DataError, match="sslkit proposals build"):
+        proposer.open(source)
+    proposer.build(source, no_progress, 1)
+    assert proposer.missing(source) is None
+    proposals = proposer.open(source)
+    assert len(proposals) == 6
+    for index in range(6):
+        boxes = proposals[index]
+        assert boxes.dtype == np.float32
+        assert len(boxes)
+        assert (boxes[:, 2:] - boxes[:, :2] >= 24).all()
+    assert everything(pickle.loads(pickle.dumps(proposals))) == everything(proposals)
+    assert isinstance(proposals.boxes, np.memmap)
+
+
+def test_two_processes_find_what_one_finds(photos, proposer, tmp_path):
+    source = photos(9)
+    proposer.build(source, no_progress, 1)
+    other = SelectiveSearch(store=tmp_path / "other", min_sides=(48, 24))
+    other.build(source, no_progress, 2)
+    assert everything(other.open(source)) == everything(proposer.open(source))
+    for part in range(3):
+        assert load(other.store(source).path(part)).same(load(proposer.store(source).path(part)))
+
+
+def test_nothing_is_searched_twice(photos, proposer, searched):
+    source = photos(6)
+    proposer.build(source, no_progress, 1)
+    stamps = [proposer.store(source).path(part).stat().st_mtime_ns for part in range(2)]
+    proposer.build(source, no_progress, 1)
+    assert len(searched) == 6
+    assert stamps == [proposer.store(source).path(part).stat().st_mtime_ns for part in range(2)]
+
+
+def test_other_filter_options_use_the_same_search(photos, proposer, searched, tmp_path):
+    source = photos(4)
+    proposer.build(source, no_progress, 1)
+    few = SelectiveSearch(store=tmp_path / "store", min_sides=(24,), top=2)
+    assert "0 of 4 filtered under these options" in few.missing(source)
+    few.build(source, no_progress, 1)
+    assert len(searched) == 4
+    assert [len(few.open(source)[index]) for index in range(4)] == [2] * 4
+    assert max(len(proposer.open(source)[index]) for index in range(4)) > 2
+
+
+def test_a_longer_list_reuses_what_a_shorter_one_found(photos, proposer, searched):
+    proposer.build(photos(5), no_progress, 1)
+    source = photos(7)
+    proposer.build(source, no_progress, 1)
+    assert len(searched) == 7
+    assert len(proposer.open(source)) == 7
+
+
+def test_a_changed_image_is_searched_again(photos, proposer, searched, scene):
+    source = photos(20)
+    proposer.build(source, no_progress, 1)
+    before = everything(proposer.open(source))
+    (source.root / "005.png").write_bytes(scene(99))
+    proposer.build(source, no_progress, 1)
+    after = everything(proposer.open(source))
+    assert len(searched) == 21
+    assert [index for index in range(20) if before[index] != after[index]] == [5]
+
+
+def test_equally_named_images_of_two_folders_are_not_mixed(photos, proposer):
+    one, two = photos(3, "one"), photos(3, "two", first_seed=50)
+    proposer.build(one, no_progress, 1)
+    assert proposer.missing(two) is not None
+    proposer.build(two, no_progress, 1)
+    assert everything(proposer.open(one)) != everything(proposer.open(two))
+
+
+def test_the_order_of_the_source_counts(photos, proposer, searched):
+    source = photos(5)
+    proposer.build(source, no_progress, 1)
+    turned = photos(5)
+    turned.files.reverse()
+    assert proposer.missing(turned) is not None
+    proposer.build(turned, no_progress, 1)
+    assert len(searched) == 5
+    assert everything(proposer.open(turned)) == everything(proposer.open(source))[::-1]
+
+
+def test_a_bad_image_is_listed_and_the_rest_is_built(photos, proposer):
+    source = photos(6)
+    source.files[2].write_bytes(b"no picture")
+    source.files[3].unlink()
+    proposer.build(source, no_progress, 1)
+    proposals = proposer.open(source)
+    assert [len(proposals[index]) > 0 for index in range(6)] == [True, True, False, False, True, True]
+    assert proposals.rungs.tolist()[2:4] == [NOTHING, NOTHING]
+    reasons = load(proposer.store(source).path(0)).reasons
+    assert "002.png" in reasons[2]
+    assert "cannot be read" in reasons[3]
+
+
+def test_a_mended_image_is_searched_by_the_next_build(photos, proposer, scene):
+    source = photos(20)
+    source.files[5].write_bytes(b"no picture")
+    proposer.build(source, no_progress, 1)
+    source.files[5].write_bytes(scene(5))
+    proposer.build(source, no_progress, 1)
+    assert len(proposer.open(source)[5])
+
+
+def test_all_images_bad_is_an_error(photos, proposer):
+    source = photos(7)
+    for file in source.files:
+        file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"none of the 7 images could be searched:\n.*000\.png[\s\S]*and 2 more"):
+        proposer.build(source, no_progress, 1)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "mode"), [(20, 20, "RGB"), (160, 120, "L"), (3, 400, "RGB"), (90, 70, "RGBA")]
+)
+def test_odd_images_get_boxes_inside(photos, proposer, scene, width, height, mode):
+    source = photos(1)
+    source.files[0].write_bytes(scene(4, max(width, 9), max(height, 9), mode))
+    proposer.build(source, no_progress, 1)
+    boxes = proposer.open(source)[0]
+    assert len(boxes)
+    assert (boxes[:, 2:] <= [max(width, 9), max(height, 9)]).all()
+
+
+def test_no_images_are_no_problem(photos, proposer):
+    source = photos(0)
+    proposer.build(source, no_progress, 1)
+    assert len(proposer.open(source)) == 0
+
+
+def test_a_damaged_shard_is_made_anew(photos, proposer, searched):
+    source = photos(6)
+    proposer.build(source, no_progress, 1)
+    before = everything(proposer.open(source))
+    path = proposer.store(source).path(0)
+    path.write_bytes(path.read_bytes()[:300])
+    proposer.build(source, no_progress, 1)
+    assert len(searched) == 10
+    assert everything(proposer.open(source)) == before
+
+
+def test_a_photo_that_kills_its_process_is_named_and_the_rest_is_built(photos, proposer):
+    source = photos(9, kind=DeadlyPhotos)
+    proposer.build(source, no_progress, 2)
+    proposals = proposer.open(source)
+    assert [index for index in range(9) if not len(proposals[index])] == [5]
+    assert load(proposer.store(source).path(1)).reasons[1].startswith("005.png: the search killed its process")
+
+
+def test_progress_is_told(photos, proposer):
+    told = []
+    proposer.build(photos(5), lambda *news: told.append(news), 1)
+    assert [news for news in told if news[0] == "searching photos"] == [("searching photos", n, 5) for n in range(6)]
+    assert told[-1] == ("selecting proposals", 5, 5)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from photo_sources import SlowPhotos
+from sslkit.api import no_progress
+from sslkit_proposals import store
+from sslkit_proposals.selective import SelectiveSearch
+
+if __name__ == "__main__":
+    store.SHARD = 4
+    source = SlowPhotos(Path(sys.argv[2]))
+    source.open()
+    SelectiveSearch(store=Path(sys.argv[3]), min_sides=(48, 24)).build(source, no_progress, 2)
+"""
+
+
+def wait_for(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_a_killed_build_goes_on_where_it_stopped(photos, proposer, searched, tmp_path):
+    source = photos(40, kind=SlowPhotos)
+    script = tmp_path / "build.py"
+    script.write_text(KILLED)
+    here = str(Path(__file__).parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen([sys.executable, script, here, source.root, tmp_path / "store"], env=environment)
+    raw = proposer.store(source).folder / "raw"
+    wait_for(lambda: len(list(raw.glob("0*.npz"))) >= 2)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    finished = len(list(raw.glob("0*.npz")))
+    assert 2 <= finished < 10
+    assert f"{finished * 4} of 40 searched" in proposer.missing(source)
+    wait_for(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))
+
+    quick = Photos(source.root)
+    quick.open()
+    proposer.build(quick, no_progress, 1)
+    assert len(searched) == 40 - finished * 4
+    fresh = SelectiveSearch(store=tmp_path / "fresh", min_sides=(48, 24))
+    fresh.build(quick, no_progress, 1)
+    assert everything(fresh.open(quick)) == everything(proposer.open(quick))
+
+
+def test_a_shard_is_whole_or_not_there(photos, proposer, monkeypatch):
+    source = photos(2)
+    proposer.build(source, no_progress, 1)
+    path = proposer.store(source).path(0)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save(path, load(path))
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,76 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from sslkit_proposals.search import Search, find
+
+
+@pytest.fixture
+def image(scene):
+    return np.asarray(Image.open(io.BytesIO(scene(3))))
+
+
+def test_regions_are_the_same_whatever_the_process_did_before(image):
+    first = find(image, Search())
+    for _ in range(3):  # moves C's rand() on, from which OpenCV draws its order
+        find(image[:50], Search())
+    assert np.array_equal(first, find(image, Search()))
+    assert len(first) > 20
+
+
+def test_regions_are_distinct_sorted_and_inside(image):
+    boxes = find(image, Search())
+    assert np.array_equal(boxes, np.unique(boxes, axis=0))
+    assert boxes.min() >= 0
+    assert (boxes[:, 2:] <= [160, 120]).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert [0, 0, 160, 120] in boxes.tolist()
+
+
+def test_the_channels_are_swapped_for_opencv(image):
+    cv2 = pytest.importorskip("cv2")
+    engine = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    engine.setBaseImage(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    engine.switchToSelectiveSearchFast()
+    left, top, width, height = engine.process().T
+    reference = set(zip(left, top, left + width, top + height, strict=True))
+    assert set(map(tuple, find(image, Search()))) == reference
+
+
+def test_a_working_side_searches_a_smaller_image_and_scales_back(image):
+    boxes = find(image, Search(working_side=60))
+    assert [0, 0, 160, 120] in boxes.tolist()
+    assert (boxes % 2 == 0).all()  # the scale is two
+    assert len(boxes) < len(find(image, Search()))
+
+
+@pytest.mark.parametrize(
+    ("search", "height", "width", "scale"),
+    [
+        (Search(), 480, 640, 1.0),
+        (Search(working_side=240), 480, 640, 0.5),
+        (Search(working_side=960), 480, 640, 1.0),
+        (Search(max_pixels=480 * 640 // 4), 480, 640, 0.5),
+        (Search(max_pixels=None), 9000, 12000, 1.0),
+        (Search(), 2000, 8000, 0.5),
+    ],
+)
+def test_the_scale_never_enlarges(search, height, width, scale):
+    assert search.scale(height, width) == scale
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (1, 1), (1, 300), (300, 2)])
+def test_tiny_images_have_regions(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    boxes = find(pixels, Search(working_side=16))
+    assert len(boxes)
+    assert (boxes[:, 2:] <= [shape[1], shape[0]]).all()
+
+
+def test_a_panorama_is_reduced():
+    pixels = np.zeros((300, 12_000, 3), np.uint8)
+    pixels[50:200, 3000:4000] = 255
+    boxes = find(pixels, Search(max_pixels=40_000))
+    assert [0, 0, 12_000, 300] in boxes.tolist()
+    assert np.abs(boxes - [3000, 50, 4000, 200]).max(axis=1).min() <= 40
