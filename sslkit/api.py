@@ -61,7 +61,7 @@ class Source(ABC):
     """Names of the labels, where there are any; known after `open`."""
 
     def missing(self) -> str | None:
-        """Say, quickly and without reading the data, what is missing and which commands get it; None when all is there."""
+        """Say quickly, without reading the data, what is missing and which commands get it; None when all is there."""
         return None
 
     def prepare(self, progress: Progress) -> None:  # noqa: B027 - most sources have nothing to prepare
@@ -243,7 +243,7 @@ class Objective(nn.Module, ABC):
     def forward(self, **rows: Tensor) -> Tensor | Mapping[str, Tensor] | Terms:
         """Return a scalar, named scalars whose sum is the loss, or those with monitors."""
 
-    def after_step(self, step: int) -> None:  # noqa: B027 - most objectives keep no state
+    def after_step(self, step: int) -> None:
         """Update own state once per optimizer step, after the target's EMA update."""
 
 

@@ -36,7 +36,7 @@ def sides(boxes: Boxes) -> Boxes:
 def areas(boxes: Boxes) -> npt.NDArray[np.float32]:
     """Return areas in square pixels, shape (n,); an inverted box has none."""
     size = np.clip(sides(boxes), 0, None)
-    return size[:, 0] * size[:, 1]
+    return np.asarray(size[:, 0] * size[:, 1], np.float32)
 
 
 def intersection(box: npt.ArrayLike, boxes: Boxes) -> Boxes:
@@ -50,14 +50,15 @@ def iou(box: npt.ArrayLike, boxes: Boxes) -> npt.NDArray[np.float32]:
     box = np.asarray(box, np.float32).reshape(1, 4)
     shared = areas(intersection(box[0], boxes))
     union = areas(box) + areas(boxes) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    ratio: npt.NDArray[np.float32] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ratio
 
 
 def inside(boxes: Boxes, region: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Say which boxes lie wholly inside `region`, edges included, shape (n,)."""
     region = np.asarray(region, np.float32)
-    within: npt.NDArray[np.bool_] = np.logical_and(boxes[:, :2] >= region[:2], boxes[:, 2:] <= region[2:]).all(axis=1)
-    return within
+    fits = np.concatenate([boxes[:, :2] >= region[:2], boxes[:, 2:] <= region[2:]], axis=1)
+    return np.asarray(fits.all(axis=1), np.bool_)
 
 
 def clip(boxes: Boxes, height: float, width: float) -> Boxes:

@@ -18,7 +18,16 @@ from sslkit.recipe import View
 _THUMB = 144
 _PAD = 6
 _LABEL = 14
-_COLOURS = ((66, 133, 244), (234, 67, 53), (251, 188, 5), (52, 168, 83), (171, 71, 188), (0, 172, 193), (255, 112, 67), (158, 157, 36))
+_COLOURS = (
+    (66, 133, 244),
+    (234, 67, 53),
+    (251, 188, 5),
+    (52, 168, 83),
+    (171, 71, 188),
+    (0, 172, 193),
+    (255, 112, 67),
+    (158, 157, 36),
+)
 _OVERLAP = (255, 255, 255, 70)
 
 
@@ -43,11 +52,13 @@ def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
     made = dataset.make(item)
     batch = Collate(plan.views, augmented=True)([made])
     assert isinstance(batch, dict)
-    key = dataset.source.key(item.index)
+    key = dataset.source.key(item.image)
     counts = ", ".join(f"{name} {value:g}" for name, value in made["counts"].items())
     cells = [(f"{key}  {counts}", _photo(dataset, item, batch))]
     for (group, network), views in plan.views.items():
-        shared = not any((group, other) in plan.views for other in {"online", "target"} - {network}) and plan.has("target")
+        shared = not any((group, other) in plan.views for other in {"online", "target"} - {network}) and plan.has(
+            "target"
+        )
         who = "" if shared else f" {network}"
         for place in range(len(views)):
             pixels = batch[f"pixels.{group}.{network}"][0, place]
@@ -57,7 +68,7 @@ def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
 
 def _photo(dataset: ViewDataset, item: Item, batch: dict[str, Any]) -> Image.Image:
     """Draw the photo with the boxes of every group, and the overlap of the first group's first two views shaded."""
-    photo = Image.fromarray(images.decode(dataset.source.read(item.index), dataset.source.key(item.index)))
+    photo = Image.fromarray(images.decode(dataset.source.read(item.image), dataset.source.key(item.image)))
     scale = 2 * _THUMB / max(photo.size)
     photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
     layer = Image.new("RGBA", photo.size)
@@ -87,7 +98,9 @@ def _picture(pixels: Tensor, view: View) -> Image.Image:
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
     shown = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     side = min(_THUMB, 2 * view.size)
-    return Image.fromarray(shown).resize((side, side), Image.Resampling.NEAREST if view.size < side else Image.Resampling.BOX)
+    return Image.fromarray(shown).resize(
+        (side, side), Image.Resampling.NEAREST if view.size < side else Image.Resampling.BOX
+    )
 
 
 def _strip(cells: list[tuple[str, Image.Image]]) -> Image.Image:

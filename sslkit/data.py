@@ -1,4 +1,4 @@
-"""From files to batches: every item a pure function of (seed, epoch, index), whatever the number of workers or ranks."""
+"""From files to batches: every item a pure function of (seed, epoch, index), for any number of workers or ranks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sslkit.seeds import generator
 
 
 class Item(NamedTuple):
-    """One draw of one image: epoch and index in the source."""
+    """One draw of one image, by its place in the source."""
 
     epoch: int
-    index: int
+    image: int
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ class ViewDataset(Dataset[Any]):
         try:
             return self.make(item)
         except DataError as error:
-            return Failure(f"image {item.index} ({self.source.key(item.index)}): {error}")
+            return Failure(f"image {item.image} ({self.source.key(item.image)}): {error}")
 
     def draw(self, item: Item, height: int, width: int) -> tuple[Mapping[str, Boxes], Mapping[str, float]]:
         """Draw the boxes of every view group, and what the sampler counted."""
-        proposals = empty() if self.proposals is None else clip(self.proposals[item.index], height, width)
+        proposals = empty() if self.proposals is None else clip(self.proposals[item.image], height, width)
         sample = self.sampler.sample(height, width, proposals, generator(self.seed, *item, "boxes"))
         return sample.boxes, sample.counts
 
@@ -114,12 +114,12 @@ class ViewDataset(Dataset[Any]):
             `pixels.{group}.{network}` uint8 (v 3 s s), `draws.{group}.{network}` (v p), `boxes.{group}` (v 4),
             `flipped.{group}` (v), `size` (2), `index`, `counts`.
         """
-        key = self.source.key(item.index)
-        image = images.decode(self.source.read(item.index), key)
+        key = self.source.key(item.image)
+        image = images.decode(self.source.read(item.image), key)
         height, width = image.shape[:2]
         boxes, counts = self.draw(item, height, width)
         made: dict[str, Any] = {
-            "index": torch.tensor(item.index),
+            "index": torch.tensor(item.image),
             "size": torch.tensor([height, width], dtype=torch.float32),
             "counts": dict(counts),
         }
@@ -134,8 +134,7 @@ class ViewDataset(Dataset[Any]):
     def _draws(self, item: Item, group: str, network: str, views: Sequence[View]) -> Tensor:
         """Draw each view's augmentation from its own stream, so that dropping one leaves the others as they are."""
         drawn = [
-            augment.draw(view, generator(self.seed, *item, group, number, network))
-            for number, view in enumerate(views)
+            augment.draw(view, generator(self.seed, *item, group, number, network)) for number, view in enumerate(views)
         ]
         return torch.from_numpy(np.stack(drawn))
 
@@ -185,7 +184,9 @@ def _together(view: View, pixels: Tensor, draws: Tensor) -> Tensor:
     return augment.apply(pixels.flatten(0, 1), draws.flatten(0, 1), view).unflatten(0, (b, v))
 
 
-def batches(dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> Iterator[dict[str, Any]]:
+def batches(
+    dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device
+) -> Iterator[dict[str, Any]]:
     """Yield batches of `items` in order.
 
     Raises:
@@ -206,7 +207,9 @@ def batches(dataset: ViewDataset, items: Iterator[list[Item]], workers: int, dev
         yield batch
 
 
-def to_device(batch: dict[str, Any], views: Mapping[tuple[str, str], Sequence[View]], device: torch.device) -> dict[str, Any]:
+def to_device(
+    batch: dict[str, Any], views: Mapping[tuple[str, str], Sequence[View]], device: torch.device
+) -> dict[str, Any]:
     """Move a batch, and augment it there when the workers have not."""
     counts = batch.pop("counts")
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}

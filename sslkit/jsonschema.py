@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sslkit.options import schema
 from sslkit.plugins import Component, Plugins
 from sslkit.recipe import (
-    Choice, ObjectiveTable, OptimizerTable, ProbeTable, ProposalsTable, Recipe,
+    Choice,
+    ObjectiveTable,
+    OptimizerTable,
+    ProbeTable,
+    ProposalsTable,
+    Recipe,
 )  # fmt: skip
 
-_SINGLE = {"source": ("source", Choice), "proposals": ("proposer", ProposalsTable), "sampler": ("sampler", Choice), "backbone": ("backbone", Choice)}
-_NAMED = {"objectives": ("objective", ObjectiveTable), "probes": ("probe", ProbeTable)}
+_SINGLE: Mapping[str, tuple[str, type[Choice]]] = {
+    "source": ("source", Choice),
+    "proposals": ("proposer", ProposalsTable),
+    "sampler": ("sampler", Choice),
+    "backbone": ("backbone", Choice),
+}
+_NAMED: Mapping[str, tuple[str, type[Choice]]] = {
+    "objectives": ("objective", ObjectiveTable),
+    "probes": ("probe", ProbeTable),
+}
 
 
 def recipe_schema(plugins: Plugins) -> dict[str, Any]:
@@ -30,7 +43,9 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
     return base
 
 
-def _alternatives(plugins: Plugins, kind: str, table: type[Choice], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+def _alternatives(
+    plugins: Plugins, kind: str, table: type[Choice], definitions: dict[str, Any]
+) -> list[dict[str, Any]]:
     return [_alternative(item, table, definitions) for item in plugins.components[kind].values()]
 
 
@@ -60,4 +75,6 @@ def _by_name(plugins: Plugins, kind: str, table: type[Choice], definitions: dict
 def _optimizers(definitions: dict[str, Any]) -> list[dict[str, Any]]:
     from sslkit.optim import OPTIMIZERS
 
-    return [{"title": name, **_merged(maker, OptimizerTable, [name], definitions)} for name, maker in OPTIMIZERS.items()]
+    return [
+        {"title": name, **_merged(maker, OptimizerTable, [name], definitions)} for name, maker in OPTIMIZERS.items()
+    ]

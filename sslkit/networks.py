@@ -6,6 +6,7 @@ Everything that needs gradients is inside `StepModule.forward`, so that DDP and 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from sslkit.plan import HeadPlan, ObjectivePlan, Plan, Row
 from sslkit.seeds import torch_seeded
 
 Batch = Mapping[str, Tensor]
-"""`pixels.{group}.{network}` (b v 3 h w), `boxes.{group}` (b v 4), `flipped.{group}` (b v), `size` (b 2), `index` (b)."""
+"""`pixels.{group}.{network}` (b v 3 h w), `boxes.{group}` (b v 4), `flipped.{group}` (b v), `size` (b 2), `index`."""
 
 
 class Network(nn.Module):
@@ -73,7 +74,9 @@ class StepModule(nn.Module):
         self.rows = plan.rows
         self.plans = plan.objectives
         self.norms = {group: plan.recipe.forward.norm_of(group) for group in plan.groups}
-        self.pixels = {(row.group, row.network): ".".join(("pixels", *plan.pixels(row.group, row.network))) for row in plan.rows}
+        self.pixels = {
+            (row.group, row.network): ".".join(("pixels", *plan.pixels(row.group, row.network))) for row in plan.rows
+        }
         with torch_seeded(seed, "backbone"):
             backbone = plan.backbone.make()
         self.online = Network(backbone, plan.heads, seed)
@@ -174,4 +177,5 @@ def _spread(table: Mapping[Row, Tensor]) -> Tensor:
         return torch.tensor(float("nan"))
     best = max(online, key=lambda row: (row.kind == "projection", row.kind == "prediction", row.group))
     z = F.normalize(table[best].detach().float()[:, 0], dim=-1)
-    return z.std(dim=0, correction=0).mean() * z.shape[-1] ** 0.5
+    spread: Tensor = z.std(dim=0, correction=0).mean() * math.sqrt(z.shape[-1])
+    return spread

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -18,8 +18,8 @@ from sslkit.errors import Problem, closest
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
 
-@lru_cache(maxsize=None)
-def schema(maker: Callable[..., Any]) -> type[BaseModel]:
+@cache
+def schema(maker: Any) -> type[BaseModel]:
     """Return the pydantic model of a class's or function's keyword-only parameters.
 
     Raises:
@@ -33,7 +33,10 @@ def schema(maker: Callable[..., Any]) -> type[BaseModel]:
             continue
         if name not in hints:
             raise TypeError(f"option '{name}' of {maker.__qualname__} has no type annotation")
-        fields[name] = (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        fields[name] = (
+            hints[name],
+            ... if parameter.default is inspect.Parameter.empty else parameter.default,
+        )
     return create_model(maker.__name__, __config__=_STRICT, **fields)
 
 

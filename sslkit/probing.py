@@ -63,7 +63,10 @@ def gather(source: Source, table: ProbeTable, seed: int, progress: Progress = no
     found = found[: table.limit]
     progress("probe crops", len(order), len(order))
     if len({label for _, label, _ in found}) < 2:
-        raise DataError(f"a probe needs labelled {table.crops} of two categories or more; source '{source.name}' gave {len(found)} crops")
+        raise DataError(
+            f"a probe needs labelled {table.crops} of two categories or more; "
+            f"source '{source.name}' gave {len(found)} crops"
+        )
     pixels, labels, test = zip(*found, strict=True)
     stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
     return Crops(stacked, torch.tensor(labels), torch.tensor(test), tuple(source.categories))
@@ -71,11 +74,19 @@ def gather(source: Source, table: ProbeTable, seed: int, progress: Progress = no
 
 def _crops(source: Source, index: int, table: ProbeTable) -> Iterator[tuple[images.Image, int]]:
     objects = source.objects(index) if table.crops == "objects" else _whole(source, index)
-    keep = boxes.sides(objects.boxes).min(axis=1, initial=np.inf) >= table.min_side if table.crops == "objects" else np.array([True] * len(objects.labels))
+    keep = (
+        boxes.sides(objects.boxes).min(axis=1, initial=np.inf) >= table.min_side
+        if table.crops == "objects"
+        else np.array([True] * len(objects.labels))
+    )
     if not keep.any():
         return
     image = images.decode(source.read(index), source.key(index))
-    where = objects.boxes[keep] if table.crops == "objects" else np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
+    where = (
+        objects.boxes[keep]
+        if table.crops == "objects"
+        else np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
+    )
     yield from zip(images.cuts(image, where, table.size, "bicubic"), objects.labels[keep].tolist(), strict=True)
 
 
@@ -92,8 +103,12 @@ def features(backbone: nn.Module, pixels: Tensor, device: torch.device) -> Tenso
     training = backbone.training
     backbone.eval()
     parts = [
-        backbone(((part.to(device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last))["features"].float().cpu()
-        for part in pixels.split(_BATCH)
+        backbone(((part.to(device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last))[
+            "features"
+        ]
+        .float()
+        .cpu()
+        for part in torch.split(pixels, _BATCH)
     ]
     backbone.train(training)
     return torch.cat(parts)
@@ -114,7 +129,13 @@ class Probing:
         kept: dict[str, Crops] = {}
         for name, (_, source) in plan.probes.items():
             table = plan.recipe.probes[name]
-            same = repr((source.component.id, source.options, table.model_dump(exclude={"use", "source"} | set(table.options))))
+            same = repr(
+                (
+                    source.component.id,
+                    source.options,
+                    table.model_dump(exclude={"use", "source"} | set(table.options)),
+                )
+            )
             if same not in kept:
                 kept[same] = gather(_opened(source.make(), progress), table, plan.recipe.seed, progress)
             self.crops[name] = kept[same]
@@ -158,7 +179,7 @@ def refreshed(backbone: nn.Module, pixels: Tensor, device: torch.device) -> nn.M
     mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (view.mean, view.std))
     fresh.train()
     with torch.no_grad():
-        for part in pixels.split(_BATCH):
+        for part in torch.split(pixels, _BATCH):
             fresh((part.to(device).float() / 255 - mean) / std)
     return fresh
 

@@ -5,6 +5,7 @@ Tables that name a component (`use`) pass their other keys on: the component's o
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +68,7 @@ class ForwardTable(Table):
 
     batch_norm: BatchNorm | dict[Name, BatchNorm] = Field(
         default="per-view",
-        description="One pass and one set of batch statistics per view (BYOL), or per group of views; a table sets it per group",
+        description="One pass and one set of statistics per view (BYOL), or per group; a table sets it per group",
     )
     sync_batch_norm: bool = Field(default=True, description="Share batch statistics between devices (GPUs only)")
 
@@ -92,7 +93,8 @@ class OptimizerTable(Choice):
 
     base_lr: float = Field(gt=0, description="Learning rate before scaling")
     lr_scaling: Literal["linear", "sqrt", "none"] = Field(
-        default="linear", description="lr = base_lr * batch_size / 256, its square root rule, or base_lr itself"
+        default="linear",
+        description="lr = base_lr * batch_size / 256, its square root rule, or base_lr itself",
     )
     warmup_epochs: float = Field(default=0.0, ge=0, description="Linear warm-up, per step")
     warmup_start: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the first step")
@@ -104,7 +106,8 @@ class OptimizerTable(Choice):
     def lr(self, batch_size: int) -> float:
         """Return the peak learning rate for a batch size over all devices."""
         ratio = batch_size / 256
-        return self.base_lr * {"linear": ratio, "sqrt": ratio**0.5, "none": 1.0}[self.lr_scaling]
+        factor = {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[self.lr_scaling]
+        return self.base_lr * factor
 
 
 class ProbeTable(Choice):
@@ -118,6 +121,7 @@ class ProbeTable(Choice):
     limit: int | None = Field(default=None, ge=2, description="At most so many crops")
     test_share: float = Field(default=0.25, gt=0, lt=1, description="Share of the images that are tested on")
 
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Colour = tuple[float, float, float]
 
@@ -130,7 +134,9 @@ class View(Table):
     size: int = Field(default=224, ge=8, description="Side of the square view, pixels")
     interpolation: Literal["bicubic", "bilinear"] = Field(default="bicubic", description="Antialiased")
     flip: Probability = Field(default=0.5, description="Probability of a horizontal flip")
-    jitter: Probability = Field(default=0.8, description="Probability of colour jitter, four operations in random order")
+    jitter: Probability = Field(
+        default=0.8, description="Probability of colour jitter, four operations in random order"
+    )
     brightness: float = Field(default=0.4, ge=0, description="Factor from [1 - x, 1 + x]")
     contrast: float = Field(default=0.4, ge=0, description="Factor from [1 - x, 1 + x]")
     saturation: float = Field(default=0.2, ge=0, description="Factor from [1 - x, 1 + x]")
@@ -142,7 +148,6 @@ class View(Table):
     solarize_threshold: Probability = 128 / 255
     mean: Colour = Field(default=(0.485, 0.456, 0.406), description="Subtracted last; pixels are in [0, 1]")
     std: Colour = Field(default=(0.229, 0.224, 0.225), description="Divided by last; nothing is clamped after it")
-
 
 
 def _one_or_more(value: Any) -> Any:

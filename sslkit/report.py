@@ -44,9 +44,15 @@ def _table(title: str, *columns: str) -> Table:
 def of_result(result: Result) -> dict[str, Any]:
     """Describe what a run came to."""
     return {
-        "folder": str(result.folder), "state": result.state, "step": result.step, "steps": result.steps,
-        "resumed_from": result.resumed_from, "seconds": round(result.seconds, 1), "terms": result.terms, "probes": result.probes,
-    }  # fmt: skip
+        "folder": str(result.folder),
+        "state": result.state,
+        "step": result.step,
+        "steps": result.steps,
+        "resumed_from": result.resumed_from,
+        "seconds": round(result.seconds, 1),
+        "terms": result.terms,
+        "probes": result.probes,
+    }
 
 
 def print_result(result: Result) -> None:
@@ -76,7 +82,13 @@ def probe_table(probes: Mapping[str, Figures]) -> Table:
 def of_check(text: Text, problems: Sequence[Problem], plan: Plan | None) -> dict[str, Any]:
     """Describe a check: problems, or the plan."""
     listed = [
-        {"where": text.where(item.key), "key": ".".join(item.key), "kind": item.kind, "what": item.what, "instead": item.instead}
+        {
+            "where": text.where(item.key),
+            "key": ".".join(item.key),
+            "kind": item.kind,
+            "what": item.what,
+            "instead": item.instead,
+        }
         for item in problems
     ]
     return {"recipe": text.origin, "problems": listed, "plan": of_plan(plan) if plan else None}
@@ -89,12 +101,16 @@ def of_plan(plan: Plan) -> dict[str, Any]:
     cost = measure(plan)
     return {
         "networks": [name for name in ("online", "target") if plan.has(name)],
-        "groups": plan.groups, "views": {f"{group}.{network}": _shown(views) for (group, network), views in plan.views.items()},
+        "groups": plan.groups,
+        "views": {".".join(key): _shown(views) for key, views in plan.views.items()},
         "heads": {name: {"projection": head.dim, "predictor": head.predicts} for name, head in plan.heads.items()},
         "objectives": {item.name: [str(row) for row in item.rows.values()] for item in plan.objectives},
-        "lr": plan.recipe.optimizer.lr(plan.recipe.batch_size), "notes": plan.notes,
-        "gflops_per_image": round(cost.flops / 1e9, 3), "trained_parameters": cost.online_parameters, "target_parameters": cost.target_parameters,
-    }  # fmt: skip
+        "lr": plan.recipe.optimizer.lr(plan.recipe.batch_size),
+        "notes": plan.notes,
+        "gflops_per_image": round(cost.flops / 1e9, 3),
+        "trained_parameters": cost.online_parameters,
+        "target_parameters": cost.target_parameters,
+    }
 
 
 def _shown(views: Sequence[View]) -> str:
@@ -109,13 +125,22 @@ def print_plan(text: Text, plan: Plan) -> None:
     recipe = plan.recipe
     length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs:g} epochs"
     table.add_row("summary", recipe.summary)
-    table.add_row("training", f"{length}, batch {recipe.batch_size}, {recipe.optimizer.use}, peak learning rate {described['lr']:g}, {recipe.precision}")
+    table.add_row(
+        "training",
+        f"{length}, batch {recipe.batch_size}, {recipe.optimizer.use} at {described['lr']:g}, {recipe.precision}",
+    )
     table.add_row("source, sampler", f"{plan.source.component.id}, {plan.sampler.component.id}")
     table.add_row("views", ", ".join(f"{name}: {shown}" for name, shown in described["views"].items()))
     table.add_row("networks", f"{' and '.join(described['networks'])}, {plan.backbone.component.id}")
     for item in plan.objectives:
-        table.add_row(f"objective {item.name}", f"{item.weight:g} x {item.made.component.id}({', '.join(map(str, item.rows.values()))})")
-    table.add_row("cost per image", f"{described['gflops_per_image']:.3g} GFLOPs, {described['trained_parameters'] / 1e6:.1f} M trained parameters")
+        table.add_row(
+            f"objective {item.name}",
+            f"{item.weight:g} x {item.made.component.id}({', '.join(map(str, item.rows.values()))})",
+        )
+    table.add_row(
+        "cost per image",
+        f"{described['gflops_per_image']:.3g} GFLOPs, {described['trained_parameters'] / 1e6:.1f} M trained parameters",
+    )
     _print(table, *(f"note: {note}" for note in plan.notes))
 
 
@@ -147,13 +172,26 @@ def of_plugins(plugins: Plugins) -> dict[str, Any]:
     components = [item for kind in plugins.components.values() for item in kind.values()]
     listed = {
         name: {
-            "distribution": owner.distribution, "version": owner.version,
-            "components": [{"kind": item.kind, "id": item.id, "summary": item.summary} for item in components if item.owner == owner],
+            "distribution": owner.distribution,
+            "version": owner.version,
+            "components": [_listed(item) for item in components if item.owner == owner],
         }
         for name, owner in plugins.owners.items()
-    }  # fmt: skip
-    broken = [{"plugin": item.owner.plugin, "distribution": item.owner.distribution, "version": item.owner.version, "reason": item.reason} for item in plugins.broken]
+    }
+    broken = [
+        {
+            "plugin": item.owner.plugin,
+            "distribution": item.owner.distribution,
+            "version": item.owner.version,
+            "reason": item.reason,
+        }
+        for item in plugins.broken
+    ]
     return {"plugins": listed, "broken": broken}
+
+
+def _listed(item: Component) -> dict[str, str]:
+    return {"kind": item.kind, "id": item.id, "summary": item.summary}
 
 
 def print_plugins(listed: Mapping[str, Any]) -> None:
@@ -167,7 +205,10 @@ def print_plugins(listed: Mapping[str, Any]) -> None:
             first = f"{name} ({plugin['distribution']} {plugin['version']})" if number == 0 else ""
             table.add_row(first, row["kind"], row["id"], row["summary"])
         table.add_section()
-    broken = [f"broken: {item['plugin']} ({item['distribution']} {item['version']}): {item['reason']}" for item in listed["broken"]]
+    broken = [
+        f"broken: {item['plugin']} ({item['distribution']} {item['version']}): {item['reason']}"
+        for item in listed["broken"]
+    ]
     _print(table, *broken)
 
 
@@ -180,17 +221,26 @@ def of_component(plugins: Plugins, name: str) -> list[dict[str, Any]]:
     every = [item for kind in plugins.components.values() for item in kind.values()]
     matches = [item for item in every if name in (item.id, item.id.partition("/")[2])]
     if not matches:
-        raise PluginError(f"no component is named '{name}'{closest(name, [item.id.partition('/')[2] for item in every])}; `sslkit plugins` lists them")
+        hint = closest(name, [item.id.partition("/")[2] for item in every])
+        raise PluginError(f"no component is named '{name}'{hint}; `sslkit plugins` lists them")
     return [_described(item) for item in matches]
 
 
 def _described(item: Component) -> dict[str, Any]:
     options = schema(item.cls).model_json_schema()
-    rows = [{"option": key, "default": value.get("default"), "type": _type(value)} for key, value in options.get("properties", {}).items()]
+    rows = [
+        {"option": key, "default": value.get("default"), "type": _type(value)}
+        for key, value in options.get("properties", {}).items()
+    ]
     return {
-        "id": item.id, "kind": item.kind, "documentation": (item.cls.__doc__ or "").strip(), "options": rows,
-        "requires": dict(getattr(item.cls, "requires", {})), "distribution": item.owner.distribution, "version": item.owner.version,
-    }  # fmt: skip
+        "id": item.id,
+        "kind": item.kind,
+        "documentation": (item.cls.__doc__ or "").strip(),
+        "options": rows,
+        "requires": dict(getattr(item.cls, "requires", {})),
+        "distribution": item.owner.distribution,
+        "version": item.owner.version,
+    }
 
 
 def _type(value: Mapping[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """A run is a folder: what is in it, and whether a recipe may go on in it.
 
-    runs/<recipe>/<arm>-s<seed>/
-        recipe.toml         resolved
-        environment.json    versions, plugins, hardware, git, command: one entry per session
-        status.json         running, stopped or finished, and at which step
-        metrics.jsonl       written by the logs plugin
-        checkpoints/        step-00000100.pt
-        probes.json         figures of the frozen backbone
-        backbone.safetensors
+runs/<recipe>/<arm>-s<seed>/
+    recipe.toml         resolved
+    environment.json    versions, plugins, hardware, git, command: one entry per session
+    status.json         running, stopped or finished, and at which step
+    metrics.jsonl       written by the logs plugin
+    checkpoints/        step-00000100.pt
+    probes.json         figures of the frozen backbone
+    backbone.safetensors
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ from sslkit.errors import RecipeError
 from sslkit.plan import Plan
 from sslkit.recipe import Text
 
-_PACKAGES = ("torch", "torchvision", "lightly", "pytorch-lightning", "numpy", "pillow", "opencv-contrib-python-headless")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightly",
+    "pytorch-lightning",
+    "numpy",
+    "pillow",
+    "opencv-contrib-python-headless",
+)
 _NOT_COMPARED = ("plugins", "summary")
 
 
@@ -79,7 +87,8 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the run: `state` and `step`; empty for a new one."""
-        return self.read("status.json", {})
+        status: dict[str, Any] = self.read("status.json", {})
+        return status
 
     def read(self, name: str, default: Any) -> Any:
         """Read one of the folder's JSON files."""
@@ -115,7 +124,13 @@ def environment(plan: Plan, overrides: list[str], world: int, device: str) -> di
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "plugins": plan.resolved()["plugins"],
-        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(), "device": device, "processes": world},
+        "machine": {
+            "system": platform.platform(),
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "device": device,
+            "processes": world,
+        },
         "git": _git(),
     }
 

@@ -141,8 +141,8 @@ def _fabric(plan: Plan, hardware: Hardware) -> Fabric:
     per_pass = plan.recipe.accumulate * fabric.world_size
     if plan.recipe.batch_size % per_pass or plan.recipe.batch_size // per_pass < 2:
         raise UsageError(
-            f"batch_size = {plan.recipe.batch_size} over {fabric.world_size} processes x {plan.recipe.accumulate} passes "
-            f"gives {plan.recipe.batch_size / per_pass:g} images a pass: it must be a whole number of 2 or more"
+            f"batch_size = {plan.recipe.batch_size} over {fabric.world_size} processes x {plan.recipe.accumulate} "
+            f"passes gives {plan.recipe.batch_size / per_pass:g} images a pass: it must be a whole number of 2 or more"
         )
     return fabric
 
@@ -162,13 +162,14 @@ class _Trainer:
             recipe.last_batch == "pad", fabric.global_rank, fabric.world_size,
         )  # fmt: skip
         if not self.epochs.steps:
-            raise DataError(f"{len(source)} images make no batch of {recipe.batch_size}: write a smaller batch_size, or last_batch = \"pad\"")
+            what = f"{len(source)} images make no batch of {recipe.batch_size}"
+            raise DataError(f'{what}: write a smaller batch_size, or last_batch = "pad"')
         self.steps = recipe.steps or max(1, math.ceil(recipe.epochs * self.epochs.steps - 1e-9))  # type: ignore[operator]
         self.lr = self._learning_rate()
         self.network = StepModule(plan)
         if recipe.forward.sync_batch_norm and fabric.world_size > 1 and fabric.device.type == "cuda":
-            self.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
-        optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), recipe.optimizer.options)
+            self.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
         self.run_info = Run(folder.path, plan.resolved(), self.steps, self.epochs.steps)
         self.display = Display(self.steps, self.epochs.steps) if fabric.is_global_zero else None
@@ -191,7 +192,14 @@ class _Trainer:
         """Resume, train, probe, and leave the folder in a state that says where it is."""
         started = time.monotonic()
         self.resume()
-        result = Result(self.folder.path, "finished", self.step, self.steps, resumed_from=self.step, rank=self.fabric.global_rank)
+        result = Result(
+            self.folder.path,
+            "finished",
+            self.step,
+            self.steps,
+            resumed_from=self.step,
+            rank=self.fabric.global_rank,
+        )
         if self.fabric.is_global_zero:
             self.folder.start(self.plan, self.text, self.fabric.world_size, str(self.fabric.device))
         probing, result.probes = self.probe_before()
@@ -231,7 +239,8 @@ class _Trainer:
                 self.report(terms)
                 self.save_when_due(stop)
                 if self.stop_signal:
-                    raise PreemptedError(f"stopped by {self.stop_signal} after step {self.step} of {self.steps}; the same command goes on")
+                    where = f"after step {self.step} of {self.steps}"
+                    raise PreemptedError(f"stopped by {self.stop_signal} {where}; the same command goes on")
         finally:
             if self.display:
                 self.display.stop()
@@ -276,15 +285,18 @@ class _Trainer:
         """Average losses, terms and monitors over passes and ranks; add the gradient norm."""
         passes = [{"loss": outcome.loss.detach(), **outcome.terms, **outcome.monitors} for outcome in outcomes]
         names = list(passes[0])
-        values = torch.stack([torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]).mean(dim=0)
+        values = torch.stack(
+            [torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]
+        ).mean(dim=0)
         values = torch.cat([values, self._grad_norm().view(1)])
-        values = self.fabric.all_reduce(values, reduce_op="mean") if self.fabric.world_size > 1 else values
-        assert isinstance(values, Tensor)
-        return dict(zip([*names, "grad_norm"], values.tolist(), strict=True))
+        mean = self.fabric.all_reduce(values, reduce_op="mean") if self.fabric.world_size > 1 else values
+        assert isinstance(mean, Tensor)
+        return dict(zip([*names, "grad_norm"], mean.tolist(), strict=True))
 
     def _grad_norm(self) -> Tensor:
         grads = [p.grad for p in self.network.parameters() if p.grad is not None]
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).to(self.fabric.device)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        return norm
 
     def guard(self, terms: Mapping[str, float], indices: list[Tensor]) -> None:
         """Refuse to step on anything that is not finite.
@@ -294,16 +306,19 @@ class _Trainer:
         """
         scaled = self.plan.recipe.precision == "16-mixed"  # its loss scaler skips such gradients by itself
         losses = {name: value for name, value in terms.items() if not name.endswith("_std")}
-        bad = [name for name, value in losses.items() if not math.isfinite(value) and not (scaled and name == "grad_norm")]
+        bad = [
+            name for name, value in losses.items() if not math.isfinite(value) and not (scaled and name == "grad_norm")
+        ]
         if not bad:
             return
-        record = {"step": self.step + 1, "terms": {name: repr(value) for name, value in terms.items()}, "images": torch.cat(indices).tolist()}
-        name = f"diverged-step-{self.step + 1:08d}-rank{self.fabric.global_rank}.json"
-        self.folder.write(name, record)
-        shown = ", ".join(f"{item} = {terms[item]}" for item in bad)
+        file = f"diverged-step-{self.step + 1:08d}-rank{self.fabric.global_rank}.json"
+        values = {name: repr(value) for name, value in terms.items()}
+        self.folder.write(file, {"step": self.step + 1, "terms": values, "images": torch.cat(indices).tolist()})
+        shown = ", ".join(f"{name} = {terms[name]}" for name in bad)
         raise DivergedError(
-            f"step {self.step + 1} is not finite: {shown}. The weights are those before the step; images and terms are in {self.folder.path / name}. "
-            f"Common causes: learning rate too high for the batch (now {self.lr(self.step):.4g}), warm-up too short, 16-bit precision"
+            f"step {self.step + 1} is not finite: {shown}. The weights are those before the step; "
+            f"images and terms are in {self.folder.path / file}. Common causes: a learning rate too high for the batch "
+            f"(now {self.lr(self.step):.4g}), too short a warm-up, 16-bit precision"
         )
 
     def count(self, counts: Mapping[str, float]) -> None:
@@ -337,14 +352,22 @@ class _Trainer:
         """Write everything that the next step depends on; random generators are functions of seed and step."""
         if self.fabric.is_global_zero:
             path = self.folder.checkpoints / f"step-{self.step:08d}.pt"
-            checkpoint.save(path, {
-                "step": self.step, "model": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "counts": self.counts, "plugins": self.plan.resolved()["plugins"], "recipe": self.folder.recipe.read_text(encoding="utf-8"),
-            })  # fmt: skip
+            checkpoint.save(path, self.everything())
             checkpoint.prune(self.folder.checkpoints, self.hardware.keep)
             self.status("running")
             self.tell("sslkit_checkpoint_saved", step=self.step, path=path)
         self.fabric.barrier()
+
+    def everything(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "step": self.step,
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "counts": self.counts,
+            "plugins": self.plan.resolved()["plugins"],
+            "recipe": self.folder.recipe.read_text(encoding="utf-8"),
+        }
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, where there is one."""
@@ -373,7 +396,10 @@ class _Trainer:
         with bar() as progress:
             probing = Probing(self.plan, progress)
         if self.step == 0:
-            figures = {"raw pixels": probing.of_pixels(), "random weights": probing.of_backbone(self.network.online.backbone, self.fabric.device)}
+            figures = {
+                "raw pixels": probing.of_pixels(),
+                "random weights": probing.of_backbone(self.network.online.backbone, self.fabric.device),
+            }
             self.folder.write("probes.json", figures)
         return probing, figures
 
@@ -421,7 +447,8 @@ class _Trainer:
             except Exception as error:  # an observer must not end the run
                 owner = self.plugins.owners[impl.plugin_name]
                 self.plugins.manager.unregister(impl.plugin)
-                note = f"plugin '{owner.plugin}' ({owner.distribution} {owner.version}) failed in {hook} and is switched off: {type(error).__name__}: {error}"
+                who = f"plugin '{owner.plugin}' ({owner.distribution} {owner.version})"
+                note = f"{who} failed in {hook} and is switched off: {type(error).__name__}: {error}"
                 if self.display:
                     self.display.note(note)
 
@@ -433,4 +460,12 @@ class _Trainer:
 
 def _finished(folder: RunFolder) -> Result:
     status = folder.status()
-    return Result(folder.path, "finished", status["step"], status["steps"], {}, folder.read("probes.json", {}), resumed_from=status["step"])
+    return Result(
+        folder.path,
+        "finished",
+        status["step"],
+        status["steps"],
+        {},
+        folder.read("probes.json", {}),
+        resumed_from=status["step"],
+    )

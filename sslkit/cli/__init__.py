@@ -14,7 +14,7 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
     app = typer.Typer(
         name="sslkit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True,
         help="A composable plugin framework for self-supervised visual pre-training.",
-        epilog="Exit codes: 0 fine, 1 run failed, 2 usage, 3 recipe, 4 plugin, 5 data, 6 diverged, 75 preempted and resumable.",
+        epilog="Exit codes: 0 fine, 1 run failed, 2 usage, 3 recipe, 4 plugin, 5 data, 6 diverged, 75 preempted.",
     )  # fmt: skip
     app.callback(invoke_without_command=False)(_start)
     for command in COMMANDS:
@@ -26,7 +26,11 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
 
 def _sub_app(app: typer.Typer, plugins: Plugins, name: str) -> typer.Typer:
     owner = plugins.owners[name]
-    sub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=f"Commands of plugin '{name}' ({owner.distribution} {owner.version}).")
+    sub = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help=f"Commands of plugin '{name}' ({owner.distribution} {owner.version}).",
+    )
     app.add_typer(sub, name=name)
     return sub
 
@@ -40,6 +44,8 @@ def _version(asked: bool) -> None:
 
 
 def _start(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),  # noqa: ARG001
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
 ) -> None:
     """A composable plugin framework for self-supervised visual pre-training."""

@@ -11,7 +11,14 @@ import typer
 from sslkit.plugins import Plugins
 
 Recipe = Annotated[str, typer.Argument(help="A recipe's path or name; `sslkit recipes` lists the names.")]
-Sets = Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as in --set optimizer.base_lr=0.1; repeatable.")]  # noqa: UP045 - typer reads this form on every version
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one value, as in --set optimizer.base_lr=0.1; repeatable.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -26,8 +33,10 @@ def run(
     nodes: Annotated[int, typer.Option(min=1)] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp, ...: Lightning Fabric's names.")] = "auto",
     workers: Annotated[Optional[int], typer.Option(min=0, help="Loader processes per device.")] = None,  # noqa: UP045
-    stop_after: Annotated[Optional[int], typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,  # noqa: UP045
-    save_every: Annotated[Optional[int], typer.Option(min=1, help="Optimizer steps between checkpoints; an epoch by default.")] = None,  # noqa: UP045
+    stop_after: Annotated[int | None, typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps between checkpoints; an epoch by default.")
+    ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep.")] = 2,
     log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
     as_json: Json = False,
@@ -113,7 +122,10 @@ def recipes(
         return
     from sslkit import report
 
-    rows = [{"name": id_, "summary": found.read(path).values.get("summary", ""), "path": str(path)} for id_, path in known.items()]
+    rows = [
+        {"name": id_, "summary": found.read(path).values.get("summary", ""), "path": str(path)}
+        for id_, path in known.items()
+    ]
     report.print_json(rows) if as_json else report.print_recipes(rows)
 
 
@@ -126,14 +138,13 @@ def plugins(
     from sslkit import report
 
     loaded = _plugins(context)
-    listed = report.of_component(loaded, component) if component else report.of_plugins(loaded)
-    if as_json:
-        report.print_json(listed)
-    elif component:
-        report.print_component(listed)
-    else:
-        report.print_plugins(listed)
-    if not component and loaded.broken:
+    if component:
+        described = report.of_component(loaded, component)
+        report.print_json(described) if as_json else report.print_component(described)
+        return
+    listed = report.of_plugins(loaded)
+    report.print_json(listed) if as_json else report.print_plugins(listed)
+    if loaded.broken:
         raise typer.Exit(4)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from sslkit import recipe as recipes
 from sslkit.errors import DataError, PluginError, Problem, RecipeError, SslkitError
@@ -48,12 +49,13 @@ def check(text: recipes.Text, plugins: Plugins, data: bool = True) -> Checked:
     """Find every problem of a recipe; those of structure come first, and before torch is imported."""
     recipe, problems = recipes.structure(text)
     if problems:
-        print(f"checking {text.origin}: {len(problems)} problem(s) of structure, looking for more", file=sys.stderr)  # noqa: T201
+        found = recipes.complaint(text, problems)
+        typer.echo(f"{text.origin}: faults of structure, looking for more\n{found}", err=True)
         recipe = _repaired(text, problems)
     checked = Checked(text, problems=list(problems))
     if recipe is None:
         return checked
-    from sslkit.plan import make_plan
+    from sslkit.wiring import make_plan
 
     plan, more = make_plan(recipe, plugins)
     checked.problems += more
@@ -123,6 +125,12 @@ def _repaired(text: recipes.Text, problems: Sequence[Problem]) -> recipes.Recipe
 
 def _remove(values: Any, key: tuple[str, ...]) -> None:
     for part in key[:-1]:
-        values = values[int(part)] if isinstance(values, list) and part.isdecimal() else values.get(part, {}) if isinstance(values, dict) else {}
+        values = (
+            values[int(part)]
+            if isinstance(values, list) and part.isdecimal()
+            else values.get(part, {})
+            if isinstance(values, dict)
+            else {}
+        )
     if key and isinstance(values, dict):
         values.pop(key[-1], None)

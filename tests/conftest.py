@@ -1,0 +1,262 @@
+"""Fixtures: a plugin made here, so that the core is tested without any of the first-party ones."""
+
+from __future__ import annotations
+
+import io
+import os
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import nn
+
+from sslkit import hookimpl
+from sslkit.api import Backbone, Head, Objective, Objects, Probe, Sample, Source, Terms, ViewSampler
+from sslkit.plugins import Owner, Plugins
+
+
+class Dots(Source):
+    """Random pictures with one coloured square each, labelled by its colour."""
+
+    name = "dots"
+    categories = ("red", "green")
+
+    def __init__(self, *, images: Annotated[int, Field(ge=1)] = 12, broken: int = -1, absent: bool = False) -> None:
+        self.images = images
+        self.broken = broken
+        self.absent = absent
+
+    def missing(self) -> str | None:
+        return "the dots are missing; run: make dots" if self.absent else None
+
+    def open(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return self.images
+
+    def key(self, index: int) -> str:
+        return f"{index:04d}.png"
+
+    def read(self, index: int) -> bytes:
+        if index == self.broken:
+            return b"this is no picture"
+        rng = np.random.default_rng(index)
+        pixels = rng.integers(0, 256, (40, 48, 3), np.uint8)
+        pixels[8:32, 10:34] = 0
+        pixels[8:32, 10:34, index % 2] = 250
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+    def objects(self, index: int) -> Objects:
+        return Objects(np.array([[10, 8, 34, 32]], np.float32), np.array([index % 2], np.int64))
+
+
+class Pair(ViewSampler):
+    """Two boxes of random size, and small ones when asked."""
+
+    name = "pair"
+
+    def __init__(self, *, parts: Annotated[int, Field(ge=0)] = 0) -> None:
+        self.parts = parts
+
+    @property
+    def groups(self) -> dict[str, int]:
+        return {"scene": 2} | ({"part": self.parts} if self.parts else {})
+
+    def sample(self, height: int, width: int, proposals: Any, rng: np.random.Generator) -> Sample:
+        def boxes(count: int) -> Any:
+            first = rng.uniform(0, 0.5, (count, 2)) * (width, height)
+            return np.concatenate([first, first + rng.uniform(0.3, 0.5, (count, 2)) * (width, height)], 1).astype("f4")
+
+        return Sample({name: boxes(count) for name, count in self.groups.items()}, {"drawn": 1.0})
+
+
+class Tiny(Backbone):
+    """Two convolutions with batch norm and, when asked, dropout."""
+
+    name = "tiny"
+    gives: ClassVar = {"features": "f", "map": "f h w"}
+
+    def __init__(self, *, width: Annotated[int, Field(ge=1)] = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dim = width
+        self.net = nn.Sequential(
+            nn.Conv2d(3, width, 3, 2),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 2),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.net(x)
+        return {"features": y.mean((2, 3)), "map": y}
+
+
+class Linear(Head):
+    """One linear layer."""
+
+    name = "linear"
+
+    def __init__(self, dims: Any, *, out: int | None = None) -> None:
+        super().__init__()
+        self.out_dim = out or dims["d"]
+        self.layer = nn.Linear(dims["d"], self.out_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+class Alike(Objective):
+    """Mean squared distance between predictions and the target's projections."""
+
+    name = "alike"
+    requires: ClassVar = {"p": "online.prediction.scene: b v d", "z": "target.projection.scene: b v d"}
+
+    def __init__(self, dims: Any, *, factor: Annotated[float, Field(gt=0)] = 1.0) -> None:
+        super().__init__()
+        if dims["v"] < 2:
+            raise ValueError(f"needs two views or more, got {dims['v']}")
+        self.factor = factor
+
+    def forward(self, p: torch.Tensor, z: torch.Tensor) -> Terms:
+        return Terms({"distance": self.factor * (p - z.flip(1)).square().mean()}, {"norm": p.norm()})
+
+
+class Parts(Objective):
+    """Pull the features of parts together; reads no target."""
+
+    name = "parts"
+    requires: ClassVar = {"f": "online.features.part: b k f"}
+
+    def __init__(self, dims: Any) -> None:
+        super().__init__()
+
+    def forward(self, f: torch.Tensor) -> torch.Tensor:
+        return f.var(dim=1).mean()
+
+
+class Explode(Objective):
+    """Not finite from the second step on."""
+
+    name = "explode"
+    requires: ClassVar = {"z": "online.projection.scene: b v d"}
+
+    def __init__(self, dims: Any) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return z.square().mean() * torch.where(self.calls > 1, torch.nan, 1.0)
+
+
+class Nearest(Probe):
+    """Accuracy of the nearest mean."""
+
+    name = "nearest"
+
+    def __init__(self, *, unused: int = 1) -> None:
+        self.unused = unused
+
+    def evaluate(self, train: Any, test: Any) -> dict[str, float]:
+        means = torch.stack([train.features[train.labels == label].mean(0) for label in train.labels.unique()])
+        guess = torch.cdist(test.features, means).argmin(1)
+        return {"top1": (train.labels.unique()[guess] == test.labels).float().mean().item()}
+
+
+RECIPE = """
+summary = "two views of dots"
+seed = 3
+epochs = 2
+batch_size = 4
+
+[source]
+use = "dots"
+
+[sampler]
+use = "pair"
+
+[backbone]
+use = "tiny"
+
+[heads.main]
+projector = { use = "linear", out = 6 }
+predictor = { use = "linear" }
+
+[objectives.alike]
+
+[[augment.scene]]
+size = 24
+
+[optimizer]
+use = "sgd"
+base_lr = 0.5
+"""
+
+
+def make_module(**classes: list[type]) -> types.ModuleType:
+    """Return a plugin module that offers these classes: `make_module(objectives=[Alike])`."""
+    module = types.ModuleType("made_here")
+    for kind, offered in classes.items():
+        setattr(module, f"sslkit_{kind}", hookimpl(_returning(offered)))
+    return module
+
+
+def _returning(offered: list[type]) -> Callable[[], list[type]]:
+    return lambda: offered
+
+
+@pytest.fixture
+def plugins() -> Plugins:
+    """The plugin of this file, and no other."""
+    made = Plugins.load(points=[])
+    made.add(
+        Owner("fake", "sslkit-fake", "1.2"),
+        make_module(
+            sources=[Dots],
+            samplers=[Pair],
+            backbones=[Tiny],
+            heads=[Linear],
+            objectives=[Alike, Parts, Explode],
+            probes=[Nearest],
+        ),
+    )
+    return made
+
+
+@pytest.fixture
+def recipe_text() -> str:
+    """A whole recipe over the fake plugin's components."""
+    return RECIPE
+
+
+@pytest.fixture(scope="session")
+def installed() -> Plugins:
+    """Every installed plugin."""
+    return Plugins.load()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's cache out of it; one for the whole session, so that scenes are rendered once."""
+    monkeypatch.setenv(
+        "SSLKIT_CACHE", os.environ.get("SSLKIT_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
+    )
+    monkeypatch.delenv("SSLKIT_PLUGINS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Any:
+    """Leave torch's thread count and random state as they were."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.set_num_threads(threads)

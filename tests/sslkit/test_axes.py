@@ -1,0 +1,48 @@
+import pytest
+
+from sslkit.axes import parse, show, unify
+
+
+def test_parse_reads_names_and_numbers():
+    assert parse("b 2 d") == ("b", 2, "d")
+    assert parse("") == ()
+    assert show(("b", 2, "d")) == "b 2 d"
+
+
+@pytest.mark.parametrize("spec", ["b -1", "b 0", "b v*", "1b"])
+def test_parse_refuses_what_is_neither(spec):
+    with pytest.raises(ValueError, match="neither a name nor a positive number"):
+        parse(spec)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "bound"),
+    [
+        ("b v d", ("b", 2, 256), {"b": "b", "v": 2, "d": 256}),
+        ("b 2 d", ("b", 2, 256), {"b": "b", "d": 256}),
+        ("b v f h w", ("b", 4, 8, "h", "w"), {"b": "b", "v": 4, "f": 8, "h": "h", "w": "w"}),
+    ],
+)
+def test_unify_binds_names(wanted, given, bound):
+    sizes = {}
+    assert unify(parse(wanted), given, sizes) is None
+    assert sizes == bound
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "reason"),
+    [
+        ("b v d", ("b", 256), "has 3 axes, but what is given has 2: 'b 256'"),
+        ("b 2 d", ("b", 4, 256), "axis '2' of 'b 2 d' meets 4"),
+        ("b k k", ("b", 4, 5), "axis 'k' of 'b k k' meets 5 in 'b 4 5' (it is 4 elsewhere"),
+        ("b 8 d", ("b", "t", 3), "meets t"),
+    ],
+)
+def test_unify_says_what_clashes(wanted, given, reason):
+    assert reason in unify(parse(wanted), given, {})
+
+
+def test_a_name_keeps_its_meaning_between_rows():
+    bound = {}
+    assert unify(parse("b v d"), ("b", 2, 256), bound) is None
+    assert "it is 256 elsewhere" in unify(parse("b k d"), ("b", 4, 128), bound)
