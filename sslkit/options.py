@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -78,16 +78,20 @@ def _is_branch(part: object) -> bool:
     return isinstance(part, str) and (part.endswith("]") or part in {"bool", "int", "float", "str", "path", "none"})
 
 
-def _fields_at(model: Any, location: tuple[str, ...]) -> list[str]:
-    """Return the field names of the model that lies at `location` inside `model`."""
+def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:
+    """Return the field names of the table that lies at `location`; names of list places and free keys are passed over."""
     for part in location:
-        info = getattr(model, "model_fields", {}).get(part)
-        if info is None:
-            continue
-        candidates = [info.annotation, *getattr(info.annotation, "__args__", ())]
-        models = [item for item in candidates if inspect.isclass(item) and issubclass(item, BaseModel)]
-        model = models[0] if models else model
-    return list(getattr(model, "model_fields", {}))
+        if part in model.model_fields:
+            model = next(_models(model.model_fields[part].annotation), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models inside a type, as in `dict[str, list[View]]`."""
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _message(item: Any) -> str:

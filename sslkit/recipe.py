@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sslkit.errors import Problem, RecipeError, UsageError, closest
 from sslkit.options import validate
@@ -150,10 +150,6 @@ class View(Table):
     std: Colour = Field(default=(0.229, 0.224, 0.225), description="Divided by last; nothing is clamped after it")
 
 
-def _one_or_more(value: Any) -> Any:
-    return [value] if isinstance(value, dict) else value
-
-
 class Recipe(Table):
     """A whole training run. Hardware is said on the command line; what changes numbers is said here."""
 
@@ -174,7 +170,9 @@ class Recipe(Table):
     heads: dict[Name, HeadTable] = {}
     target: TargetTable = TargetTable()
     objectives: dict[Name, ObjectiveTable] = Field(min_length=1)
-    augment: dict[Name, Annotated[list[View], BeforeValidator(_one_or_more)]]
+    augment: dict[Name, list[View]] = Field(
+        description="[[augment.GROUP]]: once for all views of a group, or once each"
+    )
     forward: ForwardTable = ForwardTable()
     optimizer: OptimizerTable
     probes: dict[Name, ProbeTable] = {}

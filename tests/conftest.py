@@ -84,9 +84,10 @@ class Tiny(Backbone):
     name = "tiny"
     gives: ClassVar = {"features": "f", "map": "f h w"}
 
-    def __init__(self, *, width: Annotated[int, Field(ge=1)] = 8, dropout: float = 0.0) -> None:
+    def __init__(self, *, width: Annotated[int, Field(ge=1)] = 8, dropout: float = 0.0, multiple: int = 1) -> None:
         super().__init__()
         self.dim = width
+        self.multiple = multiple
         self.net = nn.Sequential(
             nn.Conv2d(3, width, 3, 2),
             nn.BatchNorm2d(width),
@@ -96,6 +97,8 @@ class Tiny(Backbone):
         )
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        if x.shape[-1] % self.multiple:
+            raise ValueError(f"not of {self.multiple}")
         y = self.net(x)
         return {"features": y.mean((2, 3)), "map": y}
 

@@ -1,0 +1,165 @@
+import pytest
+
+from sslkit import recipe
+from sslkit.plan import Row
+from sslkit.wiring import make_plan
+
+
+@pytest.fixture
+def make(plugins, recipe_text):
+    def make(*sets, text=recipe_text):
+        given = recipe.parse(text, "test", "test.toml", sets)
+        made, problems = recipe.structure(given)
+        assert not problems, problems
+        return make_plan(made, plugins)
+
+    return make
+
+
+def says(problems, *fragments):
+    assert len(problems) == len(fragments), problems
+    for problem, fragment in zip(problems, fragments, strict=True):
+        assert fragment in f"{problem.what} | {problem.instead}"
+    return True
+
+
+def test_a_good_recipe_becomes_a_plan(make):
+    plan, problems = make()
+    assert not problems
+    assert plan.groups == {"scene": 2}
+    assert plan.rows == [Row("online", "prediction", "scene", "main"), Row("target", "projection", "scene", "main")]
+    assert [len(views) for views in plan.views.values()] == [2]
+    assert plan.heads["main"].in_dim, plan.heads["main"].dim == (8, 6)
+    assert plan.objectives[0].dims == {"v": 2, "d": 6}
+
+
+def test_the_resolved_recipe_is_a_recipe_and_resolves_to_itself(make, plugins):
+    from sslkit import tables
+
+    plan, _ = make()
+    text = tables.dumps(plan.resolved())
+    again, problems = recipe.structure(recipe.parse(text, "again", "again.toml"))
+    assert not problems
+    assert make_plan(again, plugins)[0].resolved() == plan.resolved()
+    assert plan.resolved()["objectives"]["alike"]["use"] == "fake/alike"
+    assert plan.resolved()["plugins"] == {"fake": "1.2"}
+
+
+def test_what_nobody_requires_is_not_built(make, recipe_text):
+    text = recipe_text.replace("[objectives.alike]", "[objectives.parts]\n[[augment.part]]\nsize = 16").replace(
+        'use = "pair"', 'use = "pair"\nparts = 3'
+    )
+    plan, problems = make(text=text)
+    assert not problems
+    assert plan.groups == {"part": 3}
+    assert not plan.heads
+    assert not plan.has("target")
+    assert "no objective reads the target network: none is built" in plan.notes
+    assert "view group 'scene' is read by no objective: not cut" in plan.notes
+
+
+def test_a_missing_view_group_says_what_is_given_and_what_to_write(make):
+    plan, problems = make("objectives.parts={}")
+    assert plan is None
+    assert says(
+        problems, "it needs online.features.part, but sampler 'pair' gives no view group 'part' (it gives scene: 2)"
+    )
+    assert 'inputs = { part = "scene" } in [objectives.parts]' in problems[0].instead
+
+
+def test_inputs_rebind_groups(make):
+    plan, problems = make('objectives.parts={inputs = {part = "scene"}}')
+    assert not problems
+    assert plan.objectives[1].rows == {"f": Row("online", "features", "scene")}
+    assert plan.objectives[1].dims == {"k": 2, "f": 8}
+
+
+def test_inputs_that_rename_nothing_are_refused(make):
+    assert says(
+        make('objectives.alike={inputs = {part = "scene"}}')[1],
+        "inputs renames group 'part', which fake/alike does not read",
+    )
+
+
+def test_heads_that_are_missing_say_so(make, recipe_text):
+    assert says(make("objectives.alike.head=other")[1], *2 * ["the recipe has no [heads.other] (it has main)"])
+    assert says(make(text=recipe_text.replace("predictor =", "#"))[1], "[heads.main] has no predictor")
+
+
+def test_sizes_that_clash_say_where(make):
+    assert says(make("heads.main.predictor.out=5")[1], "axis 'd' of 'b v d' meets 6 in 'b 2 6' (it is 5 elsewhere")
+
+
+def test_an_objectives_own_words_are_heard(make, plugins, recipe_text):
+    from sslkit.plugins import Component
+
+    class One(plugins.components["sampler"]["fake/pair"].cls):
+        name = "one"
+        groups = {"scene": 1}
+
+    components = {kind: dict(found) for kind, found in plugins.components.items()}
+    owner = plugins.owners["fake"]
+    components["sampler"]["fake/one"] = Component("sampler", "fake/one", One, owner)
+    plugins.__dict__["components"] = components
+    assert says(make("sampler.use=one")[1], "fake/alike: needs two views or more, got 1")
+
+
+def test_unknown_components_and_options_come_together(make):
+    _, problems = make("sampler.use=pear", "backbone.widht=4", "optimizer.use=sgdd", "accumulate=3")
+    assert says(
+        problems,
+        "there is no sampler 'pear': did you mean 'pair'?",
+        "unknown option 'widht': did you mean 'width'?",
+        "there is no optimizer 'sgdd': did you mean 'sgd'?",
+        "does not divide",
+    )
+
+
+def test_optimizer_options_are_checked_and_resolved(make):
+    assert says(make("optimizer.momentum=2")[1], "momentum = 2")
+    assert make()[0].resolved()["optimizer"]["momentum"] == 0.9
+
+
+def test_augmentation_tables_must_fit_the_views(make, recipe_text):
+    three = recipe_text.replace("[[augment.scene]]\nsize = 24", "[[augment.scene]]\nsize = 24\n" * 3)
+    assert says(make(text=three)[1], *2 * ["group 'scene' has 2 views, but 3 [[augment.scene]]"])
+    none = recipe_text.replace("[[augment.scene]]", "[[augment.other]]")
+    assert says(make(text=none)[1], "there is no [[augment.scene]]")
+    unlike = recipe_text.replace(
+        "[[augment.scene]]\nsize = 24", "[[augment.scene]]\nsize = 24\n[[augment.scene]]\nsize = 32"
+    )
+    assert says(make(text=unlike)[1], "the views of group 'scene' differ in size (24, 32)")
+
+
+def test_networks_can_see_different_pixels(make, recipe_text):
+    two = '[[augment.scene]]\nsize = 24\nnetwork = "online"\n[[augment.scene]]\nsize = 24\nblur = 0.0\nnetwork = "target"\n'
+    plan, problems = make(text=recipe_text.replace("[[augment.scene]]\nsize = 24", two))
+    assert not problems
+    assert {key: [view.blur for view in views] for key, views in plan.views.items()} == {
+        ("scene", "online"): [0.5, 0.5],
+        ("scene", "target"): [0.0, 0.0],
+    }
+
+
+def test_views_that_the_backbone_cannot_take_are_refused(make):
+    assert says(
+        make("augment.scene.0.size=25", "backbone.multiple=8")[1], "cannot take views of 25 x 25 pixels: not of 8"
+    )
+
+
+def test_batches_must_divide_and_fill_batch_norm(make):
+    assert says(make("accumulate=3")[1], "batch_size = 4 does not divide by accumulate = 3")
+    assert says(make("batch_size=1")[1], "one image per pass leaves batch norm nothing to normalise over")
+    assert says(make("accumulate=4")[1], "one image per pass")
+
+
+def test_probes_and_their_sources_are_checked(make):
+    assert says(make("probes.nearest={unused=true}")[1], "unused = true")
+    plan, _ = make("probes.mine={use='nearest', source={use='dots', images=5}}")
+    made, source = plan.probes["mine"]
+    assert (made.component.id, source.options["images"]) == ("fake/nearest", 5)
+
+
+def test_other_plugin_versions_are_noted(make):
+    plan, _ = make('plugins={fake="1.0"}')
+    assert "the recipe was resolved with fake 1.0; installed is 1.2" in plan.notes
