@@ -1,0 +1,39 @@
+"""Small tensor tools for objectives: precision and cosines that stay finite."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return `x` in float32, or as it is when it is float64; half precision loses too much in norms and logarithms."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context without autocast on `device`; devices that know no autocast, such as meta, need none."""
+    if device.type != "meta" and torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """Scale vectors along the last axis to length 1, in float32 or wider.
+
+    A vector no longer than `eps` has no direction: it becomes zero and gets no gradient. (Dividing by `max(norm, eps)`
+    instead would give it a gradient of 1 / eps, finite but as destructive as NaN.)
+    """
+    x = widen(x)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * torch.where(norm > eps, 1 / norm.clamp_min(eps), 0)
+
+
+def cosine(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
+    """Return the cosine of vectors along the last axis, other axes broadcast; 0 where one has no direction.
+
+    Not a matrix product, so that neither autocast nor TF32 shortens it.
+    """
+    return (unit(a, eps) * unit(b, eps)).sum(-1)
