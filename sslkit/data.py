@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -166,22 +166,20 @@ class Collate:
 
 
 def augmented(batch: dict[str, Any], views: Mapping[tuple[str, str], Sequence[View]]) -> dict[str, Any]:
-    """Turn uint8 pixels and drawn parameters into normalised views, on the device that they are on."""
+    """Turn uint8 pixels and drawn parameters into normalised views, on the device that the pixels are on."""
     for (group, network), tables in views.items():
         pixels, draws = batch[f"pixels.{group}.{network}"], batch.pop(f"draws.{group}.{network}")
-        batch[f"pixels.{group}.{network}"] = torch.stack(
-            [_apply(tables, pixels[:, place], draws[:, place], place) for place in range(len(tables))], dim=1
-        ) if len(set(tables)) > 1 else _together(tables[0], pixels, draws)  # fmt: skip
+        batch[f"pixels.{group}.{network}"] = _augment(pixels, draws, tables)
     return batch
 
 
-def _apply(tables: Sequence[View], pixels: Tensor, draws: Tensor, place: int) -> Tensor:
-    return augment.apply(pixels, draws, tables[place])
-
-
-def _together(view: View, pixels: Tensor, draws: Tensor) -> Tensor:
-    b, v = pixels.shape[:2]
-    return augment.apply(pixels.flatten(0, 1), draws.flatten(0, 1), view).unflatten(0, (b, v))
+def _augment(pixels: Tensor, draws: Tensor, tables: Sequence[View]) -> Tensor:
+    """Augment views (b v 3 h w), those of one kind together."""
+    if len(set(tables)) == 1:
+        made = augment.apply(pixels.flatten(0, 1), draws.flatten(0, 1), tables[0])
+        return made.unflatten(0, pixels.shape[:2])
+    each = [augment.apply(pixels[:, place], draws[:, place], table) for place, table in enumerate(tables)]
+    return torch.stack(each, dim=1)
 
 
 def batches(
@@ -212,9 +210,9 @@ def to_device(
 ) -> dict[str, Any]:
     """Move a batch, and augment it there when the workers have not."""
     counts = batch.pop("counts")
-    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-    if any(name.startswith("draws.") for name in moved):
-        moved = augmented(moved, views)
+    draws = {name: value for name, value in batch.items() if name.startswith("draws.")}
+    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if name not in draws}
+    moved = augmented(moved | draws, views) if draws else moved
     return {**moved, "counts": counts}
 
 
@@ -235,6 +233,3 @@ def _quiet(worker: int) -> None:  # noqa: ARG001
     torch.set_num_threads(1)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
-
-
-Notify = Callable[[str], None]

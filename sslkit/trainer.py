@@ -138,13 +138,18 @@ def _fabric(plan: Plan, hardware: Hardware) -> Fabric:
         strategy=hardware.strategy, precision=plan.recipe.precision,
     )  # fmt: skip
     fabric.launch()
-    per_pass = plan.recipe.accumulate * fabric.world_size
-    if plan.recipe.batch_size % per_pass or plan.recipe.batch_size // per_pass < 2:
-        raise UsageError(
-            f"batch_size = {plan.recipe.batch_size} over {fabric.world_size} processes x {plan.recipe.accumulate} "
-            f"passes gives {plan.recipe.batch_size / per_pass:g} images a pass: it must be a whole number of 2 or more"
-        )
+    _fabric_check(plan.recipe.batch_size, plan.recipe.accumulate, fabric.world_size)
     return fabric
+
+
+def _fabric_check(batch_size: int, accumulate: int, world: int) -> None:
+    """Refuse batches that do not divide over passes and processes, or leave batch norm a single image."""
+    images = batch_size / (accumulate * world)
+    if images < 2 or images % 1:
+        raise UsageError(
+            f"batch_size = {batch_size} over {world} processes x {accumulate} passes gives {images:g} images a pass: "
+            "it must be a whole number of 2 or more"
+        )
 
 
 class _Trainer:

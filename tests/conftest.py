@@ -84,13 +84,15 @@ class Tiny(Backbone):
     name = "tiny"
     gives: ClassVar = {"features": "f", "map": "f h w"}
 
-    def __init__(self, *, width: Annotated[int, Field(ge=1)] = 8, dropout: float = 0.0, multiple: int = 1) -> None:
+    def __init__(
+        self, *, width: Annotated[int, Field(ge=1)] = 8, dropout: float = 0.0, multiple: int = 1, norm: bool = True
+    ) -> None:
         super().__init__()
         self.dim = width
         self.multiple = multiple
         self.net = nn.Sequential(
             nn.Conv2d(3, width, 3, 2),
-            nn.BatchNorm2d(width),
+            nn.BatchNorm2d(width) if norm else nn.Identity(),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, 2),
             nn.Dropout(dropout),
