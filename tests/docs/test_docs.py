@@ -1,0 +1,71 @@
+"""The documentation, executed: Python blocks run, TOML blocks parse, sslkit commands exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from sslkit.cli import make_app
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)[^)]*\)")
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [body for language, body in BLOCK.findall(page.read_text()) if language in languages]
+
+
+def test_there_is_documentation():
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "univip.md", "plugins.md", "recipes.md"} <= {
+        page.name for page in PAGES
+    }
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "docs"}
+    for body in blocks(page, "python"):
+        exec(compile(body, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")], ids=lambda page: page.name)
+def test_toml_blocks_parse(page):
+    for body in blocks(page, "toml"):
+        assert tomllib.loads(body)
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for body in blocks(page, "console", "bash", "sh"):
+            lines = body.replace("\\\n", " ").splitlines()
+            found += [(page.name, part.strip()) for line in lines for part in line.removeprefix("$ ").split("&&")]
+    return [(page, line) for page, line in found if line.startswith("sslkit ")]
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_commands_and_their_options_exist(page, line):
+    words = shlex.split(line, comments=True)[1:]
+    words = words[: words.index(">")] if ">" in words else words
+    command: click.Command = typer.main.get_command(make_app())
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        command = command.commands[words.pop(0)]
+    options = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]} | {
+        "--help"
+    }
+    assert not [word for word in words if word.startswith("--") and word.partition("=")[0] not in options], line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = [target for target in LINK.findall(page.read_text()) if "://" not in target]
+    assert not [target for target in targets if not (page.parent / target).exists()]

@@ -1,0 +1,191 @@
+import json
+import signal
+
+import pytest
+import torch
+
+from sslkit import checkpoint, recipe, trainer
+from sslkit.errors import DataError, DivergedError, PreemptedError, RecipeError, UsageError
+from sslkit.runfolder import RunFolder
+from sslkit.wiring import make_plan
+
+
+@pytest.fixture
+def run(plugins, recipe_text, tmp_path):
+    def run(*sets, folder="run", text=recipe_text, **hardware):
+        given = recipe.parse(text, "dots", "dots.toml", sets)
+        made, problems = recipe.structure(given)
+        assert not problems, problems
+        plan, problems = make_plan(made, plugins)
+        assert not problems, problems
+        hardware = trainer.Hardware(**{"workers": 0, "accelerator": "cpu", **hardware})
+        return trainer.train(plan, given, plugins, RunFolder(tmp_path / folder), hardware)
+
+    return run
+
+
+def weights(result):
+    return checkpoint.load(checkpoint.latest(result.folder / "checkpoints"))
+
+
+def same(a, b):
+    """Compare nested states bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_a_run_ends_with_everything_in_its_folder(run):
+    result = run()
+    assert (result.state, result.step, result.steps) == ("finished", 6, 6)
+    assert {
+        "alike.distance",
+        "alike.norm",
+        "loss",
+        "lr",
+        "target_momentum",
+        "grad_norm",
+        "feature_std",
+    } <= result.terms.keys()
+    assert result.terms["sampler.drawn"] == 1
+    names = {path.name for path in result.folder.iterdir()}
+    assert {"recipe.toml", "environment.json", "status.json", "checkpoints", "backbone.safetensors"} <= names
+    assert json.loads((result.folder / "status.json").read_text()) == {"state": "finished", "step": 6, "steps": 6}
+    assert [path.name for path in sorted((result.folder / "checkpoints").iterdir())] == [
+        "step-00000003.pt",
+        "step-00000006.pt",
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_changes_no_bit(run, workers):
+    assert same(weights(run(folder="a"))["model"], weights(run(folder="b", workers=workers))["model"])
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_stopped_run_goes_on_to_the_same_bits(run, stop):
+    whole = run("backbone.dropout=0.5", "backbone.width=6", folder="whole")
+    half = run("backbone.dropout=0.5", "backbone.width=6", folder="half", stop_after=stop)
+    assert (half.state, half.step) == ("stopped", stop)
+    rest = run("backbone.dropout=0.5", "backbone.width=6", folder="half")
+    assert (rest.state, rest.resumed_from) == ("finished", stop)
+    assert same(weights(whole), weights(rest))
+
+
+def test_a_finished_run_says_so_and_trains_nothing(run):
+    first = run()
+    stamp = checkpoint.latest(first.folder / "checkpoints").stat().st_mtime_ns
+    again = run()
+    assert (again.state, again.resumed_from, again.steps) == ("finished", 6, 6)
+    assert checkpoint.latest(first.folder / "checkpoints").stat().st_mtime_ns == stamp
+
+
+def test_another_recipe_is_refused_with_the_difference(run):
+    run(stop_after=1)
+    with pytest.raises(RecipeError, match=r"different recipe:\n    optimizer.base_lr: 0.5 -> 0.25\n"):
+        run("optimizer.base_lr=0.25")
+
+
+def test_the_target_moves_once_per_optimizer_step(run, plugins, recipe_text):
+    moves = []
+    original = trainer.StepModule.update_target
+    trainer.StepModule.update_target = lambda self, momentum: moves.append(momentum) or original(self, momentum)
+    try:
+        run("accumulate=2", "target.momentum=0.9")
+    finally:
+        trainer.StepModule.update_target = original
+    assert len(moves) == 6
+    assert moves[0] == pytest.approx(0.9, abs=1e-12)
+    assert moves == sorted(moves)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(run, recipe_text):
+    """Without batch norm coupling (a mean over the batch of a per-image loss) two halves make the whole."""
+    text = recipe_text.replace('use = "tiny"', 'use = "tiny"\nnorm = false')
+    one = weights(run("steps=1", text=text.replace("epochs = 2", ""), folder="one"))
+    two = weights(run("steps=1", "accumulate=2", text=text.replace("epochs = 2", ""), folder="two"))
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_finite_stops_before_the_optimizer_step(run, tmp_path):
+    with pytest.raises(DivergedError, match=r"step 2 is not finite: .*explode.loss = nan"):
+        run("objectives.explode={}", save_every=1)
+    saved = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    assert saved["step"] == 1
+    assert all(value.isfinite().all() for value in saved["model"].values() if value.is_floating_point())
+    record = json.loads((tmp_path / "run" / "diverged-step-00000002-rank0.json").read_text())
+    assert record["terms"]["explode.loss"] == "nan"
+    assert len(record["images"]) == 4
+
+
+def test_an_unreadable_image_is_named(run):
+    with pytest.raises(DataError, match=r"image 5 \(0005.png\): 0005.png is no image"):
+        run("source.broken=5")
+    with pytest.raises(DataError, match=r"image 5 \(0005.png\)"):
+        run("source.broken=5", folder="workers", workers=1)
+
+
+def test_missing_data_says_how_to_get_it(run):
+    with pytest.raises(DataError, match="run: make dots"):
+        run("source.absent=true")
+
+
+def test_a_signal_stops_resumably(run, monkeypatch):
+    whole = run(folder="whole")
+    original = trainer._Trainer.report
+
+    def report(self, terms):
+        original(self, terms)
+        if self.step == 2 and not self.text.overrides:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(trainer._Trainer, "report", report)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(PreemptedError, match="stopped by SIGTERM after step 2 of 6"):
+        run(folder="half")
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    assert same(weights(whole), weights(run(folder="half")))
+
+
+def test_too_few_images_per_pass_are_refused(run):
+    with pytest.raises(DataError, match="12 images make no batch of 64"):
+        run("batch_size=64", 'last_batch="drop"')
+    with pytest.raises(UsageError, match="1 images a pass"):
+        trainer._fabric_check(4, 2, 2)
+
+
+def test_padding_fills_the_last_batch(run):
+    assert run("batch_size=8", "epochs=1").steps == 2
+    assert run("batch_size=8", "epochs=1", 'last_batch="drop"', folder="drop").steps == 1
+    assert run("batch_size=64", "epochs=1", folder="huge").steps == 1
+
+
+def test_a_failing_observer_is_switched_off_and_the_run_goes_on(run, plugins, capsys):
+    import types
+
+    from sslkit import hookimpl
+    from sslkit.plugins import Owner
+
+    module = types.ModuleType("bad")
+
+    @hookimpl
+    def sslkit_step_finished(run, step, terms):
+        raise RuntimeError("disk full")
+
+    module.sslkit_step_finished = sslkit_step_finished
+    plugins.add(Owner("bad", "sslkit-bad", "0.1"), module)
+    assert run().state == "finished"
+    assert capsys.readouterr().err.count("plugin 'bad' (sslkit-bad 0.1) failed in sslkit_step_finished") == 1
+
+
+def test_probes_are_printed_beside_pixels_and_random_weights(run):
+    result = run("probes.nearest={size=16}")
+    assert set(result.probes) == {"raw pixels", "random weights", "trained"}
+    assert result.probes["raw pixels"]["nearest"]["top1"] == 1.0
+    assert json.loads((result.folder / "probes.json").read_text()) == result.probes
