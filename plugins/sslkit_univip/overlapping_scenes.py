@@ -12,7 +12,8 @@ from pydantic import Field
 
 from sslkit.api import Sample, ViewSampler
 from sslkit.boxes import Boxes
-from sslkit_univip.crops import Pixels, Range, overlaps, pulled, random_crops, shortest_sides
+from sslkit.crops import Pixels, Range, random_crops
+from sslkit_univip.crops import overlaps, pulled, shortest_sides
 from sslkit_univip.filling import Constraints, fill, jittered
 
 Share = Annotated[float, Field(gt=0, le=1)]

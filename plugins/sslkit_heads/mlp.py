@@ -1,0 +1,65 @@
+"""The multilayer perceptron of BYOL, ORL, SimCLR and most others."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sslkit.api import Dims, Head
+
+
+class Mlp(Head):
+    """Linear layers with a norm and ReLU between them: BYOL's projector and predictor by default.
+
+    BYOL (arXiv 2006.07733, section 3.3): linear 4096, batch norm, ReLU, linear 256, no norm behind the last layer.
+
+    Args:
+        hidden: Width of the hidden layers.
+        out: Width of the last layer; None keeps the width of what comes in.
+        layers: Linear layers in all.
+        norm: Behind each hidden layer.
+        bias: Whether hidden layers have a bias.
+        last_bias: Whether the last layer has one; ORL's COCO configurations leave it out.
+        last_norm: Put a norm behind the last layer too (without scale and shift for batch norm), as SimSiam does.
+        init: "torch" keeps PyTorch's own initialisation; "kaiming-fan-in" draws normal weights, biases zero (ORL).
+    """
+
+    name = "mlp"
+
+    def __init__(
+        self, dims: Dims, *, hidden: Annotated[int, Field(ge=1)] = 4096, out: Annotated[int | None, Field(ge=1)] = None,
+        layers: Annotated[int, Field(ge=1)] = 2, norm: Literal["batch", "layer", "none"] = "batch", bias: bool = True,
+        last_bias: bool = True, last_norm: bool = False, init: Literal["torch", "kaiming-fan-in"] = "torch",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.out_dim = out or dims["d"]
+        widths = [dims["d"], *[hidden] * (layers - 1)]
+        parts: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            parts += [nn.Linear(before, after, bias), _norm(norm, after), nn.ReLU(inplace=True)]
+        parts.append(nn.Linear(widths[-1], self.out_dim, last_bias))
+        if last_norm:
+            parts.append(_norm(norm, self.out_dim, affine=False))
+        self.net = nn.Sequential(*(part for part in parts if not isinstance(part, nn.Identity)))
+        if init == "kaiming-fan-in":
+            self.net.apply(_kaiming)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n d) to (n out)."""
+        y: Tensor = self.net(x)
+        return y
+
+
+def _norm(kind: str, width: int, affine: bool = True) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm1d(width, affine=affine)
+    return nn.LayerNorm(width, elementwise_affine=affine) if kind == "layer" else nn.Identity()
+
+
+def _kaiming(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,29 @@
+"""Photos on disk and built-in scenes as sources; the samplers of BYOL and of multi-crop methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sslkit import hookimpl
+
+if TYPE_CHECKING:
+    from sslkit.api import Source, ViewSampler
+
+
+@hookimpl
+def sslkit_sources() -> Sequence[type[Source]]:
+    """Return photo folders, COCO and the built-in scenes."""
+    from sslkit_images.coco import Coco
+    from sslkit_images.folder import Folder
+    from sslkit_images.scenes.source import SampleScenes
+
+    return [Folder, Coco, SampleScenes]
+
+
+@hookimpl
+def sslkit_samplers() -> Sequence[type[ViewSampler]]:
+    """Return the samplers that need no proposals."""
+    from sslkit_images.samplers import MultiCrop, TwoViews
+
+    return [TwoViews, MultiCrop]

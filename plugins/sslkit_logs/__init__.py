@@ -1,0 +1,37 @@
+"""What a run writes down as it goes: JSON lines and TensorBoard events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sslkit import hookimpl
+
+if TYPE_CHECKING:
+    from sslkit.api import Run
+
+
+@hookimpl
+def sslkit_run_started(run: Run) -> None:
+    """Cut off what a run that is resumed wrote behind its checkpoint, and open the writers."""
+    from sslkit_logs import jsonlines, tensorboard
+
+    jsonlines.start(run)
+    tensorboard.start(run)
+
+
+@hookimpl
+def sslkit_step_finished(run: Run, step: int, terms: Mapping[str, float]) -> None:
+    """Write one record."""
+    from sslkit_logs import jsonlines, tensorboard
+
+    jsonlines.write(run, step, terms)
+    tensorboard.write(run, step, terms)
+
+
+@hookimpl
+def sslkit_run_finished(run: Run) -> None:
+    """Close the writers."""
+    from sslkit_logs import tensorboard
+
+    tensorboard.finish(run)

@@ -1,0 +1,35 @@
+"""TensorBoard events in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from sslkit.api import Run
+
+_WRITERS: dict[Path, SummaryWriter] = {}
+"""Open writers by run folder: a hook has nowhere else to keep them between calls."""
+
+
+def start(run: Run) -> None:
+    """Open the run's writer; events behind `run.step` are purged."""
+    folder = run.folder / "tensorboard"
+    purge = run.step + 1 if run.step else None
+    _WRITERS[run.folder] = SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
+
+
+def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
+    """Write one scalar per term; `scene-scene.loss` becomes `scene-scene/loss`."""
+    writer = _WRITERS.get(run.folder)
+    if writer:
+        for name, value in terms.items():
+            writer.add_scalar(name.replace(".", "/"), value, step)  # type: ignore[no-untyped-call]
+
+
+def finish(run: Run) -> None:
+    """Write out and close the run's writer."""
+    writer = _WRITERS.pop(run.folder, None)
+    if writer:
+        writer.close()  # type: ignore[no-untyped-call]

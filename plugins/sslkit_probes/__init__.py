@@ -1,0 +1,19 @@
+"""Measurements of frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sslkit import hookimpl
+
+if TYPE_CHECKING:
+    from sslkit.api import Probe
+
+
+@hookimpl
+def sslkit_probes() -> Sequence[type[Probe]]:
+    """Return the nearest-neighbour probe."""
+    from sslkit_probes.knn import KNN
+
+    return [KNN]

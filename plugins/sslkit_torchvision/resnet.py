@@ -1,0 +1,76 @@
+"""Residual networks (He et al., arXiv 1512.03385), as torchvision builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from torchvision import models
+
+from sslkit.api import Backbone
+
+
+class _ResNet(Backbone):
+    """A residual network.
+
+    Args:
+        stem: "imagenet" is a 7 x 7 convolution of stride 2 and a max-pool; "small" is a 3 x 3 convolution of stride 1
+            without pooling, usual for images of 32 to 64 pixels.
+        init: "torchvision" (Kaiming normal, fan-out) or "fan-in" (BYOL's and ORL's reading).
+        zero_init_residual: Start each residual branch at zero.
+    """
+
+    gives: ClassVar[Mapping[str, str]] = {"features": "f", "map": "f h w"}
+    build: ClassVar[Any]
+
+    def __init__(
+        self, *, stem: Literal["imagenet", "small"] = "imagenet", init: Literal["torchvision", "fan-in"] = "torchvision",
+        zero_init_residual: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        net = type(self).build(zero_init_residual=zero_init_residual)
+        self.dim = net.fc.in_features
+        if stem == "small":
+            net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+            nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        for name, module in net.named_children():
+            if name not in ("avgpool", "fc"):
+                self.add_module(name, module)  # flat, so that the weights keep torchvision's names
+        if init == "fan-in":
+            self.apply(_fan_in)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Return `features` (n f), the mean of `map` (n f h w)."""
+        for module in self.children():
+            x = module(x)
+        return {"features": x.mean((2, 3)), "map": x}
+
+
+def _fan_in(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+
+
+class ResNet18(_ResNet):
+    __doc__ = f"ResNet-18, 512 features.\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+    name = "resnet18"
+    build = staticmethod(models.resnet18)
+
+
+class ResNet34(_ResNet):
+    __doc__ = f"ResNet-34, 512 features.\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+    name = "resnet34"
+    build = staticmethod(models.resnet34)
+
+
+class ResNet50(_ResNet):
+    __doc__ = f"ResNet-50, 2048 features.\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+    name = "resnet50"
+    build = staticmethod(models.resnet50)
+
+
+class ResNet101(_ResNet):
+    __doc__ = f"ResNet-101, 2048 features.\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+    name = "resnet101"
+    build = staticmethod(models.resnet101)
