@@ -328,14 +328,14 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 # ------------------------------------------------------------------------------------------ finding recipes
 
-_SHIPPED = (Path(__file__).parent / "_recipes", Path(__file__).parent.parent / "recipes")
+_BESIDE = Path(__file__).parent.parent
+_SHIPPED = _BESIDE / ("recipes" if (_BESIDE / "pyproject.toml").exists() else "sslkit_recipes")
+"""In a checkout the folder itself; installed, the wheel's copy beside the package."""
 
 
 def shipped() -> dict[str, Path]:
     """Return the recipes that came with sslkit: name -> file, from the wheel or, in a checkout, from `recipes/`."""
-    folder = next((folder for folder in _SHIPPED if folder.is_dir()), None)
-    files = sorted(folder.rglob("*.toml")) if folder else []
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files if folder}
+    return {file.relative_to(_SHIPPED).with_suffix("").as_posix(): file for file in sorted(_SHIPPED.rglob("*.toml"))}
 
 
 def locate(name: str, known: Mapping[str, Path]) -> Path:

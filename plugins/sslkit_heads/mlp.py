@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -37,7 +38,7 @@ class Mlp(Head):
         self.out_dim = out or dims["d"]
         widths = [dims["d"], *[hidden] * (layers - 1)]
         parts: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             parts += [nn.Linear(before, after, bias), _norm(norm, after), nn.ReLU(inplace=True)]
         parts.append(nn.Linear(widths[-1], self.out_dim, last_bias))
         if last_norm:

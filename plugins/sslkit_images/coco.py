@@ -159,14 +159,14 @@ def _read(images: Path, annotations: Path) -> dict[str, Any]:
     )
 
 
-def _arrays(names: list[str], rows: list[Any], categories: list[str], counted: list[Any]) -> dict[str, Any]:
+def _arrays(names: list[str], rows: Sequence[Sequence[Any]], categories: list[str]) -> dict[str, Any]:
     flat = [pair for row in rows for pair in row]
     return {
         "names": np.array(names, np.str_),
         "categories": np.array(categories, np.str_),
         "boxes": from_xywh([box for box, _ in flat]),
         "labels": np.array([label for _, label in flat], np.int64),
-        "counts": np.array([len(row) for row in counted] or [0] * len(names), np.int64),
+        "counts": np.array([len(row) for row in rows], np.int64),
     }
 
 

@@ -39,7 +39,7 @@ class KNN(Probe):
         self.temperature = temperature
 
     def evaluate(self, train: Labelled, test: Labelled) -> Mapping[str, float]:
-        """Return `top1`, `balanced` (mean over the test classes' accuracies) and `chance` (the commonest class's share).
+        """Return `top1`, `balanced` (mean over the test classes) and `chance` (share of the commonest training class).
 
         Raises:
             DataError: There are fewer training samples than neighbours, or nothing to test.

@@ -25,8 +25,8 @@ class _ResNet(Backbone):
     build: ClassVar[Any]
 
     def __init__(
-        self, *, stem: Literal["imagenet", "small"] = "imagenet", init: Literal["torchvision", "fan-in"] = "torchvision",
-        zero_init_residual: bool = False,
+        self, *, stem: Literal["imagenet", "small"] = "imagenet",
+        init: Literal["torchvision", "fan-in"] = "torchvision", zero_init_residual: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         net = type(self).build(zero_init_residual=zero_init_residual)
@@ -53,24 +53,28 @@ def _fan_in(module: nn.Module) -> None:
 
 
 class ResNet18(_ResNet):
-    __doc__ = f"ResNet-18, 512 features.\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+    """ResNet-18, 512 features."""
+
     name = "resnet18"
     build = staticmethod(models.resnet18)
 
 
 class ResNet34(_ResNet):
-    __doc__ = f"ResNet-34, 512 features.\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+    """ResNet-34, 512 features."""
+
     name = "resnet34"
     build = staticmethod(models.resnet34)
 
 
 class ResNet50(_ResNet):
-    __doc__ = f"ResNet-50, 2048 features.\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+    """ResNet-50, 2048 features."""
+
     name = "resnet50"
     build = staticmethod(models.resnet50)
 
 
 class ResNet101(_ResNet):
-    __doc__ = f"ResNet-101, 2048 features.\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+    """ResNet-101, 2048 features."""
+
     name = "resnet101"
     build = staticmethod(models.resnet101)

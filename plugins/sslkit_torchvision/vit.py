@@ -70,14 +70,16 @@ class _ViT(Backbone):
 
 
 class ViTSmall(_ViT):
-    __doc__ = f"ViT-S/16, 384 features.\n{(_ViT.__doc__ or '').partition(chr(10))[2]}"
+    """ViT-S/16, 384 features."""
+
     name = "vit-small"
     width = 384
     attention_heads = 6
 
 
 class ViTBase(_ViT):
-    __doc__ = f"ViT-B/16, 768 features.\n{(_ViT.__doc__ or '').partition(chr(10))[2]}"
+    """ViT-B/16, 768 features."""
+
     name = "vit-base"
     width = 768
     attention_heads = 12
