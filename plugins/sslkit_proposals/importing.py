@@ -49,7 +49,8 @@ def import_orl(
     """Write the raw regions in ORL's proposal files into the store, as if they had been searched.
 
     A file is one object, `{"bbox": [[[x, y, w, h], ...], ...]}`: per image a list of boxes, or a single flat box,
-    and no file names. Its images are in the order of `"images"` in COCO's annotation file; several files follow each other.
+    and no file names. Its images are in the order of `"images"` in COCO's annotation file; several files follow each
+    other.
 
     Args:
         source: Opened.
@@ -192,8 +193,8 @@ def _refuse_misfits(left: Sequence[str], images: int) -> None:
     misfits = [reason for reason in left if MISFIT in reason]
     if len(misfits) > TOLERATED * images:
         raise DataError(
-            f"{len(misfits)} of {images} images are smaller than their boxes, so the files are in another"
-            f" order than the source; give the annotation file whose order they have (--annotations). The first: {misfits[0]}"
+            f"{len(misfits)} of {images} images are smaller than their boxes, so the files are in another order than"
+            f" the source; give the annotation file whose order they have (--annotations). The first: {misfits[0]}"
         )
 
 

@@ -15,6 +15,9 @@ BLOCK = 1 << 20
 LONGEST = 1 << 26
 """Characters that one element may have."""
 
+UNFINISHED = ("", ".", "e", "E")
+"""What a number in front of this may go on with: the window's end, a fraction or an exponent."""
+
 
 def elements(path: Path, key: str, block: int = BLOCK) -> Iterator[Any]:
     """Yield the elements of the array that a file's outermost object holds under `key`.
@@ -77,16 +80,27 @@ class _Text:
         self.peek()
         more = self.block
         while True:
-            try:
-                value, end = self.decode(self.text, self.at)
-            except json.JSONDecodeError:
-                end = len(self.text)
-            if end < len(self.text):
-                self.at = end
-                return value
-            if len(self.text) - self.at > LONGEST or not self.read(more):
-                raise self.wrong("a whole JSON value")
+            found = self.attempt()
+            if found is not None and self.text[found[1] : found[1] + 1] not in UNFINISHED:
+                break
+            if len(self.text) - self.at > LONGEST:
+                raise self.wrong("a shorter JSON value")
+            if not self.read(more):
+                break
             more *= 2
+        if found is None:
+            raise self.wrong("a whole JSON value")
+        self.at += found[1] - self.at
+        return found[0]
+
+    def attempt(self) -> tuple[Any, int] | None:
+        """Decode the next value, and say where it ends; None when the window does not hold it all."""
+        try:
+            return self.decode(self.text, self.at)
+        except json.JSONDecodeError:
+            return None
+        except RecursionError:
+            raise self.wrong("a flatter JSON value") from None
 
     def expect(self, char: str) -> None:
         """Pass over one character."""

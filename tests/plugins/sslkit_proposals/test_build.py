@@ -9,14 +9,14 @@ import numpy as np
 import psutil
 import pytest
 from photo_sources import DeadlyPhotos, Photos, SlowPhotos
+
+from sslkit.api import no_progress
+from sslkit.errors import DataError
 from sslkit_proposals import build, store
 from sslkit_proposals.search import find
 from sslkit_proposals.select import NOTHING
 from sslkit_proposals.selective import SelectiveSearch
 from sslkit_proposals.shards import load, save
-
-from sslkit.api import no_progress
-from sslkit.errors import DataError
 
 
 @pytest.fixture(autouse=True)

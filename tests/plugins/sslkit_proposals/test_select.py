@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask
+
 from sslkit_proposals.select import FIRST, SHRUNK, WHOLE, Rules, _iou, apart, ranked, select
 
 

@@ -1,0 +1,123 @@
+import contextlib
+import json
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from sslkit.api import no_progress
+from sslkit.errors import DataError
+from sslkit_proposals import sslkit_commands, sslkit_proposers, stats, store
+from sslkit_proposals.random_boxes import RandomBoxes
+from sslkit_proposals.selective import SelectiveSearch
+from sslkit_proposals.sheet import contact_sheet
+
+
+@pytest.fixture
+def proposer(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 4)
+    return SelectiveSearch(store=tmp_path / "store", min_sides=(48, 24), max_pixels=15_000)
+
+
+@pytest.fixture
+def run(photos, proposer, monkeypatch):
+    """Run a command on a source of six photos, one of them broken, without the core behind it."""
+    source = photos(6)
+    source.files[2].write_bytes(b"no picture")
+    targets, progress = ModuleType("sslkit.cli.targets"), ModuleType("sslkit.progress")
+    targets.open_target = lambda target, sets: (source, proposer)
+    progress.bar = lambda: contextlib.nullcontext(no_progress)
+    monkeypatch.setitem(sys.modules, "sslkit.cli.targets", targets)
+    monkeypatch.setitem(sys.modules, "sslkit.progress", progress)
+    app = typer.Typer()
+    sslkit_commands(app)
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=True)
+
+
+def test_the_plugin_names_its_proposers():
+    assert [cls.name for cls in sslkit_proposers()] == ["selective-search", "random-boxes"]
+
+
+def test_build_stats_and_view(run, tmp_path):
+    built = run("build", "here", "--jobs", "1")
+    assert built.exit_code == 0, built.exception
+    assert "proposals of 6 images" in built.output
+    assert "002.png" in built.output
+    shown = run("stats", "here", "--set", "a=1")
+    assert shown.exit_code == 0, shown.exception
+    assert "002.png" in shown.output
+    figures = json.loads(run("stats", "here", "--json").output)
+    assert figures["images"] == 6
+    viewed = run("view", "here", "--out", tmp_path / "deep" / "sheet.png", "--count", "3")
+    assert viewed.exit_code == 0, viewed.exception
+    with Image.open(tmp_path / "deep" / "sheet.png") as sheet:
+        assert sheet.width > 800
+
+
+def test_import(run, tmp_path):
+    path = tmp_path / "orl.json"
+    path.write_text(json.dumps({"bbox": [[[0, 0, 160, 120]]] * 6}))
+    done = run("import", "here", path)
+    assert done.exit_code == 0, done.exception
+    assert "5 images imported" in done.output
+    assert "002.png" in done.output
+
+
+def test_what_is_not_built_is_an_error_that_says_what_to_do(run):
+    failed = run("stats", "here")
+    assert isinstance(failed.exception, DataError)
+    assert "sslkit proposals build" in str(failed.exception)
+
+
+def test_figures_agree_with_the_boxes(photos, proposer):
+    source = photos(5)
+    source.files[1].write_bytes(b"no picture")
+    proposer.build(source, no_progress, 1)
+    figures = stats.describe(source, proposer)
+    proposals = proposer.open(source)
+    boxes = np.concatenate([proposals[index] for index in range(5)])
+    counts = [len(proposals[index]) for index in range(5)]
+    assert (
+        figures["boxes"] == sum(figures["shorter_side"].values()) == sum(figures["root_of_area"].values()) == len(boxes)
+    )
+    assert figures["per_image"]["median"] == np.median(counts)
+    assert figures["per_image"]["max"] == max(counts)
+    short = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    assert figures["shorter_side"]["64-95"] == ((short >= 64) & (short < 96)).sum()
+    assert figures["images_with_fewer"] == sum(count < 4 for count in counts)
+    assert sum(figures["min_side"].values()) == 5
+    assert figures["min_side"]["unreadable"] == 1
+    assert [one["key"] for one in figures["unreadable"]] == ["001.png"]
+    assert figures["images_reduced"] == 4  # 160 x 120 is more than 15,000 pixels
+    assert figures["raw_regions"] > figures["boxes"]
+
+
+def test_figures_of_random_boxes(photos):
+    figures = stats.describe(photos(3), RandomBoxes(count=5, min_side=24))
+    assert figures["images"] == 3
+    assert 3 <= figures["boxes"] <= 15
+    assert list(stats.report(photos(3), RandomBoxes(count=5, min_side=24)))
+    stats.tables(figures)
+
+
+def test_the_sheet_shows_every_photo_with_its_boxes(photos, proposer):
+    source = photos(5)
+    source.files[4].write_bytes(b"no picture")
+    proposer.build(source, no_progress, 1)
+    plain = np.asarray(contact_sheet(source, [np.zeros((0, 4), np.float32)] * 5, 5))
+    drawn = np.asarray(contact_sheet(source, proposer.open(source), 5))
+    assert plain.shape == drawn.shape
+    changed = (plain != drawn).any(axis=2)
+    assert changed[26:346, 8:428].any()  # the first photo
+    assert changed[26:346, 436:856].any()  # the second
+    assert changed.mean() < 0.5
+
+
+def test_a_sheet_of_more_photos_than_there_are(photos, proposer):
+    source = photos(2)
+    proposer.build(source, no_progress, 1)
+    assert contact_sheet(source, proposer.open(source), 12).width < 900

@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+
+from sslkit.api import no_progress
+from sslkit.errors import DataError, UsageError
+from sslkit_proposals import shards, store
+from sslkit_proposals.importing import import_orl, summary
+from sslkit_proposals.random_boxes import RandomBoxes
+from sslkit_proposals.selective import SelectiveSearch
+
+WHOLE = [0, 0, 160, 120]
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 4)
+
+
+@pytest.fixture
+def proposer(tmp_path):
+    return SelectiveSearch(store=tmp_path / "store", min_sides=(20,), max_iou=1.0, max_aspect=100, order="stored")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(images, name="orl.json"):
+        path = tmp_path / name
+        path.write_text(json.dumps({"bbox": images}))
+        return path
+
+    return make
+
+
+def taken(source, proposer, files, annotations=()):
+    return import_orl(source, proposer, files, annotations, no_progress)
+
+
+def xyxy(box):
+    return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+
+
+def test_boxes_arrive_in_the_files_order_with_the_flat_quirk(photos, proposer, write):
+    images = [
+        [WHOLE, [5, 6, 30, 40], [1, 2, 50, 20]],
+        WHOLE,
+        [WHOLE],
+        [[60, 10, 100, 110], WHOLE],
+        [WHOLE, [0, 0, 9, 9]],
+    ]
+    source = photos(5)
+    done = taken(source, proposer, [write(images)])
+    assert (done.images, list(done.left)) == (5, [])
+    proposals = proposer.open(source)
+    assert proposals[0].tolist() == [xyxy(box) for box in images[0]]
+    assert proposals[1].tolist() == proposals[2].tolist() == [xyxy(WHOLE)]
+    assert proposals[3].tolist() == [xyxy(box) for box in images[3]]
+    assert proposals[4].tolist() == [xyxy(WHOLE)]  # 9 x 9 is below the minimum side
+    assert (shards.notes(proposer.store(source).path(0)).origins == shards.IMPORTED).all()
+
+
+def test_a_build_keeps_what_was_imported(photos, proposer, write, monkeypatch):
+    source = photos(5)
+    taken(source, proposer, [write([WHOLE] * 5)])
+    monkeypatch.setattr("sslkit_proposals.build.find", None)  # must not be called
+    proposer.build(source, no_progress, 1)
+    assert proposer.open(source)[4].tolist() == [WHOLE]
+
+
+def test_several_files_follow_each_other(photos, proposer, write):
+    source = photos(3)
+    second = [[WHOLE, [1, 1, 40, 40]]]
+    taken(source, proposer, [write([WHOLE, WHOLE]), write(second, "second.json")])
+    assert len(proposer.open(source)[2]) == 2
+
+
+def test_images_are_found_by_name(photos, proposer, write, tmp_path):
+    source = photos(5)
+    names = ["004.png", "other.png", "002.png", "000.png", "001.png"]
+    annotations = tmp_path / "instances.json"
+    images = [{"id": n, "file_name": f"somewhere/{name}"} for n, name in enumerate(names)]
+    annotations.write_text(json.dumps({"info": {"a": [1]}, "annotations": [{"id": 1}], "images": images}))
+    boxes = [[WHOLE, [n, n, 30, 30]] for n in range(5)]
+    done = taken(source, proposer, [write(boxes)], [annotations])
+    assert done.images == 4
+    assert list(done.left) == ["003.png: not in the proposal files"]
+    assert "left to be searched" in "\n".join(summary(done))
+    assert proposer.missing(source) is not None
+    proposer.build(source, no_progress, 1)
+    proposals = proposer.open(source)
+    lefts = [proposals[index][1].tolist() for index in (0, 1, 2, 4)]
+    assert lefts == [xyxy([n, n, 30, 30]) for n in (3, 4, 2, 0)]
+    assert len(proposals[3]) > 2
+
+
+def test_another_number_of_images_is_refused(photos, proposer, write):
+    with pytest.raises(DataError, match=r"hold 4 images, the source 5: .*--annotations"):
+        taken(photos(5), proposer, [write([WHOLE] * 4)])
+
+
+def test_boxes_outside_their_images_are_refused(photos, proposer, write):
+    source = photos(5)
+    with pytest.raises(
+        DataError, match=r"2 of 5 images are smaller.*first: 001.png.*160 x 120 pixels, up to \(320, 240\)"
+    ):
+        taken(source, proposer, [write([WHOLE, [0, 0, 320, 240], WHOLE, [0, 0, 320, 240], WHOLE])])
+    assert proposer.store(source).searched() == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [[1, 2, 3], [[1, 2, 3, "x"]], "no", [[1, 2, 3, 4], [1]], {"a": 1}],
+)
+def test_malformed_boxes_are_named(photos, proposer, write, wrong):
+    with pytest.raises(DataError, match="image 1 should be a list of"):
+        taken(photos(2), proposer, [write([WHOLE, wrong])])
+
+
+def test_only_the_same_search_takes_them(photos, tmp_path, write):
+    path = write([WHOLE] * 2)
+    with pytest.raises(UsageError, match="working_side = 200"):
+        taken(photos(2), SelectiveSearch(store=tmp_path / "s", working_side=200), [path])
+    with pytest.raises(UsageError, match="random-boxes"):
+        taken(photos(2), RandomBoxes(), [path])
+
+
+def test_an_image_without_boxes_gets_the_whole(photos, proposer, write):
+    source = photos(2)
+    taken(source, proposer, [write([[], []])])
+    assert np.array_equal(proposer.open(source)[0], [WHOLE])
