@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -13,11 +14,15 @@ from sslkit.api import Backbone
 
 
 class Timm(Backbone):
-    """A timm model by name, without its classifier, from random weights.
+    """A timm model by name, from random weights and without its classifier.
+
+    It gives `features` as the model pools them, `map` where the model ends in one, and `tokens` (without class and
+    register tokens) where it ends in those.
 
     Args:
         model: timm's name, such as "resnet10t" or "vit_tiny_patch16_224".
-        image_size: Side of the views that position embeddings are made for; models without them ignore it.
+        image_size: Side of the views that position embeddings are made for, pixels; views of other sizes are then
+            allowed too. Only for models that have such embeddings.
         drop_path: Stochastic depth.
     """
 
@@ -29,16 +34,31 @@ class Timm(Backbone):
         drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.net = _create(model, image_size, drop_path)
+        options = {"drop_path_rate": drop_path} if drop_path else {}
+        if image_size is not None:
+            options |= {"img_size": image_size, "dynamic_img_size": True}
+        self.net = _create(model, options)
         self.dim = int(self.net.num_features)
+        self.layout = _layout(self.net, model, options, image_size)
+        self.gives = {"features": "f", **_ROWS[self.layout]}  # type: ignore[misc] # known once the model is
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Return `features` (n f), pooled as the model pools."""
-        features: Tensor = self.net.forward_head(self.net.forward_features(x), pre_logits=True)
-        return {"features": features}
+        """Return `features` (n f), pooled as the model pools, and what else the model gives."""
+        y = self.net.forward_features(x)
+        rows = {"features": self.net.forward_head(y, pre_logits=True)}
+        if self.layout in ("nchw", "nhwc"):
+            rows["map"] = y if self.layout == "nchw" else y.permute(0, 3, 1, 2)
+        if self.layout == "tokens":
+            rows["tokens"] = y[:, getattr(self.net, "num_prefix_tokens", 0) :]
+        return rows
 
 
-def _create(model: str, image_size: int | None, drop_path: float) -> Any:
+_ROWS: Mapping[str, Mapping[str, str]] = {
+    "nchw": {"map": "f h w"}, "nhwc": {"map": "f h w"}, "tokens": {"tokens": "t f"}, "other": {},
+}  # fmt: skip
+
+
+def _create(model: str, options: Mapping[str, Any]) -> Any:
     try:
         import timm
     except ImportError:
@@ -46,12 +66,30 @@ def _create(model: str, image_size: int | None, drop_path: float) -> Any:
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.6)
         raise ValueError(f"timm has no model '{model}'" + (f": did you mean {' or '.join(near)}?" if near else ""))
-    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
-        if image_size is None:
-            return timm.create_model(model, pretrained=False, num_classes=0, **options)
-        return timm.create_model(
-            model, pretrained=False, num_classes=0, img_size=image_size, dynamic_img_size=True, **options
-        )
+        return _built(timm.create_model, model, options)
     except TypeError as error:
         raise ValueError(f"timm's '{model}' does not take these options: {error}") from None
+
+
+def _built(create: Any, model: str, options: Mapping[str, Any]) -> Any:
+    """Build on the current device; models that compute with numbers while being built cannot do so on meta."""
+    try:
+        return create(model, pretrained=False, num_classes=0, **options)
+    except (NotImplementedError, RuntimeError):
+        device = torch.get_default_device()
+        if device.type != "meta":
+            raise
+        with torch.device("cpu"):
+            return create(model, pretrained=False, num_classes=0, **options).to(device)
+
+
+def _layout(net: Any, model: str, options: Mapping[str, Any], image_size: int | None) -> str:
+    """Find out, with shapes alone, what `forward_features` returns: nchw, nhwc, tokens or other."""
+    size = image_size or net.default_cfg["input_size"][-1]
+    with torch.device("meta"), torch.no_grad():
+        twin = net if next(net.parameters()).is_meta else _create(model, options)
+        y = twin.train().forward_features(torch.zeros(2, 3, size, size))
+    if y.ndim == 4:
+        return "nchw" if y.shape[1] == net.num_features else "nhwc" if y.shape[3] == net.num_features else "other"
+    return "tokens" if y.ndim == 3 and y.shape[2] == net.num_features else "other"

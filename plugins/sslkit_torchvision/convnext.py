@@ -15,6 +15,8 @@ from sslkit.api import Backbone
 class ConvNeXtTiny(Backbone):
     """ConvNeXt-T, 768 features: the pooled map behind the final layer norm.
 
+    `map` is behind the same norm, place by place, so that reading it alone also trains every weight.
+
     Args:
         stochastic_depth: Probability of dropping the deepest block; shallower ones in proportion.
     """
@@ -33,4 +35,4 @@ class ConvNeXtTiny(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return `features` (n f) and `map` (n f h w)."""
         x = self.features(x)
-        return {"features": self.classifier(x.mean((2, 3), keepdim=True)), "map": x}
+        return {"features": self.classifier(x.mean((2, 3), keepdim=True)), "map": self.classifier[0](x)}

@@ -24,6 +24,10 @@ class _ResNet(Backbone):
     gives: ClassVar[Mapping[str, str]] = {"features": "f", "map": "f h w"}
     build: ClassVar[Any]
 
+    def __init_subclass__(cls) -> None:
+        """Repeat the options in each network's documentation."""
+        cls.__doc__ = f"{cls.__doc__}\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
+
     def __init__(
         self, *, stem: Literal["imagenet", "small"] = "imagenet",
         init: Literal["torchvision", "fan-in"] = "torchvision", zero_init_residual: bool = False,

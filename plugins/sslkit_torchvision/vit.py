@@ -30,6 +30,10 @@ class _ViT(Backbone):
     width: ClassVar[int]
     attention_heads: ClassVar[int]
 
+    def __init_subclass__(cls) -> None:
+        """Repeat the options in each network's documentation."""
+        cls.__doc__ = f"{cls.__doc__}\n{(_ViT.__doc__ or '').partition(chr(10))[2]}"
+
     def __init__(
         self, *, patch: Annotated[int, Field(ge=2)] = 16, image_size: Annotated[int, Field(ge=16)] = 224,
         features: Literal["class", "mean"] = "class", dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
@@ -56,7 +60,7 @@ class _ViT(Backbone):
         tokens = self.encoder.ln(self.encoder.layers(tokens))
         patches = tokens[:, 1:]
         pooled = tokens[:, 0] if self.features == "class" else patches.mean(1)
-        return {"features": pooled, "map": patches.transpose(1, 2).unflatten(2, grid.shape[2:]), "tokens": patches}
+        return {"features": pooled, "map": patches.transpose(1, 2).reshape(grid.shape), "tokens": patches}
 
     def _positions(self, height: int, width: int) -> Tensor:
         """Return position embeddings (1 1+t f) for a grid of patches."""
@@ -64,7 +68,7 @@ class _ViT(Backbone):
         side = round((table.shape[1] - 1) ** 0.5)
         if (height, width) == (side, side):
             return table
-        grid = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        grid = table[:, 1:].transpose(1, 2).reshape(1, self.dim, side, side)
         resized = F.interpolate(grid, (height, width), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
         return torch.cat([table[:, :1], resized], dim=1)
 
