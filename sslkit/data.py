@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -190,16 +191,19 @@ def batches(
     Raises:
         DataError: An image cannot be read; the message names it.
     """
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=_Listed(items),
-        num_workers=workers,
-        collate_fn=Collate(dataset.views, augmented=device.type == "cpu"),
-        pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_quiet if workers else None,
-    )
-    for batch in loader:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # how many is the user's choice
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=_Listed(items),
+            num_workers=workers,
+            collate_fn=Collate(dataset.views, augmented=device.type == "cpu"),
+            pin_memory=device.type == "cuda",
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_quiet if workers else None,
+        )
+        stream = iter(loader)
+    for batch in stream:
         if isinstance(batch, Failure):
             raise DataError(batch.message)
         yield batch

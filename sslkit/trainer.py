@@ -254,7 +254,6 @@ class _Trainer:
     def optimizer_step(self, feed: Iterator[dict[str, Any]]) -> dict[str, float]:
         """Accumulate gradients over the step's passes, check them, move the online network, then the target."""
         began = time.monotonic()
-        torch.manual_seed(seed_of(self.plan.recipe.seed, "step", self.step, self.fabric.global_rank))
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr(self.step)
         outcomes, indices, waited = [], [], 0.0
@@ -265,6 +264,8 @@ class _Trainer:
             self.count(batch.pop("counts"))
             indices.append(batch["index"])
             last = part == self.plan.recipe.accumulate - 1
+            # Behind the data: a loader that is new after a resume takes random numbers of its own.
+            torch.manual_seed(seed_of(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.module, enabled=not last):
                 outcome: Outcome = self.module(batch)
                 self.fabric.backward(outcome.loss / self.plan.recipe.accumulate)

@@ -185,7 +185,7 @@ def test_a_failing_observer_is_switched_off_and_the_run_goes_on(run, plugins, ca
 
 
 def test_probes_are_printed_beside_pixels_and_random_weights(run):
-    result = run("probes.nearest={size=16}")
+    result = run("probes.nearest={size=16, test_share=0.5}")
     assert set(result.probes) == {"raw pixels", "random weights", "trained"}
     assert result.probes["raw pixels"]["nearest"]["top1"] == 1.0
     assert json.loads((result.folder / "probes.json").read_text()) == result.probes
