@@ -89,7 +89,7 @@ class StepModule(nn.Module):
         table = self._embed(batch, "online")
         with torch.no_grad():
             table.update(self._embed(batch, "target"))
-        with torch.autocast(batch["index"].device.type, enabled=False):
+        with torch.autocast(_autocast_type(batch["index"].device.type), enabled=False):
             return self._objectives(batch, table)
 
     def _embed(self, batch: Batch, network: str) -> dict[Row, Tensor]:
@@ -179,3 +179,8 @@ def _spread(table: Mapping[Row, Tensor]) -> Tensor:
     z = F.normalize(table[best].detach().float()[:, 0], dim=-1)
     spread: Tensor = z.std(dim=0, correction=0).mean() * math.sqrt(z.shape[-1])
     return spread
+
+
+def _autocast_type(device: str) -> str:
+    """Return the device type that autocast is asked about; there is none for shapes without memory."""
+    return "cpu" if device == "meta" else device
