@@ -182,9 +182,7 @@ class Plugins:
             try:
                 impl.function(app=make_app(impl.plugin_name))
             except Exception as error:  # see _load
-                self.broken.append(
-                    Broken(self.owners[impl.plugin_name], f"sslkit_commands() failed: {_reason(error)}")
-                )
+                self.broken.append(Broken(self.owners[impl.plugin_name], f"sslkit_commands() failed: {_reason(error)}"))
 
 
 def _manager() -> pluggy.PluginManager:
@@ -232,7 +230,10 @@ def _component(kind: str, cls: Any, owner: Owner) -> tuple[Component, str | None
     if not isinstance(cls, type):
         return component, f"it offers {cls!r} as {kind}, which is not a class"
     if not isinstance(name, str) or not _KEBAB.fullmatch(name):
-        return component, f"its {kind} {cls.__qualname__} has name = {name!r}: write a kebab-case name, like 'my-{kind}'"
+        return (
+            component,
+            f"its {kind} {cls.__qualname__} has name = {name!r}: write a kebab-case name, like 'my-{kind}'",
+        )
     return component, None
 
 

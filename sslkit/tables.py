@@ -18,7 +18,9 @@ def flatten(values: Any, key: str = "") -> dict[str, Any]:
     if isinstance(values, Mapping):
         return {name: item for part, value in values.items() for name, item in flatten(value, _join(key, part)).items()}
     if isinstance(values, list) and values and all(isinstance(value, Mapping) for value in values):
-        return {name: item for i, value in enumerate(values) for name, item in flatten(value, _join(key, str(i))).items()}
+        return {
+            name: item for i, value in enumerate(values) for name, item in flatten(value, _join(key, str(i))).items()
+        }
     return {key: values}
 
 

@@ -51,7 +51,7 @@ def floor(module: str) -> int:
 
 
 def core_files() -> list[Path]:
-    return [file for file in (ROOT / "sslkit").rglob("*.py") if "_recipes" not in file.parts]
+    return [file for file in (ROOT / "sslkit").rglob("*.py")]
 
 
 def module_of(file: Path) -> str:

@@ -14,7 +14,7 @@ Rng = np.random.Generator
 Colour = tuple[int, int, int]
 Points = Sequence[tuple[float, float]]
 
-SIDE = 160
+SIDE = 128
 """Side of the square that an object is drawn in, pixels; coordinates are shares of it."""
 
 
