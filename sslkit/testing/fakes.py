@@ -1,0 +1,148 @@
+"""Made-up inputs: rows of the embedding table, photographs, features with labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sslkit.api import Labelled
+from sslkit.axes import Axis, parse, unify
+
+SIZES: Mapping[str, int] = {"v": 2, "k": 3, "d": 8, "f": 8, "h": 3, "w": 3, "t": 5}
+"""Sizes of named axes; a name that is not here is 4."""
+_GROUP = r"[a-z0-9]+(?:[-_][a-z0-9]+)*"
+_NETWORK_ROW = re.compile(rf"(online|target)\.(features|map|tokens|projection|prediction)\.{_GROUP}")
+_BATCH_ROW = re.compile(rf"batch\.(?:(boxes|flipped)\.{_GROUP}|(size|index))")
+_AXES: Mapping[str, tuple[str | int, ...]] = {
+    "features": ("batch", "views", "size"), "projection": ("batch", "views", "size"),
+    "prediction": ("batch", "views", "size"), "map": ("batch", "views", "size", "late", "late"),
+    "tokens": ("batch", "views", "late", "size"), "boxes": ("batch", "views", 4), "flipped": ("batch", "views"),
+    "size": ("batch", 2), "index": ("batch",),
+}  # fmt: skip
+"""What stands at each place of a row; the batch and what is "late" are known only when there is data."""
+
+
+def kind_of(path: str) -> str:
+    """Return the kind of a row: "projection" of "online.projection.scene".
+
+    Raises:
+        ValueError: It is no row.
+    """
+    if path.startswith("target.prediction."):
+        raise ValueError(f"'{path}': there is no target.prediction, the target network has no predictor")
+    if found := _NETWORK_ROW.fullmatch(path):
+        return found[2]
+    if found := _BATCH_ROW.fullmatch(path):
+        return found[1] or found[2]
+    raise ValueError(
+        f"'{path}' is no row; rows are {{online|target}}.{{features|map|tokens|projection|prediction}}.{{group}}, "
+        "batch.{boxes|flipped}.{group} and batch.{size|index}"
+    )
+
+
+def split(requirement: str) -> tuple[str, str, tuple[Axis, ...]]:
+    """Split "online.projection.scene: b v d" into path, kind and axes.
+
+    Raises:
+        ValueError: A part of it is malformed, or there are too few or too many axes.
+    """
+    path, colon, axes = requirement.partition(":")
+    if not colon:
+        raise ValueError(f"'{requirement}' has no axes: write '{requirement}: b v d'")
+    kind, wanted = kind_of(path.strip()), parse(axes)
+    if len(wanted) != len(_AXES[kind]):
+        raise ValueError(f"'{requirement}': a row of {kind} has {len(_AXES[kind])} axes, not {len(wanted)}")
+    return path.strip(), kind, wanted
+
+
+def fake_dims(cls: Any, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Return the `dims` that the core would hand to an objective: every named axis that is known without data.
+
+    Args:
+        cls: The objective class.
+        sizes: Axis -> size, instead of the kit's own.
+    """
+    dims: dict[str, int] = {}
+    for requirement in cls.requires.values():
+        _, kind, wanted = split(requirement)
+        for axis, place in zip(wanted, _AXES[kind], strict=True):
+            if isinstance(axis, str) and place not in ("batch", "late"):
+                dims[axis] = place if isinstance(place, int) else _size(axis, sizes or {})
+    return dims
+
+
+def _size(axis: Axis, sizes: Mapping[str, int]) -> int:
+    return axis if isinstance(axis, int) else sizes.get(axis, SIZES.get(axis, 4))
+
+
+def fake_rows(
+    cls: Any, dims: Mapping[str, int] | None = None, batch: int = 6, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> dict[str, Tensor]:
+    """Make random tensors for an objective's `forward`.
+
+    Args:
+        cls: The objective class; its `requires` says what is made.
+        dims: Axis -> size, instead of the kit's own.
+        batch: Size of the batch.
+        dtype: Of the embeddings.
+        seed: The same seed gives the same tensors.
+
+    Returns:
+        Parameter -> tensor: normal embeddings, those of the online network requiring gradients; boxes inside images
+        of 64 to 128 pixels; flips of 0 and 1; indices.
+
+    Raises:
+        ValueError: A requirement is malformed.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    rows: dict[str, Tensor] = {}
+    bound: dict[str, Axis] = {}
+    for name, requirement in cls.requires.items():
+        path, kind, wanted = split(requirement)
+        given = [_given(axis, place, dims or {}, batch) for axis, place in zip(wanted, _AXES[kind], strict=True)]
+        if reason := unify(wanted, given, bound):
+            raise ValueError(f"'{requirement}': {reason}")
+        rows[name] = _row(path, kind, given, dtype, rng)
+    return rows
+
+
+def _given(axis: Axis, place: str | int, sizes: Mapping[str, int], batch: int) -> int:
+    return batch if place == "batch" else place if isinstance(place, int) else _size(axis, sizes)
+
+
+def _row(path: str, kind: str, shape: list[int], dtype: torch.dtype, rng: torch.Generator) -> Tensor:
+    if kind == "index":
+        return torch.randperm(1000, generator=rng)[: shape[0]]
+    if kind == "flipped":
+        return torch.randint(0, 2, shape, generator=rng).to(dtype)
+    if kind == "size":
+        return torch.randint(64, 129, shape, generator=rng).to(dtype)
+    if kind == "boxes":
+        corners = 64 * torch.rand(*shape[:-1], 2, 2, generator=rng, dtype=dtype)
+        return torch.cat([corners.amin(-2), corners.amax(-2) + 0.5], dim=-1).clamp(max=64)
+    return torch.randn(shape, generator=rng, dtype=dtype).requires_grad_(path.startswith("online."))
+
+
+def fake_photo(height: int = 120, width: int = 160, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Paint a picture (height width 3) with a slope of light, bright squares and noise."""
+    rng = np.random.default_rng(seed)
+    picture = np.linspace(40, 160, width)[None, :, None] + rng.normal(0, 8, (height, width, 3))
+    for left, top in rng.random((4, 2)) * (width * 0.7, height * 0.7):
+        side = max(1, int(min(height, width) * 0.3))
+        picture[int(top) : int(top) + side, int(left) : int(left) + side] += rng.uniform(-90, 90, 3)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def blobs(n: int, categories: int = 4, features: int = 16, seed: int = 0) -> Labelled:
+    """Make clusters (n features) that are easy to tell apart; every category occurs when n >= categories."""
+    rng = torch.Generator().manual_seed(seed)
+    centres = 4 * torch.randn(categories, features, generator=torch.Generator().manual_seed(1234))
+    labels = torch.arange(n) % categories
+    noise = torch.randn(n, features, generator=rng)
+    return Labelled(centres[labels] + noise, labels, tuple(f"category-{label}" for label in range(categories)))

@@ -1,0 +1,156 @@
+"""Run the checks: one by one under pytest, or all of a component at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sslkit.errors import closest
+from sslkit.plugins import Plugins
+from sslkit.testing.case import KINDS, Case
+from sslkit.testing.common import COMMON
+from sslkit.testing.networks import BACKBONE, HEAD
+from sslkit.testing.objectives import OBJECTIVE
+from sslkit.testing.probes import PROBE
+from sslkit.testing.samplers import SAMPLER
+from sslkit.testing.sources import SOURCE
+
+Check = Callable[[Case], None]
+"""Takes a case; raises AssertionError with words when the component does not keep to its contract."""
+
+_OF_KIND: Mapping[str, Sequence[Check]] = {
+    "objective": OBJECTIVE,
+    "sampler": SAMPLER,
+    "backbone": BACKBONE,
+    "head": HEAD,
+    "source": SOURCE,
+    "probe": PROBE,
+}
+
+
+def checks_of(kind: str) -> Iterator[tuple[str, Check]]:
+    """Yield (name, check) of every check of a kind: "objective", "sampler", "backbone", "head", "source" or "probe".
+
+    Raises:
+        ValueError: There is no such kind.
+    """
+    if kind not in _OF_KIND:
+        raise ValueError(f"there is no kind '{kind}'{closest(kind, _OF_KIND) or '; known: ' + ', '.join(_OF_KIND)}")
+    for check in (*COMMON, *_OF_KIND[kind]):
+        yield check.__name__.removeprefix("check_"), check
+
+
+def check_component(case: Case | type[Any]) -> None:
+    """Run every check of a component.
+
+    Raises:
+        AssertionError: What is wrong, all of it.
+    """
+    case = case if isinstance(case, Case) else Case(case)
+    faults = [text for name, check in checks_of(case.kind) if (text := _fault(case, name, check))]
+    assert not faults, f"{case.kind} '{case.name}' fails {len(faults)} checks:\n" + "\n".join(faults)
+
+
+def _fault(case: Case, name: str, check: Check) -> str | None:
+    expected = case.expected_failed_checks.get(name)
+    try:
+        check(case)
+    except Exception as error:  # a component under test may fail in any way
+        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+        return None if expected else f"  {name}: {kind}{error}"
+    return f"  {name}: passes, although it is expected to fail ({expected})" if expected else None
+
+
+def _check(kind: str, cls: type[Any], dims: Mapping[str, int] | None, options: Mapping[str, Any]) -> None:
+    case = Case(cls, options, dims or {})
+    assert case.kind == kind, f"{cls.__name__} is a {case.kind}: it derives from {KINDS[case.kind].__name__}"
+    check_component(case)
+
+
+def check_objective(cls: type[Any], dims: Mapping[str, int] | None = None, **options: Any) -> None:
+    """Run every check of an objective; see `check_component`.
+
+    Args:
+        cls: The class.
+        dims: Sizes of named axes, where the kit's own do not suit it.
+        options: As a recipe would give them.
+    """
+    _check("objective", cls, dims, options)
+
+
+def check_sampler(cls: type[Any], **options: Any) -> None:
+    """Run every check of a view sampler; see `check_component`."""
+    _check("sampler", cls, None, options)
+
+
+def check_backbone(cls: type[Any], **options: Any) -> None:
+    """Run every check of a backbone, with images of 64 and 96 pixels; `Case(..., sizes=...)` takes others."""
+    _check("backbone", cls, None, options)
+
+
+def check_head(cls: type[Any], dims: Mapping[str, int] | None = None, **options: Any) -> None:
+    """Run every check of a projector or predictor; see `check_component`."""
+    _check("head", cls, dims, options)
+
+
+def check_source(cls: type[Any], **options: Any) -> None:
+    """Run every check of a source whose data is there; see `check_component`."""
+    _check("source", cls, None, options)
+
+
+def check_probe(cls: type[Any], **options: Any) -> None:
+    """Run every check of a probe; see `check_component`."""
+    _check("probe", cls, None, options)
+
+
+def check_plugin(name: str) -> None:
+    """Load an installed plugin by its entry point's name and assert that nothing about it is broken."""
+    plugins = Plugins.load(only=[name])
+    offered = sum(len(found) for found in plugins.components.values()) + len(plugins.recipes())
+    assert not plugins.broken, "; ".join(item.reason for item in plugins.broken)
+    missing = [id_ for id_, file in plugins.recipes().items() if not file.is_file()]
+    assert not missing, f"recipes without a file: {', '.join(missing)} (is the file in the wheel?)"
+    assert offered or len(plugins.manager.get_hookcallers(plugins.manager.get_plugin(name)) or ()), (
+        f"plugin '{name}' offers nothing: are its functions decorated with @sslkit.hookimpl?"
+    )
+
+
+def parametrize_with_checks(
+    components: Sequence[Case | type[Any]], *, expected_failed_checks: Mapping[str, str] | None = None
+) -> Any:
+    """Decorate a test `def test_conformance(case, check): check(case)` into one test per (component, check).
+
+    Args:
+        components: Classes, or `Case`s where options or sizes are needed.
+        expected_failed_checks: Name of a check -> reason, for all of them; they become strict expected failures.
+
+    Raises:
+        ValueError: An expected failure names no check.
+    """
+    import pytest
+
+    cases = [_with_expected(item, expected_failed_checks or {}) for item in components]
+    parameters = [
+        pytest.param(case, check, id=f"{case.name}-{name}", marks=_marks(case, name))
+        for case in cases
+        for name, check in checks_of(case.kind)
+    ]
+    return pytest.mark.parametrize(("case", "check"), parameters)
+
+
+def _with_expected(component: Case | type[Any], expected: Mapping[str, str]) -> Case:
+    case = component if isinstance(component, Case) else Case(component)
+    case = dataclasses.replace(case, expected_failed_checks={**expected, **case.expected_failed_checks})
+    known = [name for name, _ in checks_of(case.kind)]
+    unknown = [name for name in case.expected_failed_checks if name not in known]
+    if unknown:
+        raise ValueError(f"{case.kind}s have no check '{unknown[0]}'{closest(unknown[0], known)}")
+    return case
+
+
+def _marks(case: Case, name: str) -> list[Any]:
+    import pytest
+
+    reason = case.expected_failed_checks.get(name)
+    return [pytest.mark.xfail(reason=reason, strict=True)] if reason else []

@@ -1,0 +1,254 @@
+"""Checks of objectives, on random embeddings."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError
+
+from sslkit.api import Terms
+from sslkit.testing.case import Case
+from sslkit.testing.fakes import fake_rows, split
+
+Rows = dict[str, Tensor]
+
+
+def rows_of(case: Case, batch: int = 6, dtype: torch.dtype = torch.float32) -> Rows:
+    """Make rows for the case's objective."""
+    return fake_rows(case.cls, case.dims, batch, dtype)
+
+
+def terms_of(returned: Any) -> Terms:
+    """Bring what `forward` returned into one form, or say what is wrong with it."""
+    if isinstance(returned, Tensor):
+        returned = Terms({"loss": returned})
+    elif isinstance(returned, Mapping):
+        returned = Terms(returned)
+    assert isinstance(returned, Terms), (
+        f"forward returned {type(returned).__name__}: return a scalar tensor, a dict of them, or sslkit.api.Terms"
+    )
+    assert returned.terms, "forward returned no terms"
+    for name, value in [*returned.terms.items(), *returned.monitors.items()]:
+        assert isinstance(value, Tensor), f"'{name}' is {type(value).__name__}, not a tensor"
+        assert value.ndim == 0, f"'{name}' has shape {tuple(value.shape)}, not that of a scalar"
+    return returned
+
+
+def loss_of(module: Any, rows: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the terms."""
+    return torch.stack([value.to(torch.float64) for value in terms_of(module(**rows)).terms.values()]).sum()
+
+
+def online(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the rows that want gradients."""
+    return {name: row for name, row in rows.items() if row.requires_grad}
+
+
+def check_requires(case: Case) -> None:
+    """`requires` holds well-formed rows that agree with each other."""
+    assert case.cls.requires, "requires is empty: an objective must read something"
+    for requirement in case.cls.requires.values():
+        try:
+            split(requirement)
+        except ValueError as error:
+            raise AssertionError(str(error)) from None
+    try:
+        rows_of(case)
+    except ValueError as error:
+        raise AssertionError(str(error)) from None
+
+
+def check_forward_parameters(case: Case) -> None:
+    """The parameters of `forward` are the keys of `requires`, without defaults."""
+    parameters = list(inspect.signature(case.cls.forward).parameters.values())[1:]
+    names, wanted = sorted(p.name for p in parameters), sorted(case.cls.requires)
+    assert names == wanted, f"forward takes {names}, but requires names {wanted}"
+    optional = [p.name for p in parameters if p.default is not p.empty]
+    assert not optional, f"forward gives defaults to {', '.join(optional)}, which always arrive"
+
+
+def check_finite_scalars(case: Case) -> None:
+    """Terms and monitors are finite scalars in float32; the loss can be differentiated when online rows are read."""
+    rows = rows_of(case)
+    found = terms_of(case.make()(**rows))
+    for name, value in [*found.terms.items(), *found.monitors.items()]:
+        assert value.isfinite(), f"'{name}' is {value.item()} on normal embeddings"
+    if online(rows):
+        assert any(value.requires_grad for value in found.terms.values()), "no term depends on the online rows"
+
+
+def check_gradients(case: Case) -> None:
+    """A gradient reaches an online row and every trained parameter of the objective."""
+    module, rows = case.make(), rows_of(case)
+    loss_of(module, rows).backward()  # type: ignore[no-untyped-call]
+    reached = [name for name, row in online(rows).items() if row.grad is not None and row.grad.any()]
+    assert reached or not online(rows), f"no gradient reaches any of {', '.join(online(rows))}"
+    idle = [name for name, value in module.named_parameters() if value.requires_grad and value.grad is None]
+    assert not idle, f"no gradient reaches the parameters {', '.join(idle)}: they would break DDP"
+
+
+def check_target_gets_no_gradient(case: Case) -> None:
+    """Target rows arrive detached and stay so: no gradient runs into the target network."""
+    rows = rows_of(case)
+    targets = {name for name, text in case.cls.requires.items() if text.startswith("target.")}
+    if online(rows):
+        loss_of(case.make(), rows).backward()  # type: ignore[no-untyped-call]
+    touched = [name for name in sorted(targets) if rows[name].requires_grad or rows[name].grad is not None]
+    assert not touched, f"forward turns on gradients of the target rows {', '.join(touched)}"
+
+
+def check_inputs_untouched(case: Case) -> None:
+    """`forward` changes no row in place: other objectives read the same tensors."""
+    rows = {name: row.detach() for name, row in rows_of(case).items()}
+    before = {name: row.clone() for name, row in rows.items()}
+    case.make()(**rows)
+    changed = [name for name, row in rows.items() if not torch.equal(row, before[name])]
+    assert not changed, f"forward changes {', '.join(changed)} in place"
+
+
+def check_order_of_batch(case: Case) -> None:
+    """The order of the images in the batch does not matter."""
+    rows = rows_of(case)
+    order = torch.tensor([3, 1, 5, 0, 4, 2])
+    plain = loss_of(case.make(), rows)
+    shuffled = loss_of(case.make(), {name: row[order] for name, row in rows.items()})
+    difference = (plain - shuffled).abs().item()
+    assert difference <= 1e-4 * max(1.0, plain.abs().item()), (
+        f"the loss changes by {difference:.3g} when the images of the batch change places"
+    )
+
+
+def check_deterministic(case: Case) -> None:
+    """The same rows give the same loss and gradients, from global random state of equal seed."""
+    results = [_seeded(case) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), "two equal calls give different results"
+
+
+def _seeded(case: Case) -> list[Tensor]:
+    module, rows = case.make(), rows_of(case)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        loss = loss_of(module, rows)
+        wanted = list(online(rows).values())
+        gradients = torch.autograd.grad(loss, wanted, materialize_grads=True) if wanted else ()
+    return [loss.detach(), *gradients]
+
+
+def _finite(case: Case, change: Callable[[Tensor], Tensor], words: str) -> None:
+    rows = {name: _changed(row, change) for name, row in rows_of(case).items()}
+    loss = loss_of(case.make(), rows)
+    assert loss.isfinite(), f"the loss is {loss.item()} when {words}"
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    bad = [name for name, row in online(rows).items() if row.grad is not None and not row.grad.isfinite().all()]
+    assert not bad, f"the gradient of {', '.join(bad)} is not finite when {words}"
+
+
+def _changed(row: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change an embedding; boxes, indices and the like stay."""
+    if row.ndim < 3 or not row.is_floating_point():
+        return row
+    return change(row.detach()).clone().requires_grad_(row.requires_grad)
+
+
+def check_zero_embeddings(case: Case) -> None:
+    """Loss and gradient are finite when all embeddings are zero."""
+    _finite(case, torch.zeros_like, "all embeddings are zero")
+
+
+def check_duplicate_embeddings(case: Case) -> None:
+    """Loss and gradient are finite when all embeddings are the same."""
+    _finite(case, lambda row: row[:1, :1].expand_as(row), "all embeddings are the same")
+
+
+def check_large_embeddings(case: Case) -> None:
+    """Loss and gradient are finite when embeddings are a thousand times larger."""
+    _finite(case, lambda row: 1e3 * row, "embeddings are of length 1000")
+
+
+def check_small_embeddings(case: Case) -> None:
+    """Loss and gradient are finite when embeddings almost vanish."""
+    _finite(case, lambda row: 1e-20 * row, "embeddings are of length 1e-20")
+
+
+def check_gradcheck(case: Case) -> None:
+    """Gradients agree with finite differences in float64."""
+    module, rows = case.make().double(), rows_of(case, batch=3, dtype=torch.float64)
+    names = list(online(rows))
+    if not names:
+        return
+
+    def loss(*values: Tensor) -> Tensor:
+        return loss_of(copy.deepcopy(module), {**rows, **dict(zip(names, values, strict=True))})
+
+    try:
+        torch.autograd.gradcheck(loss, [rows[name] for name in names], fast_mode=True, atol=1e-4)
+    except (RuntimeError, GradcheckError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise AssertionError(
+            f"gradients differ from finite differences in float64: {first} "
+            "(is something cast to float32, detached on purpose, or not differentiable?)"
+        ) from None
+
+
+def check_state(case: Case) -> None:
+    """What `state_dict` holds is all that a loss depends on: a resumed run goes on as it was."""
+    first, second = case.make(seed=1), case.make(seed=2)
+    rows = rows_of(case)
+    loss_of(first, rows)
+    first.after_step(1)
+    second.load_state_dict(first.state_dict())
+    a, b = (loss_of(module, rows) for module in (first, second))
+    assert torch.equal(a, b), f"the loss is {a.item():g}, and {b.item():g} after a round trip through state_dict"
+
+
+def check_runs_on_meta(case: Case) -> None:
+    """Forward and backward pass run on torch's meta device, where the cost of a recipe is counted."""
+    with torch.device("meta"):
+        module = case.make()
+    rows = {name: row.detach().to("meta").requires_grad_(row.requires_grad) for name, row in rows_of(case).items()}
+    try:
+        found = terms_of(module(**rows))
+        loss = torch.stack(list(found.terms.values())).sum()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+    except (NotImplementedError, RuntimeError) as error:
+        raise AssertionError(
+            f"it does not run on shapes alone: {error} (values are read, for example by .item() or `if tensor`)"
+        ) from None
+
+
+def check_single_views(case: Case) -> None:
+    """With one view a group it works, or refuses with a ValueError in the constructor."""
+    single = {axis: 1 for axis in ("v", "k") if axis in case.wiring[0]}
+    try:
+        module = case.make(**single)
+    except ValueError:
+        return
+    loss = loss_of(module, fake_rows(case.cls, {**case.dims, **single}))
+    assert loss.isfinite(), f"the loss is {loss.item()} with {single}: raise ValueError in __init__ when it cannot be"
+
+
+OBJECTIVE = (
+    check_requires,
+    check_forward_parameters,
+    check_finite_scalars,
+    check_gradients,
+    check_target_gets_no_gradient,
+    check_inputs_untouched,
+    check_order_of_batch,
+    check_deterministic,
+    check_zero_embeddings,
+    check_duplicate_embeddings,
+    check_large_embeddings,
+    check_small_embeddings,
+    check_gradcheck,
+    check_state,
+    check_runs_on_meta,
+    check_single_views,
+)
