@@ -1,0 +1,261 @@
+"""The rendered set as a source and as COCO annotations; what happens when rendering is interrupted or raced."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from sslkit.api import no_progress
+from sslkit.boxes import to_xywh
+from sslkit.errors import DataError
+from sslkit.images import decode
+from sslkit.options import schema, validate
+from sslkit_images.scenes import source as source_module
+from sslkit_images.scenes.backgrounds import KINDS
+from sslkit_images.scenes.shapes import CATEGORIES
+from sslkit_images.scenes.source import SampleScenes
+
+OPTIONS = {"images": 30, "side": 112}
+pytestmark = pytest.mark.filterwarnings(  # pycocotools' compiled code, under numpy 2
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+@pytest.fixture
+def scenes():
+    """Return a small opened set; rendered by the first test that asks, by several processes."""
+    made = SampleScenes(**OPTIONS)
+    made.prepare(no_progress)
+    made.open()
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Return an empty cache folder."""
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def coco(scenes):
+    return COCO(str(scenes.folder / "instances.json"))
+
+
+def rendered_here(options, folder, chunks):
+    """Render in this process, in chunks of these ranges; return the bytes of the files and the rows."""
+    folder.mkdir()
+    rows = [row for chunk in chunks for row in source_module._render_chunk((options, folder, chunk))]
+    return {path.name: path.read_bytes() for path in folder.glob("*.jpg")}, rows
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def test_pycocotools_reads_every_image_and_mask(scenes):
+    found = coco(scenes)
+    assert sorted(found.imgs) == list(range(30))
+    assert [found.cats[number]["name"] for number in sorted(found.cats)] == list(CATEGORIES)
+    assert len(found.anns) == sum(len(scenes.objects(index).labels) for index in range(30)) > 60
+    for item in found.anns.values():
+        mask = found.annToMask(item)
+        assert mask.sum() == item["area"] > 0
+        assert item["iscrowd"] == 0
+
+
+def test_boxes_are_tight_around_the_visible_masks(scenes):
+    found = coco(scenes)
+    for item in found.anns.values():
+        rows, columns = np.nonzero(found.annToMask(item))
+        left, top = columns.min(), rows.min()
+        assert item["bbox"] == [left, top, columns.max() + 1 - left, rows.max() + 1 - top]
+
+
+def test_no_pixel_belongs_to_two_objects(scenes):
+    found = coco(scenes)
+    for items in found.imgToAnns.values():
+        assert sum(found.annToMask(item).astype(int) for item in items).max() == 1
+
+
+def test_objects_are_those_of_the_annotations(scenes):
+    found = coco(scenes)
+    for index in range(30):
+        objects, items = scenes.objects(index), found.imgToAnns[index]
+        np.testing.assert_array_equal(to_xywh(objects.boxes), np.reshape([item["bbox"] for item in items], (-1, 4)))
+        names = [found.cats[item["category_id"]]["name"] for item in items]
+        assert [scenes.categories[label] for label in objects.labels] == names
+        assert objects.boxes.dtype == np.float32
+        assert objects.labels.dtype == np.int64
+
+
+def test_files_are_jpegs_of_the_annotated_size(scenes):
+    found = coco(scenes)
+    shapes = set()
+    for index in range(30):
+        data = scenes.read(index)
+        assert data[:3] == b"\xff\xd8\xff"
+        pixels = decode(data, scenes.key(index))
+        assert pixels.shape == (found.imgs[index]["height"], found.imgs[index]["width"], 3)
+        assert max(pixels.shape) == 112
+        assert pixels.std() > 10
+        shapes.add(pixels.shape)
+    assert len(shapes) > 5
+    assert {height > width for height, width, _ in shapes} == {True, False}
+
+
+def test_keys_are_unique_and_kinds_are_labels(scenes):
+    assert len({scenes.key(index) for index in range(len(scenes))}) == len(scenes) == 30
+    assert scenes.kinds == tuple(KINDS)
+    labels = {scenes.label(index) for index in range(30)}
+    assert len(labels) >= 5
+    assert labels <= set(range(len(KINDS)))
+
+
+def test_an_opened_source_reads_the_same_in_another_process(scenes):
+    copy = pickle.loads(pickle.dumps(scenes))
+    assert copy.read(7) == scenes.read(7)
+    np.testing.assert_array_equal(copy.objects(7).boxes, scenes.objects(7).boxes)
+
+
+# --------------------------------------------------------------------------------------------- determinism
+
+
+def test_pixels_and_annotations_do_not_depend_on_the_processes(scenes, tmp_path):
+    """What several processes made equals what this one makes, in chunks of other sizes, of a smaller set."""
+    few = SampleScenes(**{**OPTIONS, "images": 6})
+    one, rows = rendered_here(few, tmp_path / "one", [range(6)])
+    three, same_rows = rendered_here(few, tmp_path / "three", [range(4, 6), range(2), range(2, 4)])
+    assert one == three == {scenes.key(index): scenes.read(index) for index in range(6)}
+    assert sorted(same_rows, key=lambda row: row[0]) == rows
+    kept = json.loads((scenes.folder / "instances.json").read_text())["annotations"]
+    again = source_module._coco(rows)["annotations"]
+    assert json.loads(json.dumps(again)) == kept[: len(again)]
+
+
+def test_splits_and_seeds_share_no_scene(tmp_path):
+    sets = [
+        rendered_here(SampleScenes(images=3, side=64, **more), tmp_path / str(number), [range(3)])[0]
+        for number, more in enumerate([{}, {"split": "val"}, {"seed": 1}, {"split": "val", "seed": 1}])
+    ]
+    assert len({data for files in sets for data in files.values()}) == 12
+
+
+def test_every_option_has_its_own_folder(cache):
+    changes = [
+        {},
+        {"images": 5},
+        {"split": "val"},
+        {"seed": 1},
+        {"side": 96},
+        {"co_occurrence": 0.5},
+        {"objects": (1, 2)},
+    ]
+    assert len({SampleScenes(**change).folder for change in changes}) == len(changes)
+
+
+# ------------------------------------------------------------------------------------ when things go wrong
+
+
+def test_opening_what_was_not_rendered_says_so(cache):
+    with pytest.raises(DataError, match="have not been rendered"):
+        SampleScenes(images=3).open()
+
+
+def test_nothing_is_missing_before_it_is_rendered(cache):
+    assert SampleScenes(images=3).missing() is None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device"), MemoryError])
+def test_an_interrupted_render_leaves_nothing_and_can_be_repeated(cache, monkeypatch, error):
+    scenes = SampleScenes(images=2, side=64)
+
+    def stop(self, folder, progress):
+        rendered_here(self, folder / "half", [range(1)])
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleScenes, "_render", stop)
+        with pytest.raises(BaseException) as caught:  # noqa: PT011 - compared below
+            scenes.prepare(no_progress)
+    assert caught.type is (error if isinstance(error, type) else type(error))
+    assert list(scenes.folder.parent.iterdir()) == []
+    monkeypatch.setattr(SampleScenes, "_render", _in_this_process)
+    scenes.prepare(no_progress)
+    scenes.open()
+    assert len(scenes.read(1)) > 500
+
+
+def test_what_a_killed_render_left_is_not_taken_for_the_scenes(cache, monkeypatch):
+    scenes = SampleScenes(images=2, side=64)
+    left = scenes.folder.parent / ".part-killed"
+    left.mkdir(parents=True)
+    (left / "000000.jpg").write_bytes(b"half a file")
+    monkeypatch.setattr(SampleScenes, "_render", _in_this_process)
+    scenes.prepare(no_progress)
+    scenes.open()
+    assert decode(scenes.read(0), "000000.jpg").shape[2] == 3
+
+
+def test_of_two_processes_the_slower_one_gives_way(cache, monkeypatch):
+    scenes = SampleScenes(images=2, side=64)
+
+    def overtaken(self, folder, progress):
+        _in_this_process(self, folder, progress)
+        shutil.copytree(folder, self.folder)
+        (self.folder / "first").touch()
+
+    monkeypatch.setattr(SampleScenes, "_render", overtaken)
+    scenes.prepare(no_progress)
+    scenes.open()
+    assert (scenes.folder / "first").exists()
+    assert list(scenes.folder.parent.iterdir()) == [scenes.folder]
+
+
+def test_what_is_there_is_not_rendered_again(scenes, monkeypatch):
+    monkeypatch.setattr(SampleScenes, "_render", lambda *_: pytest.fail("rendered again"))
+    SampleScenes(**OPTIONS).prepare(no_progress)
+
+
+def test_a_file_that_went_missing_is_named(cache, monkeypatch):
+    monkeypatch.setattr(SampleScenes, "_render", _in_this_process)
+    scenes = SampleScenes(images=2, side=64)
+    scenes.prepare(no_progress)
+    scenes.open()
+    (scenes.folder / scenes.key(1)).unlink()
+    with pytest.raises(DataError, match=r"000001\.jpg cannot be read"):
+        scenes.read(1)
+
+
+def _in_this_process(self, folder, progress):
+    rows = source_module._render_chunk((self, folder, range(self.images)))
+    (folder / "instances.json").write_text(json.dumps(source_module._coco(rows)))
+
+
+# ------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("images", 0), ("images", 2.5), ("side", 10), ("side", 5000), ("co_occurrence", -0.1), ("co_occurrence", 1.1),
+        ("split", "test"), ("seed", -1), ("objects", [4]), ("objects", [4, "many"]),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(option, value):
+    _, problems = validate(schema(SampleScenes), {option: value}, ("source",))
+    assert problems
+    assert problems[0].key[:2] == ("source", option)
+
+
+@pytest.mark.parametrize("objects", [(0, 3), (5, 4)])
+def test_an_empty_range_of_objects_is_refused(objects):
+    with pytest.raises(ValueError, match=rf"objects = \[{objects[0]}, {objects[1]}\]"):
+        SampleScenes(objects=objects)
+
+
+def test_defaults_are_valid():
+    options, problems = validate(schema(SampleScenes), {}, ("source",))
+    assert not problems
+    assert SampleScenes(**options).folder == SampleScenes().folder
