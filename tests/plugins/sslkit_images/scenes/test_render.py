@@ -64,9 +64,7 @@ def test_a_nearer_object_hides_what_is_behind_it(monkeypatch):
     pose = rendering._pose(60, np.array([50.0, 80.0]), rng)
     monkeypatch.setattr(rendering, "_pose", lambda *_: pose)
     canvas, owner = np.full((100, 100, 3), 128, np.float32), np.full((100, 100), -1, np.int32)
-    whole = []
-    for number in range(2):
-        whole.append(rendering._place(canvas, owner, number, "house", 0.5, 0.4, 0.3, rng))
+    whole = [rendering._place(canvas, owner, number, "house", 0.5, 0.4, 0.3, rng) for number in range(2)]
     assert (owner == 1).sum() == whole[1] > 200
     assert (owner == 0).sum() < 0.6 * whole[0]
 
