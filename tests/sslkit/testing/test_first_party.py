@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
+from PIL import Image
+
 from sslkit.plugins import Plugins
-from sslkit.testing import Case, parametrize_with_checks
+from sslkit.testing import Case, check_component, fake_photo, parametrize_with_checks
 
 NO_GRADIENT = {"gradcheck": "the transport plan and the masses carry no gradient, as in the paper"}
 SMALL = {
@@ -18,7 +21,7 @@ SMALL = {
 LARGE = {"torchvision/resnet34", "torchvision/resnet101", "torchvision/vit-base"}
 """The same classes as smaller ones, only larger."""
 NEED_DATA = {"images/coco", "images/folder"}
-"""Checked where their tests make the data."""
+"""Checked below, on data made there."""
 
 
 def cases() -> list[Case]:
@@ -40,3 +43,33 @@ def test_what_was_checked():
     assert Counter(case.kind for case in cases()) == {
         "source": 1, "sampler": 3, "backbone": 5, "head": 1, "objective": 3, "probe": 1,
     }  # fmt: skip
+
+
+def photos(folder):
+    """Write five photos and return their sizes in COCO's form."""
+    folder.mkdir(parents=True)
+    listed = []
+    for index in range(5):
+        name, (height, width) = f"{index:012d}.jpg", (60 + index, 80)
+        Image.fromarray(fake_photo(height, width, index)).save(folder / name)
+        listed.append({"id": index, "file_name": name, "height": height, "width": width})
+    return listed
+
+
+def test_folder(tmp_path, installed):
+    for kind in ("cats", "dogs"):
+        photos(tmp_path / "train" / kind)
+    folder = installed.find("source", "images/folder").cls
+    check_component(Case(folder, {"root": tmp_path, "split": "train", "labels": True}))
+    check_component(Case(folder, {"root": tmp_path}))
+
+
+def test_coco(tmp_path, installed):
+    listed = photos(tmp_path / "train2017")
+    boxes = [{"id": i, "image_id": i % 5, "category_id": 7 + i % 2, "bbox": [i, 2, 30, 20]} for i in range(8)]
+    boxes = [box | {"iscrowd": 0, "area": 600} for box in boxes]
+    names = [{"id": 7, "name": "train"}, {"id": 8, "name": "truck"}]
+    (tmp_path / "annotations").mkdir()
+    values = {"images": listed, "annotations": boxes, "categories": names}
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(values))
+    check_component(Case(installed.find("source", "images/coco").cls, {"root": tmp_path}))
