@@ -1,0 +1,243 @@
+"""A stranger's plugin in a real environment: listed, checked, trained; and nothing else changes when it comes or goes.
+
+Run by `nox -s thirdparty`, where the wheels of sslkit and sslkit-toy are installed side by side. It uninstalls the toy
+on the way, and puts its files back at the end. Exit code 0 says that all of it holds; else the failures are told.
+"""
+
+# ruff: noqa: T201 - it is a script that prints
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+TOY = "sslkit-toy"
+OFFERED = {("objective", "toy/cosine-spread"), ("sampler", "toy/corners"), ("backbone", "toy/tiny-conv")}
+STEPS = 2
+REDUCED = ("batch_size=8", "source.images=32", "optimizer.warmup_epochs=0", "heads.main.projector.hidden=64")
+"""The quickstart, small enough for two quick steps; what it exercises stays."""
+
+Tensors = Mapping[str, torch.Tensor]
+T = TypeVar("T")
+
+
+def main() -> int:
+    """Run the campaign; return the exit code."""
+    with tempfile.TemporaryDirectory(prefix="sslkit-campaign-") as folder:
+        try:
+            campaign(Campaign(Path(folder)))
+        except Exception as error:  # whatever happens is told, and fails the session
+            if not isinstance(error, AssertionError):
+                traceback.print_exc()
+            print(f"\nFAILED: {error}", file=sys.stderr, flush=True)
+            return 1
+    print("\nthe campaign passed")
+    return 0
+
+
+class Campaign:
+    """The `sslkit` command in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        found = shutil.which("sslkit", path=str(Path(sys.executable).parent)) or shutil.which("sslkit")
+        demand(found is not None, f"there is no command 'sslkit' beside {sys.executable}: install the wheel first")
+        self.command = str(found)
+        self.env = {name: value for name, value in os.environ.items() if name not in ("SSLKIT_PLUGINS", "PYTHONPATH")}
+        self.env["SSLKIT_CACHE"] = str(folder / "cache")
+
+    def sslkit(self, *arguments: str, plugins: str | None = None, code: int = 0) -> str:
+        """Run a command, demand its exit code and return what it prints on stdout."""
+        env = self.env | ({} if plugins is None else {"SSLKIT_PLUGINS": plugins})
+        shown = f"SSLKIT_PLUGINS={plugins} " if plugins else ""
+        print(f"    $ {shown}sslkit {' '.join(arguments)}", flush=True)
+        done = subprocess.run(
+            [self.command, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, check=False
+        )
+        said = f"exit code {done.returncode} instead of {code}:\n{done.stdout}{done.stderr}"
+        demand(done.returncode == code, f"sslkit {' '.join(arguments)} ended with {said}")
+        return done.stdout
+
+    def train(self, recipe: str, arm: str, *sets: str, plugins: str | None = None) -> Path:
+        """Train a recipe on the CPU and return the run's folder."""
+        options = [part for value in sets for part in ("--set", value)]
+        hardware = ("--accelerator", "cpu", "--workers", "0", "--save-every", "1")
+        result = json.loads(
+            self.sslkit("run", recipe, "--runs", "runs", "--arm", arm, *hardware, "--json", *options, plugins=plugins)
+        )
+        where = f"{result['state']} at step {result['step']}"
+        demand(
+            (result["state"], result["step"]) == ("finished", STEPS), f"{recipe} is {where}, not finished at {STEPS}"
+        )
+        print(f"      {where}: {', '.join(f'{name} {value:.4g}' for name, value in result['terms'].items())}")
+        return self.folder / str(result["folder"])
+
+
+def campaign(there: Campaign) -> None:
+    """Everything, in order."""
+    names = step("the toy is listed with all that it offers, and nothing is broken", lambda: listed(there))
+    step("its recipe is sound", lambda: there.sslkit("check", "toy/toy"))
+    step("its recipe trains", lambda: trained(there))
+    recipe = reduced_quickstart(there)
+    visible = step("a first-party recipe trains with the toy visible", lambda: there.train(recipe, "visible", *REDUCED))
+    step("its weights move between steps, so that a comparison means something", lambda: moving(visible))
+    others = ",".join(name for name in names if name != "toy")
+    hidden = step(
+        "the same with the toy hidden by SSLKIT_PLUGINS",
+        lambda: there.train(recipe, "hidden", *REDUCED, plugins=others),
+    )
+    step("the weights are the same, bit for bit", lambda: demand_same(visible, hidden))
+    step("a hidden toy cannot be used", lambda: refused(there, plugins=others))
+    with uninstalled(there.folder / "aside"):
+        step("it is gone from the list", lambda: absent(there))
+        step("its recipe is gone too", lambda: refused(there))
+        gone = step("the same with the toy uninstalled", lambda: there.train(recipe, "uninstalled", *REDUCED))
+    step("the weights are the same, bit for bit", lambda: demand_same(visible, gone))
+    step("put back, it is listed again", lambda: listed(there))
+
+
+def step(title: str, work: Callable[[], T]) -> T:
+    """Announce a step, do it, and say how long it took."""
+    print(f"\n* {title}", flush=True)
+    started = time.monotonic()
+    result = work()
+    print(f"    holds ({time.monotonic() - started:.1f} s)", flush=True)
+    return result
+
+
+def demand(holds: bool, otherwise: str) -> None:
+    """Fail with these words unless something holds."""
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def listed(there: Campaign) -> list[str]:
+    """Demand that the toy is listed with its version and components; return the names of all plugins."""
+    found = json.loads(there.sslkit("plugins", "--json"))
+    demand(not found["broken"], f"broken plugins: {found['broken']}")
+    demand("toy" in found["plugins"], f"the toy is not among the plugins {sorted(found['plugins'])}")
+    toy = found["plugins"]["toy"]
+    given = {(item["kind"], item["id"]) for item in toy["components"]}
+    demand(given == OFFERED, f"the toy offers {sorted(given)}, not {sorted(OFFERED)}")
+    owner, installed = (toy["distribution"], toy["version"]), (TOY, importlib.metadata.version(TOY))
+    demand(owner == installed, f"the toy is listed as {owner}, installed is {installed}")
+    print(f"      {TOY} {toy['version']}: {', '.join(id_ for _, id_ in sorted(given))}")
+    return list(found["plugins"])
+
+
+def absent(there: Campaign) -> None:
+    """Demand that no trace of the toy is listed, and that nothing is broken by its absence."""
+    found = json.loads(there.sslkit("plugins", "--json"))
+    demand("toy" not in found["plugins"], "the toy is still listed")
+    demand(not found["broken"], f"broken plugins: {found['broken']}")
+
+
+def trained(there: Campaign) -> None:
+    """Train the toy's recipe; demand finite weights and its provenance in the run's folder."""
+    run = there.train("toy/toy", "full")
+    bad = [name for name, value in weights(run).items() if not value.isfinite().all()]
+    demand(not bad, f"weights are not finite: {bad}")
+    resolved = (run / "recipe.toml").read_text(encoding="utf-8")
+    for words in ("toy/cosine-spread", "toy/corners", "toy/tiny-conv", importlib.metadata.version(TOY)):
+        demand(words in resolved, f"{run / 'recipe.toml'} does not mention {words}:\n{resolved}")
+
+
+def refused(there: Campaign, plugins: str | None = None) -> None:
+    """Demand that the toy's recipe cannot be found without the toy: exit code 3, a recipe's problem."""
+    there.sslkit("check", "toy/toy", plugins=plugins, code=3)
+
+
+def reduced_quickstart(there: Campaign) -> str:
+    """Write a copy of the quickstart that counts steps instead of epochs; return its name."""
+    text = there.sslkit("recipes", "quickstart")
+    demand("\nepochs = " in text, "the quickstart has no line 'epochs = ...' to replace")
+    lines = [f"steps = {STEPS}" if line.startswith("epochs = ") else line for line in text.splitlines()]
+    (there.folder / "reduced.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "reduced.toml"
+
+
+def weights(run: Path, step: int = STEPS) -> Tensors:
+    """Load the model's tensors of a run's checkpoint, executing nothing."""
+    path = run / "checkpoints" / f"step-{step:08d}.pt"
+    model: Tensors = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    demand(bool(model), f"{path} holds no tensors")
+    return model
+
+
+def different(a: Tensors, b: Tensors) -> list[str]:
+    """Return the names of tensors that are missing on one side, or differ in type, shape or any bit."""
+    return sorted(a.keys() ^ b.keys()) + [name for name in a.keys() & b.keys() if bits(a[name]) != bits(b[name])]
+
+
+def bits(value: torch.Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    """Return type, shape and bytes of a tensor."""
+    return value.dtype, value.shape, value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def moving(run: Path) -> None:
+    """Demand that most of the tensors change from one step to the next."""
+    before, after = weights(run, STEPS - 1), weights(run)
+    count = len(different(before, after))
+    demand(2 * count > len(after), f"only {count} of {len(after)} tensors change in a step")
+    print(f"      {count} of {len(after)} tensors differ")
+
+
+def demand_same(a: Path, b: Path) -> None:
+    """Demand that two runs ended with the same model, bit for bit."""
+    first, second = weights(a), weights(b)
+    names = different(first, second)
+    demand(not names, f"{len(names)} of {len(first)} tensors differ between {a.name} and {b.name}: {names[:5]}")
+    total = sum(value.numel() for value in first.values())
+    print(f"      {len(first)} tensors with {total:,} numbers, all equal")
+
+
+@contextmanager
+def uninstalled(aside: Path) -> Iterator[None]:
+    """Uninstall the toy for real; put its files back afterwards, also on failure."""
+    toy = importlib.metadata.distribution(TOY)
+    kept = [(Path(str(toy.locate_file(name))).resolve(), aside / str(i)) for i, name in enumerate(toy.files or ())]
+    kept = [(file, copy) for file, copy in kept if file.is_file()]
+    demand(bool(kept), f"{TOY} lists no installed files: was it installed from a wheel?")
+    aside.mkdir()
+    for file, copy in kept:
+        shutil.copy2(file, copy)
+    uninstall()
+    try:
+        left = [str(file) for file, _ in kept if file.exists() and file.suffix != ".pyc"]
+        demand(not left, f"uninstalled, but these files are still there: {left}")
+        yield
+    finally:
+        for file, copy in kept:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(copy, file)
+
+
+def uninstall() -> None:
+    """Uninstall the toy with pip where it is there, else with uv."""
+    if importlib.util.find_spec("pip"):
+        command = [sys.executable, "-m", "pip", "uninstall", "--yes", "--quiet", TOY]
+    else:
+        uv = shutil.which("uv")
+        demand(uv is not None, f"neither pip (in {sys.executable}) nor uv is there to uninstall {TOY}")
+        command = [str(uv), "pip", "uninstall", "--quiet", "--python", sys.executable, TOY]
+    print(f"\n* uninstall\n    $ {' '.join(command)}", flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    demand(done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
