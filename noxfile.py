@@ -18,7 +18,7 @@ TOY = Path("tests/thirdparty/sslkit-toy")
 
 
 def _group(name: str) -> list[str]:
-    return nox.project.dependency_groups(PROJECT, name)
+    return list(nox.project.dependency_groups(PROJECT, name))
 
 
 def _xdist() -> list[str]:

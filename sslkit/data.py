@@ -178,7 +178,7 @@ def _augment(pixels: Tensor, draws: Tensor, tables: Sequence[View]) -> Tensor:
     """Augment views (b v 3 h w), those of one kind together."""
     if len(set(tables)) == 1:
         made = augment.apply(pixels.flatten(0, 1), draws.flatten(0, 1), tables[0])
-        return made.unflatten(0, pixels.shape[:2])
+        return made.view(*pixels.shape[:2], *made.shape[1:])
     each = [augment.apply(pixels[:, place], draws[:, place], table) for place, table in enumerate(tables)]
     return torch.stack(each, dim=1)
 

@@ -1,4 +1,4 @@
-"""Where sslkit keeps what can be made again."""
+"""The machine: where sslkit keeps what can be made again, and how many cores it may use."""
 
 import os
 from pathlib import Path
@@ -10,3 +10,8 @@ def cache_dir() -> Path:
     if own:
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sslkit"
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,7 +30,7 @@ _RESAMPLING = {
 
 
 def decode(data: bytes, name: str) -> Image:
-    """Decode the first frame of an image: upright by its EXIF orientation, 8 bits a channel, on white where transparent.
+    """Decode the first frame: upright by its EXIF orientation, 8 bits a channel, on white where transparent.
 
     Args:
         data: The file's bytes, in any format that Pillow reads.

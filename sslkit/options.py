@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -18,7 +17,6 @@ from sslkit.errors import Problem, closest
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
 
-@cache
 def schema(maker: Any) -> type[BaseModel]:
     """Return the pydantic model of a class's or function's keyword-only parameters.
 
@@ -79,7 +77,7 @@ def _is_branch(part: object) -> bool:
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:
-    """Return the field names of the table that lies at `location`; names of list places and free keys are passed over."""
+    """Return the field names of the table at `location`; places in lists and free keys are passed over."""
     for part in location:
         if part in model.model_fields:
             model = next(_models(model.model_fields[part].annotation), model)

@@ -19,6 +19,7 @@ from sslkit import checkpoint
 from sslkit.api import Proposals, Run, Source
 from sslkit.data import Epochs, ViewDataset, batches, to_device
 from sslkit.errors import DataError, DivergedError, PreemptedError, UsageError
+from sslkit.folders import cores
 from sslkit.networks import Outcome, StepModule
 from sslkit.optim import make_optimizer
 from sslkit.plan import Plan
@@ -113,17 +114,11 @@ def prepare(plan: Plan) -> tuple[Source, Proposals | None]:
         proposer = plan.proposer.make()
         missing = proposer.missing(source)
         if missing and plan.recipe.proposals and plan.recipe.proposals.when_missing == "build":
-            proposer.build(source, progress, _cores())
+            proposer.build(source, progress, cores())
             missing = None
     if missing:
         raise DataError(missing)
     return source, proposer.open(source)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _fabric(plan: Plan, hardware: Hardware) -> Fabric:
@@ -461,7 +456,7 @@ class _Trainer:
     def _workers(self) -> int:
         if self.hardware.workers is not None:
             return self.hardware.workers
-        return max(0, min(8, _cores() - 1))
+        return max(0, min(8, cores() - 1))
 
 
 def _finished(folder: RunFolder) -> Result:

@@ -58,9 +58,8 @@ class Coco(Source):
             return None
         lines = [line for split in lacking for line in self._commands(split)]
         folders = " and ".join(str((self.root / split).absolute()) for split in lacking)
-        return f"COCO is not where it is looked for: there is no {folders}; get it with\n        " + "\n        ".join(
-            lines
-        )
+        commands = "\n        ".join(lines)
+        return f"COCO is not where it is looked for: there is no {folders}; get it with\n        {commands}"
 
     def _commands(self, split: str) -> list[str]:
         lines = []
@@ -101,14 +100,10 @@ class Coco(Source):
 
     def _index(self, split: str) -> dict[str, Any]:
         folder = self.root / "annotations"
-        listed = [
-            file for file in (folder / f"image_info_{split}.json", folder / f"instances_{split}.json") if file.exists()
-        ]
+        listed = [file for kind in ("image_info", "instances") if (file := folder / f"{kind}_{split}.json").exists()]
         if not listed:
-            names = sorted(
-                path.name for path in (self.root / split).iterdir() if path.suffix.lower() in (".jpg", ".jpeg")
-            )
-            return _arrays(names, [], [], [])
+            names = sorted(path.name for path in (self.root / split).glob("*.jpg"))
+            return _arrays(names, [()] * len(names), [])
         instances = folder / f"instances_{split}.json"
         return _cached(listed[0], instances if instances.exists() else listed[0])
 
@@ -154,9 +149,8 @@ def _read(images: Path, annotations: Path) -> dict[str, Any]:
         if not item.get("iscrowd") and min(item["bbox"][2:]) > 0:
             boxes.setdefault(item["image_id"], []).append((item["bbox"], place[item["category_id"]]))
     rows = [boxes.get(image["id"], []) for image in listed["images"]]
-    return _arrays(
-        [image["file_name"] for image in listed["images"]], rows, [item["name"] for item in categories], rows
-    )
+    names = [image["file_name"] for image in listed["images"]]
+    return _arrays(names, rows, [item["name"] for item in categories])
 
 
 def _arrays(names: list[str], rows: Sequence[Sequence[Any]], categories: list[str]) -> dict[str, Any]:

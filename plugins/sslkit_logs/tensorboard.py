@@ -17,7 +17,7 @@ def start(run: Run) -> None:
     """Open the run's writer; events behind `run.step` are purged."""
     folder = run.folder / "tensorboard"
     purge = run.step + 1 if run.step else None
-    _WRITERS[run.folder] = SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
+    _WRITERS[run.folder] = SummaryWriter(str(folder), purge_step=purge)
 
 
 def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
@@ -25,11 +25,11 @@ def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
     writer = _WRITERS.get(run.folder)
     if writer:
         for name, value in terms.items():
-            writer.add_scalar(name.replace(".", "/"), value, step)  # type: ignore[no-untyped-call]
+            writer.add_scalar(name.replace(".", "/"), value, step)
 
 
 def finish(run: Run) -> None:
     """Write out and close the run's writer."""
     writer = _WRITERS.pop(run.folder, None)
     if writer:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()

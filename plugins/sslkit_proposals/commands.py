@@ -32,9 +32,8 @@ def build(
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
 ) -> None:
     """Compute and store the region proposals of every photo; go on where an earlier call stopped."""
-    from sslkit.progress import bar
-
     from sslkit.cli.targets import open_target
+    from sslkit.progress import bar
     from sslkit_proposals.stats import report
 
     source, proposer = open_target(target, sets or [])
@@ -53,9 +52,8 @@ def import_(
     sets: Sets = None,
 ) -> None:
     """Take the raw regions from ORL's published files instead of searching for them."""
-    from sslkit.progress import bar
-
     from sslkit.cli.targets import open_target
+    from sslkit.progress import bar
     from sslkit_proposals.importing import import_orl, summary
 
     source, proposer = open_target(target, sets or [])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from sslkit.api import Terms
-from sslkit.testing.case import Case
+from sslkit.testing.case import Case, random_state_left_alone
 from sslkit.testing.fakes import fake_rows, split
 
 Rows = dict[str, Tensor]
@@ -129,6 +129,14 @@ def check_deterministic(case: Case) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), "two equal calls give different results"
 
 
+def check_random_state(case: Case) -> None:
+    """It is a function of its rows: it neither draws from the global generators nor seeds them."""
+    module, rows = case.make(), rows_of(case)
+    with random_state_left_alone("the objective"):
+        loss_of(module, rows)
+        module.after_step(1)
+
+
 def _seeded(case: Case) -> list[Tensor]:
     module, rows = case.make(), rows_of(case)
     with torch.random.fork_rng(devices=[]):
@@ -243,6 +251,7 @@ OBJECTIVE = (
     check_inputs_untouched,
     check_order_of_batch,
     check_deterministic,
+    check_random_state,
     check_zero_embeddings,
     check_duplicate_embeddings,
     check_large_embeddings,

@@ -30,6 +30,20 @@ def check_figures(case: Case) -> None:
         assert math.isfinite(value), f"'{name}' is {value}"
 
 
+def check_tells_apart(case: Case) -> None:
+    """Features that are easy to tell apart score higher than noise, in one figure at least."""
+    train, test = blobs(TRAIN), blobs(TEST, seed=1)
+    easy, hard = _figures(case, train, test), _figures(case, _noise(train, 2), _noise(test, 3))
+    higher = [name for name, value in easy.items() if value > hard.get(name, math.inf)]
+    assert higher, f"clusters far apart give {easy}, noise gives {hard}: no figure is higher for what is easy"
+
+
+def _noise(part: Labelled, seed: int) -> Labelled:
+    """Replace features by noise that knows nothing of the labels."""
+    rng = torch.Generator().manual_seed(seed)
+    return Labelled(torch.randn(part.features.shape, generator=rng), part.labels, part.categories)
+
+
 def check_deterministic(case: Case) -> None:
     """The same features give the same figures."""
     train, test = blobs(TRAIN), blobs(TEST, seed=1)
@@ -73,4 +87,11 @@ def check_few_samples(case: Case) -> None:
     assert not bad, f"{', '.join(bad)} are not finite with one training sample"
 
 
-PROBE = (check_figures, check_deterministic, check_order_of_test, check_inputs_untouched, check_few_samples)
+PROBE = (
+    check_figures,
+    check_tells_apart,
+    check_deterministic,
+    check_order_of_test,
+    check_inputs_untouched,
+    check_few_samples,
+)

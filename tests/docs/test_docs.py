@@ -6,8 +6,8 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -56,8 +56,8 @@ def commands() -> list[tuple[str, str]]:
 def test_commands_and_their_options_exist(page, line):
     words = shlex.split(line, comments=True)[1:]
     words = words[: words.index(">")] if ">" in words else words
-    command: click.Command = typer.main.get_command(make_app())
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    command: Any = typer.main.get_command(make_app())
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
         command = command.commands[words.pop(0)]
     options = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]} | {
         "--help"

@@ -95,7 +95,8 @@ def test_lines_of_arrays_of_tables_are_counted():
     }
 
 
-def test_locate_by_path_and_by_name(tmp_path):
+def test_locate_by_path_and_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "mine.toml"
     file.write_text("")
     known = {"univip_coco": tmp_path / "a.toml", "toy/toy": tmp_path / "b.toml"}

@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import pytest
 
 from sslkit import recipe
@@ -95,7 +97,7 @@ def test_an_objectives_own_words_are_heard(make, plugins, recipe_text):
 
     class One(plugins.components["sampler"]["fake/pair"].cls):
         name = "one"
-        groups = {"scene": 1}
+        groups = MappingProxyType({"scene": 1})
 
     components = {kind: dict(found) for kind, found in plugins.components.items()}
     owner = plugins.owners["fake"]

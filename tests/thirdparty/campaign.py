@@ -152,7 +152,13 @@ def trained(there: Campaign) -> None:
     bad = [name for name, value in weights(run).items() if not value.isfinite().all()]
     demand(not bad, f"weights are not finite: {bad}")
     resolved = (run / "recipe.toml").read_text(encoding="utf-8")
-    for words in ("toy/cosine-spread", "toy/corners", "toy/tiny-conv", importlib.metadata.version(TOY)):
+    for words in (
+        "toy/cosine-spread",
+        "toy/corners",
+        "toy/tiny-conv",
+        "univip/scene-scene",
+        importlib.metadata.version(TOY),
+    ):
         demand(words in resolved, f"{run / 'recipe.toml'} does not mention {words}:\n{resolved}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,11 +31,15 @@ def noise(height: int, width: int, grain: float, rng: Rng) -> Floats:
 def hue(rng: Rng, low: int, high: int, saturation: tuple[int, int], value: tuple[int, int]) -> Floats:
     """Return a random colour (3,) with hue in [low, high] (of 180), saturation and value in their ranges (of 255)."""
     hsv = np.array([[[rng.integers(low, high + 1) % 180, rng.integers(*saturation), rng.integers(*value)]]], np.uint8)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0], np.float32)
 
 
-def _blend(a: Floats, b: Floats, where: Floats) -> Floats:
-    return a + (b - a) * where[..., None]
+def _blend(a: Floats, b: Floats, where: npt.NDArray[Any]) -> Floats:
+    return a + (b - a) * where.astype(np.float32)[..., None]
+
+
+def _grey(red: float, green: float, blue: float) -> Floats:
+    return np.array([red, green, blue], np.float32)
 
 
 def _fade(height: int, width: int, top: Floats, bottom: Floats) -> Floats:
@@ -42,12 +47,16 @@ def _fade(height: int, width: int, top: Floats, bottom: Floats) -> Floats:
     return _blend(top, bottom, np.repeat(ramp, width, 1))
 
 
-def _outdoors(sky: Callable[[Rng], tuple[Floats, Floats]], ground: Callable[[int, int, Rng], Floats]) -> Callable[[int, int, float, Rng], Floats]:
+Paint = Callable[[int, int, float, Rng], Floats]
+"""Called as paint(height, width, horizon, rng); returns (h w 3), 0 to 255."""
+
+
+def _outdoors(sky: Callable[[Rng], tuple[Floats, Floats]], ground: Callable[[int, int, Rng], Floats]) -> Paint:
     def paint(height: int, width: int, horizon: float, rng: Rng) -> Floats:
         line = round(height * horizon)
         top = _fade(line, width, *sky(rng))
         clouds = np.clip(noise(max(2, line), width, 40, rng)[:line] * 2 - 0.9, 0, 1)
-        return np.concatenate([_blend(top, np.float32([235, 235, 238]), clouds * 0.7), ground(height - line, width, rng)])  # type: ignore[call-overload]
+        return np.concatenate([_blend(top, _grey(235, 235, 238), clouds * 0.7), ground(height - line, width, rng)])
 
     return paint
 
@@ -63,19 +72,21 @@ def _grass(height: int, width: int, rng: Rng) -> Floats:
 
 def _sand(height: int, width: int, rng: Rng) -> Floats:
     ripples = 0.5 + 0.5 * np.sin(np.arange(height)[:, None] / rng.uniform(3, 7) + 6 * noise(height, width, 50, rng))
-    return _blend(hue(rng, 10, 25, (60, 130), (150, 200)), hue(rng, 12, 28, (40, 110), (190, 250)), ripples.astype(np.float32))
+    return _blend(hue(rng, 10, 25, (60, 130), (150, 200)), hue(rng, 12, 28, (40, 110), (190, 250)), ripples)
 
 
 def _sea(height: int, width: int, rng: Rng) -> Floats:
     split = round(height * rng.uniform(0.35, 0.6))
-    waves = 0.5 + 0.5 * np.sin(np.arange(split)[:, None] / rng.uniform(1.5, 3) + 8 * noise(max(2, split), width, 25, rng)[:split])
-    water = _blend(hue(rng, 85, 115, (100, 220), (80, 150)), hue(rng, 85, 110, (60, 150), (150, 230)), waves.astype(np.float32))
+    swell = 8 * noise(max(2, split), width, 25, rng)[:split]
+    waves = 0.5 + 0.5 * np.sin(np.arange(split)[:, None] / rng.uniform(1.5, 3) + swell)
+    water = _blend(hue(rng, 85, 115, (100, 220), (80, 150)), hue(rng, 85, 110, (60, 150), (150, 230)), waves)
     return np.concatenate([water, _sand(height - split, width, rng)])
 
 
 def _road(height: int, width: int, rng: Rng) -> Floats:
-    ground = _blend(np.float32([70, 70, 74]), np.float32([110, 108, 105]), noise(height, width, 4, rng))  # type: ignore[call-overload]
-    cv2.rectangle(ground, (0, 0), (width, round(height * rng.uniform(0.15, 0.35))), hue(rng, 0, 179, (5, 40), (120, 190)).tolist(), -1)
+    ground = _blend(_grey(70, 70, 74), _grey(110, 108, 105), noise(height, width, 4, rng))
+    kerb = width, round(height * rng.uniform(0.15, 0.35))
+    cv2.rectangle(ground, (0, 0), kerb, hue(rng, 0, 179, (5, 40), (120, 190)).tolist(), -1)
     for x in range(0, width, 44):
         cv2.rectangle(ground, (x, round(height * 0.7)), (x + 24, round(height * 0.76)), (225, 222, 200), -1)
     return ground
@@ -99,7 +110,8 @@ def street(height: int, width: int, horizon: float, rng: Rng) -> Floats:
 def kitchen(height: int, width: int, horizon: float, rng: Rng) -> Floats:
     """Paint a tiled wall behind a wooden table."""
     line, tile = round(height * horizon), int(rng.integers(18, 40))
-    wall = _blend(hue(rng, 0, 179, (10, 90), (120, 230)), hue(rng, 0, 179, (5, 60), (170, 250)), noise(line, width, 60, rng))
+    colours = hue(rng, 0, 179, (10, 90), (120, 230)), hue(rng, 0, 179, (5, 60), (170, 250))
+    wall = _blend(*colours, noise(line, width, 60, rng))
     wall[::tile] *= 0.75
     wall[:, ::tile] *= 0.75
     return np.concatenate([wall, planks(height - line, width, rng)])
@@ -116,23 +128,26 @@ def planks(height: int, width: int, rng: Rng) -> Floats:
 def room(height: int, width: int, horizon: float, rng: Rng) -> Floats:
     """Paint a papered wall above a checkered floor."""
     line, stripe = round(height * horizon), rng.uniform(8, 26)
-    pattern = (np.sin(np.arange(width) * 2 * np.pi / stripe) > 0.2).astype(np.float32)
-    wall = _blend(hue(rng, 0, 179, (20, 120), (60, 200)), hue(rng, 0, 179, (20, 120), (80, 220)), np.repeat(pattern[None], line, 0))
+    pattern = np.repeat((np.sin(np.arange(width) * 2 * np.pi / stripe) > 0.2)[None], line, 0)
+    wall = _blend(hue(rng, 0, 179, (20, 120), (60, 200)), hue(rng, 0, 179, (20, 120), (80, 220)), pattern)
     y, x = np.mgrid[: height - line, :width]
     side = rng.uniform(14, 30)
-    floor = _blend(hue(rng, 0, 179, (5, 80), (50, 140)), hue(rng, 0, 179, (5, 80), (120, 220)), ((x // side + y // (side / 2)) % 2).astype(np.float32))
+    checks = (x // side + y // (side / 2)) % 2
+    floor = _blend(hue(rng, 0, 179, (5, 80), (50, 140)), hue(rng, 0, 179, (5, 80), (120, 220)), checks)
     return np.concatenate([wall, floor])
 
 
 def night(height: int, width: int, horizon: float, rng: Rng) -> Floats:
     """Paint dim meadows under a starry sky."""
+
     def dark(rng: Rng) -> tuple[Floats, Floats]:
         return hue(rng, 110, 140, (120, 220), (15, 50)), hue(rng, 100, 150, (80, 200), (50, 110))
 
     image = _outdoors(dark, _grass)(height, width, horizon, rng)
     image[round(height * horizon) :] *= 0.45
     for _ in range(40):
-        cv2.circle(image, (int(rng.integers(width)), int(rng.integers(max(1, round(height * horizon))))), 1, (230, 230, 210), -1)
+        star = int(rng.integers(width)), int(rng.integers(max(1, round(height * horizon))))
+        cv2.circle(image, star, 1, (230, 230, 210), -1)
     return image
 
 

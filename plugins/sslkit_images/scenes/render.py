@@ -16,6 +16,10 @@ VISIBLE = 0.3
 """Share of an object that must be seen for it to be annotated."""
 
 
+FLYING = ("bird", "kite")
+"""What may be up in the air, and throws no shadow that is seen."""
+
+
 class Scene(NamedTuple):
     """A rendered scene.
 
@@ -76,31 +80,44 @@ def _clutter(canvas: Floats, rng: Rng) -> None:
 
 
 def _place(
-    canvas: Floats, owner: npt.NDArray[np.int32], number: int, name: str, depth: float, horizon: float, light: float, rng: Rng
-) -> int:
+    canvas: Floats, owner: npt.NDArray[np.int32], number: int, name: str, depth: float, horizon: float, light: float,
+    rng: Rng,
+) -> int:  # fmt: skip
     """Draw one object with its shadow; near ones are larger and lower. Returns its whole area in pixels."""
     height, width = owner.shape
     colour, mask = shapes.draw(name, rng)
     size = min(height, width) * (0.22 + 0.3 * depth) * rng.uniform(0.8, 1.2)
-    foot = np.array([rng.uniform(0.08, 0.92) * width, (horizon + (0.97 - horizon) * depth) * height - rng.random() ** 3 * height * 0.3])
-    matrix = _pose(size, foot, rng)
-    area = cv2.warpAffine(mask, matrix, (width, height), flags=cv2.INTER_AREA)
-    tint = cv2.warpAffine(_shaded(colour, light, rng), matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    _shadow(canvas, foot, size, light, rng)
+    lift = rng.random() * (0.4 if name in FLYING else 0.04) * height
+    foot = np.array([rng.uniform(0.08, 0.92) * width, (horizon + (0.97 - horizon) * depth) * height - lift])
+    matrix, part = _window(_pose(size, foot, rng), height, width)
+    shape = part[1].stop - part[1].start, part[0].stop - part[0].start
+    area = cv2.warpAffine(mask, matrix, shape, flags=cv2.INTER_LINEAR)
+    tint = cv2.warpAffine(_shaded(colour, light, rng), matrix, shape, borderMode=cv2.BORDER_REPLICATE)
+    if name not in FLYING:
+        _shadow(canvas, foot, size, light, rng)
     alpha = cv2.GaussianBlur(area, (3, 3), 0.6).astype(np.float32)[..., None] / 255
-    canvas += (tint - canvas) * alpha
-    owner[area > 127] = number
+    canvas[part] += (tint - canvas[part]) * alpha
+    owner[part][area > 127] = number
     return int((area > 127).sum())
 
 
-def _pose(size: float, foot: npt.NDArray[np.float64], rng: Rng) -> npt.NDArray[np.float32]:
+def _pose(size: float, foot: npt.NDArray[np.float64], rng: Rng) -> npt.NDArray[np.float64]:
     """Return the affine map (2 3) from an object's square to the scene: flip, stretch, lean, shear."""
-    angle, shear = rng.normal(0, 0.2), rng.normal(0, 0.1)
-    stretch = np.array([rng.uniform(0.8, 1.2) * rng.choice([-1, 1]), rng.uniform(0.85, 1.15)])
+    angle, shear = rng.normal(0, 0.3), rng.normal(0, 0.15)
+    stretch = np.array([rng.uniform(0.7, 1.3) * rng.choice([-1, 1]), rng.uniform(0.8, 1.2)])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array([[1, shear], [0, 1]])
     linear = turn * stretch * size / shapes.SIDE
     shift = foot - linear @ np.array([0.5, 0.92]) * shapes.SIDE
-    return np.column_stack([linear, shift]).astype(np.float32)
+    return np.column_stack([linear, shift])
+
+
+def _window(matrix: npt.NDArray[np.float64], height: int, width: int) -> tuple[Floats, tuple[slice, slice]]:
+    """Return the part of the scene that an object's square covers, and the map into that part."""
+    corners = matrix @ np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1 / shapes.SIDE] * 4]) * shapes.SIDE
+    low = np.clip(np.floor(corners.min(axis=1)) - 2, 0, (width - 2, height - 2)).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=1)) + 2, low + 2, (width, height)).astype(int)
+    moved = matrix - np.column_stack([np.zeros((2, 2)), low])
+    return moved.astype(np.float32), (slice(low[1], high[1]), slice(low[0], high[0]))
 
 
 def _shaded(colour: npt.NDArray[np.uint8], light: float, rng: Rng) -> Floats:
@@ -112,8 +129,12 @@ def _shaded(colour: npt.NDArray[np.uint8], light: float, rng: Rng) -> Floats:
 
 def _shadow(canvas: Floats, foot: npt.NDArray[np.float64], size: float, light: float, rng: Rng) -> None:
     """Darken the ground away from the light, softly."""
+    top, left = (max(0, round(at - reach * size)) for at, reach in ((foot[1], 0.4), (foot[0], 0.9)))
+    canvas = canvas[top : top + round(0.8 * size), left : left + round(1.8 * size)]
+    if not canvas.size:
+        return
     stencil = np.zeros(canvas.shape[:2], np.float32)
-    centre = round(foot[0] - light * size * 0.25), round(foot[1] + size * 0.02)
+    centre = round(foot[0] - light * size * 0.25) - left, round(foot[1] + size * 0.02) - top
     cv2.ellipse(stencil, centre, (max(2, round(size * 0.38)), max(1, round(size * 0.1))), 0, 0, 360, 1.0, -1)
     soft = cv2.GaussianBlur(stencil, (0, 0), max(1.0, size * 0.04))
     canvas *= 1 - np.float32(rng.uniform(0.3, 0.6)) * soft[..., None]
@@ -124,6 +145,6 @@ def _expose(canvas: Floats, light: float, rng: Rng) -> npt.NDArray[np.uint8]:
     height, width = canvas.shape[:2]
     ramp = np.linspace(1 - 0.2 * light, 1 + 0.2 * light, width, dtype=np.float32)[None, :, None]
     image = canvas * ramp * rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
-    image += rng.normal(0, rng.uniform(1, 6), (height, width, 1)).astype(np.float32)
-    return image.clip(0, 255).astype(np.uint8)
+    blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
+    grain = rng.normal(0, rng.uniform(1, 6), (height, width, 1)).astype(np.float32)
+    return np.asarray((blurred + grain).clip(0, 255), np.uint8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +36,17 @@ class Art:
         cv2.fillPoly(stencil, [_whole(points)], 255)
         self._stamp(stencil, paint)
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, paint: int | Pixels, angle: float = 0, arc: float = 360) -> None:
+    def ellipse(
+        self, x: float, y: float, rx: float, ry: float, paint: int | Pixels, angle: float = 0, arc: float = 360
+    ) -> None:
         """Fill an ellipse, or the first `arc` degrees of one."""
         stencil = np.zeros((SIDE, SIDE), np.uint8)
         cv2.ellipse(stencil, _at(x, y), _at(max(rx, 0.01), max(ry, 0.01)), angle, 0, arc, 255, -1)
         self._stamp(stencil, paint)
 
-    def ring(self, x: float, y: float, rx: float, ry: float, width: float, paint: int, start: float = 0, end: float = 360) -> None:
+    def ring(
+        self, x: float, y: float, rx: float, ry: float, width: float, paint: int, start: float = 0, end: float = 360
+    ) -> None:
         """Draw the outline of an ellipse."""
         stencil = np.zeros((SIDE, SIDE), np.uint8)
         cv2.ellipse(stencil, _at(x, y), _at(rx, ry), 0, start, end, 255, max(1, round(width * SIDE)))
@@ -97,7 +100,7 @@ class Art:
 
 
 def _colour(rng: Rng) -> Colour:
-    hsv = np.uint8([[[rng.integers(0, 180), rng.integers(40, 256), rng.integers(60, 256)]]])  # type: ignore[call-overload]
+    hsv = np.array([[[rng.integers(0, 180), rng.integers(40, 256), rng.integers(60, 256)]]], np.uint8)
     red, green, blue = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist()
     return red, green, blue
 
@@ -107,7 +110,7 @@ def _at(x: float, y: float) -> tuple[int, int]:
 
 
 def _whole(points: Points) -> npt.NDArray[np.int32]:
-    return np.rint(np.array(points) * SIDE).astype(np.int32)
+    return np.asarray(np.rint(np.array(points) * SIDE), np.int32)
 
 
 # ------------------------------------------------------------------------------------------------ categories
@@ -125,7 +128,8 @@ def mug(art: Art) -> None:
 def bottle(art: Art) -> None:
     """A long neck on shoulders, with a label."""
     w, neck = art.vary(0.15), art.vary(0.05)
-    art.polygon([(0.5 - neck, 0.12), (0.5 + neck, 0.12), (0.5 + neck, 0.34), (0.5 + w, 0.46), (0.5 + w, 0.9), (0.5 - w, 0.9), (0.5 - w, 0.46), (0.5 - neck, 0.34)], 0)
+    right = [(0.5 + neck, 0.12), (0.5 + neck, 0.34), (0.5 + w, 0.46), (0.5 + w, 0.9)]
+    art.polygon(right + [(1 - x, y) for x, y in reversed(right)], 0)
     art.box(0.5 - neck - 0.01, 0.07, 0.5 + neck + 0.01, 0.14, 2)
     art.box(0.5 - w, art.vary(0.55), 0.5 + w, 0.78, art.dots(10, 1, 3))
 
@@ -144,14 +148,16 @@ def tree(art: Art) -> None:
     art.polygon([(0.45, 0.5), (0.55, 0.5), (0.58, 0.93), (0.42, 0.93)], 2)
     leaves = art.speckle(0.4)
     for _ in range(int(art.rng.integers(4, 8))):
-        art.ellipse(0.5 + art.rng.uniform(-0.2, 0.2), 0.35 + art.rng.uniform(-0.17, 0.15), 0.17, art.vary(0.15), leaves)
+        x, y = 0.5 + art.rng.uniform(-0.2, 0.2), 0.35 + art.rng.uniform(-0.17, 0.15)
+        art.ellipse(x, y, 0.17, art.vary(0.15), leaves)
 
 
 def house(art: Art) -> None:
     """Walls, a pointed roof, a door and windows."""
     w, eave = art.vary(0.3), art.vary(0.45, 0.1)
     art.box(0.5 - w, eave, 0.5 + w, 0.9, art.checks(art.vary(14), 0, 0))
-    art.polygon([(0.5 - w - 0.06, eave), (0.5, art.vary(0.14)), (0.5 + w + 0.06, eave)], art.stripes(12, np.pi / 2, 1, 2))
+    roof = [(0.5 - w - 0.06, eave), (0.5, art.vary(0.14)), (0.5 + w + 0.06, eave)]
+    art.polygon(roof, art.stripes(12, np.pi / 2, 1, 2))
     art.box(0.44, 0.68, 0.56, 0.9, 3)
     for x in (0.5 - w * 0.65, 0.5 + w * 0.65):
         art.box(x - 0.06, 0.55, x + 0.06, 0.67, 3)
@@ -266,7 +272,8 @@ def lamp(art: Art) -> None:
     top, w = art.vary(0.1), art.vary(0.28)
     art.box(0.48, 0.4, 0.52, 0.88, 3)
     art.ellipse(0.5, 0.9, art.vary(0.2), 0.045, 3)
-    art.polygon([(0.5 - w * 0.5, top), (0.5 + w * 0.5, top), (0.5 + w, 0.44), (0.5 - w, 0.44)], art.stripes(13, 0, 0, 1))
+    shade = [(0.5 - w * 0.5, top), (0.5 + w * 0.5, top), (0.5 + w, 0.44), (0.5 - w, 0.44)]
+    art.polygon(shade, art.stripes(13))
 
 
 def kite(art: Art) -> None:
@@ -283,7 +290,9 @@ def kite(art: Art) -> None:
 
 CATEGORIES: dict[str, Callable[[Art], None]] = {
     maker.__name__: maker
-    for maker in (bird, boat, bottle, cactus, car, chair, clock, fish, flower, house, kite, lamp, mug, mushroom, tree, umbrella)
+    for maker in (
+        bird, boat, bottle, cactus, car, chair, clock, fish, flower, house, kite, lamp, mug, mushroom, tree, umbrella,
+    )
 }  # fmt: skip
 """Name -> how it is drawn."""
 
@@ -297,5 +306,3 @@ def draw(name: str, rng: Rng) -> tuple[Pixels, Pixels]:
     art = Art(rng)
     CATEGORIES[name](art)
     return art.colour, art.mask
-
-

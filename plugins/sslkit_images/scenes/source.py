@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,10 +19,11 @@ from pydantic import Field
 from sslkit.api import Objects, Progress, Source
 from sslkit.boxes import Boxes, from_xywh
 from sslkit.errors import DataError
-from sslkit.folders import cache_dir
+from sslkit.folders import cache_dir, cores
 from sslkit_images.folder import read_file
+from sslkit_images.scenes.writing import Look, Row, coco, file_name, write_scenes
 
-_VERSION = 1
+_VERSION = 2
 """Raise it when a scene comes out differently: it names the folder in the cache."""
 _CHUNK = 25
 
@@ -55,7 +57,7 @@ class SampleScenes(Source):
         self.seed = seed
         self.side = side
         self.co_occurrence = co_occurrence
-        self.objects_range = tuple(objects)
+        self.objects_range = (objects[0], objects[1])
         self.categories: Sequence[str] = ()
 
     @property
@@ -65,6 +67,11 @@ class SampleScenes(Source):
         name = hashlib.blake2b(repr(options).encode(), digest_size=8).hexdigest()
         return cache_dir() / "sample-scenes" / f"{self.split}-{self.images}-{name}"
 
+    @property
+    def look(self) -> Look:
+        """What decides the scenes."""
+        return Look((self.seed, int(self.split == "val")), self.side, self.co_occurrence, self.objects_range)
+
     def prepare(self, progress: Progress) -> None:
         """Render the scenes, unless they are there; the folder appears when it is complete."""
         if self.folder.exists():
@@ -73,6 +80,7 @@ class SampleScenes(Source):
         aside = Path(tempfile.mkdtemp(prefix=".part-", dir=self.folder.parent))
         try:
             self._render(aside, progress)
+            aside.chmod(0o755)
             aside.rename(self.folder)
         except OSError:
             if not self.folder.exists():  # else another process was faster, with the same scenes
@@ -81,14 +89,15 @@ class SampleScenes(Source):
             shutil.rmtree(aside, ignore_errors=True)
 
     def _render(self, folder: Path, progress: Progress) -> None:
-        jobs = [(self, folder, range(start, min(start + _CHUNK, self.images))) for start in range(0, self.images, _CHUNK)]
-        rows: list[list[Any]] = []
-        with multiprocessing.get_context("forkserver").Pool(min(len(jobs), os.cpu_count() or 1)) as pool:
+        look = self.look
+        chunks = [range(start, min(start + _CHUNK, self.images)) for start in range(0, self.images, _CHUNK)]
+        rows: list[Row] = []
+        with ProcessPoolExecutor(min(len(chunks), cores()), multiprocessing.get_context("forkserver")) as pool:
             progress("rendering scenes", 0, self.images)
-            for done in pool.imap(_render_chunk, jobs):
+            for done in pool.map(partial(write_scenes, folder, look), chunks):
                 rows += done
                 progress("rendering scenes", len(rows), self.images)
-        (folder / "instances.json").write_text(json.dumps(_coco(rows)), encoding="utf-8")
+        (folder / "instances.json").write_text(json.dumps(coco(rows)), encoding="utf-8")
 
     def open(self) -> None:
         """Read the annotations.
@@ -114,7 +123,7 @@ class SampleScenes(Source):
 
     def key(self, index: int) -> str:
         """Return the file's name."""
-        return f"{index:06d}.jpg"
+        return file_name(index)
 
     def read(self, index: int) -> bytes:
         """Return the file's bytes."""
@@ -128,57 +137,3 @@ class SampleScenes(Source):
     def label(self, index: int) -> int | None:
         """Return the kind of scene, an index into `kinds`."""
         return int(self._kinds[index])
-
-
-def _render_chunk(job: tuple[SampleScenes, Path, range]) -> list[Any]:
-    """Render and write some scenes; return what the annotations need of each."""
-    import cv2
-
-    from sslkit_images.scenes.render import render
-
-    cv2.setNumThreads(1)
-    source, folder, numbers = job
-    rows = []
-    for number in numbers:
-        seeds = np.random.SeedSequence([source.seed, int(source.split == "val"), number])
-        least, most = source.objects_range
-        scene = render(np.random.Generator(np.random.PCG64(seeds)), source.side, source.co_occurrence, (least, most))
-        cv2.imwrite(str(folder / source.key(number)), scene.pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-        found = [(name, _box(mask), _runs(mask), int(mask.sum())) for name, mask in zip(scene.names, scene.masks, strict=True)]
-        rows.append((number, source.key(number), scene.pixels.shape[:2], scene.kind, found))
-    return rows
-
-
-def _box(mask: Any) -> list[int]:
-    """Return the tight box (left, top, width, height) of a mask."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    left, top = int(columns[0]), int(rows[0])
-    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
-
-
-def _runs(mask: Any) -> list[int]:
-    """Return COCO's uncompressed run lengths: down the columns, zeros first."""
-    flat = np.concatenate([[0], mask.ravel(order="F").astype(np.int8), [-1]])
-    edges = np.flatnonzero(np.diff(flat))
-    return np.diff(np.concatenate([[0], edges])).tolist() if edges[-1] == mask.size else [*np.diff(np.concatenate([[0], edges])).tolist(), 0]
-
-
-def _coco(rows: list[Any]) -> dict[str, Any]:
-    from sslkit_images.scenes.backgrounds import KINDS
-    from sslkit_images.scenes.shapes import CATEGORIES
-
-    ids = {name: number for number, name in enumerate(CATEGORIES, 1)}
-    images = [
-        {"id": number, "file_name": name, "height": height, "width": width, "kind": kind}
-        for number, name, (height, width), kind, _ in rows
-    ]
-    annotations: list[dict[str, Any]] = []
-    for number, _, (height, width), _, found in rows:
-        for name, box, runs, area in found:
-            mask = {"size": [height, width], "counts": runs}
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": number, "category_id": ids[name], "bbox": box, "area": area,
-                "segmentation": mask, "iscrowd": 0,
-            })  # fmt: skip
-    categories = [{"id": number, "name": name} for name, number in ids.items()]
-    return {"info": {"kinds": list(KINDS)}, "images": images, "categories": categories, "annotations": annotations}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sslkit_univip.instances import InstanceInstance, Transport
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -38,7 +39,9 @@ def cosines(o: Array, t: Array) -> Array:
     return (o @ t.T) / np.linalg.norm(o, axis=1)[:, None] / np.linalg.norm(t, axis=1)[None]
 
 
-def restated(o: Array, t: Array, p: Array, z: Array, floor: float = 1e-3, normalise: bool = True) -> tuple[float, Array]:
+def restated(
+    o: Array, t: Array, p: Array, z: Array, floor: float = 1e-3, normalise: bool = True
+) -> tuple[float, Array]:
     """One sample with the defaults, in the multiplicative form of Sinkhorn-Knopp."""
     supply = np.maximum(o @ z.mean(0), 0) + floor
     demand = np.maximum(t @ p.mean(0), 0) + floor

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightly.loss import NegativeCosineSimilarity
+
 from sslkit_univip.scenes import SceneInstance, SceneScene
 
 
@@ -94,9 +95,7 @@ def test_order_of_instances_matters_to_the_fuser() -> None:
 def test_squared_distance_is_two_minus_two_cosines() -> None:
     p, z = single(rows(4, 2, 8)), single(rows(4, 2, 8, seed=1))
     dims = {"v": 2, "d": 8, "k": 2}
-    torch.testing.assert_close(
-        SceneScene(dims, pair_loss="squared-distance")(p, z), 4 + 2 * SceneScene(dims)(p, z)
-    )
+    torch.testing.assert_close(SceneScene(dims, pair_loss="squared-distance")(p, z), 4 + 2 * SceneScene(dims)(p, z))
     unit_p, unit_z = torch.nn.functional.normalize(p, dim=-1), torch.nn.functional.normalize(z, dim=-1)
     distance = (unit_p - unit_z.flip(1)).square().sum(-1).sum(1).mean()
     torch.testing.assert_close(SceneScene(dims, pair_loss="squared-distance")(p, z), distance)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sslkit_univip.sinkhorn import entropy, marginal_error, sinkhorn
 
 

@@ -164,6 +164,12 @@ class Noisy(Good):
         return super().forward(p + self.rng.normal(), z)
 
 
+@breaks("objective", "random_state", "global random state of torch")
+class Draws(Good):
+    def forward(self, p: Tensor, z: Tensor) -> Any:
+        return super().forward(p + 0.1 * torch.randn_like(p), z)
+
+
 @breaks("objective", "zero_embeddings", "not finite when all embeddings are zero")
 class Norms(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
@@ -520,6 +526,12 @@ class Means(Probe):
 class NotANumber(Means):
     def evaluate(self, train: Any, test: Any) -> dict[str, float]:
         return {"top1": float("nan")}
+
+
+@breaks("probe", "tells_apart", "no figure is higher")
+class Guesses(Means):
+    def evaluate(self, train: Any, test: Any) -> dict[str, float]:
+        return {"top1": (test.labels == 0).float().mean().item()}
 
 
 @breaks("probe", "deterministic", "different figures")

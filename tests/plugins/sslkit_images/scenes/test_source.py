@@ -13,7 +13,7 @@ from sslkit.boxes import to_xywh
 from sslkit.errors import DataError
 from sslkit.images import decode
 from sslkit.options import schema, validate
-from sslkit_images.scenes import source as source_module
+from sslkit_images.scenes import writing
 from sslkit_images.scenes.backgrounds import KINDS
 from sslkit_images.scenes.shapes import CATEGORIES
 from sslkit_images.scenes.source import SampleScenes
@@ -47,7 +47,7 @@ def coco(scenes):
 def rendered_here(options, folder, chunks):
     """Render in this process, in chunks of these ranges; return the bytes of the files and the rows."""
     folder.mkdir()
-    rows = [row for chunk in chunks for row in source_module._render_chunk((options, folder, chunk))]
+    rows = [row for chunk in chunks for row in writing.write_scenes(folder, options.look, chunk)]
     return {path.name: path.read_bytes() for path in folder.glob("*.jpg")}, rows
 
 
@@ -130,7 +130,7 @@ def test_pixels_and_annotations_do_not_depend_on_the_processes(scenes, tmp_path)
     assert one == three == {scenes.key(index): scenes.read(index) for index in range(6)}
     assert sorted(same_rows, key=lambda row: row[0]) == rows
     kept = json.loads((scenes.folder / "instances.json").read_text())["annotations"]
-    again = source_module._coco(rows)["annotations"]
+    again = writing.coco(rows)["annotations"]
     assert json.loads(json.dumps(again)) == kept[: len(again)]
 
 
@@ -229,8 +229,8 @@ def test_a_file_that_went_missing_is_named(cache, monkeypatch):
 
 
 def _in_this_process(self, folder, progress):
-    rows = source_module._render_chunk((self, folder, range(self.images)))
-    (folder / "instances.json").write_text(json.dumps(source_module._coco(rows)))
+    rows = writing.write_scenes(folder, self.look, range(self.images))
+    (folder / "instances.json").write_text(json.dumps(writing.coco(rows)))
 
 
 # ------------------------------------------------------------------------------------------------- options
