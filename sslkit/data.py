@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -185,8 +185,8 @@ def _augment(pixels: Tensor, draws: Tensor, tables: Sequence[View]) -> Tensor:
 
 def batches(
     dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device
-) -> Iterator[dict[str, Any]]:
-    """Yield batches of `items` in order.
+) -> Generator[dict[str, Any]]:
+    """Yield batches of `items` in order; close it to end the workers.
 
     Raises:
         DataError: An image cannot be read; the message names it.
@@ -203,10 +203,21 @@ def batches(
             worker_init_fn=_quiet if workers else None,
         )
         stream = iter(loader)
-    for batch in stream:
-        if isinstance(batch, Failure):
-            raise DataError(batch.message)
-        yield batch
+    try:
+        for batch in stream:
+            if isinstance(batch, Failure):
+                raise DataError(batch.message)
+            yield batch
+    finally:
+        _end(stream)
+
+
+def _end(stream: Any) -> None:
+    """End the workers now: they ignore the signals that would end them later, and Python waits for them at its exit."""
+    if hasattr(stream, "_shutdown_workers"):
+        stream._shutdown_workers()
+        for worker in stream._workers:
+            worker.kill()
 
 
 def to_device(

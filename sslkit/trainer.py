@@ -242,6 +242,7 @@ class _Trainer:
                     where = f"after step {self.step} of {self.steps}"
                     raise PreemptedError(f"stopped by {self.stop_signal} {where}; the same command goes on")
         finally:
+            feed.close()
             if self.display:
                 self.display.stop()
         return terms

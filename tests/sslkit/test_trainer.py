@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import signal
 
 import pytest
@@ -135,7 +136,8 @@ def test_missing_data_says_how_to_get_it(run):
         run("source.absent=true")
 
 
-def test_a_signal_stops_resumably(run, monkeypatch):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, workers):
     whole = run(folder="whole")
     original = trainer._Trainer.report
 
@@ -147,7 +149,8 @@ def test_a_signal_stops_resumably(run, monkeypatch):
     monkeypatch.setattr(trainer._Trainer, "report", report)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(PreemptedError, match="stopped by SIGTERM after step 2 of 6"):
-        run(folder="half")
+        run(folder="half", workers=workers)
+    assert not multiprocessing.active_children()
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()
     assert same(weights(whole), weights(run(folder="half")))
