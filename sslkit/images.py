@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,10 +108,16 @@ def cuts(image: Image, boxes: Boxes, size: int, interpolation: str) -> npt.NDArr
     Returns:
         Shape (n, size, size, 3).
     """
-    picture = Pillow.fromarray(image)
-    filter_ = _RESAMPLING[interpolation]
-    made = [np.asarray(picture.resize((size, size), filter_, box=box)) for box in _fitted(boxes, image)]
+    made = [_cut(image, box, size, _RESAMPLING[interpolation]) for box in _fitted(boxes, image)]
     return np.stack(made) if made else np.zeros((0, size, size, 3), np.uint8)
+
+
+def _cut(image: Image, box: tuple[float, float, float, float], size: int, filter_: Pillow.Resampling) -> Image:
+    """Cut first and resize then: given the whole picture, Pillow's filter would look beyond the box."""
+    left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+    part = Pillow.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
+    inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    return np.asarray(part.resize((size, size), filter_, box=inner), np.uint8)
 
 
 def _fitted(boxes: Boxes, image: Image) -> list[tuple[float, float, float, float]]:

@@ -1,0 +1,153 @@
+import json
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+
+from sslkit.__main__ import main
+
+RECIPE = """
+steps = 2
+batch_size = 4
+[source]
+use = "sample-scenes"
+images = 8
+side = 96
+[sampler]
+use = "two-views"
+[backbone]
+use = "resnet18"
+[heads.main]
+projector = { use = "mlp", hidden = 16, out = 8 }
+predictor = { use = "mlp", hidden = 16 }
+[objectives.scene-scene]
+[[augment.scene]]
+size = 32
+[optimizer]
+use = "sgd"
+base_lr = 0.1
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(RECIPE)
+    return "small.toml"
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from sslkit.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "proposals" in done.stdout
+
+
+def test_faults_of_structure_are_told_before_torch_is_imported(recipe, tmp_path):
+    (tmp_path / "bad.toml").write_text(RECIPE.replace("steps = 2", "stepz = 2") + "\n[sampler2]\n")
+    code = (
+        "import sys, typer; from sslkit.__main__ import main; told = []; echo = typer.echo\n"
+        "typer.echo = lambda text, **_: told.append(('torch' in sys.modules, text))\n"
+        "code = main(['check', 'bad.toml']); print(code, told[0][0]); print(told[0][1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("3 False\n"), done.stdout + done.stderr
+    assert "unknown option 'stepz': did you mean 'steps'?" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["run", "nothing"], 3, "there is no recipe file or recipe named 'nothing'"),
+        (["check", "univip_cocoo"], 3, "did you mean 'univip_coco'?"),
+        (["check", "small.toml", "--set", "seed"], 2, "write --set key.path=value"),
+        (["check", "small.toml", "--set", "sampler.use=two-view"], 3, "did you mean 'two-views'?"),
+        (["check", "small.toml", "--set", "sampler.vews=3"], 3, "unknown option 'vews': did you mean 'views'?"),
+        (["check", "univip_coco"], 5, "unzip -q data/coco/train2017.zip"),
+        (["plugins", "resnet51"], 4, "no component is named 'resnet51': did you mean 'resnet50'?"),
+        (["run", "small.toml", "--set", "source={use='folder', root='photos'}"], 5, "there is no folder"),
+        (["run", "small.toml", "--nonsense"], 2, "No such option: --nonsense"),
+        (["run", "small.toml", "--set", "batch_size=1"], 3, "one image per pass"),
+    ],
+)
+def test_faults_have_words_and_an_exit_code(recipe, capsys, arguments, code, says):
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_a_missing_plugin_subset_is_a_plugin_error(recipe, capsys, monkeypatch):
+    monkeypatch.setenv("SSLKIT_PLUGINS", "univp")
+    assert main(["plugins"]) == 4
+    assert "did you mean 'univip'?" in capsys.readouterr().err
+
+
+def test_every_problem_is_told_at_once(recipe, tmp_path, capsys):
+    (tmp_path / "bad.toml").write_text(RECIPE.replace("size = 32", "siz = 32").replace('"resnet18"', '"resnet17"'))
+    assert main(["check", "bad.toml", "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert {item["key"] for item in found["problems"]} == {"augment.scene.0.siz", "backbone.use"}
+    assert all(item["where"].startswith("bad.toml:") for item in found["problems"])
+
+
+def test_check_resolve_diff_and_schema(recipe, tmp_path, capsys):
+    assert main(["check", recipe]) == 0
+    assert "2 x 32 px" in capsys.readouterr().out
+    assert main(["resolve", recipe]) == 0
+    resolved = capsys.readouterr().out
+    assert tomllib.loads(resolved)["sampler"]["use"] == "images/two-views"
+    (tmp_path / "resolved.toml").write_text(resolved)
+    assert main(["diff", recipe, "resolved.toml"]) == 0
+    assert "the same recipe" in capsys.readouterr().out
+    assert main(["diff", "univip_coco", "univip_coco_plus", "--json"]) == 0
+    assert {row["key"] for row in json.loads(capsys.readouterr().out)} == {"source.split", "summary"}
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert "instance-instance" in schema["properties"]["objectives"]["properties"]
+
+
+def test_run_resumes_and_says_when_it_is_finished(recipe, capsys):
+    command = ["run", recipe, "--workers", "0", "--accelerator", "cpu"]
+    assert main([*command, "--stop-after", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "stopped"
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resumed_from"] == 1
+    assert main(command) == 0
+    assert "already finished" in capsys.readouterr().out
+    assert main([*command, "--set", "optimizer.base_lr=0.2"]) == 3
+    assert "optimizer.base_lr: 0.1 -> 0.2" in capsys.readouterr().err
+    assert main([*command, "--set", "optimizer.base_lr=0.2", "--arm", "other"]) == 0
+
+
+def test_metrics_are_neither_doubled_nor_missing_after_a_resume(recipe, tmp_path):
+    command = ["run", recipe, "--workers", "0", "--accelerator", "cpu", "--set", "steps=4"]
+    assert main([*command, "--stop-after", "2"]) == 0
+    metrics = tmp_path / "runs" / "small" / "full-s0" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + '{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    assert main(command) == 0
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_views_draws_a_contact_sheet(recipe, tmp_path):
+    from PIL import Image
+
+    assert main(["views", recipe, "--out", "sheet.png", "--count", "2"]) == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 300
+        assert len(np.unique(np.asarray(sheet))) > 50
+
+
+def test_listings(capsys):
+    assert main(["plugins", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert not listed["broken"]
+    assert "univip/scene-scene" in {item["id"] for item in listed["plugins"]["univip"]["components"]}
+    assert main(["recipes", "--json"]) == 0
+    assert {"quickstart", "univip_coco"} <= {item["name"] for item in json.loads(capsys.readouterr().out)}
+    assert main(["recipes", "byol_coco"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["batch_size"] == 512
+    assert main(["plugins", "instance-instance"]) == 0
+    assert "epsilon" in capsys.readouterr().out

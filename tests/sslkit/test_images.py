@@ -1,0 +1,136 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from torchvision.transforms.v2 import functional as reference
+
+from sslkit import images
+from sslkit.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def encoded(image, format_="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+def decoded(image, format_="PNG", **options):
+    return images.decode(encoded(image, format_, **options), "a.png")
+
+
+def test_rgb_comes_back_as_it_is():
+    pixels = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+    made = decoded(Pillow.fromarray(pixels))
+    np.testing.assert_array_equal(made, pixels)
+    assert made.dtype == np.uint8
+    assert made.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Pillow.new("L", (4, 3), 77), (77, 77, 77)),
+        (Pillow.new("1", (4, 3), 1), (255, 255, 255)),
+        (Pillow.new("LA", (4, 3), (77, 0)), (255, 255, 255)),
+        (Pillow.new("RGBA", (4, 3), (10, 20, 30, 255)), (10, 20, 30)),
+        (Pillow.new("RGBA", (4, 3), (10, 20, 30, 0)), (255, 255, 255)),
+        (Pillow.fromarray(np.full((3, 4), 65535, np.uint16)), (255, 255, 255)),
+        (Pillow.fromarray(np.full((3, 4), 257 * 100, np.uint16)), (100, 100, 100)),
+    ],
+)
+def test_every_mode_becomes_rgb(image, expected):
+    made = decoded(image)
+    assert made.shape == (3, 4, 3)
+    assert {tuple(pixel) for pixel in made.reshape(-1, 3).tolist()} == {expected}
+
+
+def test_half_transparent_pixels_lie_on_white():
+    made = decoded(Pillow.new("RGBA", (2, 2), (0, 100, 200, 128)))
+    alpha = 128 / 255
+    np.testing.assert_allclose(made[0, 0], np.array([0, 100, 200]) * alpha + 255 * (1 - alpha), atol=1)
+
+
+def test_palettes_and_their_transparency():
+    image = Pillow.new("P", (4, 3), 1)
+    image.putpalette([0, 0, 0, 9, 99, 199] + [0] * 762)
+    assert decoded(image)[0, 0].tolist() == [9, 99, 199]
+    assert decoded(image, transparency=1)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_cmyk_jpegs_are_not_inverted():
+    made = decoded(Pillow.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
+    assert np.abs(made.astype(int) - [255, 0, 0]).max() < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    upright = RNG.integers(0, 256, (6, 9, 3), np.uint8)
+    undo = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2), 6: lambda a: np.rot90(a), 7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]  # fmt: skip
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Pillow.fromarray(np.ascontiguousarray(undo(upright))), exif=exif)
+    np.testing.assert_array_equal(images.decode(data, "a"), upright)
+    assert images.upright_size(data, "a") == (6, 9)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty (0 bytes)"),
+        (b"GIF no", "is no image that Pillow knows (6 bytes"),
+        (
+            encoded(Pillow.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)), "JPEG")[:900],
+            "cannot be decoded (900 bytes)",
+        ),
+        (encoded(Pillow.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)))[:900], "cannot be decoded (900 bytes)"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_its_name(data, says):
+    with pytest.raises(DataError) as caught:
+        images.decode(data, "photo.jpg")
+    assert "photo.jpg" in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_large_images_are_read_and_bombs_are_not(monkeypatch):
+    assert images.decode(encoded(Pillow.new("L", (12_000, 9_000))), "panorama").shape == (9_000, 12_000, 3)
+    monkeypatch.setattr(images, "LIMIT", 100)
+    with pytest.raises(DataError, match="claims 20 x 10 pixels"):
+        images.decode(encoded(Pillow.new("L", (20, 10))), "bomb")
+
+
+def test_the_first_frame_of_an_animation_is_taken():
+    frames = [Pillow.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    assert images.decode(file.getvalue(), "a.gif")[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_cuts_agree_with_torchvisions_antialiased_resize(interpolation):
+    image = RNG.integers(0, 256, (90, 120, 3), np.uint8)
+    box = np.array([[10, 20, 110, 80]], np.float32)
+    ours = images.cuts(image, box, 32, interpolation)[0]
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    theirs = reference.resized_crop(
+        tensor, 20, 10, 60, 100, [32, 32], interpolation=Pillow.Resampling[interpolation.upper()], antialias=True
+    )
+    assert np.abs(ours.astype(int) - theirs.permute(1, 2, 0).numpy().astype(int)).max() <= 2
+
+
+def test_cuts_of_boxes_that_stick_out_or_are_tiny():
+    image = RNG.integers(0, 256, (20, 30, 3), np.uint8)
+    boxes = np.array([[-5, -5, 40, 40], [29.9, 19.9, 30, 20], [3, 4, 3, 4]], np.float32)
+    made = images.cuts(image, boxes, 8, "bicubic")
+    assert made.shape == (3, 8, 8, 3)
+    np.testing.assert_array_equal(made[0], images.cuts(image, np.array([[0, 0, 30, 20]], np.float32), 8, "bicubic")[0])
+    assert {tuple(pixel) for pixel in made[1].reshape(-1, 3)} == {tuple(image[19, 29])}
+    assert images.cuts(image, np.zeros((0, 4), np.float32), 8, "bicubic").shape == (0, 8, 8, 3)
