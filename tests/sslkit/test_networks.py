@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+
+from sslkit import recipe
+from sslkit.data import Collate, Epochs, Item, ViewDataset
+from sslkit.networks import StepModule
+from sslkit.wiring import make_plan
+
+
+@pytest.fixture
+def plan(plugins, recipe_text):
+    def plan(*sets, text=recipe_text):
+        made, problems = recipe.structure(recipe.parse(text, "x", "x.toml", sets))
+        assert not problems, problems
+        plan, problems = make_plan(made, plugins)
+        assert not problems, problems
+        return plan
+
+    return plan
+
+
+def batch_of(plan, count=4):
+    source = plan.source.make()
+    source.open()
+    dataset = ViewDataset(plan, source, None)
+    return Collate(plan.views, augmented=True)([dataset[Item(0, index)] for index in range(count)])
+
+
+def test_the_target_starts_as_the_whole_online_network(plan):
+    step = StepModule(plan())
+    online, target = dict(step.online.named_parameters()), dict(step.target.named_parameters())
+    assert set(online) - set(target) == {name for name in online if name.startswith("predictors")}
+    assert all(torch.equal(value, online[name]) for name, value in target.items())
+    assert not any(value.requires_grad for value in target.values())
+
+
+def test_gradients_reach_every_trained_parameter_and_no_other(plan):
+    step = StepModule(plan())
+    step(batch_of(plan())).loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in step.online.predictors.parameters())
+    assert all((p.grad is not None) == p.requires_grad for p in step.parameters())
+
+
+def test_the_target_follows_parameters_and_keeps_its_own_statistics(plan):
+    step = StepModule(plan())
+    before = {name: value.clone() for name, value in step.target.named_parameters()}
+    with torch.no_grad():
+        for value in step.online.parameters():
+            value += 1
+    statistics = {name: value.clone() for name, value in step.target.named_buffers()}
+    step.update_target(0.75)
+    for name, value in step.target.named_parameters():
+        torch.testing.assert_close(value, before[name] + 0.25, rtol=1e-6, atol=1e-6)
+    assert all(torch.equal(value, statistics[name]) for name, value in step.target.named_buffers())
+
+
+def test_initial_weights_do_not_depend_on_what_else_is_built(plan):
+    alone = StepModule(plan()).state_dict()
+    beside = StepModule(plan('objectives.parts={inputs = {part = "scene"}}')).state_dict()
+    assert all(torch.equal(value, beside[name]) for name, value in alone.items())
+    other = StepModule(plan("seed=4")).state_dict()
+    assert not torch.equal(alone["online.backbone.net.0.weight"], other["online.backbone.net.0.weight"])
+
+
+def test_batch_statistics_are_taken_per_view_or_per_group(plan):
+    batch = batch_of(plan())
+    views, group = StepModule(plan()), StepModule(plan("forward.batch_norm=per-group"))
+    views(batch), group(batch)
+    norms = [step.online.backbone.net[1].num_batches_tracked.item() for step in (views, group)]
+    assert norms == [2, 1]
+
+
+def test_weights_multiply_the_loss_and_not_the_logged_terms(plan):
+    batch = batch_of(plan())
+    one, two = (StepModule(plan(f"objectives.alike.weight={weight}"))(batch) for weight in (1.0, 2.0))
+    torch.testing.assert_close(two.loss, 2 * one.loss)
+    torch.testing.assert_close(two.terms["alike.distance"], one.terms["alike.distance"])
+
+
+def test_feature_std_is_one_for_noise_and_zero_for_a_constant(plan):
+    from sslkit.networks import _spread
+    from sslkit.plan import Row
+
+    row = Row("online", "projection", "scene", "main")
+    noise = torch.randn(4096, 2, 64, generator=torch.Generator().manual_seed(0))
+    assert _spread({row: noise}).item() == pytest.approx(1, abs=0.01)
+    assert _spread({row: torch.ones(16, 2, 8)}).item() == pytest.approx(0, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------ data
+
+
+def test_an_item_depends_on_seed_epoch_and_index_alone(plan):
+    source = plan().source.make()
+    first, second = ViewDataset(plan(), source, None), ViewDataset(plan(), source, None)
+    second[Item(5, 1)]
+    a, b = first[Item(0, 3)], second[Item(0, 3)]
+    assert all(torch.equal(a[name], b[name]) for name in a if name != "counts")
+    assert not torch.equal(a["boxes.scene"], first[Item(1, 3)]["boxes.scene"])
+
+
+def test_dropping_a_group_leaves_the_others_as_they_were(plan, recipe_text):
+    text = recipe_text.replace(
+        "[objectives.alike]", "[objectives.alike]\n[objectives.parts]\n[[augment.part]]\nsize = 16"
+    )
+    text = text.replace('use = "pair"', 'use = "pair"\nparts = 3')
+    both, alone = plan(text=text), plan(text=text.replace("[objectives.parts]", ""))
+    source = both.source.make()
+    a, b = ViewDataset(both, source, None)[Item(0, 0)], ViewDataset(alone, source, None)[Item(0, 0)]
+    assert "pixels.part.online" in a
+    assert "pixels.part.online" not in b
+    assert all(torch.equal(a[name], b[name]) for name in b if name != "counts")
+
+
+@pytest.mark.parametrize(("images", "batch", "pad"), [(10, 4, True), (10, 4, False), (3, 8, True), (8, 8, True)])
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_ranks_and_passes_share_an_epoch_without_overlap_or_loss(images, batch, pad, world, accumulate):
+    ranks = [Epochs(images, batch, accumulate, 7, pad, rank, world) for rank in range(world)]
+    steps = ranks[0].steps
+    assert steps == (-(-images // batch) if pad else images // batch)
+    for step in range(steps):
+        parts = [item for rank in ranks for part in rank.micro_batches(step, step + 1) for item in part]
+        whole = next(Epochs(images, batch, 1, 7, pad).micro_batches(step, step + 1))
+        assert sorted(parts) == sorted(whole)
+    seen = np.unique(ranks[0].order(0))
+    assert len(seen) == (images if pad else min(images, steps * batch))
