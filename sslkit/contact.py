@@ -115,7 +115,7 @@ def _strip(cells: list[tuple[str, Image.Image]]) -> Image.Image:
             left, top, column = left + column + _PAD, _PAD, 0
         draw.text((left, top), label, fill="black", font=font)
         canvas.paste(picture, (left, top + _LABEL))
-        needed = picture.width if number else max(picture.width, round(draw.textlength(label, font=font)))
+        needed = max(picture.width, round(draw.textlength(label, font=font)))
         column, top = max(column, needed), top + _LABEL + picture.height + 2
         if number == 0:
             left, top, column = left + column + _PAD, _PAD, 0
