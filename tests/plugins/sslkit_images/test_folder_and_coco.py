@@ -1,0 +1,117 @@
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sslkit.errors import DataError
+from sslkit_images.coco import Coco
+from sslkit_images.folder import Folder
+
+
+def photo(path, size=(8, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    Image.new("RGB", size, "red").save(file, "JPEG")
+    path.write_bytes(file.getvalue())
+
+
+def test_a_folder_lists_photos_in_the_order_of_their_paths(tmp_path):
+    for name in ("b/2.JPG", "b/1.png", "a/ü 3.jpeg", ".hidden/4.jpg", "a/.5.jpg", "a/notes.txt"):
+        photo(tmp_path / name)
+    source = Folder(root=tmp_path)
+    source.open()
+    assert [source.key(i) for i in range(len(source))] == ["a/ü 3.jpeg", "b/1.png", "b/2.JPG"]
+    assert source.read(0)[:2] == b"\xff\xd8"
+    again = pickle.loads(pickle.dumps(source))
+    assert again.key(2) == "b/2.JPG"
+
+
+def test_first_folders_are_labels_when_asked(tmp_path):
+    for name in ("train/dog/1.jpg", "train/cat/1.jpg", "train/cat/2.jpg"):
+        photo(tmp_path / name)
+    source = Folder(root=tmp_path, split="train", labels=True)
+    source.open()
+    assert source.categories == ("cat", "dog")
+    assert [source.label(i) for i in range(3)] == [0, 0, 1]
+    photo(tmp_path / "train" / "loose.jpg")
+    with pytest.raises(DataError, match="1 photos lie in"):
+        source.open()
+
+
+def test_missing_and_empty_folders_say_what_is_there(tmp_path):
+    (tmp_path / "photos").mkdir()
+    assert "has no 'fotos': did you mean 'photos'?" in Folder(root=tmp_path / "fotos").missing()
+    (tmp_path / "photos" / "a.heic").touch()
+    with pytest.raises(DataError, match=r"there are no photos below .*found files ending in \.heic"):
+        Folder(root=tmp_path / "photos").open()
+    assert "is a file" in Folder(root=tmp_path / "photos" / "a.heic").missing()
+
+
+@pytest.fixture
+def coco(tmp_path):
+    for name in ("3.jpg", "1.jpg", "2.jpg"):
+        photo(tmp_path / "train2017" / name)
+    annotations = {
+        "images": [
+            {"id": 30, "file_name": "3.jpg"},
+            {"id": 10, "file_name": "1.jpg"},
+            {"id": 20, "file_name": "2.jpg"},
+        ],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
+        "annotations": [
+            {"image_id": 10, "bbox": [1, 2, 3, 4], "category_id": 18, "iscrowd": 0},
+            {"image_id": 10, "bbox": [0, 0, 5, 5], "category_id": 17, "iscrowd": 1},
+            {"image_id": 20, "bbox": [0, 0, 0, 5], "category_id": 17, "iscrowd": 0},
+            {"image_id": 30, "bbox": [2, 2, 2, 2], "category_id": 17, "iscrowd": 0},
+        ],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(annotations))
+    return tmp_path
+
+
+def opened(root, **options):
+    source = Coco(root=root, **options)
+    source.open()
+    return source
+
+
+def test_coco_keeps_the_annotations_order_and_converts_boxes(coco):
+    for source in (opened(coco), opened(coco)):  # the second one from the cache
+        assert [source.key(i) for i in range(3)] == ["train2017/3.jpg", "train2017/1.jpg", "train2017/2.jpg"]
+        assert tuple(source.categories) == ("cat", "dog")
+        np.testing.assert_array_equal(source.objects(1).boxes, [[1, 2, 4, 6]])
+        assert source.objects(1).labels.tolist() == [1]
+        assert source.objects(2).boxes.shape == (0, 4)
+
+
+def test_image_info_decides_the_list_and_instances_the_boxes(coco):
+    photo(coco / "train2017" / "4.jpg")
+    images = [{"id": 40, "file_name": "4.jpg"}, {"id": 30, "file_name": "3.jpg"}]
+    (coco / "annotations" / "image_info_train2017.json").write_text(json.dumps({"images": images}))
+    source = opened(coco)
+    assert [source.key(i) for i in range(len(source))] == ["train2017/4.jpg", "train2017/3.jpg"]
+    assert source.objects(0).boxes.shape == (0, 4)
+    assert source.objects(1).labels.tolist() == [0]
+
+
+def test_coco_plus_joins_both_lists(coco):
+    photo(coco / "unlabeled2017" / "9.jpg")
+    source = opened(coco, split="train2017+unlabeled2017")
+    assert [source.key(i) for i in range(4)][-1] == "unlabeled2017/9.jpg"
+    assert source.objects(0).labels.tolist() == [0]
+
+
+def test_photos_that_are_listed_and_missing_are_named(coco):
+    (coco / "train2017" / "2.jpg").unlink()
+    with pytest.raises(DataError, match=r"1 of 3 photos .* are not there: train2017/2\.jpg"):
+        opened(coco)
+
+
+def test_only_the_commands_that_are_needed_are_given(coco):
+    missing = Coco(root=coco, split="train2017+unlabeled2017").missing()
+    assert "unlabeled2017.zip" in missing
+    assert "train2017.zip" not in missing
