@@ -84,9 +84,8 @@ def candidates(region: Pixels, rules: Constraints, rng: np.random.Generator) -> 
 def jittered(boxes: Pixels, region: Pixels, rng: np.random.Generator) -> Pixels:
     """Shift and reshape each box as ORL does, but never out of `region`.
 
-    Centres move by up to half a side, areas and aspect ratios change by up to a factor of two (log-uniform), what
-    sticks out of `region` is cut off;
-    the first of 200 whose IoU with the box is above 0.5 replaces it, if there is one.
+    Centres move by up to half a side, areas and aspect ratios change by up to a factor of two (log-uniform), and what
+    sticks out of `region` is cut off. The first of 200 whose IoU with the box is above 0.5 replaces it, if any is.
     """
     return np.stack([_jittered(box, region, rng) for box in boxes])
 

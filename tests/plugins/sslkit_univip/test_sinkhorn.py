@@ -81,7 +81,7 @@ def test_small_epsilon_finds_the_best_assignment() -> None:
     heavy=st.sampled_from([0.0, 1e-30, 1.0, 1e6]),
     iterations=st.integers(1, 60),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_finite_and_bounded_whatever_comes(seed: int, k: int, scale: float, heavy: float, iterations: int) -> None:
     cost, rows, columns = (x.float() for x in problem(k, 3, seed))
     columns = columns * heavy
