@@ -1,0 +1,133 @@
+"""Which images make up a batch, and that an item is a function of seed, epoch and index alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sslkit import data, images, recipe, trainer
+from sslkit.errors import DataError
+from sslkit.wiring import make_plan
+
+
+@pytest.fixture
+def dataset(plugins, recipe_text):
+    """Return a function that makes the dataset of the fake recipe with overrides."""
+
+    def make(*sets: str, more: str = "") -> data.ViewDataset:
+        given, problems = recipe.structure(recipe.parse(recipe_text + more, "dots", "dots.toml", sets))
+        assert given, problems
+        plan, problems = make_plan(given, plugins)
+        assert plan, problems
+        return data.ViewDataset(plan, *trainer.prepare(plan))
+
+    return make
+
+
+def flat(batches) -> list[int]:
+    return [item.image for batch in batches for item in batch]
+
+
+def test_every_epoch_is_a_permutation_of_its_own() -> None:
+    epochs = data.Epochs(images=24, batch_size=8, accumulate=1, seed=1)
+    each = [flat(epochs.micro_batches(3 * epoch, 3 * epoch + 3)) for epoch in range(3)]
+    assert [sorted(one) for one in each] == [list(range(24))] * 3
+    assert len({tuple(one) for one in each}) == 3
+    assert flat(epochs.micro_batches(0, 9)) == [*each[0], *each[1], *each[2]]
+
+
+@pytest.mark.parametrize(("pad", "steps", "seen"), [(True, 4, 32), (False, 3, 24)])
+def test_the_last_batch_is_filled_from_the_epochs_beginning_or_left_out(pad, steps, seen) -> None:
+    epochs = data.Epochs(images=26, batch_size=8, accumulate=1, seed=0, pad=pad)
+    assert epochs.steps == steps
+    order = flat(epochs.micro_batches(0, steps))
+    assert len(order) == seen
+    assert order[26:] == order[: seen - 26] if pad else len(set(order)) == 24
+
+
+@pytest.mark.parametrize(("accumulate", "world"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 2)])
+def test_passes_and_ranks_split_the_same_batch(accumulate, world) -> None:
+    """However a step is divided, the same images make it up, in the same order."""
+    whole = data.Epochs(images=40, batch_size=16, accumulate=1, seed=5)
+    parts = [data.Epochs(40, 16, accumulate, 5, rank=rank, world=world) for rank in range(world)]
+    for step in range(5):
+        streams = [list(part.micro_batches(step, step + 1)) for part in parts]
+        joined = [item for one_pass in range(accumulate) for stream in streams for item in stream[one_pass]]
+        assert joined == next(whole.micro_batches(step, step + 1))
+
+
+def test_any_step_can_be_asked_for_first() -> None:
+    epochs = data.Epochs(images=10, batch_size=4, accumulate=2, seed=2)
+    assert list(epochs.micro_batches(0, 9))[14:] == list(epochs.micro_batches(7, 9))
+
+
+def test_an_item_does_not_depend_on_what_was_made_before(dataset) -> None:
+    one, other = dataset(), dataset()
+    for place in range(5):
+        other[data.Item(0, place)]
+    first, again = one[data.Item(1, 3)], other[data.Item(1, 3)]
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first if name != "counts")
+
+
+def test_epoch_image_and_seed_each_change_an_item(dataset) -> None:
+    made = [dataset()[data.Item(0, 3)], dataset()[data.Item(1, 3)], dataset("seed=4")[data.Item(0, 3)]]
+    boxes = [item["boxes.scene"] for item in made]
+    assert not torch.equal(boxes[0], boxes[1])
+    assert not torch.equal(boxes[0], boxes[2])
+
+
+def test_a_second_group_leaves_the_first_one_as_it_was(dataset) -> None:
+    """So that dropping an objective compares like with like."""
+    more = "\n[objectives.parts]\n[[augment.part]]\nsize = 16\n"
+    without, with_parts = dataset()[data.Item(0, 2)], dataset("sampler.parts=3", more=more)[data.Item(0, 2)]
+    assert "pixels.part.online" in with_parts
+    assert torch.equal(without["draws.scene.online"], with_parts["draws.scene.online"])
+
+
+def test_a_photo_is_decoded_once_for_all_its_views(dataset, monkeypatch) -> None:
+    made = dataset("sampler.parts=3", more="\n[objectives.parts]\n[[augment.part]]\nsize = 16\n")
+    calls = []
+    decode = images.decode
+    monkeypatch.setattr(images, "decode", lambda *given: calls.append(given[1]) or decode(*given))
+    item = made[data.Item(0, 5)]
+    assert calls == ["0005.png"]
+    assert item["pixels.scene.online"].shape == (2, 3, 24, 24)
+    assert item["pixels.part.online"].shape == (3, 3, 16, 16)
+
+
+def test_what_is_wrong_with_a_file_comes_out_of_the_loader_with_its_name(dataset) -> None:
+    made = dataset("source.broken=2")
+    assert isinstance(made[data.Item(0, 2)], data.Failure)
+    batches = data.batches(made, iter([[data.Item(0, 0), data.Item(0, 2)]]), 0, torch.device("cpu"))
+    with pytest.raises(DataError, match=r"image 2 \(0002\.png\): 0002\.png is no image"):
+        next(batches)
+
+
+def test_a_batch_is_augmented_in_the_worker_or_on_the_device_with_the_same_bits(dataset) -> None:
+    made = dataset()
+    items = [made[data.Item(0, place)] for place in range(4)]
+    early = data.Collate(made.views, augmented=True)(items)
+    raw = data.Collate(made.views, augmented=False)(items)
+    assert raw["pixels.scene.online"].dtype == torch.uint8
+    late = data.to_device(raw, made.views, torch.device("cpu"))
+    assert early["pixels.scene.online"].dtype == torch.float32
+    assert torch.equal(early["pixels.scene.online"], late["pixels.scene.online"])
+
+
+def test_counts_are_averaged_over_the_batch(dataset) -> None:
+    made = dataset()
+    items = [made[data.Item(0, place)] for place in range(2)]
+    items[0]["counts"], items[1]["counts"] = {"drawn": 1.0}, {"drawn": 4.0}
+    assert data.Collate(made.views, augmented=True)(items)["counts"] == {"drawn": 2.5}
+
+
+def test_boxes_are_those_that_were_cut(dataset) -> None:
+    """The geometry that objectives read belongs to the pixels beside it."""
+    made = dataset()
+    item = made[data.Item(0, 1)]
+    photo = images.decode(made.source.read(1), "x")
+    assert item["size"].tolist() == [40, 48]
+    cut = images.cuts(photo, item["boxes.scene"].numpy(), 24, "bicubic")
+    assert np.array_equal(item["pixels.scene.online"].permute(0, 2, 3, 1).numpy(), cut)
