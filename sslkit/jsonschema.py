@@ -36,7 +36,8 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
     for key, (kind, table) in _SINGLE.items():
         properties[key] = {"anyOf": _alternatives(plugins, kind, table, definitions)}
     for key, (kind, table) in _NAMED.items():
-        properties[key] = _by_name(plugins, kind, table, definitions)
+        fewest = {"minProperties": 1} if key in base["required"] else {}
+        properties[key] = _by_name(plugins, kind, table, definitions) | fewest
     properties["optimizer"] = {"anyOf": _optimizers(definitions)}
     heads = _alternatives(plugins, "head", Choice, definitions)
     definitions["HeadTable"]["properties"] |= {"projector": {"anyOf": heads}, "predictor": {"anyOf": heads}}

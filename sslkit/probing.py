@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,27 +162,3 @@ def _opened(source: Source, progress: Progress) -> Source:
     source.prepare(progress)
     source.open()
     return source
-
-
-def refreshed(backbone: nn.Module, pixels: Tensor, device: torch.device) -> nn.Module:
-    """Return a copy whose batch norm statistics are those of these images.
-
-    A network that was never trained has none, and one that was trained on views of several sizes has mixed ones.
-    """
-    fresh = copy.deepcopy(backbone)
-    norms = [module for module in fresh.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    view = View()
-    mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (view.mean, view.std))
-    fresh.train()
-    with torch.no_grad():
-        for part in torch.split(pixels, _BATCH):
-            fresh((part.to(device).float() / 255 - mean) / std)
-    return fresh
-
-
-def best(figures: Mapping[str, float]) -> float:
-    """Return the first figure: a probe names its main one first."""
-    return next(iter(figures.values()))

@@ -58,6 +58,29 @@ def test_resnet_agrees_with_torchvision(cls, build):
     assert rows["map"].shape == (2, ours.dim, 2, 2)
 
 
+@pytest.mark.parametrize(("width", "dim", "millions"), [(64, 2048, 23.5), (128, 4096, 94), (256, 8192, 375)])
+def test_wide_resnets_have_as_many_weights_as_byols(width, dim, millions):
+    """BYOL, table 1: ResNet-50 has 24 M weights, twice as wide 94 M, four times as wide 375 M."""
+    with torch.device("meta"):
+        net = resnet.ResNet50(width=width)
+    assert net.dim == dim
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+@pytest.mark.parametrize(("cls", "last"), [(resnet.ResNet18, "bn2"), (resnet.ResNet50, "bn3")])
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+def test_narrow_resnets_are_initialised_as_torchvisions(cls, last, stem):
+    net = cls(width=16, stem=stem, zero_init_residual=True)
+    x = torch.randn(2, 3, 64, 64)
+    rows = net(x)
+    assert rows["features"].shape == (2, net.dim) == (2, 128 * net.layer1[0].expansion)
+    assert rows["map"].shape[2:] == ((2, 2) if stem == "imagenet" else (8, 8))
+    assert all(not getattr(block, last).weight.any() for stage in (net.layer1, net.layer4) for block in stage)
+    conv = net.layer4[1].conv2
+    fan_out = conv.out_channels * 9
+    assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
+
+
 def test_convnext_agrees_with_torchvision():
     ours, theirs = convnext.ConvNeXtTiny(), models.convnext_tiny()
     assert load(ours, theirs) == {"classifier.2.weight", "classifier.2.bias"}

@@ -1,0 +1,30 @@
+"""Exit codes are public API: scripts and schedulers read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sslkit import errors
+
+CODES = {
+    errors.SslkitError: 1, errors.UsageError: 2, errors.RecipeError: 3, errors.PluginError: 4, errors.DataError: 5,
+    errors.DivergedError: 6, errors.PreemptedError: 75,
+}  # fmt: skip
+
+
+def test_every_failure_has_an_exit_code_of_its_own() -> None:
+    assert {cls: cls.exit_code for cls in CODES} == CODES
+    assert set(errors.SslkitError.__subclasses__()) | {errors.SslkitError} == set(CODES)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("resnet51", ": did you mean 'resnet50'?"), ("two-view", ": did you mean 'two-views'?"), ("zebra", "")],
+)
+def test_close_matches_are_named(word, hint) -> None:
+    assert errors.closest(word, ["resnet50", "two-views", "vit-small"]) == hint
+
+
+def test_a_recipe_error_carries_its_problems() -> None:
+    problems = [errors.Problem("a"), errors.Problem("b", ("x",))]
+    assert errors.RecipeError("two", problems).problems == tuple(problems)
