@@ -1,0 +1,76 @@
+"""Two processes over gloo, as a user starts them: they agree with one process that accumulates two passes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslkit import checkpoint
+
+RECIPE = """
+steps = 3
+batch_size = 8
+[source]
+use = "sample-scenes"
+images = 16
+side = 96
+[sampler]
+use = "two-views"
+[backbone]
+use = "vit-small"                 # no batch norm: its statistics would differ by design on the CPU
+image_size = 32
+[heads.main]
+projector = { use = "mlp", hidden = 16, out = 8, norm = "layer" }
+predictor = { use = "mlp", hidden = 16, norm = "layer" }
+[objectives.scene-scene]
+[[augment.scene]]
+size = 32
+[optimizer]
+use = "sgd"
+base_lr = 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Train the same three steps twice: over two processes, and in one with two passes a step."""
+    here = tmp_path_factory.mktemp("ddp")
+    (here / "two.toml").write_text(RECIPE)
+    for arm, more in (
+        ("ranks", ["--devices", "2", "--strategy", "ddp"]),
+        ("passes", ["--set", "accumulate=2"]),
+    ):
+        command = ["run", "two.toml", "--arm", arm, "--accelerator", "cpu", "--workers", "0", *more]
+        done = subprocess.run(
+            [sys.executable, "-m", "sslkit", *command], cwd=here, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return here / "runs" / "two" / "ranks-s0", here / "runs" / "two" / "passes-s0"
+
+
+def test_two_processes_train_what_one_does(folders: tuple[Path, Path]) -> None:
+    """Up to the order in which gradients are added: 1e-6 on weights that moved by a hundred thousand times as much."""
+    ranks, passes = (checkpoint.load(checkpoint.latest(folder / "checkpoints")) for folder in folders)  # type: ignore[arg-type]
+    assert ranks["step"] == passes["step"] == 3
+    assert ranks["model"].keys() == passes["model"].keys()
+    for name, value in ranks["model"].items():
+        torch.testing.assert_close(value, passes["model"][name], atol=1e-6, rtol=0, msg=name)
+
+
+def test_metrics_are_written_once_and_averaged_over_processes(folders: tuple[Path, Path]) -> None:
+    ranks, passes = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders
+    )
+    assert [row["step"] for row in ranks] == [1, 2, 3]
+    assert [row["loss"] for row in ranks] == pytest.approx([row["loss"] for row in passes], abs=1e-5)
+    assert [row["feature_std"] for row in ranks] == pytest.approx([row["feature_std"] for row in passes], abs=1e-4)
+
+
+def test_the_folder_says_how_many_processes_there_were(folders: tuple[Path, Path]) -> None:
+    counts = [json.loads((folder / "environment.json").read_text())[0]["machine"]["processes"] for folder in folders]
+    assert counts == [2, 1]
