@@ -60,18 +60,9 @@ def thirdparty(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that we claim to support (needs uv, and Python 3.11 for torch 2.6)."""
     session.install("uv")
-    names = [
-        "--resolution",
-        "lowest-direct",
-        "-r",
-        "pyproject.toml",
-        "--group",
-        "test",
-        "--python-version",
-        "3.11",
-    ]
+    lowest = ["pyproject.toml", "--group", "test", "--resolution", "lowest-direct", "--python-version", "3.11"]
     pins = Path(session.create_tmp()) / "minimums.txt"
-    session.run("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *names, "-o", str(pins))
+    session.run("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *lowest, "-o", str(pins))
     session.run("uv", "pip", "install", "--quiet", "--python", str(Path(session.bin) / "python"), "-r", str(pins))
     session.install(".", "--no-deps")
     session.run("pytest", *_xdist(), *session.posargs)

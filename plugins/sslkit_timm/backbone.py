@@ -77,7 +77,7 @@ def _built(create: Any, model: str, options: Mapping[str, Any]) -> Any:
     try:
         return create(model, pretrained=False, num_classes=0, **options)
     except (NotImplementedError, RuntimeError):
-        device = torch.get_default_device()
+        device = torch.empty(0).device  # torch 2.6's get_default_device does not know of `with torch.device(...)`
         if device.type != "meta":
             raise
         with torch.device("cpu"):

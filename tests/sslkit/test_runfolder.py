@@ -88,6 +88,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path) -> None:
 
 def test_the_commit_is_told_with_a_mark_for_changes(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert runfolder._git() is None
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
