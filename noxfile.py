@@ -21,15 +21,17 @@ def _group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
-def _xdist() -> list[str]:
-    return [] if os.environ.get("SSLKIT_TESTS_SERIAL") else ["-n", "2", "--dist", "worksteal"]
+def _pytest(session: nox.Session) -> None:
+    """Run pytest over two processes of one thread each; more threads than cores wait for each other."""
+    spread = [] if os.environ.get("SSLKIT_TESTS_SERIAL") else ["-n", "2", "--dist", "worksteal"]
+    session.run("pytest", *spread, *session.posargs, env={"OMP_NUM_THREADS": "1"} if spread else {})
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the test suite against an installed sslkit."""
     session.install(".", *_group("test"))
-    session.run("pytest", *_xdist(), *session.posargs)
+    _pytest(session)
 
 
 @nox.session
@@ -65,7 +67,7 @@ def minimums(session: nox.Session) -> None:
     session.run("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *lowest, "-o", str(pins))
     session.run("uv", "pip", "install", "--quiet", "--python", str(Path(session.bin) / "python"), "-r", str(pins))
     session.install(".", "--no-deps")
-    session.run("pytest", *_xdist(), *session.posargs)
+    _pytest(session)
 
 
 @nox.session(default=False)

@@ -72,26 +72,21 @@ def gather(source: Source, table: ProbeTable, seed: int, progress: Progress = no
 
 
 def _crops(source: Source, index: int, table: ProbeTable) -> Iterator[tuple[images.Image, int]]:
-    objects = source.objects(index) if table.crops == "objects" else _whole(source, index)
-    keep = (
-        boxes.sides(objects.boxes).min(axis=1, initial=np.inf) >= table.min_side
-        if table.crops == "objects"
-        else np.array([True] * len(objects.labels))
-    )
-    if not keep.any():
-        return
-    image = images.decode(source.read(index), source.key(index))
-    where = (
-        objects.boxes[keep]
-        if table.crops == "objects"
-        else np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
-    )
-    yield from zip(images.cuts(image, where, table.size, "bicubic"), objects.labels[keep].tolist(), strict=True)
+    found = source.objects(index) if table.crops == "objects" else _whole(source, index)
+    keep = boxes.sides(found.boxes).min(axis=1, initial=np.inf) >= table.min_side
+    if keep.any():
+        image = images.decode(source.read(index), source.key(index))
+        yield from zip(
+            images.cuts(image, found.boxes[keep], table.size, "bicubic"), found.labels[keep].tolist(), strict=True
+        )
 
 
 def _whole(source: Source, index: int) -> Objects:
+    """Return the image as one object, where it has a label; cutting clips its box."""
     label = source.label(index)
-    return Objects(boxes.empty(), np.array([] if label is None else [label], np.int64))
+    if label is None:
+        return Objects(boxes.empty(), np.zeros(0, np.int64))
+    return Objects(np.array([[0, 0, np.inf, np.inf]], np.float32), np.array([label], np.int64))
 
 
 @torch.no_grad()
