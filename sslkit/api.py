@@ -119,7 +119,10 @@ class Proposer(ABC):
 
     @abstractmethod
     def missing(self, source: Source) -> str | None:
-        """Say what `open` would lack for `source`, or None."""
+        """Say what `open` would lack for `source` and the command that makes it, or None.
+
+        The word RECIPE in it is replaced by the recipe in use, with its overrides.
+        """
 
     @abstractmethod
     def build(self, source: Source, progress: Progress, jobs: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -39,7 +39,7 @@ def schema(maker: Any) -> type[BaseModel]:
 
 
 def validate(
-    model: type[BaseModel], given: Mapping[str, Any], key: tuple[str, ...]
+    model: type[BaseModel], given: Mapping[str, Any], key: tuple[str, ...], beside: Iterable[str] = ()
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Check options against their model, strictly: `"4"` is no number, `1.5` is no integer.
 
@@ -47,6 +47,7 @@ def validate(
         model: From `schema`, or any pydantic model.
         given: What the recipe says.
         key: Where it says it, for the problems.
+        beside: Keys of the same table that are read elsewhere: what an unknown option may have meant.
 
     Returns:
         All options with defaults filled in (empty when there are problems), and every problem.
@@ -54,16 +55,16 @@ def validate(
     try:
         checked = model.model_validate_json(json.dumps(given, default=str), strict=True)
     except ValidationError as error:
-        return {}, [_problem(model, item, key) for item in error.errors(include_url=False)]
+        return {}, [_problem(model, item, key, beside) for item in error.errors(include_url=False)]
     return {name: getattr(checked, name) for name in type(checked).model_fields}, []
 
 
-def _problem(model: type[BaseModel], item: Any, key: tuple[str, ...]) -> Problem:
+def _problem(model: type[BaseModel], item: Any, key: tuple[str, ...], beside: Iterable[str]) -> Problem:
     location = tuple(str(part) for part in item["loc"] if not _is_branch(part))
     name = location[-1] if location else ""
     where = (*key, *location)
     if item["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
+        known = _fields_at(model, location[:-1]) + (list(beside) if len(location) == 1 else [])
         hint = closest(name, known)
         return Problem(f"unknown option '{name}'{hint}", where, "" if hint else f"known: {', '.join(known) or 'none'}")
     if item["type"] == "missing":

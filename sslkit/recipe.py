@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -208,6 +209,12 @@ class Text:
     values: dict[str, Any]
     lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     overrides: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> str:
+        """What to write behind a command to get this recipe again, with its overrides."""
+        sets = (part for item in self.overrides.values() for part in ("--set", item))
+        return shlex.join([self.origin, *sets])
 
     def where(self, key: tuple[str, ...]) -> str:
         """Say where a key was written: the file and line, or the `--set` that wrote it."""

@@ -93,12 +93,16 @@ def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware:
         return _finished(folder)
     fabric = _fabric(plan, hardware)
     with fabric.rank_zero_first():
-        source, proposals = prepare(plan)
+        source, proposals = prepare(plan, text)
     return _Trainer(plan, text, plugins, folder, hardware, fabric, source, proposals).run()
 
 
-def prepare(plan: Plan) -> tuple[Source, Proposals | None]:
+def prepare(plan: Plan, text: Text | None = None) -> tuple[Source, Proposals | None]:
     """Make, open and return the source and its proposals.
+
+    Args:
+        plan: Names them.
+        text: Of the recipe, so that a message can say the very command that makes what is missing.
 
     Raises:
         DataError: Something is missing that nobody may make; the message says which command does.
@@ -117,7 +121,7 @@ def prepare(plan: Plan) -> tuple[Source, Proposals | None]:
             proposer.build(source, progress, cores())
             missing = None
     if missing:
-        raise DataError(missing)
+        raise DataError(missing.replace("RECIPE", text.arguments) if text else missing)
     return source, proposer.open(source)
 
 

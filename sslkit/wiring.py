@@ -87,12 +87,19 @@ class _Maker:
         return None if options is None else Made(component, options)
 
     def options(self, maker: Any, table: Choice, key: tuple[str, ...], name: str) -> dict[str, Any] | None:
+        """Check a component's options; what is wrong is left out, to look for further problems in the rest."""
         try:
-            options, problems = validate(schema(maker), table.options, key)
+            model = schema(maker)
         except (TypeError, NameError) as error:  # the signature itself cannot be read
             self.fault(key, f"the options of {name} cannot be read: {error}", kind="plugin")
             return None
-        self.problems += problems
+        beside = sorted(type(table).model_fields)
+        options, problems = validate(model, table.options, key, beside)
+        if problems:
+            self.problems += problems
+            wrong = {problem.key[len(key)] for problem in problems if len(problem.key) > len(key)}
+            right = {option: value for option, value in table.options.items() if option not in wrong}
+            options, problems = validate(model, right, key)
         return None if problems else options
 
     def optimizer(self) -> dict[str, Any]:
@@ -208,6 +215,10 @@ class _Maker:
         return self.from_head(row, front, heads, key)
 
     def no_group(self, row: Row | str, group: str, groups: Mapping[str, int], key: tuple[str, ...]) -> None:
+        """Complain once per objective and group, however many of its rows it reads."""
+        lacks = f"gives no view group '{group}'"
+        if any(problem.key == key and lacks in problem.what for problem in self.problems):
+            return
         given = ", ".join(f"{name}: {count}" for name, count in groups.items())
         who = [id_ for id_, other in self.plugins.components["sampler"].items() if group in _default_groups(other)]
         instead = [f'[sampler] use = "{id_}"' for id_ in who]
@@ -215,7 +226,7 @@ class _Maker:
         use = self.recipe.sampler.use
         self.fault(
             key,
-            f"it needs {row}, but sampler '{use}' gives no view group '{group}' (it gives {given})",
+            f"it needs {row}, but sampler '{use}' {lacks} (it gives {given})",
             "write " + ", or ".join(instead),
         )
 

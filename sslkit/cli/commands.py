@@ -159,10 +159,10 @@ def views(
     """Draw a contact sheet: photos with their boxes, then every view exactly as the network will see it."""
     from sslkit.cli import targets
 
-    plan, _ = targets.load(recipe, sets or [], _plugins(context), data=True)
+    plan, text = targets.load(recipe, sets or [], _plugins(context), data=True)
     from sslkit import contact, trainer
 
-    source, proposals = trainer.prepare(plan)
+    source, proposals = trainer.prepare(plan, text)
     contact.sheet(plan, source, proposals, count, epoch).save(out)
     typer.echo(out)
 

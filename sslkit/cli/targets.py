@@ -119,8 +119,19 @@ def _repaired(text: recipes.Text, problems: Sequence[Problem]) -> recipes.Recipe
     values = copy.deepcopy(text.values)
     for problem in problems:
         _remove(values, problem.key)
+    _stand_in(values)
     recipe, left = recipes.structure(recipes.Text(text.name, text.origin, values))
     return recipe if not left else None
+
+
+def _stand_in(values: dict[str, Any]) -> None:
+    """Put values in place of required ones that were faulty or missing: what is said of them has been said."""
+    values.setdefault("batch_size", 2)
+    if not ("epochs" in values) ^ ("steps" in values):
+        values.pop("steps", None)
+        values["epochs"] = 1
+    if isinstance(values.get("optimizer"), dict):
+        values["optimizer"].setdefault("base_lr", 0.1)
 
 
 def _remove(values: Any, key: tuple[str, ...]) -> None:

@@ -93,6 +93,35 @@ def test_every_problem_is_told_at_once(recipe, tmp_path, capsys):
     assert all(item["where"].startswith("bad.toml:") for item in found["problems"])
 
 
+@pytest.mark.parametrize("broken", ["batch_size=0", "steps=none", "optimizer.base_lr=-1", "optimizer.base_lr=fast"])
+def test_a_fault_of_structure_hides_no_other(recipe, capsys, broken):
+    wrong = ["sampler.vews=3", "backbone.use=resnet81", "objectives.scene-scene.wieght=2", broken]
+    assert main(["check", recipe, *(part for item in wrong for part in ("--set", item))]) == 3
+    told = capsys.readouterr().err.partition("error: ")[2]
+    assert told.startswith("small.toml has 4 problems:")
+    assert f"--set {broken}: " in told
+    for hint in ("did you mean 'views'?", "did you mean 'resnet18'?", "did you mean 'weight'?"):
+        assert hint in told
+
+
+def test_options_of_another_sampler_hide_no_missing_group(recipe, capsys):
+    more = ["--set", "objectives.instance-instance={}", "--set", "sampler.instances=4"]
+    assert main(["check", recipe, *more]) == 3
+    told = capsys.readouterr().err
+    assert "unknown option 'instances'" in told
+    assert told.count("gives no view group 'instance'") == 1
+
+
+def test_missing_proposals_say_the_command_that_makes_them(recipe, capsys):
+    change = 'sampler={use="overlapping-scenes", min_side=8}'
+    command = ["run", recipe, "--set", change, "--set", "proposals.use=selective-search", "--accelerator", "cpu"]
+    assert main(command) == 5
+    told = capsys.readouterr().err.strip().rpartition("\n")[2]
+    assert told.partition("with: ")[2] == (
+        f"sslkit proposals build small.toml --set '{change}' --set proposals.use=selective-search"
+    )
+
+
 def test_check_resolve_diff_and_schema(recipe, tmp_path, capsys):
     assert main(["check", recipe]) == 0
     assert "2 x 32 px" in capsys.readouterr().out
