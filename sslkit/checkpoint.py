@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -83,7 +84,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors, whole or not at all.
+    """Write tensors as safetensors, whole or not at all; the same tensors and metadata give the same bytes.
 
     Args:
         path: Its folder is made; an existing file is replaced.
@@ -100,6 +101,19 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     }
     with _aside(path) as part:
         save_file(plain, part, metadata=dict(metadata))
+        _sort_metadata(part)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in order: safetensors writes them in an order that differs from process to process."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -199,6 +199,21 @@ def test_weights_travel_as_safetensors(tmp_path: Path) -> None:
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
+def test_the_same_weights_are_the_same_file_in_every_process(tmp_path: Path) -> None:
+    """safetensors writes metadata in an order of its own, another one each time; people compare hashes."""
+    tensors = {"w": torch.arange(3.0), "b": torch.ones(2, dtype=torch.int64)}
+    described = dict.fromkeys(["format", "backbone", "step", "seed", "recipe"], 'ä "x"')
+    written = set()
+    for number in range(12):
+        path = tmp_path / f"{number}.safetensors"
+        checkpoint.save_weights(path, tensors, described)
+        written.add(path.read_bytes())
+        read, metadata = checkpoint.load_weights(path)
+        assert metadata == described
+        assert all(torch.equal(read[name], value) for name, value in tensors.items())
+    assert len(written) == 1
+
+
 def test_weights_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     with pytest.raises(DataError, match="no weights at"):
