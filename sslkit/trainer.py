@@ -178,6 +178,7 @@ class _Trainer:
         self.run_info = Run(folder.path, plan.resolved(), self.steps, self.epochs.steps)
         self.display = Display(self.steps, self.epochs.steps) if fabric.is_global_zero else None
         self.stop_signal: str | None = None
+        self.stopping = False
         self.step = 0
         self.counts: dict[str, float] = {}
 
@@ -242,9 +243,9 @@ class _Trainer:
                 self.step += 1
                 self.report(terms)
                 self.save_when_due(stop)
-                if self.stop_signal:
-                    where = f"after step {self.step} of {self.steps}"
-                    raise PreemptedError(f"stopped by {self.stop_signal} {where}; the same command goes on")
+                if self.stopping:
+                    who, where = self.stop_signal or "another process", f"after step {self.step} of {self.steps}"
+                    raise PreemptedError(f"stopped by {who} {where}; the same command goes on")
         finally:
             feed.close()
             if self.display:
@@ -288,16 +289,21 @@ class _Trainer:
         return target_momentum(self.step, self.steps, table.momentum, table.momentum_end)
 
     def agree(self, outcomes: list[Outcome]) -> dict[str, float]:
-        """Average losses, terms and monitors over passes and ranks; add the gradient norm."""
+        """Average losses, terms and monitors over passes and ranks; add the gradient norm.
+
+        Whether any rank was asked to stop travels along, so that all of them stop behind the same step.
+        """
         passes = [{"loss": outcome.loss.detach(), **outcome.terms, **outcome.monitors} for outcome in outcomes]
         names = list(passes[0])
         values = torch.stack(
             [torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]
         ).mean(dim=0)
-        values = torch.cat([values, self._grad_norm().view(1)])
+        values = torch.cat([values, self._grad_norm().view(1), values.new_full((1,), self.stop_signal is not None)])
         mean = self.fabric.all_reduce(values, reduce_op="mean") if self.fabric.world_size > 1 else values
         assert isinstance(mean, Tensor)
-        return dict(zip([*names, "grad_norm"], mean.tolist(), strict=True))
+        *told, asked = mean.tolist()
+        self.stopping = asked > 0
+        return dict(zip([*names, "grad_norm"], told, strict=True))
 
     def _grad_norm(self) -> Tensor:
         grads = [p.grad for p in self.network.parameters() if p.grad is not None]
@@ -351,7 +357,7 @@ class _Trainer:
     def save_when_due(self, stop: int) -> None:
         """Write a checkpoint at every epoch's end (or as often as asked), at the end, and before stopping."""
         every = self.hardware.save_every or self.epochs.steps
-        if self.step % every == 0 or self.step == stop or self.stop_signal:
+        if self.step % every == 0 or self.step == stop or self.stopping:
             self.save()
 
     def save(self) -> None:

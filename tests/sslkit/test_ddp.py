@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -74,3 +78,34 @@ def test_metrics_are_written_once_and_averaged_over_processes(folders: tuple[Pat
 def test_the_folder_says_how_many_processes_there_were(folders: tuple[Path, Path]) -> None:
     counts = [json.loads((folder / "environment.json").read_text())[0]["machine"]["processes"] for folder in folders]
     assert counts == [2, 1]
+
+
+def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path: Path) -> None:
+    """Otherwise the others would wait for it forever."""
+    (tmp_path / "two.toml").write_text(RECIPE.replace("steps = 3", "steps = 500"))
+    command = ["run", "two.toml", "--accelerator", "cpu", "--workers", "0", "--devices", "2", "--strategy", "ddp"]
+    folder = tmp_path / "runs" / "two" / "full-s0"
+    with subprocess.Popen([sys.executable, "-m", "sslkit", *command], cwd=tmp_path, stderr=subprocess.PIPE) as started:
+        try:
+            until(lambda: (folder / "metrics.jsonl").exists(), started)
+            [other] = [child for child in psutil.Process(started.pid).children() if "two.toml" in child.cmdline()]
+            other.send_signal(signal.SIGTERM)
+            told = started.communicate(timeout=60)[1].decode()
+        finally:
+            started.kill()
+    assert started.returncode == 75, told
+    assert "stopped by SIGTERM after step" in told
+    assert "stopped by another process after step" in told
+    assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "stopped"
+    assert checkpoint.load(checkpoint.latest(folder / "checkpoints"))["step"] == status["step"]  # type: ignore[arg-type]
+
+
+def until(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        assert process.poll() is None, process.returncode
+        time.sleep(0.1)
+    raise AssertionError("nothing happened for a minute")

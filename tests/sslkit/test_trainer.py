@@ -138,6 +138,7 @@ def test_missing_data_says_how_to_get_it(run):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, workers):
+    """The signal comes behind step 2; all processes agree to stop with the numbers of step 3."""
     whole = run(folder="whole")
     original = trainer._Trainer.report
 
@@ -148,7 +149,7 @@ def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, worker
 
     monkeypatch.setattr(trainer._Trainer, "report", report)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(PreemptedError, match="stopped by SIGTERM after step 2 of 6"):
+    with pytest.raises(PreemptedError, match="stopped by SIGTERM after step 3 of 6"):
         run(folder="half", workers=workers)
     assert not multiprocessing.active_children()
     assert signal.getsignal(signal.SIGTERM) is before
