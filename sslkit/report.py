@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -235,7 +236,7 @@ def _described(item: Component) -> dict[str, Any]:
     return {
         "id": item.id,
         "kind": item.kind,
-        "documentation": (item.cls.__doc__ or "").strip(),
+        "documentation": inspect.cleandoc(item.cls.__doc__ or ""),
         "options": rows,
         "requires": dict(getattr(item.cls, "requires", {})),
         "distribution": item.owner.distribution,

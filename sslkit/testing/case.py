@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -93,3 +94,13 @@ def _random_state() -> dict[str, object]:
         "numpy": str(np.random.get_state(legacy=False)),
         "torch": torch.get_rng_state().numpy().tobytes(),
     }
+
+
+def pickled(component: Any) -> Any:
+    """Return a component as a worker process gets it."""
+    try:
+        return pickle.loads(pickle.dumps(component))  # noqa: S301
+    except Exception as error:  # each kind of object fails in words of its own
+        raise AssertionError(
+            f"it cannot be pickled, so no worker process can have it: {type(error).__name__}: {error}"
+        ) from error

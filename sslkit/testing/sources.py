@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from sslkit.api import Source, no_progress
 from sslkit.images import upright_size
-from sslkit.testing.case import Case
+from sslkit.testing.case import Case, pickled
 
 LOOKED_AT = 12
 """Images that are read, spread over the source."""
@@ -87,7 +86,7 @@ def _boxes_inside(boxes: object, height: int, width: int, key: str) -> None:
 def check_workers(case: Case) -> None:
     """It can be handed to worker processes after `open`, and reads the same there."""
     source = opened(case)
-    other = pickle.loads(pickle.dumps(source))  # noqa: S301
+    other = pickled(source)
     assert len(other) == len(source), "it has another length after pickling"
     for index in _places(source)[:3]:
         assert other.key(index) == source.key(index), "keys differ after pickling"

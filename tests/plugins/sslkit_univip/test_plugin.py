@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -29,7 +30,7 @@ def test_every_option_has_a_default_and_a_line_in_the_docstring() -> None:
         options, problems = validate(schema(cls), {}, ())
         assert problems == []
         assert options
-        assert all(f"        {name}: " in (cls.__doc__ or "") for name in options), cls
+        assert all(f"\n    {name}: " in inspect.cleandoc(cls.__doc__ or "") for name in options), cls
 
 
 def test_options_are_checked() -> None:

@@ -491,7 +491,7 @@ class Outside(Squares):
         return Objects(np.array([[5, 5, 45, 15]], np.float32), np.array([0]))
 
 
-@breaks("source", "workers", "pickle")
+@breaks("source", "workers", "it cannot be pickled, so no worker process can have it: ")
 class Unpicklable(Squares):
     def open(self) -> None:
         self.reader = lambda index: index
