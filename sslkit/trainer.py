@@ -243,7 +243,7 @@ class _Trainer:
                 self.step += 1
                 self.report(terms)
                 self.save_when_due(stop)
-                if self.stopping:
+                if self.stopping and self.step < stop:  # what is done is done: its weights are still to be written
                     who, where = self.stop_signal or "another process", f"after step {self.step} of {self.steps}"
                     raise PreemptedError(f"stopped by {who} {where}; the same command goes on")
         finally:

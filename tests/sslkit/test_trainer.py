@@ -157,6 +157,22 @@ def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, worker
     assert same(weights(whole), weights(run(folder="half")))
 
 
+def test_a_signal_in_the_last_step_leaves_a_whole_run(run, monkeypatch):
+    """Not one that says it is finished, and has no weights."""
+    original = trainer._Trainer.report
+
+    def report(self, terms):
+        original(self, terms)
+        if self.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(trainer._Trainer, "report", report)
+    result = run("probes.nearest={size=16, test_share=0.5}")
+    assert (result.state, result.step) == ("finished", 6)
+    assert "trained" in result.probes
+    assert (result.folder / "backbone.safetensors").exists()
+
+
 def test_too_few_images_per_pass_are_refused(run):
     with pytest.raises(DataError, match="12 images make no batch of 64"):
         run("batch_size=64", 'last_batch="drop"')
