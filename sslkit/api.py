@@ -203,12 +203,17 @@ class Head(nn.Module, ABC):
     name: ClassVar[str]
     takes: ClassVar[str] = "features"
     """The backbone row that it projects: features, map or tokens."""
+    gives: ClassVar[str] = "d"
+    """Axes of what it returns behind (n): "d", or "d h w" for a head that keeps a map."""
     out_dim: int
-    """Size of the last axis of what it returns."""
+    """Size of axis `d` of what it returns."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Map (n d) to (n out_dim)."""
+        """Map (n d) to (n out_dim); a head of maps (n d h w) to (n out_dim h w)."""
+
+    def after_step(self, step: int, epoch: float) -> None:
+        """Update own state once per optimizer step, as `Objective.after_step` does; called on the online network."""
 
 
 # -------------------------------------------------------------------------------------------------- objectives
@@ -241,13 +246,24 @@ class Objective(nn.Module, ABC):
 
     name: ClassVar[str]
     requires: ClassVar[Mapping[str, str]]
+    optional: ClassVar[Mapping[str, str]] = {}
+    """Rows that are handed over where the sampler gives their group; else the parameter is None, and `dims` lacks
+    the axes that only they name."""
+    couples_batch: ClassVar[bool] = False
+    """Whether an image's loss depends on the other images. Then every process is handed the rows of all processes, in
+    the order of one process with the same batch, and gradients come out as there."""
 
     @abstractmethod
     def forward(self, **rows: Tensor) -> Tensor | Mapping[str, Tensor] | Terms:
         """Return a scalar, named scalars whose sum is the loss, or those with monitors."""
 
-    def after_step(self, step: int) -> None:
-        """Update own state once per optimizer step, after the target's EMA update."""
+    def after_step(self, step: int, epoch: float) -> None:
+        """Update own state once per optimizer step, after the target's EMA update.
+
+        Args:
+            step: Optimizer steps done, from 1.
+            epoch: The same in epochs: steps done over steps per epoch.
+        """
 
 
 # ------------------------------------------------------------------------------------------------------ probes

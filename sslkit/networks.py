@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit.api import Objective, Terms
+from sslkit.api import Head, Objective, Terms
 from sslkit.ema import ema_update
 from sslkit.plan import HeadPlan, ObjectivePlan, Plan, Row
 from sslkit.seeds import torch_seeded
@@ -82,6 +82,8 @@ class StepModule(nn.Module):
         self.online = Network(backbone, plan.heads, seed)
         self.target = _target(self.online) if plan.has("target") else None
         self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
+        self.gather: Callable[[Tensor], Tensor] | None = None
+        """Joins a tensor's rows (b ...) over all processes, with gradients; None where there is one process."""
         self.to(memory_format=torch.channels_last)
 
     def forward(self, batch: Batch) -> Outcome:
@@ -116,12 +118,19 @@ class StepModule(nn.Module):
         monitors = {"feature_std": _spread(table)}
         parts: list[Tensor] = []
         for item in self.plans:
-            rows = {name: _input(row, batch, table) for name, row in item.rows.items()}
-            losses = _terms(self.objectives[item.name](**rows))
+            losses = _terms(self.objectives[item.name](**self._inputs(item, batch, table)))
             parts.append(item.weight * torch.stack(list(losses.terms.values())).sum())
             terms.update({f"{item.name}.{term}": value.detach() for term, value in losses.terms.items()})
             monitors.update({f"{item.name}.{name}": value.detach() for name, value in losses.monitors.items()})
         return Outcome(torch.stack(parts).sum(), terms, monitors)
+
+    def _inputs(self, item: ObjectivePlan, batch: Batch, table: Mapping[Row, Tensor]) -> dict[str, Tensor | None]:
+        """Return the parameters of an objective's `forward`."""
+        rows = {name: _input(row, batch, table) for name, row in item.rows.items()}
+        cls = item.made.component.cls
+        if self.gather is not None and cls.couples_batch:
+            rows = {name: self.gather(row) for name, row in rows.items()}
+        return {**dict.fromkeys(cls.optional), **rows}
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
@@ -131,11 +140,12 @@ class StepModule(nn.Module):
             pairs = [(own, followed[name]) for name, own in self.target.named_parameters()]
             ema_update([own for own, _ in pairs], [other for _, other in pairs], momentum)
 
-    def after_step(self, step: int) -> None:
-        """Let objectives with state of their own update it."""
-        for objective in self.objectives.values():
-            assert isinstance(objective, Objective)
-            objective.after_step(step)
+    def after_step(self, step: int, epoch: float) -> None:
+        """Let objectives and heads with state of their own update it."""
+        parts = (self.online.projectors, self.online.predictors, self.objectives)
+        for part in (part for parts_ in parts for part in parts_.values()):
+            assert isinstance(part, (Objective, Head))
+            part.after_step(step, epoch)
 
 
 def _target(online: Network) -> Network:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sslkit.axes import Axis, parse
 from sslkit.plugins import Component, Owner
 from sslkit.recipe import Recipe, View
 
@@ -61,6 +62,13 @@ class HeadPlan:
     def taken(self) -> str:
         """The backbone row that the projector reads."""
         return str(self.projector.component.cls.takes)
+
+    def axes(self, kind: str) -> tuple[Axis, ...]:
+        """Return the axes of a projection or prediction behind those of the views."""
+        made, size = (
+            (self.predictor, self.out_dim) if kind == "prediction" and self.predictor else (self.projector, self.dim)
+        )
+        return tuple(size if axis == "d" else axis for axis in parse(made.component.cls.gives))
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,12 @@ class OptimizerTable(Choice):
     decay_from: Literal["warmup", "start"] = Field(
         default="warmup", description="Whether the cosine starts after the warm-up or underneath it"
     )
+    final_weight_decay: float | None = Field(
+        default=None, ge=0, description="Weight decay at the last step, reached along a cosine; constant by default"
+    )
+    clip_grad_norm: float | None = Field(
+        default=None, gt=0, description="Scale gradients down to this norm, over all parameters together"
+    )
 
     def lr(self, batch_size: int) -> float:
         """Return the peak learning rate for a batch size over all devices."""

@@ -28,7 +28,7 @@ from sslkit.probing import Figures, Probing
 from sslkit.progress import Display, bar
 from sslkit.recipe import Text
 from sslkit.runfolder import RunFolder
-from sslkit.schedules import LearningRate, target_momentum
+from sslkit.schedules import LearningRate, cosine, target_momentum
 from sslkit.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -175,6 +175,8 @@ class _Trainer:
             self.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
+        if fabric.world_size > 1:
+            self.network.gather = self._gather
         self.run_info = Run(folder.path, plan.resolved(), self.steps, self.epochs.steps)
         self.display = Display(self.steps, self.epochs.steps) if fabric.is_global_zero else None
         self.stop_signal: str | None = None
@@ -190,6 +192,12 @@ class _Trainer:
             warmup_start_ratio=table.warmup_start, final=table.final_lr * table.lr(self.plan.recipe.batch_size),
             decay_from=table.decay_from,
         )  # fmt: skip
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Join rows (b ...) of all processes in the order of their ranks; gradients are summed on their way back."""
+        joined = self.fabric.all_gather(rows, sync_grads=True)
+        assert isinstance(joined, Tensor)
+        return joined.flatten(0, 1)
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -255,8 +263,7 @@ class _Trainer:
     def optimizer_step(self, feed: Iterator[dict[str, Any]]) -> dict[str, float]:
         """Accumulate gradients over the step's passes, check them, move the online network, then the target."""
         began = time.monotonic()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(self.step)
+        self.schedule()
         outcomes, indices, waited = [], [], 0.0
         for part in range(self.plan.recipe.accumulate):
             asked = time.monotonic()
@@ -273,16 +280,31 @@ class _Trainer:
             outcomes.append(outcome)
         terms = self.agree(outcomes)
         self.guard(terms, indices)
+        self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         momentum = self._momentum()
         self.network.update_target(momentum)
-        self.network.after_step(self.step + 1)
+        self.network.after_step(self.step + 1, (self.step + 1) / self.epochs.steps)
         seconds = time.monotonic() - began
         return terms | {
             "lr": self.lr(self.step), "target_momentum": momentum,
             "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": waited / seconds,
         }  # fmt: skip
+
+    def schedule(self) -> None:
+        """Set what the optimizer is told for this step: learning rate, and weight decay where that has a schedule."""
+        end = self.plan.recipe.optimizer.final_weight_decay
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(self.step)
+            if end is not None and group["scaled"]:  # biases and norms may have none
+                group["weight_decay"] = cosine(self.step, self.steps, self.plan.optimizer["weight_decay"], end)
+
+    def clip(self) -> None:
+        """Scale the gradients down where the recipe bounds their norm."""
+        limit = self.plan.recipe.optimizer.clip_grad_norm
+        if limit is not None:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=limit, error_if_nonfinite=False)
 
     def _momentum(self) -> float:
         table = self.plan.recipe.target

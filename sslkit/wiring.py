@@ -143,6 +143,13 @@ class _Maker:
         if built is None:
             return None
         predicted: Head | None = self.build(predictor, (*key, "predictor"), {"d": built.out_dim})
+        if predictor and predictor.component.cls.gives != projector.component.cls.gives:
+            self.fault(
+                (*key, "predictor"),
+                f"{predictor.component.id} works on '{predictor.component.cls.gives}', but "
+                f"{projector.component.id} gives '{projector.component.cls.gives}'",
+                "choose a predictor for what the projector gives",
+            )
         out = predicted.out_dim if predicted else built.out_dim
         return HeadPlan(projector, predictor, backbone.dim, built.out_dim, out)
 
@@ -166,7 +173,7 @@ class _Maker:
         before = len(self.problems)
         bound: dict[str, Axis] = {}
         rows: dict[str, Row | str] = {}
-        for parameter, spec in made.component.cls.requires.items():
+        for parameter, spec in self.wanted(made, table, groups).items():
             path, _, axes = spec.partition(":")
             row = self.row(path.strip(), table, key)
             given = self.given(row, groups, backbone, heads, key) if row else None
@@ -182,6 +189,16 @@ class _Maker:
         if self.build(made, key, dims) is None:
             return None
         return ObjectivePlan(name, made, table.weight, table.head, table.inputs, rows, dims)
+
+    def wanted(self, made: Made, table: ObjectiveTable, groups: Mapping[str, int]) -> dict[str, str]:
+        """Return what an objective requires, and what it takes where the sampler gives its group or the recipe asks."""
+        cls = made.component.cls
+        taken = {}
+        for parameter, spec in cls.optional.items():
+            group = _group_of(spec)
+            if group in table.inputs or group in groups:
+                taken[parameter] = spec
+        return {**cls.requires, **taken}
 
     def row(self, path: str, table: ObjectiveTable, key: tuple[str, ...]) -> Row | str | None:
         """Read a row's path, with the recipe's groups put in; the batch's own keys stay strings."""
@@ -263,10 +280,11 @@ class _Maker:
                 f'add predictor = {{ use = "mlp" }} to [heads.{row.head}]',
             )
             return None
-        return (*front, head.out_dim if row.kind == "prediction" else head.dim)
+        return (*front, *head.axes(row.kind))
 
     def unused_inputs(self, table: ObjectiveTable, made: Made, key: tuple[str, ...]) -> None:
-        read = {spec.partition(":")[0].strip().rpartition(".")[2] for spec in made.component.cls.requires.values()}
+        cls = made.component.cls
+        read = {_group_of(spec) for spec in [*cls.requires.values(), *cls.optional.values()]}
         for group in table.inputs.keys() - read:
             self.fault(
                 (*key, "inputs"),
@@ -379,6 +397,10 @@ class _Maker:
             have = self.plugins.owners.get(plugin)
             if have and have.version != version:
                 plan.notes.append(f"the recipe was resolved with {plugin} {version}; installed is {have.version}")
+
+
+def _group_of(spec: str) -> str:
+    return spec.partition(":")[0].strip().rpartition(".")[2]
 
 
 def _default_groups(component: Component) -> Mapping[str, int]:

@@ -119,6 +119,26 @@ class Linear(Head):
         return self.layer(x)
 
 
+class Dense(Head):
+    """One linear layer at every place of a map; counts its steps."""
+
+    name = "dense"
+    takes = "map"
+    gives = "d h w"
+
+    def __init__(self, dims: Any, *, out: int = 5) -> None:
+        super().__init__()
+        self.out_dim = out
+        self.layer = nn.Conv2d(dims["d"], out, 1)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+    def after_step(self, step: int, epoch: float) -> None:
+        self.steps.fill_(step)
+
+
 class Alike(Objective):
     """Mean squared distance between predictions and the target's projections."""
 
@@ -146,6 +166,43 @@ class Parts(Objective):
 
     def forward(self, f: torch.Tensor) -> torch.Tensor:
         return f.var(dim=1).mean()
+
+
+class Contrast(Objective):
+    """Pushes images apart; counts its steps; looks at parts where there are any."""
+
+    name = "contrast"
+    requires: ClassVar = {"z": "online.projection.scene: b v d"}
+    optional: ClassVar = {"part": "online.projection.part: b k d"}
+    couples_batch = True
+
+    def __init__(self, dims: Any) -> None:
+        super().__init__()
+        self.parts = dims.get("k", 0)
+        self.register_buffer("progress", torch.zeros(2, dtype=torch.float64))
+
+    def forward(self, z: torch.Tensor, part: torch.Tensor | None) -> torch.Tensor:
+        mean = z.mean(1)
+        if part is not None:
+            mean = mean + part.mean(1)
+        return (mean @ mean.T).square().mean()
+
+    def after_step(self, step: int, epoch: float) -> None:
+        self.progress.copy_(torch.tensor([step, epoch]))
+
+
+class Flat(Objective):
+    """Pull all places of a dense projection to zero."""
+
+    name = "flat"
+    requires: ClassVar = {"z": "online.projection.scene: b v d h w"}
+
+    def __init__(self, dims: Any) -> None:
+        super().__init__()
+        self.dims = dict(dims)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z.square().mean()
 
 
 class Explode(Objective):
@@ -229,8 +286,8 @@ def plugins() -> Plugins:
             sources=[Dots],
             samplers=[Pair],
             backbones=[Tiny],
-            heads=[Linear],
-            objectives=[Alike, Parts, Explode],
+            heads=[Linear, Dense],
+            objectives=[Alike, Parts, Contrast, Flat, Explode],
             probes=[Nearest],
         ),
     )

@@ -20,12 +20,13 @@ _GROUP = r"[a-z0-9]+(?:[-_][a-z0-9]+)*"
 _NETWORK_ROW = re.compile(rf"(online|target)\.(features|map|tokens|projection|prediction)\.{_GROUP}")
 _BATCH_ROW = re.compile(rf"batch\.(?:(boxes|flipped)\.{_GROUP}|(size|index))")
 _AXES: Mapping[str, tuple[str | int, ...]] = {
-    "features": ("batch", "views", "size"), "projection": ("batch", "views", "size"),
-    "prediction": ("batch", "views", "size"), "map": ("batch", "views", "size", "late", "late"),
+    "features": ("batch", "views", "size"), "map": ("batch", "views", "size", "late", "late"),
     "tokens": ("batch", "views", "late", "size"), "boxes": ("batch", "views", 4), "flipped": ("batch", "views"),
     "size": ("batch", 2), "index": ("batch",),
 }  # fmt: skip
 """What stands at each place of a row; the batch and what is "late" are known only when there is data."""
+_HEADS: Mapping[int, tuple[str | int, ...]] = {3: _AXES["features"], 4: _AXES["tokens"], 5: _AXES["map"]}
+"""The same for projections and predictions, by their number of axes: those of plain, token and dense heads."""
 
 
 def kind_of(path: str) -> str:
@@ -56,9 +57,19 @@ def split(requirement: str) -> tuple[str, str, tuple[Axis, ...]]:
     if not colon:
         raise ValueError(f"'{requirement}' has no axes: write '{requirement}: b v d'")
     kind, wanted = kind_of(path.strip()), parse(axes)
-    if len(wanted) != len(_AXES[kind]):
-        raise ValueError(f"'{requirement}': a row of {kind} has {len(_AXES[kind])} axes, not {len(wanted)}")
+    if len(wanted) != len(_places(kind, len(wanted))):
+        raise ValueError(f"'{requirement}': a row of {kind} has {len(_places(kind, 0))} axes, not {len(wanted)}")
     return path.strip(), kind, wanted
+
+
+def _places(kind: str, axes: int) -> tuple[str | int, ...]:
+    """Return what stands at each place of a row with so many axes."""
+    return _AXES[kind] if kind in _AXES else _HEADS.get(axes, _HEADS[3])
+
+
+def rows_of(cls: Any) -> dict[str, str]:
+    """Return what an objective requires and what it takes where it is given."""
+    return {**cls.requires, **cls.optional}
 
 
 def fake_dims(cls: Any, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -69,9 +80,9 @@ def fake_dims(cls: Any, sizes: Mapping[str, int] | None = None) -> dict[str, int
         sizes: Axis -> size, instead of the kit's own.
     """
     dims: dict[str, int] = {}
-    for requirement in cls.requires.values():
+    for requirement in rows_of(cls).values():
         _, kind, wanted = split(requirement)
-        for axis, place in zip(wanted, _AXES[kind], strict=True):
+        for axis, place in zip(wanted, _places(kind, len(wanted)), strict=True):
             if isinstance(axis, str) and place not in ("batch", "late"):
                 dims[axis] = place if isinstance(place, int) else _size(axis, sizes or {})
     return dims
@@ -103,9 +114,10 @@ def fake_rows(
     rng = torch.Generator().manual_seed(seed)
     rows: dict[str, Tensor] = {}
     bound: dict[str, Axis] = {}
-    for name, requirement in cls.requires.items():
+    for name, requirement in rows_of(cls).items():
         path, kind, wanted = split(requirement)
-        given = [_given(axis, place, dims or {}, batch) for axis, place in zip(wanted, _AXES[kind], strict=True)]
+        places = _places(kind, len(wanted))
+        given = [_given(axis, place, dims or {}, batch) for axis, place in zip(wanted, places, strict=True)]
         if reason := unify(wanted, given, bound):
             raise ValueError(f"'{requirement}': {reason}")
         rows[name] = _row(path, kind, given, dtype, rng)

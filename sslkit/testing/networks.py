@@ -77,11 +77,15 @@ def check_shapes_on_meta(case: Case) -> None:
 
 
 def check_head_shapes(case: Case) -> None:
-    """It maps n inputs to (n out_dim), finite, for small and large n."""
+    """It maps n inputs to (n out_dim), or as `gives` says, finite, for small and large n."""
     for n in (2, 17):
         y = case.shared(_input(case, n))
-        wanted = (n, case.shared.out_dim)
-        assert tuple(y.shape) == wanted, f"{n} inputs gave shape {tuple(y.shape)}, not (n, out_dim) = {wanted}"
+        bound: dict[str, Axis] = {"n": n, "d": case.shared.out_dim}
+        reason = unify(("n", *parse(case.shared.gives)), tuple(y.shape), bound)
+        assert reason is None, (
+            f"{n} inputs gave shape {tuple(y.shape)}; "
+            f"gives is '{case.shared.gives}', out_dim {case.shared.out_dim}: {reason}"
+        )
         assert y.isfinite().all(), "the output is not finite"
 
 
@@ -90,7 +94,8 @@ def check_head_on_meta(case: Case) -> None:
     with torch.device("meta"):
         head = case.make()
         shape = tuple(head(_input(case).to("meta")).shape)
-    assert shape[-1] == head.out_dim == case.shared.out_dim, f"shape {shape}, out_dim {head.out_dim}"
+    size = shape[1 + parse(head.gives).index("d")]
+    assert size == head.out_dim == case.shared.out_dim, f"shape {shape}, out_dim {head.out_dim}"
 
 
 def check_gradients(case: Case) -> None:

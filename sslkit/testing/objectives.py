@@ -13,7 +13,8 @@ from torch.autograd.gradcheck import GradcheckError
 
 from sslkit.api import Terms
 from sslkit.testing.case import Case, random_state_left_alone
-from sslkit.testing.fakes import fake_rows, split
+from sslkit.testing.fakes import fake_dims, fake_rows, split
+from sslkit.testing.fakes import rows_of as all_rows
 
 Rows = dict[str, Tensor]
 
@@ -50,9 +51,11 @@ def online(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_requires(case: Case) -> None:
-    """`requires` holds well-formed rows that agree with each other."""
+    """`requires` and `optional` hold well-formed rows that agree with each other."""
     assert case.cls.requires, "requires is empty: an objective must read something"
-    for requirement in case.cls.requires.values():
+    twice = sorted(set(case.cls.requires) & set(case.cls.optional))
+    assert not twice, f"{', '.join(twice)} stand both in requires and in optional"
+    for requirement in all_rows(case.cls).values():
         try:
             split(requirement)
         except ValueError as error:
@@ -64,9 +67,9 @@ def check_requires(case: Case) -> None:
 
 
 def check_forward_parameters(case: Case) -> None:
-    """The parameters of `forward` are the keys of `requires`, without defaults."""
+    """The parameters of `forward` are the keys of `requires` and `optional`, without defaults."""
     parameters = list(inspect.signature(case.cls.forward).parameters.values())[1:]
-    names, wanted = sorted(p.name for p in parameters), sorted(case.cls.requires)
+    names, wanted = sorted(p.name for p in parameters), sorted(all_rows(case.cls))
     assert names == wanted, f"forward takes {names}, but requires names {wanted}"
     optional = [p.name for p in parameters if p.default is not p.empty]
     assert not optional, f"forward gives defaults to {', '.join(optional)}, which always arrive"
@@ -95,7 +98,7 @@ def check_gradients(case: Case) -> None:
 def check_target_gets_no_gradient(case: Case) -> None:
     """Target rows arrive detached and stay so: no gradient runs into the target network."""
     rows = rows_of(case)
-    targets = {name for name, text in case.cls.requires.items() if text.startswith("target.")}
+    targets = {name for name, text in all_rows(case.cls).items() if text.startswith("target.")}
     if online(rows):
         loss_of(case.make(), rows).backward()  # type: ignore[no-untyped-call]
     touched = [name for name in sorted(targets) if rows[name].requires_grad or rows[name].grad is not None]
@@ -134,7 +137,7 @@ def check_random_state(case: Case) -> None:
     module, rows = case.make(), rows_of(case)
     with random_state_left_alone("the objective"):
         loss_of(module, rows)
-        module.after_step(1)
+        module.after_step(1, 0.5)
 
 
 def _seeded(case: Case) -> list[Tensor]:
@@ -209,7 +212,7 @@ def check_state(case: Case) -> None:
     first, second = case.make(seed=1), case.make(seed=2)
     rows = rows_of(case)
     loss_of(first, rows)
-    first.after_step(1)
+    first.after_step(1, 0.5)
     second.load_state_dict(first.state_dict())
     a, b = (loss_of(module, rows) for module in (first, second))
     assert torch.equal(a, b), f"the loss is {a.item():g}, and {b.item():g} after a round trip through state_dict"
@@ -229,6 +232,32 @@ def check_runs_on_meta(case: Case) -> None:
         raise AssertionError(
             f"it does not run on shapes alone: {error} (values are read, for example by .item() or `if tensor`)"
         ) from None
+
+
+def check_optional_rows(case: Case) -> None:
+    """Without its optional rows, which then arrive as None, the loss is finite all the same."""
+    if not case.cls.optional:
+        return
+    needed = type("Needed", (), {"requires": case.cls.requires, "optional": {}})
+    dims = {name: size for name, size in case.wiring[0].items() if name in fake_dims(needed, case.dims)}
+    with torch.random.fork_rng(devices=[]):
+        module = case.cls(dims, **case.options)
+    loss = loss_of(module, {**dict.fromkeys(case.cls.optional), **fake_rows(needed, case.dims)})  # type: ignore[dict-item]
+    assert loss.isfinite(), f"the loss is {loss.item()} without {', '.join(case.cls.optional)}"
+
+
+def check_couples_batch(case: Case) -> None:
+    """Where `couples_batch` is False, the loss of a batch is the mean of the losses of its halves."""
+    if case.cls.couples_batch:
+        return
+    rows = rows_of(case)
+    halves = [{name: row[part] for name, row in rows.items()} for part in (slice(0, 3), slice(3, 6))]
+    whole, mean = loss_of(case.make(), rows), torch.stack([loss_of(case.make(), half) for half in halves]).mean()
+    difference = (whole - mean).abs().item()
+    assert difference <= 1e-4 * max(1.0, whole.abs().item()), (
+        f"the loss of a batch is not the mean over its halves (by {difference:.3g}): it depends on how many processes "
+        "share a batch. Write couples_batch = True, and each of them is handed the whole of it"
+    )
 
 
 def check_single_views(case: Case) -> None:
@@ -259,5 +288,7 @@ OBJECTIVE = (
     check_gradcheck,
     check_state,
     check_runs_on_meta,
+    check_optional_rows,
+    check_couples_batch,
     check_single_views,
 )

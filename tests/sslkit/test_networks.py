@@ -126,3 +126,33 @@ def test_ranks_and_passes_share_an_epoch_without_overlap_or_loss(images, batch, 
         assert sorted(parts) == sorted(whole)
     seen = np.unique(ranks[0].order(0))
     assert len(seen) == (images if pad else min(images, steps * batch))
+
+
+def test_a_dense_head_and_optional_rows_go_through_the_step(plan):
+    made = plan(
+        'heads.dense={projector = {use = "dense"}}', 'objectives.flat={head = "dense"}', "objectives.contrast={}"
+    )
+    outcome = StepModule(made)(batch_of(made))
+    assert {"alike.distance", "flat.loss", "contrast.loss"} <= outcome.terms.keys()
+    assert outcome.loss.isfinite()
+
+
+def test_only_what_couples_the_batch_is_handed_the_rows_of_all_processes(plan):
+    made = plan("objectives.contrast={}")
+    step, batch = StepModule(made).eval(), batch_of(made)
+    alone = step(batch).terms
+    step.gather = lambda rows: torch.cat([rows, 3 * rows])
+    together = step(batch).terms
+    assert together["alike.distance"] == alone["alike.distance"]
+    # Means of a Gram matrix's squares: of rows and three times these rows.
+    torch.testing.assert_close(together["contrast.loss"], alone["contrast.loss"] * (1 + 9) ** 2 / 4)
+
+
+def test_objectives_and_heads_are_told_of_each_step(plan):
+    made = plan(
+        'heads.dense={projector = {use = "dense"}}', 'objectives.flat={head = "dense"}', "objectives.contrast={}"
+    )
+    step = StepModule(made)
+    step.after_step(7, 1.75)
+    assert step.objectives["contrast"].progress.tolist() == [7, 1.75]
+    assert step.online.projectors["dense"].steps == 7

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from sslkit import checkpoint, recipe, trainer
+from sslkit import checkpoint, recipe, schedules, trainer
 from sslkit.errors import DataError, DivergedError, PreemptedError, RecipeError, UsageError
 from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan
@@ -209,3 +209,35 @@ def test_probes_are_printed_beside_pixels_and_random_weights(run):
     assert set(result.probes) == {"raw pixels", "random weights", "trained"}
     assert result.probes["raw pixels"]["nearest"]["top1"] == 1.0
     assert json.loads((result.folder / "probes.json").read_text()) == result.probes
+
+
+def test_gradients_are_scaled_down_to_the_norm_that_the_recipe_bounds(run):
+    """With plain SGD the first step moves the weights by the learning rate times the clipped norm."""
+    plain = ("epochs=0.3", "optimizer.momentum=0.0", "optimizer.weight_decay=0.0", "optimizer.lr_scaling=none")
+    moved = {}
+    for name, more in (
+        ("free", ()),
+        ("bound", ("optimizer.clip_grad_norm=0.01",)),
+        ("still", ("optimizer.base_lr=1e-30",)),
+    ):
+        result = run(*plain, *more, folder=name)
+        moved[name] = {key: value for key, value in weights(result)["model"].items() if key.startswith("online")}
+        moved[name + " norm"] = result.terms["grad_norm"]
+    assert moved["free norm"] == moved["bound norm"] > 0.01, "the norm is reported as it was"
+
+    def far(name):
+        return sum((moved[name][key] - value).square().sum() for key, value in trained(moved["still"]).items()).sqrt()
+
+    assert far("free").item() == pytest.approx(0.5 * moved["free norm"], rel=1e-4)
+    assert far("bound").item() == pytest.approx(0.5 * 0.01, rel=1e-4)
+
+
+def trained(state):
+    return {key: value for key, value in state.items() if "running" not in key and "batches" not in key}
+
+
+def test_weight_decay_goes_along_a_cosine_where_it_has_an_end(run):
+    result = run("optimizer.weight_decay=0.04", "optimizer.final_weight_decay=0.4", "optimizer.exclude=true")
+    groups = weights(result)["optimizer"]["param_groups"]
+    wanted = schedules.cosine(5, 6, 0.04, 0.4)
+    assert [group["weight_decay"] for group in groups] == [pytest.approx(wanted), 0.0]

@@ -165,3 +165,37 @@ def test_probes_and_their_sources_are_checked(make):
 def test_other_plugin_versions_are_noted(make):
     plan, _ = make('plugins={fake="1.0"}')
     assert "the recipe was resolved with fake 1.0; installed is 1.2" in plan.notes
+
+
+CONTRAST = ("objectives.contrast={}",)
+
+
+def test_optional_rows_are_taken_where_the_sampler_gives_their_group(make, recipe_text):
+    plain, problems = make(*CONTRAST)
+    assert not problems
+    assert set(plain.objectives[1].rows) == {"z"}
+    assert plain.objectives[1].dims == {"v": 2, "d": 6}
+    text = recipe_text.replace('use = "pair"', 'use = "pair"\nparts = 3') + "[[augment.part]]\nsize = 16\n"
+    with_parts, problems = make(*CONTRAST, text=text)
+    assert not problems
+    assert str(with_parts.objectives[1].rows["part"]) == "online.projection.part"
+    assert with_parts.objectives[1].dims == {"v": 2, "k": 3, "d": 6}
+
+
+def test_optional_rows_can_be_pointed_at_another_group(make):
+    plan, problems = make('objectives.contrast={inputs = {part = "scene"}}')
+    assert not problems
+    assert str(plan.objectives[1].rows["part"]) == "online.projection.scene"
+    _, problems = make('objectives.contrast={inputs = {part = "leaf"}}')
+    assert says(problems, "gives no view group 'leaf'")
+
+
+def test_a_dense_head_keeps_the_map(make, recipe_text):
+    dense = ('heads.dense={projector = {use = "dense", out = 5}}', 'objectives.flat={head = "dense"}')
+    plan, problems = make(*dense)
+    assert not problems
+    assert plan.objectives[1].dims == {"v": 2, "d": 5}
+    _, problems = make("objectives.flat={}")
+    assert says(problems, "'b v d h w' has 5 axes, but what is given has 3")
+    _, problems = make('heads.dense={projector = {use = "dense"}, predictor = {use = "linear"}}', dense[1])
+    assert says(problems, "fake/linear works on 'd', but fake/dense gives 'd h w'")

@@ -196,6 +196,8 @@ class Quotient(Good):
 
 @breaks("objective", "gradcheck", "detached on purpose")
 class Detached(Good):
+    couples_batch = True
+
     def forward(self, p: Tensor, z: Tensor) -> Any:
         return super().forward(p, z) * p.detach().square().mean()
 
@@ -209,7 +211,7 @@ class Forgetful(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
         return super().forward(p, z) / (1 + self.steps)
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, epoch: float) -> None:
         self.steps = step
 
 
@@ -217,6 +219,20 @@ class Forgetful(Good):
 class Peeks(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
         return super().forward(p, z) * (1 if p.mean() > 0 else 2)
+
+
+@breaks("objective", "optional_rows", "without part")
+class NeedsParts(Good):
+    optional: ClassVar = {"part": "online.projection.part: b k d"}
+
+    def forward(self, p: Tensor, z: Tensor, part: Tensor | None) -> Any:  # type: ignore[override]
+        return super().forward(p, z) + (torch.tensor(torch.nan) if part is None else part.mean())
+
+
+@breaks("objective", "couples_batch", "couples_batch = True")
+class Coupled(Good):
+    def forward(self, p: Tensor, z: Tensor) -> Any:
+        return super().forward(p, z) + p.mean((0, 1)).square().sum()
 
 
 @breaks("objective", "single_views", "raise ValueError")
@@ -416,7 +432,7 @@ class Linear(Head):
         return self.layer(x)
 
 
-@breaks("head", "head_shapes", "not (n, out_dim)")
+@breaks("head", "head_shapes", "out_dim 5")
 class Sums(Linear):
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x).sum(1)

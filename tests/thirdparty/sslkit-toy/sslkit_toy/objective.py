@@ -24,6 +24,7 @@ class CosineSpread(Objective):
 
     name = "cosine-spread"
     requires: ClassVar[dict[str, str]] = {"z": "online.projection.scene: b v d"}
+    couples_batch = True  # different images are compared
 
     def __init__(self, dims: Dims, *, spread: Annotated[float, Field(ge=0)] = 1.0) -> None:
         super().__init__()
