@@ -281,11 +281,11 @@ def _override(values: dict[str, Any], item: str) -> tuple[tuple[str, ...], str]:
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
         raise UsageError(f"--set {item}: write --set key.path=value, such as --set optimizer.base_lr=0.1")
-    _put(values, path, _value(written), item)
+    put(values, path, value(written), f"--set {item}")
     return path, item
 
 
-def _value(written: str) -> Any:
+def value(written: str) -> Any:
     """Read a TOML value; what is none is a plain string, so that quotes are not needed in a shell."""
     try:
         return tomllib.loads(f"value = {written}")["value"]
@@ -293,22 +293,27 @@ def _value(written: str) -> Any:
         return written
 
 
-def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, item: str) -> None:
+def put(values: dict[str, Any], path: tuple[str, ...], value: Any, option: str) -> None:
+    """Set the value at a path of keys, making tables on the way; `option` is what that asks for it.
+
+    Raises:
+        UsageError: The path leads through something that is no table, or to no element of a list.
+    """
     place: Any = values
     for part in path[:-1]:
-        place = place.setdefault(part, {}) if isinstance(place, dict) else _element(place, part, item)
+        place = place.setdefault(part, {}) if isinstance(place, dict) else _element(place, part, option)
     if isinstance(place, dict):
         place[path[-1]] = value
     else:
-        _element(place, path[-1], item)
+        _element(place, path[-1], option)
         place[int(path[-1])] = value
 
 
-def _element(place: Any, part: str, item: str) -> Any:
+def _element(place: Any, part: str, option: str) -> Any:
     if not isinstance(place, list):
-        raise UsageError(f"--set {item}: there is no table at '{part}', but the value {place!r}")
+        raise UsageError(f"{option}: there is no table at '{part}', but the value {place!r}")
     if not part.isdecimal() or int(part) >= len(place):
-        raise UsageError(f"--set {item}: '{part}' must be one of 0 to {len(place) - 1}, the place in the list")
+        raise UsageError(f"{option}: '{part}' must be one of 0 to {len(place) - 1}, the place in the list")
     return place[int(part)]
 
 

@@ -12,6 +12,7 @@ runs/<recipe>/<arm>-s<seed>/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -19,16 +20,22 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sslkit import __version__, tables
-from sslkit.errors import RecipeError
+from sslkit.errors import RecipeError, UsageError
 from sslkit.plan import Plan
 from sslkit.recipe import Text
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 _PACKAGES = (
     "torch",
@@ -77,7 +84,7 @@ class RunFolder:
         if not self.recipe.exists():
             return
         old = tomllib.loads(self.recipe.read_text(encoding="utf-8"))
-        kept = [{k: v for k, v in values.items() if k not in _NOT_COMPARED} for values in (old, resolved)]
+        kept = [_compared(values) for values in (old, resolved)]
         lines = [f"    {key}: {_shown(a)} -> {_shown(b)}" for key, a, b in tables.differences(*kept)]
         if lines:
             raise RecipeError(
@@ -85,8 +92,48 @@ class RunFolder:
                 + "\n    write --arm NAME to keep both, or move the old folder away"
             )  # fmt: skip
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process, so that no other one trains in it; the lock ends with the process.
+
+        Raises:
+            UsageError: Another process holds it.
+        """
+        if fcntl is None:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise UsageError(f"{self.path} is in use by {file.read() or 'another process'}") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
+
+    @property
+    def busy(self) -> bool:
+        """Whether another process holds the folder."""
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with self.locked():
+                return False
+        except UsageError:
+            return True
+
+    def digest(self) -> str | None:
+        """Return the hash of the recipe that made this folder, or None where there is none."""
+        try:
+            return digest(tomllib.loads(self.recipe.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return None
+
     def status(self) -> dict[str, Any]:
-        """Return what is known of the run: `state` and `step`; empty for a new one."""
+        """Return what is known of the run: `state`, `step` and what it has cost; empty for a new one."""
         status: dict[str, Any] = self.read("status.json", {})
         return status
 
@@ -112,6 +159,16 @@ class RunFolder:
         sessions = self.read("environment.json", [])
         overrides = list(text.overrides.values())
         self.write("environment.json", [*sessions, environment(plan, overrides, world, device)])
+
+
+def digest(resolved: Mapping[str, Any]) -> str:
+    """Return 16 hex digits for all that a resolved recipe says about numbers: equal runs have equal digests."""
+    text = json.dumps(_compared(resolved), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _NOT_COMPARED}
 
 
 def environment(plan: Plan, overrides: list[str], world: int, device: str) -> dict[str, Any]:

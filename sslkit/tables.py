@@ -13,6 +13,14 @@ def dumps(values: Mapping[str, Any]) -> str:
     return tomlkit.dumps(values)
 
 
+def written(value: Any) -> str:
+    """Write one value as TOML."""
+    import tomlkit
+
+    text: str = tomlkit.item(value).as_string()
+    return text
+
+
 def flatten(values: Any, key: str = "") -> dict[str, Any]:
     """Return dotted key -> value; elements of lists of tables are numbered: `augment.scene.0.flip`."""
     if isinstance(values, Mapping):

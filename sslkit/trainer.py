@@ -18,7 +18,7 @@ from torch import Tensor
 from sslkit import checkpoint
 from sslkit.api import Proposals, Run, Source
 from sslkit.data import Epochs, ViewDataset, batches, to_device
-from sslkit.errors import DataError, DivergedError, PreemptedError, UsageError
+from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, UsageError
 from sslkit.folders import cores
 from sslkit.networks import Outcome, StepModule
 from sslkit.optim import make_optimizer
@@ -30,6 +30,7 @@ from sslkit.recipe import Text
 from sslkit.runfolder import RunFolder
 from sslkit.schedules import LearningRate, cosine, target_momentum
 from sslkit.seeds import seed_of
+from sslkit.spent import Spent
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -91,10 +92,30 @@ def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware:
     folder.refuse_other(plan.resolved())
     if folder.status().get("state") == "finished":
         return _finished(folder)
-    fabric = _fabric(plan, hardware)
-    with fabric.rank_zero_first():
-        source, proposals = prepare(plan, text)
-    return _Trainer(plan, text, plugins, folder, hardware, fabric, source, proposals).run()
+    with _held(folder):
+        fabric = _fabric(plan, hardware)
+        with fabric.rank_zero_first():
+            source, proposals = prepare(plan, text)
+        return _Trainer(plan, text, plugins, folder, hardware, fabric, source, proposals).run()
+
+
+@contextmanager
+def _held(folder: RunFolder) -> Iterator[None]:
+    """Hold the folder in the first process, and note there why a run failed."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0):
+        yield
+        return
+    with folder.locked():
+        try:
+            yield
+        except PreemptedError:
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, SslkitError) else f"{type(error).__name__}: {error}"
+            folder.write("status.json", {**folder.status(), "state": "failed", "reason": reason})
+            raise
 
 
 def prepare(plan: Plan, text: Text | None = None) -> tuple[Source, Proposals | None]:
@@ -179,6 +200,7 @@ class _Trainer:
             self.network.gather = self._gather
         self.run_info = Run(folder.path, plan.resolved(), self.steps, self.epochs.steps)
         self.display = Display(self.steps, self.epochs.steps) if fabric.is_global_zero else None
+        self.spent = Spent.so_far(folder.status())
         self.stop_signal: str | None = None
         self.stopping = False
         self.step = 0
@@ -226,7 +248,9 @@ class _Trainer:
             error = caught
             raise
         finally:
-            self.status("failed" if error and not isinstance(error, PreemptedError) else self.state())
+            self.status(
+                "failed" if isinstance(error, Exception) and not isinstance(error, PreemptedError) else self.state()
+            )
             self.tell("sslkit_run_finished", error=error)
         result.step, result.state, result.seconds = self.step, self.state(), time.monotonic() - started
         return result
@@ -287,6 +311,7 @@ class _Trainer:
         self.network.update_target(momentum)
         self.network.after_step(self.step + 1, (self.step + 1) / self.epochs.steps)
         seconds = time.monotonic() - began
+        self.spent.step(seconds, self.plan.recipe.batch_size)
         return terms | {
             "lr": self.lr(self.step), "target_momentum": momentum,
             "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": waited / seconds,
@@ -418,7 +443,8 @@ class _Trainer:
 
     def status(self, state: str) -> None:
         if self.fabric.is_global_zero and self.folder.path.exists():
-            self.folder.write("status.json", {"state": state, "step": self.step, "steps": self.steps})
+            told = {"state": state, "step": self.step, "steps": self.steps, **self.spent.told(self.fabric.device)}
+            self.folder.write("status.json", told)
 
     # ----------------------------------------------------------------------------------------- probing
 

@@ -13,7 +13,19 @@ FLOORS = [
     {"axes", "boxes", "crops", "ema", "errors", "folders", "images", "nn", "optim", "schedules", "seeds", "tables"},
     {"api", "hookspecs"},
     {"options", "plan", "plugins", "recipe", "wiring"},
-    {"ablation", "augment", "checkpoint", "cost", "data", "networks", "probing", "progress", "runfolder", "trainer"},
+    {
+        "ablation",
+        "augment",
+        "checkpoint",
+        "cost",
+        "data",
+        "networks",
+        "probing",
+        "progress",
+        "runfolder",
+        "spent",
+        "trainer",
+    },
     {"__main__", "cli", "contact", "jsonschema", "report"},
 ]
 PUBLIC = {

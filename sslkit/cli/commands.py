@@ -10,7 +10,9 @@ import typer
 
 from sslkit.plugins import Plugins
 
-Recipe = Annotated[str, typer.Argument(help="A recipe's path or name; `sslkit recipes` lists the names.")]
+Recipe = Annotated[
+    str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
@@ -41,7 +43,7 @@ def run(
     log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe; the same command again goes on where it stopped."""
+    """Train a recipe, or go on in a run's folder; the same command again goes on where it stopped."""
     plugins = _plugins(context)
     from sslkit.cli import targets
 
@@ -49,7 +51,8 @@ def run(
     from sslkit import report, trainer
     from sslkit.runfolder import RunFolder
 
-    folder = RunFolder.of(runs, text.name, arm, plan.recipe.seed)
+    own = Path(recipe).is_dir()
+    folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
     hardware = trainer.Hardware(accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, log_every)
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)

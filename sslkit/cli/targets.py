@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from sslkit.plan import Plan
 
 
+RECIPE = "recipe.toml"
+"""In a run's folder: what made it."""
+
+
 @dataclass
 class Checked:
     """A recipe, what is wrong with it, and its plan when nothing is."""
@@ -40,7 +44,9 @@ class Checked:
 
 
 def read(name: str, sets: Sequence[str], plugins: Plugins) -> recipes.Text:
-    """Find and parse a recipe by path or name."""
+    """Find and parse a recipe by path or name, or that of a run's folder."""
+    if (Path(name) / RECIPE).is_file():
+        return recipes.read(Path(name) / RECIPE, sets)
     known = recipes.shipped() | plugins.recipes()
     return recipes.read(recipes.locate(name, known), sets)
 

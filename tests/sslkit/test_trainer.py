@@ -55,7 +55,12 @@ def test_a_run_ends_with_everything_in_its_folder(run):
     assert result.terms["sampler.drawn"] == 1
     names = {path.name for path in result.folder.iterdir()}
     assert {"recipe.toml", "environment.json", "status.json", "checkpoints", "backbone.safetensors"} <= names
-    assert json.loads((result.folder / "status.json").read_text()) == {"state": "finished", "step": 6, "steps": 6}
+    status = json.loads((result.folder / "status.json").read_text())
+    assert {name: status[name] for name in ("state", "step", "steps", "images")} == {
+        "state": "finished", "step": 6, "steps": 6, "images": 24,
+    }  # fmt: skip
+    assert 0 < status["step_seconds"] < status["seconds"]
+    assert status["peak_memory"] > 50e6
     assert [path.name for path in sorted((result.folder / "checkpoints").iterdir())] == [
         "step-00000003.pt",
         "step-00000006.pt",

@@ -1,0 +1,61 @@
+"""What a run has cost so far, over all of its sessions."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass
+class Spent:
+    """Counted while a run goes on, and kept in its status.
+
+    Attributes:
+        seconds: Wall-clock time, from opening the data to the last probe.
+        step_seconds: The share of it that optimizer steps took, waiting for data included.
+        images: Trained on; steps that were lost in a crash and made again count twice.
+        peak_memory: Bytes: of the GPU where there is one, else of the process (loader workers are not counted).
+    """
+
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    images: int = 0
+    peak_memory: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def so_far(cls, status: Mapping[str, Any]) -> Spent:
+        """Go on from what an earlier session wrote into the run's status."""
+        kept = {name: status[name] for name in ("seconds", "step_seconds", "images", "peak_memory") if name in status}
+        return cls(**kept)
+
+    def step(self, seconds: float, images: int) -> None:
+        """Count one optimizer step."""
+        self.step_seconds += seconds
+        self.images += images
+
+    def told(self, device: torch.device) -> dict[str, Any]:
+        """Return what goes into the status."""
+        self.peak_memory = max(self.peak_memory, _peak(device))
+        return {
+            "seconds": round(self.seconds + time.monotonic() - self.started, 3),
+            "step_seconds": round(self.step_seconds, 3),
+            "images": self.images,
+            "peak_memory": self.peak_memory,
+        }
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
