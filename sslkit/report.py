@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,10 @@ from sslkit.plugins import Component, Plugins
 from sslkit.probing import Figures
 from sslkit.recipe import Text, View
 from sslkit.trainer import Result
+
+if TYPE_CHECKING:
+    from sslkit.ablation.estimate import Estimate
+    from sslkit.ablation.trials import Ablation
 
 
 def print_json(value: Any) -> None:
@@ -154,6 +159,65 @@ def print_diff(a: str, b: str, rows: Sequence[tuple[str, Any, Any]]) -> None:
     for key, old, new in rows:
         table.add_row(key, *("-" if value is None else json.dumps(value) for value in (old, new)))
     _print(table)
+
+
+# ------------------------------------------------------------------------------------------------ ablations
+
+
+def of_ablation(ablation: Ablation, estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
+    """Describe the arms and what each will take, per run and for all seeds."""
+    full = estimates[0].flops
+    return [
+        {
+            "arm": variant.arm.name,
+            "objectives": list(variant.plan.recipe.objectives),
+            "views": variant.plan.groups,
+            "networks": [name for name in ("online", "target") if variant.plan.has(name)],
+            "gflops_per_image": round(found.flops / 1e9, 3),
+            "share_of_full": round(found.flops / full, 3),
+            "images": found.images,
+            "hours": found.hours,
+            "memory": found.memory,
+            "disk": found.disk,
+            "runs": {str(run.seed): run.state for run in variant.runs},
+        }
+        for variant, found in zip(ablation.variants, estimates, strict=True)
+    ]
+
+
+def print_ablation(listed: Sequence[Mapping[str, Any]]) -> None:
+    """Print one row per arm, and the sum below."""
+    table = _table(
+        "Nothing was trained", "arm", "views", "networks", "GFLOPs/image", "of full", "hours", "memory", "disk", "runs"
+    )
+    for row in listed:
+        views = ", ".join(f"{count} {group}" for group, count in row["views"].items())
+        table.add_row(
+            row["arm"], views, "+".join(row["networks"]), f"{row['gflops_per_image']:.3g}",
+            f"{row['share_of_full']:.0%}", _hours(row["hours"]), _bytes(row["memory"]), _bytes(row["disk"]),
+            _states(row["runs"].values()),
+        )  # fmt: skip
+    left = [(row, sum(state != "finished" for state in row["runs"].values())) for row in listed]
+    known = all(row["hours"] is not None for row, _ in left)
+    total = _hours(sum(row["hours"] * count for row, count in left) if known else None)
+    runs, disk = sum(count for _, count in left), sum(row["disk"] * count for row, count in left)
+    _print(table, f"to train: {runs} runs, about {total} hours one after another, {_bytes(disk)} on disk")
+    _print(
+        "per run; hours: the first arm's networks timed on this machine, others by their operations, data not counted"
+    )
+
+
+def _hours(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 2**30:.2g} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
+
+
+def _states(states: Iterable[str]) -> str:
+    counted = Counter(states)
+    return ", ".join(f"{count} {state}" for state, count in counted.items())
 
 
 # ------------------------------------------------------------------------------------------------ listings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from sslkit.cli.ablate import ablate
 from sslkit.cli.commands import COMMANDS
 from sslkit.plugins import Plugins
 
@@ -17,7 +18,7 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
         epilog="Exit codes: 0 fine, 1 run failed, 2 usage, 3 recipe, 4 plugin, 5 data, 6 diverged, 75 preempted.",
     )  # fmt: skip
     app.callback(invoke_without_command=False)(_start)
-    for command in COMMANDS:
+    for command in (*COMMANDS, ablate):
         app.command(command.__name__)(command)
     plugins.commands(lambda name: _sub_app(app, plugins, name))
     app.info.context_settings = {"obj": plugins, "help_option_names": ["-h", "--help"]}

@@ -1,0 +1,95 @@
+"""What an ablation will take, before anything is trained."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from sslkit.ablation.trials import Variant
+from sslkit.cost import Cost, measure, step_batch
+from sslkit.errors import SslkitError
+from sslkit.networks import StepModule
+from sslkit.plan import Plan
+
+_SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}
+"""Tensors that an optimizer keeps for each parameter."""
+_TIMED_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One run of an arm.
+
+    Attributes:
+        flops: Per image, forward and backward.
+        images: Trained on in all; None where the data cannot be opened.
+        hours: On this machine, networks only; None where `images` is.
+        memory: Bytes of weights, gradients, optimizer and activations, on one device.
+        disk: Bytes of checkpoints and weights.
+    """
+
+    flops: int
+    images: int | None
+    hours: float | None
+    memory: int
+    disk: int
+
+
+def estimate(variants: list[Variant], keep: int = 2) -> list[Estimate]:
+    """Estimate one run of each arm.
+
+    The first arm's networks are timed on this machine, on noise; the others are scaled by their operations.
+    """
+    costs = [measure(variant.plan) for variant in variants]
+    per_flop = seconds_per_image(variants[0].plan) / costs[0].flops
+    return [_one(variant.plan, cost, per_flop, keep) for variant, cost in zip(variants, costs, strict=True)]
+
+
+def _one(plan: Plan, cost: Cost, per_flop: float, keep: int) -> Estimate:
+    images = _images(plan)
+    slots = _SLOTS.get(plan.recipe.optimizer.use, 2)
+    trained, target = 4 * cost.online_parameters, 4 * cost.target_parameters
+    half = 0.5 if plan.recipe.precision != "32-true" else 1.0
+    activations = half * cost.activations * plan.recipe.batch_size / plan.recipe.accumulate
+    return Estimate(
+        flops=cost.flops, images=images, hours=images * cost.flops * per_flop / 3600 if images else None,
+        memory=int((2 + slots) * trained + target + activations),
+        disk=int(keep * ((1 + slots) * trained + target) + trained),
+    )  # fmt: skip
+
+
+def _images(plan: Plan) -> int | None:
+    recipe = plan.recipe
+    if recipe.steps:
+        return recipe.steps * recipe.batch_size
+    try:
+        source = plan.source.make()
+        if source.missing():
+            return None
+        source.open()
+    except SslkitError:
+        return None
+    share = len(source) / recipe.batch_size
+    steps = math.ceil(share) if recipe.last_batch == "pad" else math.floor(share)
+    return math.ceil((recipe.epochs or 0) * steps) * recipe.batch_size
+
+
+def seconds_per_image(plan: Plan) -> float:
+    """Time one training step of a few images of noise, forward and backward."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    step = StepModule(plan).to(device)
+    batch = {name: value.to(device) for name, value in step_batch(plan, _TIMED_IMAGES).items()}
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(plan.recipe.precision)
+    best = math.inf
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.autocast(device.type, kind, enabled=kind is not None):
+            loss = step(batch).loss
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return best / _TIMED_IMAGES
