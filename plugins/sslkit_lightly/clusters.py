@@ -77,9 +77,9 @@ def _batch_mean(x: Tensor, dim: tuple[int, ...]) -> Tensor:
 class Swav(Objective):
     """Predict the balanced assignment of each global view to prototypes from every other view: SwAV.
 
-    SwAV (arXiv 2006.09882, section 3, equations 1 to 6), by lightly's SwaVLoss. Projections are brought to length 1 here.
-    The prototypes are parameters of the objective, without bias, brought to length 1 after each step; while frozen they
-    get a gradient of zero.
+    SwAV (arXiv 2006.09882, section 3, equations 1 to 6), by lightly's SwaVLoss. Projections are brought to length 1
+    here. The prototypes are parameters of the objective, without bias, brought to length 1 after each step; while
+    frozen they get a gradient of zero.
 
     The queues (one per global view: queue d), if any, are state: each training pass replaces their oldest entries by
     the projections of the whole batch, so with `accumulate` once per pass. They are filled from the start, and take

@@ -81,9 +81,9 @@ class VicRegL(Objective):
 class DenseCl(Objective):
     """Tell a place's key from a queue of keys of past places: the dense part of DenseCL.
 
-    DenseCL (arXiv 2011.09157, section 3.3, equation 2), by lightly's NTXentLoss with a memory bank. A place of the query
-    matches the place of the key whose backbone features are most alike (section 3.4). The global part is `lightly/moco`
-    on a second head; the paper weighs both by 0.5. The first view is the query, the other views are keys.
+    DenseCL (arXiv 2011.09157, section 3.3, equation 2), by lightly's NTXentLoss with a memory bank. A place of the
+    query matches the place of the key whose backbone features are most alike (section 3.4). The global part is
+    `lightly/moco` on a second head; the paper weighs both by 0.5. The first view is the query, the others are keys.
 
     The queue (queue d) is state, as in `lightly/moco`. It holds places, as lightly's does; the authors' code keeps the
     mean over each map instead.
