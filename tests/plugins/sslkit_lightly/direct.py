@@ -223,9 +223,9 @@ def nnclr(made: Any) -> Reference:
     return reference
 
 
-@direct("densecl", queue=30)
+@direct("densecl", queue=100)
 def densecl(made: Any) -> Reference:
-    loss = lightly_loss.NTXentLoss(0.2, memory_bank_size=(30, 8))
+    loss = lightly_loss.NTXentLoss(0.2, memory_bank_size=(100, 8))
     copied(loss.memory_bank, made.loss.memory_bank)
 
     def reference(q: Tensor, k: Tensor, q_map: Tensor, k_map: Tensor, epoch: int) -> Tensor:
@@ -371,8 +371,9 @@ def msn(made: Any) -> Reference:
 @direct("msn", local=False, prototypes=5, symmetric=True, sharpening=0.5)
 def symmetric_msn(made: Any) -> Reference:
     loss = lightly_loss.MSNLoss()
-    return lambda z, t, local, epoch: 0.5 * (
-        loss(z[:, 1], t[:, 0], made.prototypes.weight, 0.5) + loss(z[:, 0], t[:, 1], made.prototypes.weight, 0.5)
+    return lambda z, t, local, epoch: (
+        0.5
+        * (loss(z[:, 1], t[:, 0], made.prototypes.weight, 0.5) + loss(z[:, 0], t[:, 1], made.prototypes.weight, 0.5))
     )
 
 

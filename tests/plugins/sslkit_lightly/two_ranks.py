@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 from sslkit.trainer import _Trainer
 
 BATCH = 8
-STEPS = 3
+STEPS = 2
+UNUSED = {"simsiam", "nnclr", "densecl"}
+"""Objectives that read an online row without its gradient, which elsewhere another row's passes through."""
 
 
 class Rows(nn.Module):
@@ -28,9 +31,8 @@ class Rows(nn.Module):
     def __init__(self, objective: Any, rows: dict[str, Any]) -> None:
         super().__init__()
         self.objective = objective
-        self.mixing = nn.ParameterDict({
-            name: torch.eye(row.shape[2], dtype=row.dtype) for name, row in rows.items() if row is not None and row.requires_grad
-        })  # fmt: skip
+        online = {name: row for name, row in rows.items() if row is not None and row.requires_grad}
+        self.mixing = nn.ParameterDict({name: torch.eye(row.shape[2], dtype=row.dtype) for name, row in online.items()})
         self.gather: Any = None
 
     def forward(self, rows: dict[str, Any]) -> Tensor:
@@ -56,17 +58,19 @@ def compare(case: Any, fabric: Fabric) -> dict[str, float]:
     one = Rows(case.objective().double(), case.rows(0, BATCH, torch.float64))
     two = copy.deepcopy(one)
     half = slice(fabric.global_rank * BATCH // 2, (fabric.global_rank + 1) * BATCH // 2)
-    ddp = torch.nn.parallel.DistributedDataParallel(two, find_unused_parameters=True)
+    ddp = torch.nn.parallel.DistributedDataParallel(two, find_unused_parameters=case.name in UNUSED)
     two.gather = lambda rows: _Trainer._gather(SimpleNamespace(fabric=fabric), rows)  # type: ignore[arg-type]
-    found = {"loss": 0.0, "gradient": 0.0, "state": 0.0}
+    found = {"loss": 0.0, "gradient": 0.0, "state": 0.0, "size": 0.0}
     for step in range(STEPS):
-        rows = {name: None if row is None else row.detach() for name, row in case.rows(step, BATCH, torch.float64).items()}
+        drawn = case.rows(step, BATCH, torch.float64)
+        rows = {name: None if row is None else row.detach() for name, row in drawn.items()}
         whole, part = one(rows), ddp({name: None if row is None else row[half] for name, row in rows.items()})
         whole.backward()
         part.backward()
         mean: Any = fabric.all_reduce(part.detach(), reduce_op="mean")
         found["loss"] = max(found["loss"], far([whole.detach()], [mean]))
         found["gradient"] = max(found["gradient"], far(gradients(one), gradients(two)))
+        found["size"] = max(found["size"], *(gradient.abs().max().item() for gradient in gradients(one)))
         for module in (one, two):
             module.zero_grad()
             module.objective.after_step(step + 1, (step + 1) / 2)
@@ -85,7 +89,7 @@ def main() -> None:
         torch.distributed.all_gather_object(joined, mine)
         found[f"{case.name}/{len(found)}"] = {key: max(each[key] for each in joined) for key in mine}
     if fabric.is_global_zero:
-        print(json.dumps(found))
+        sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ SMALL = {
         object, {"directions": 16}, expected_failed_checks={"gradcheck": STOPPED + "the scale of the shape's term"}
     ),
     "lightly/swav": Case(
-        object, {"prototypes": 5, "queue": 16, "queue_epoch": 0, "freeze_epochs": 0},
+        object,
+        {"prototypes": 5, "queue": 16, "queue_epoch": 0, "freeze_epochs": 0},
         expected_failed_checks={"gradcheck": STOPPED + "the assignments"},
     ),
     "lightly/w-mse": Case(object, {"size": 6, "eps": 0.01}, {"d": 2}),
@@ -37,7 +38,9 @@ SMALL = {
 }
 SMALL_HEADS = {
     "lightly/dino": Case(object, {"hidden": 16, "bottleneck": 8, "out": 24}),
-    **dict.fromkeys(("heads/mlp", "lightly/simsiam-predictor", "lightly/nnclr-predictor"), Case(object, {"hidden": 16})),
+    **dict.fromkeys(
+        ("heads/mlp", "lightly/simsiam-predictor", "lightly/nnclr-predictor"), Case(object, {"hidden": 16})
+    ),
 }
 """By id, which a head may share with an objective; those that are not here are made as `HEAD`."""
 HEAD = Case(object, {"hidden": 16, "out": 8})
