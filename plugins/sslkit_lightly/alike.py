@@ -16,7 +16,7 @@ from sslkit_lightly.shared import Weight, need_views, over_directions
 class Byol(Objective):
     """Predict each view's target projection from every other view: BYOL, by lightly's negative cosine.
 
-    BYOL (arXiv 2006.07733, section 3.1, equations 2 and 3). The mean of -cos(p_i, z_j) over ordered pairs of different
+    BYOL (arXiv 2006.07733, section 3.1). The mean of -cos(p_i, z_j) over ordered pairs of different
     views, in [-1, 1]: with two views lightly's 0.5 (L(p_0, z_1) + L(p_1, z_0)). The paper's 2 - 2 cos, summed over both
     directions, is 4 + 4 times this; `univip/scene-scene` with its default is 2 times this.
     """
@@ -64,7 +64,7 @@ class SimSiam(Objective):
 class TiCo(Objective):
     """Agree with the target network and avoid the directions that past embeddings took: TiCo.
 
-    TiCo (arXiv 2206.10698, section 3, algorithm 1): 1 - z z' + rho z^T C z, with C a running mean of the covariance of
+    TiCo (arXiv 2206.10698): 1 - z z' + rho z^T C z, with C a running mean of the covariance of
     all embeddings so far. The first view is online and the others are the target's, as in lightly's example.
 
     The covariance (d d) is state: each forward pass moves it, so with `accumulate` more than once a step.

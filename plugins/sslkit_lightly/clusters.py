@@ -152,9 +152,9 @@ def _queues(count: int, size: int, dim: int) -> nn.ModuleList:
 class Msn(Objective):
     """Predict the target's assignment of a view to prototypes from other views, used evenly: MSN without masks.
 
-    MSN (arXiv 2204.07141, section 3, equations 1 and 2), by lightly's MSNLoss. The first global view is the target's;
+    MSN (arXiv 2204.07141, section 3), by lightly's MSNLoss. The first global view is the target's;
     the other global views and the local ("focal") views are anchors. The paper hides patches of its anchors: this
-    objective does not, which is one of the paper's ablations (section 5), and any backbone can serve.
+    objective does not, because masks belong to a backbone.
 
     The prototypes are parameters of the objective; gradients reach them through the anchors.
 
@@ -200,7 +200,7 @@ class Msn(Objective):
 class Pmsn(Msn):
     """Predict the target's assignment of a view to prototypes from other views, used by a power law: PMSN.
 
-    PMSN (arXiv 2210.07277, section 4, equation 5), by lightly's PMSNCustomLoss with the power law of its PMSNLoss
+    PMSN (arXiv 2210.07277), by lightly's PMSNCustomLoss with the power law of its PMSNLoss
     (which warns in each step). Else as `lightly/msn`, without masks too.
 
     Args:

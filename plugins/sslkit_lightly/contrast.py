@@ -69,7 +69,7 @@ class SimClr(PairObjective):
 class DirectClr(PairObjective):
     """NT-Xent on the first entries of the backbone's features, without a projector: DirectCLR.
 
-    DirectCLR (arXiv 2110.09348, section 6), averaged over the pairs of views; with two views lightly's DirectCLRLoss.
+    DirectCLR (arXiv 2110.09348), averaged over the pairs of views; with two views lightly's DirectCLRLoss.
 
     Args:
         size: Entries of the features that take part (the paper's d_0).
@@ -88,7 +88,7 @@ class DirectClr(PairObjective):
 class Dcl(PairObjective):
     """NT-Xent without the positive pair in the denominator: decoupled contrastive learning.
 
-    DCL (arXiv 2110.06848, section 3, equation 6), averaged over the pairs of views; with two views lightly's DCLLoss.
+    DCL (arXiv 2110.06848, equation 6), averaged over the pairs of views; with two views lightly's DCLLoss.
 
     Args:
         temperature: Of the similarities.
@@ -103,7 +103,7 @@ class Dcl(PairObjective):
 class Dclw(PairObjective):
     """Decoupled contrastive learning that gives positive pairs which are still apart more weight.
 
-    DCLW (arXiv 2110.06848, section 3, equation 7), averaged over the pairs of views; with two views lightly's DCLWLoss
+    DCLW (arXiv 2110.06848, section 3), averaged over the pairs of views; with two views lightly's DCLWLoss
     (whose weights are restated here, because lightly's warn in each step).
 
     Args:
@@ -126,7 +126,7 @@ class Dclw(PairObjective):
 class Macl(PairObjective):
     """NT-Xent whose temperature follows how well views are aligned: model-aware contrastive learning.
 
-    MACL (arXiv 2207.07874, section 4), averaged over the pairs of views; with two views lightly's MACLLoss.
+    MACL (arXiv 2207.07874), averaged over the pairs of views; with two views lightly's MACLLoss.
 
     Args:
         temperature: tau_0, of views that are aligned as `alignment` says.
@@ -145,7 +145,7 @@ class Macl(PairObjective):
 class Hypersphere(PairObjective):
     """Alignment of views and uniformity on the unit sphere.
 
-    Wang and Isola (arXiv 2005.10242, section 4, equations 1 and 2), averaged over the pairs of views; with two views
+    Wang and Isola (arXiv 2005.10242, section 4), averaged over the pairs of views; with two views
     lightly's HypersphereLoss, whose defaults these are (the paper mostly uses t = 2).
 
     Args:
@@ -238,7 +238,7 @@ class MoCoV3(Objective):
 class Nnclr(Objective):
     """Predict, of each view, the nearest neighbour of another view's projection among past ones: NNCLR.
 
-    NNCLR (arXiv 2104.14548, section 3.3, equation 4), averaged over ordered pairs of views; with two views lightly's
+    NNCLR (arXiv 2104.14548, section 3), averaged over ordered pairs of views; with two views lightly's
     example, 0.5 (L(nn(z_0), p_1) + L(nn(z_1), p_0)) with its NTXentLoss, which also contrasts neighbours with
     neighbours and predictions with predictions.
 

@@ -37,7 +37,7 @@ def places(boxes: Tensor, flipped: Tensor, h: int, w: int) -> Tensor:
 class VicRegL(Objective):
     """Apply VICReg to matching places of two views' maps: the local part of VICRegL.
 
-    VICRegL (arXiv 2210.01571, section 3, equations 1 to 4), by lightly's VICRegLLoss with alpha = 0: places match by
+    VICRegL (arXiv 2210.01571, section 3), by lightly's VICRegLLoss with alpha = 0: places match by
     where they lie in the image and by their embeddings, and only the best matches count; averaged over ordered pairs of
     views. Lightly's whole loss is alpha of `lightly/vicreg` with `covariance = 0.5`, on a second head, and 1 - alpha of
     this one. Where a cell lies follows from the view's box and flip; lightly's transform puts the cells too far apart

@@ -105,7 +105,7 @@ class VicRegHead(LightlyHead):
 class TiCoHead(LightlyHead):
     """TiCo's projector, which is BYOL's.
 
-    Lightly's TiCoProjectionHead (arXiv 2206.10698, section 4).
+    Lightly's TiCoProjectionHead (arXiv 2206.10698).
 
     Args:
         hidden: Width of the hidden layer.
@@ -199,7 +199,7 @@ class NnclrPredictor(LightlyHead):
 class MmcrHead(LightlyHead):
     """MMCR's projector.
 
-    Lightly's MMCRProjectionHead (arXiv 2303.03307, section 3.2), whose `layers` counts hidden layers only.
+    Lightly's MMCRProjectionHead (arXiv 2303.03307), whose `layers` counts hidden layers only.
 
     Args:
         hidden: Width of the hidden layers.
@@ -221,7 +221,7 @@ class MmcrHead(LightlyHead):
 class MsnHead(LightlyHead):
     """MSN's projector: three layers with GELU.
 
-    Lightly's MSNProjectionHead (arXiv 2204.07141, appendix).
+    Lightly's MSNProjectionHead (arXiv 2204.07141).
 
     Args:
         hidden: Width of the hidden layers.

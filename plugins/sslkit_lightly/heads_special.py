@@ -110,7 +110,7 @@ class DenseClHead(DenseHead):
 class VicRegLHead(DenseHead):
     """VICRegL's local expander: three layers with layer norm, place by place.
 
-    Lightly's VicRegLLocalProjectionHead (arXiv 2210.01571, section 4). The head of VICRegL's global part is
+    Lightly's VicRegLLocalProjectionHead (arXiv 2210.01571). The head of VICRegL's global part is
     `lightly/vicreg`.
 
     Args:

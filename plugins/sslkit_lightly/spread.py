@@ -74,7 +74,7 @@ class VicReg(PairObjective):
 class WMse(Objective):
     """Bring whitened views together: W-MSE.
 
-    W-MSE (arXiv 2007.06346, section 3, equation 6, on the unit sphere), summed over the pairs of views and divided by
+    W-MSE (arXiv 2007.06346, section 3, on the unit sphere), summed over the pairs of views and divided by
     their number, by lightly's WMSELoss. The batch is cut at random into sub-batches of `size`, which must divide it; a
     smaller batch is whitened as a whole. The draws follow from a seed that is state and moves once per step, the same
     on every rank.
@@ -126,7 +126,7 @@ class WMse(Objective):
 class FroSsl(Objective):
     """Bring views to their mean and spread each by the Frobenius norm of its covariance: FroSSL.
 
-    FroSSL (arXiv 2310.02903, section 3, equation 5 and its multi-view form), by lightly's FroSSLLoss on all views. All
+    FroSSL (arXiv 2310.02903), in its multi-view form, by lightly's FroSSLLoss on all views. All
     embeddings zero have no covariance: there the loss is not finite.
 
     Args:
@@ -153,7 +153,7 @@ class FroSsl(Objective):
 class EmpSsl(Objective):
     """Bring many crops to their mean and maximise each crop's coding rate over the batch: EMP-SSL.
 
-    EMP-SSL (arXiv 2304.03977, section 2.2, equations 1 to 3): -R(Z) / v - lambda cos(z_i, mean z), R the total coding
+    EMP-SSL (arXiv 2304.03977, section 2): -R(Z) / v - lambda cos(z_i, mean z), R the total coding
     rate. Lightly's EMPSSLLoss adds the rate instead of taking it away, and so is least when all embeddings vanish; here
     it is called with -lambda and its sign is turned, which is the paper's loss.
 
@@ -186,7 +186,7 @@ class EmpSsl(Objective):
 class Mmcr(Objective):
     """Make the views' mean embeddings span as much as they can: maximum manifold capacity representations.
 
-    MMCR (arXiv 2303.03307, section 3, equation 3): minus the nuclear norm of the centroids over the views of both
+    MMCR (arXiv 2303.03307): minus the nuclear norm of the centroids over the views of both
     networks, by lightly's MMCRLoss. It decomposes (b d) and b matrices (2v d) in full, which is slow for large d.
 
     Args:
@@ -217,7 +217,7 @@ class Mmcr(Objective):
 class KoLeo(Objective):
     """Push each image's features away from their nearest neighbour in the batch: the KoLeo regulariser.
 
-    KoLeo (arXiv 1806.03198, section 3.2) as DINOv2 uses it (arXiv 2304.07193, section 4): on the backbone's features,
+    KoLeo (arXiv 1806.03198) as DINOv2 uses it (arXiv 2304.07193, section 4): on the backbone's features,
     view by view. Lightly's KoLeoLoss, averaged over the views (DINOv2 sums them).
     """
 
@@ -252,7 +252,7 @@ class Sliced(Objective):
 class SigReg(Sliced):
     """Bring the projections of a batch to an isotropic Gaussian, along random directions: the SIGReg regulariser.
 
-    SIGReg of LeJEPA (arXiv 2511.08544, section 4, algorithm 1): the Epps-Pulley statistic along random directions, by
+    SIGReg of LeJEPA (arXiv 2511.08544, section 4): the Epps-Pulley statistic along random directions, by
     lightly's SIGReg, averaged over views. Directions follow from a seed that is state and moves once per step.
 
     Args:
@@ -281,7 +281,7 @@ class SigReg(Sliced):
 class LeJepa(Sliced):
     """Bring all views to the mean of the global ones, and the batch to an isotropic Gaussian: LeJEPA.
 
-    LeJEPA (arXiv 2511.08544, section 5, equations 6 and 7): lightly's LeJEPALoss; its two parts are called one by one,
+    LeJEPA (arXiv 2511.08544, section 5): lightly's LeJEPALoss; its two parts are called one by one,
     because it takes no fewer than one local view and its terms are worth seeing. No target network and no predictor.
     Directions follow from a seed that is state and moves once per step.
 
@@ -317,7 +317,7 @@ class LeJepa(Sliced):
 class VisReg(Sliced):
     """Bring all views to the mean of the global ones, and centre, scale and shape of the batch to a Gaussian: VISReg.
 
-    VISReg (arXiv 2606.02572, section 3, equations 1 to 6), by lightly's VISRegLoss. Directions follow from a seed that
+    VISReg (arXiv 2606.02572, equations 1 to 6), by lightly's VISRegLoss. Directions follow from a seed that
     is state and moves once per step; the paper's ranks each draw their own.
 
     Args:
