@@ -219,6 +219,8 @@ class _Trainer:
         """Join rows (b ...) of all processes in the order of their ranks; gradients are summed on their way back."""
         joined = self.fabric.all_gather(rows, sync_grads=True)
         assert isinstance(joined, Tensor)
+        if joined.requires_grad:  # over gloo, parts of a gradient that is not contiguous would be mixed up
+            joined.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
         return joined.flatten(0, 1)
 
     # ------------------------------------------------------------------------------------------ the run

@@ -11,13 +11,39 @@ from sslkit.plugins import Plugins
 from sslkit.testing import Case, check_component, fake_photo, parametrize_with_checks
 
 NO_GRADIENT = {"gradcheck": "the transport plan and the masses carry no gradient, as in the paper"}
+STOPPED = "as in the paper, no gradient passes through "
 SMALL = {
     "timm/timm": Case(object, {"model": "test_resnet"}),
     "torchvision/vit-small": Case(object, {"image_size": 64}, sizes=(64, 96)),
-    "heads/mlp": Case(object, {"hidden": 16}),
     "images/sample-scenes": Case(object, {"images": 16}),
     "univip/instance-instance": Case(object, expected_failed_checks=NO_GRADIENT),
+    "lightly/simsiam": Case(object, expected_failed_checks={"gradcheck": STOPPED + "the projections"}),
+    "lightly/tico": Case(object, expected_failed_checks={"gradcheck": STOPPED + "the covariance"}),
+    "lightly/dclw": Case(object, expected_failed_checks={"gradcheck": STOPPED + "the weights"}),
+    "lightly/macl": Case(object, expected_failed_checks={"gradcheck": STOPPED + "the temperature"}),
+    "lightly/frossl": Case(object, expected_failed_checks={"zero_embeddings": "lightly divides by the trace, then 0"}),
+    "lightly/visreg": Case(
+        object, {"directions": 16}, expected_failed_checks={"gradcheck": STOPPED + "the scale of the shape's term"}
+    ),
+    "lightly/swav": Case(
+        object,
+        {"prototypes": 5, "queue": 16, "queue_epoch": 0, "freeze_epochs": 0},
+        expected_failed_checks={"gradcheck": STOPPED + "the assignments"},
+    ),
+    "lightly/w-mse": Case(object, {"size": 6, "eps": 0.01}, {"d": 2}),
+    "lightly/directclr": Case(object, {"size": 4}),
+    **{f"lightly/{name}": Case(object, {"queue": 16}) for name in ("moco", "nnclr", "densecl")},
+    **{f"lightly/{name}": Case(object, {"prototypes": 5}) for name in ("msn", "pmsn")},
+    **{f"lightly/{name}": Case(object, {"directions": 16}) for name in ("sigreg", "lejepa")},
 }
+SMALL_HEADS = {
+    "lightly/dino": Case(object, {"hidden": 16, "bottleneck": 8, "out": 24}),
+    **dict.fromkeys(
+        ("heads/mlp", "lightly/simsiam-predictor", "lightly/nnclr-predictor"), Case(object, {"hidden": 16})
+    ),
+}
+"""By id, which a head may share with an objective; those that are not here are made as `HEAD`."""
+HEAD = Case(object, {"hidden": 16, "out": 8})
 LARGE = {"torchvision/resnet34", "torchvision/resnet101", "torchvision/vit-base"}
 """The same classes as smaller ones, only larger."""
 NEED_DATA = {"images/coco", "images/folder"}
@@ -29,7 +55,7 @@ def cases() -> list[Case]:
     for kind, components in Plugins.load().components.items():
         for id_, component in components.items():
             if kind != "proposer" and id_ not in LARGE | NEED_DATA:
-                given = SMALL.get(id_, Case(object))
+                given = SMALL_HEADS.get(id_, HEAD) if kind == "head" else SMALL.get(id_, Case(object))
                 found.append(Case(component.cls, given.options, given.dims, given.sizes, given.expected_failed_checks))
     return found
 
@@ -41,7 +67,7 @@ def test_conformance(case, check):
 
 def test_what_was_checked():
     assert Counter(case.kind for case in cases()) == {
-        "source": 1, "sampler": 3, "backbone": 5, "head": 1, "objective": 3, "probe": 1,
+        "source": 1, "sampler": 3, "backbone": 5, "head": 17, "objective": 31, "probe": 1,
     }  # fmt: skip
 
 

@@ -1,0 +1,273 @@
+"""Contrastive losses: views of one image together, views of other images apart."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from lightly.loss import DCLLoss, DirectCLRLoss, MACLLoss, NTXentLoss
+from lightly.loss.hypersphere_loss import HypersphereLoss
+from lightly.models.modules.nn_memory_bank import NNMemoryBankModule
+from torch import Tensor, nn
+
+from sslkit.api import Dims, Objective
+from sslkit_lightly.shared import (
+    Count,
+    Share,
+    Temperature,
+    Weight,
+    counted,
+    keep,
+    need_views,
+    over_directions,
+    over_pairs,
+    stacked,
+)
+
+
+class PairObjective(Objective):
+    """A symmetric loss of lightly's on two views' projections, averaged over the pairs of views."""
+
+    requires: ClassVar[dict[str, str]] = {"z": "online.projection.scene: b v d"}
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(self, dims: Dims, loss: nn.Module) -> None:
+        super().__init__()
+        need_views(dims)
+        self.loss = loss
+
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
+        """Compare projections `z` (b v d) of every two views."""
+        return over_pairs(self.pair, z)
+
+    def pair(self, a: Tensor, b: Tensor) -> Tensor:
+        """Compare two views, both (b d)."""
+        if a.is_meta:
+            both = torch.cat([a, b])
+            return counted(both, both)
+        loss: Tensor = self.loss(a, b)
+        return loss
+
+
+class SimClr(PairObjective):
+    """Tell the other view of an image from all other views of the batch: SimCLR's NT-Xent.
+
+    SimCLR (arXiv 2002.05709, section 2.1, equation 1), averaged over the pairs of views; with two views lightly's
+    NTXentLoss.
+
+    Args:
+        temperature: Of the similarities.
+    """
+
+    name: ClassVar[str] = "simclr"
+
+    def __init__(self, dims: Dims, *, temperature: Temperature = 0.5) -> None:
+        super().__init__(dims, NTXentLoss(temperature=temperature))
+
+
+class DirectClr(PairObjective):
+    """NT-Xent on the first entries of the backbone's features, without a projector: DirectCLR.
+
+    DirectCLR (arXiv 2110.09348), averaged over the pairs of views; with two views lightly's DirectCLRLoss.
+
+    Args:
+        size: Entries of the features that take part (the paper's d_0).
+        temperature: Of the similarities.
+    """
+
+    name: ClassVar[str] = "directclr"
+    requires: ClassVar[dict[str, str]] = {"z": "online.features.scene: b v f"}
+
+    def __init__(self, dims: Dims, *, size: Count = 360, temperature: Temperature = 0.1) -> None:
+        super().__init__(dims, DirectCLRLoss(loss_dim=size, temperature=temperature))
+        if size > dims["f"]:
+            raise ValueError(f"size = {size}, but the backbone's features have {dims['f']} entries")
+
+
+class Dcl(PairObjective):
+    """NT-Xent without the positive pair in the denominator: decoupled contrastive learning.
+
+    DCL (arXiv 2110.06848, equation 6), averaged over the pairs of views; with two views lightly's DCLLoss.
+
+    Args:
+        temperature: Of the similarities.
+    """
+
+    name: ClassVar[str] = "dcl"
+
+    def __init__(self, dims: Dims, *, temperature: Temperature = 0.1) -> None:
+        super().__init__(dims, DCLLoss(temperature=temperature))
+
+
+class Dclw(PairObjective):
+    """Decoupled contrastive learning that gives positive pairs which are still apart more weight.
+
+    DCLW (arXiv 2110.06848, section 3), averaged over the pairs of views; with two views lightly's DCLWLoss
+    (whose weights are restated here, because lightly's warn in each step).
+
+    Args:
+        temperature: Of the similarities.
+        sigma: Of the von Mises-Fisher weights.
+    """
+
+    name: ClassVar[str] = "dclw"
+
+    def __init__(self, dims: Dims, *, temperature: Temperature = 0.1, sigma: Temperature = 0.5) -> None:
+        super().__init__(dims, DCLLoss(temperature=temperature, weight_fn=self.weights))
+        self.sigma = sigma
+
+    def weights(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return 2 - softmax(cos / sigma) / mean of it, for unit vectors (b d): shape (b)."""
+        similarity = torch.einsum("nm,nm->n", a.detach(), b.detach()) / self.sigma
+        return 2 - a.shape[0] * F.softmax(similarity, dim=0)
+
+
+class Macl(PairObjective):
+    """NT-Xent whose temperature follows how well views are aligned: model-aware contrastive learning.
+
+    MACL (arXiv 2207.07874), averaged over the pairs of views; with two views lightly's MACLLoss.
+
+    Args:
+        temperature: tau_0, of views that are aligned as `alignment` says.
+        alpha: How far the temperature follows the alignment.
+        alignment: A_0, the mean cosine of positive pairs at which the temperature is tau_0.
+    """
+
+    name: ClassVar[str] = "macl"
+
+    def __init__(
+        self, dims: Dims, *, temperature: Temperature = 0.1, alpha: Share = 0.5, alignment: Share = 0.0
+    ) -> None:
+        super().__init__(dims, MACLLoss(temperature=temperature, alpha=alpha, A_0=alignment))
+
+
+class Hypersphere(PairObjective):
+    """Alignment of views and uniformity on the unit sphere.
+
+    Wang and Isola (arXiv 2005.10242, section 4), averaged over the pairs of views; with two views
+    lightly's HypersphereLoss, whose defaults these are (the paper mostly uses t = 2).
+
+    Args:
+        t: Of the Gaussian kernel that measures uniformity.
+        uniformity: Weight of the uniformity term.
+        alpha: Power of the distance in the alignment term.
+    """
+
+    name: ClassVar[str] = "hypersphere"
+
+    def __init__(self, dims: Dims, *, t: Temperature = 1.0, uniformity: Weight = 1.0, alpha: Temperature = 2.0) -> None:
+        super().__init__(dims, HypersphereLoss(t=t, lam=uniformity, alpha=alpha))
+
+
+class MoCo(Objective):
+    """Tell an image's key from a queue of the keys of past images: MoCo v2.
+
+    MoCo (arXiv 1911.05722, section 3.1, equation 1; v2: 2003.04297) by lightly's NTXentLoss with a memory bank. The
+    first view is the query and the other views are keys, from the target network, as in the paper; `symmetric` lets
+    every view be the query once, as later code of its authors does, with all keys against the same queue.
+
+    The queue (queue d) is state: random unit vectors at first, as in the paper's code; each training pass replaces its
+    oldest entries by the keys of the whole batch (with v views, v - 1 times each when `symmetric`), so with
+    `accumulate` once per pass. Batches are shuffled over no ranks: rows are gathered, and batch norm is the recipe's.
+
+    Args:
+        queue: Entries of the queue.
+        temperature: Of the similarities.
+        symmetric: Average over all ordered pairs of views.
+    """
+
+    name: ClassVar[str] = "moco"
+    requires: ClassVar[dict[str, str]] = {
+        "q": "online.projection.scene: b v d",
+        "k": "target.projection.scene: b v d",
+    }
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(
+        self, dims: Dims, *, queue: Count = 65536, temperature: Temperature = 0.2, symmetric: bool = False
+    ) -> None:
+        super().__init__()
+        need_views(dims)
+        self.symmetric = symmetric
+        self.loss = NTXentLoss(temperature=temperature, memory_bank_size=(queue, dims["d"]))
+        keep(self.loss.memory_bank)
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:  # type: ignore[override]
+        """Compare online projections `q` with target projections `k`, both (b v d), and with the queue."""
+        query, key = stacked(q, k, self.symmetric)
+        if query.is_meta:
+            return counted(query, self.loss.memory_bank.bank)
+        loss: Tensor = self.loss(query, key)
+        return loss
+
+
+class MoCoV3(Objective):
+    """Tell an image's key from the keys of the batch, predicted: MoCo v3.
+
+    MoCo v3 (arXiv 2104.02057, section 3, equation 1 and algorithm 1): 2 tau times the cross-entropy of q k / tau over
+    the keys of the batch, summed over both directions; with v views, twice the mean over ordered pairs. Lightly has the
+    heads of MoCo v3 but no such loss (its NTXentLoss also contrasts queries with queries), so it is stated here.
+
+    Args:
+        temperature: Of the similarities.
+    """
+
+    name: ClassVar[str] = "moco-v3"
+    requires: ClassVar[dict[str, str]] = {
+        "q": "online.prediction.scene: b v d",
+        "k": "target.projection.scene: b v d",
+    }
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(self, dims: Dims, *, temperature: Temperature = 0.2) -> None:
+        super().__init__()
+        need_views(dims)
+        self.temperature = temperature
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:  # type: ignore[override]
+        """Compare online predictions `q` with target projections `k`, both (b v d)."""
+        return 2 * over_directions(self.pair, F.normalize(q, dim=-1), F.normalize(k, dim=-1))
+
+    def pair(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return 2 tau times the cross-entropy of unit vectors, both (b d)."""
+        labels = torch.arange(q.shape[0], device=q.device)
+        return 2 * self.temperature * F.cross_entropy(q @ k.T / self.temperature, labels)
+
+
+class Nnclr(Objective):
+    """Predict, of each view, the nearest neighbour of another view's projection among past ones: NNCLR.
+
+    NNCLR (arXiv 2104.14548, section 3), averaged over ordered pairs of views; with two views lightly's
+    example, 0.5 (L(nn(z_0), p_1) + L(nn(z_1), p_0)) with its NTXentLoss, which also contrasts neighbours with
+    neighbours and predictions with predictions.
+
+    The queue of neighbours (queue d) is state; each training pass replaces its oldest entries by the projections of the
+    last view of the whole batch, so with `accumulate` once per pass.
+
+    Args:
+        queue: Entries of the queue of neighbours.
+        temperature: Of the similarities.
+    """
+
+    name: ClassVar[str] = "nnclr"
+    requires: ClassVar[dict[str, str]] = {
+        "p": "online.prediction.scene: b v d",
+        "z": "online.projection.scene: b v d",
+    }
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(self, dims: Dims, *, queue: Count = 98304, temperature: Temperature = 0.1) -> None:
+        super().__init__()
+        need_views(dims)
+        self.loss = NTXentLoss(temperature=temperature)
+        self.neighbours = NNMemoryBankModule(size=(queue, dims["d"]))
+        keep(self.neighbours)
+
+    def forward(self, p: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
+        """Compare predictions `p` with neighbours of projections `z` of the same network, both (b v d)."""
+        if p.is_meta:
+            return counted(z.detach().flatten(0, 1), self.neighbours.bank) + counted(p.flatten(0, 1), p.flatten(0, 1))
+        v = z.shape[1]
+        near = [self.neighbours(z[:, i].detach(), update=p.requires_grad and i == v - 1) for i in range(v)]
+        return over_directions(self.loss, torch.stack(near, dim=1), p)

@@ -1,0 +1,124 @@
+"""Lightly's heads that are more than plain layers: DINO's, and those of maps."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from lightly.models.modules import heads as lightly_heads
+from torch import Tensor, nn
+
+from sslkit.api import Dims, Head
+from sslkit_lightly.heads import LightlyHead
+from sslkit_lightly.shared import Count, Epochs, without_warnings
+
+
+class UnitLinear(nn.Module):
+    """A linear layer without bias whose rows are directions times lengths: weight normalisation.
+
+    Lightly's uses `torch.nn.utils.weight_norm`, which is deprecated and which a target network cannot copy.
+
+    Args:
+        weight: Where the directions start, (out d); any length.
+        learn_length: Train the lengths too, which start at 1.
+    """
+
+    def __init__(self, weight: Tensor, learn_length: bool) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(weight.detach().clone())
+        self.length = nn.Parameter(torch.ones(len(weight), 1)) if learn_length else None
+
+    def forward(self, x: Tensor, frozen: Tensor) -> Tensor:
+        """Map (n d) to (n out); what is `frozen` (a scalar, true or false) gets a gradient of zero."""
+        weight = F.normalize(self.direction, dim=1)
+        weight = weight if self.length is None else self.length * weight
+        return F.linear(x, torch.where(frozen, weight.detach(), weight))
+
+
+class DinoHead(Head):
+    """DINO's head: three layers to a narrow unit vector, and a weight-normalised layer to the logits.
+
+    Lightly's DINOProjectionHead (arXiv 2104.14294, section 3.1 and appendix C). Its last layer is kept still for the
+    first epochs by a gradient of zero, where lightly drops the gradient: an optimizer's momentum finds nothing there
+    either, and weight decay changes only the length of directions, which does not count.
+
+    Args:
+        hidden: Width of the hidden layers.
+        bottleneck: Width of the unit vectors.
+        out: Number of logits.
+        batch_norm: Whether hidden layers have a batch norm.
+        freeze_epochs: Epochs in which the last layer stays as it is.
+        norm_last_layer: Keep the rows of the last layer at length 1.
+    """
+
+    name: ClassVar[str] = "dino"
+    epoch: Tensor
+
+    def __init__(
+        self, dims: Dims, *, hidden: Count = 2048, bottleneck: Count = 256, out: Count = 65536,
+        batch_norm: bool = False, freeze_epochs: Epochs = 1.0, norm_last_layer: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.out_dim = out
+        self.freeze_epochs = freeze_epochs
+        with without_warnings("`torch.nn.utils.weight_norm` is deprecated"):
+            made = lightly_heads.DINOProjectionHead(dims["d"], hidden, bottleneck, out, batch_norm)
+        self.layers = made.layers
+        self.last = UnitLinear(made.last_layer.weight_v, learn_length=not norm_last_layer)
+        self.register_buffer("epoch", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n d) to logits (n out)."""
+        y: Tensor = self.last(F.normalize(self.layers(x), dim=-1), self.epoch < self.freeze_epochs)
+        return y
+
+    def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
+        """Keep the epoch, to know when the last layer may move."""
+        self.epoch.fill_(epoch)
+
+
+class DenseHead(LightlyHead):
+    """A head of lightly's on every place of a map."""
+
+    takes: ClassVar[str] = "map"
+    gives: ClassVar[str] = "d h w"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n d h w) to (n out h w)."""
+        y: Tensor = self.net(x.movedim(1, -1)).movedim(-1, 1)
+        return y
+
+
+class DenseClHead(DenseHead):
+    """DenseCL's projector of maps: two layers, place by place.
+
+    Lightly's DenseCLProjectionHead (arXiv 2011.09157, section 3.2). The head of DenseCL's global part is
+    `lightly/moco`, of the same two layers.
+
+    Args:
+        hidden: Width of the hidden layer.
+        out: Width of the last layer.
+    """
+
+    name: ClassVar[str] = "densecl"
+
+    def __init__(self, dims: Dims, *, hidden: Count = 2048, out: Count = 128) -> None:
+        super().__init__(lightly_heads.DenseCLProjectionHead(dims["d"], hidden, out), out)
+
+
+class VicRegLHead(DenseHead):
+    """VICRegL's local expander: three layers with layer norm, place by place.
+
+    Lightly's VicRegLLocalProjectionHead (arXiv 2210.01571). The head of VICRegL's global part is
+    `lightly/vicreg`.
+
+    Args:
+        hidden: Width of the hidden layers.
+        out: Width of the last layer.
+    """
+
+    name: ClassVar[str] = "vicregl"
+
+    def __init__(self, dims: Dims, *, hidden: Count = 8192, out: Count = 8192) -> None:
+        super().__init__(lightly_heads.VicRegLLocalProjectionHead(dims["d"], hidden, out), out)

@@ -1,0 +1,353 @@
+"""Losses that spread embeddings over the batch: by covariance, whitening, volume or a Gaussian."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from lightly.loss import (
+    BarlowTwinsLoss,
+    EMPSSLLoss,
+    FroSSLLoss,
+    KoLeoLoss,
+    LeJEPALoss,
+    MMCRLoss,
+    VICRegLoss,
+    VISRegLoss,
+    WMSELoss,
+)
+from lightly.loss.lejepa_loss import SIGReg as LightlySIGReg
+from lightly.loss.lejepa_loss import lejepa_invariance_loss
+from pydantic import Field
+from torch import Tensor
+
+from sslkit.api import Dims, Objective, Terms
+from sslkit_lightly.contrast import PairObjective
+from sslkit_lightly.shared import Count, Share, Weight, counted, mean, need_views, new_seed, seeded
+
+
+class BarlowTwins(PairObjective):
+    """Make the cross-correlation of two views' projections the identity: Barlow Twins.
+
+    Barlow Twins (arXiv 2103.03230, section 2.1, equations 1 and 2), averaged over the pairs of views; with two views
+    lightly's BarlowTwinsLoss.
+
+    Args:
+        off_diagonal: lambda, weight of the off-diagonal entries.
+    """
+
+    name: ClassVar[str] = "barlow-twins"
+
+    def __init__(self, dims: Dims, *, off_diagonal: Weight = 5e-3) -> None:
+        super().__init__(dims, BarlowTwinsLoss(lambda_param=off_diagonal))
+
+
+class VicReg(PairObjective):
+    """Bring views together, keep each entry's variance and take correlations away: VICReg.
+
+    VICReg (arXiv 2105.04906, section 4.1, equations 1 to 6), averaged over the pairs of views; with two views lightly's
+    VICRegLoss. With `covariance = 0.5` it is the global part of lightly's VICRegL.
+
+    Args:
+        invariance: lambda, weight of the squared distance of views.
+        variance: mu, weight of the hinge on standard deviations.
+        covariance: nu, weight of the squared covariances.
+        eps: Added to variances.
+    """
+
+    name: ClassVar[str] = "vicreg"
+
+    def __init__(
+        self, dims: Dims, *, invariance: Weight = 25.0, variance: Weight = 25.0, covariance: Weight = 1.0,
+        eps: Annotated[float, Field(gt=0)] = 1e-4,
+    ) -> None:  # fmt: skip
+        super().__init__(dims, VICRegLoss(invariance, variance, covariance, eps=eps))
+
+    def pair(self, a: Tensor, b: Tensor) -> Tensor:
+        """Compare two views, both (b d)."""
+        if a.is_meta:
+            return counted(a.T, a.T) + counted(b.T, b.T)
+        return super().pair(a, b)
+
+
+class WMse(Objective):
+    """Bring whitened views together: W-MSE.
+
+    W-MSE (arXiv 2007.06346, section 3, on the unit sphere), summed over the pairs of views and divided by
+    their number, by lightly's WMSELoss. The batch is cut at random into sub-batches of `size`, which must divide it; a
+    smaller batch is whitened as a whole. The draws follow from a seed that is state and moves once per step, the same
+    on every rank.
+
+    With `eps = 0`, as in the paper, collapsed embeddings have no whitening and end the run with an error.
+
+    Args:
+        size: Images that are whitened together; at least twice the width of the projections.
+        iterations: Times that the batch is cut anew.
+        eps: Share of the identity in the covariance.
+    """
+
+    name: ClassVar[str] = "w-mse"
+    requires: ClassVar[dict[str, str]] = {"z": "online.projection.scene: b v d"}
+    couples_batch: ClassVar[bool] = True
+    seed: Tensor
+
+    def __init__(self, dims: Dims, *, size: Count = 256, iterations: Count = 1, eps: Share = 0.0) -> None:
+        super().__init__()
+        need_views(dims)
+        if size < 2 * dims["d"]:
+            raise ValueError(f"size = {size} is less than twice the {dims['d']} entries that are to be whitened")
+        self.size = size
+        self.loss = WMSELoss(dims["d"], eps=eps, track_running_stats=False, w_iter=iterations, w_size=size,
+                             num_samples=dims["v"])  # fmt: skip
+        self.register_buffer("seed", new_seed())
+
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
+        """Whiten and compare projections `z` (b v d).
+
+        Raises:
+            ValueError: The batch does not divide into sub-batches.
+        """
+        batch = z.shape[0]
+        self.loss.w_size = min(self.size, batch)
+        if batch % self.loss.w_size:
+            raise ValueError(f"a batch of {batch} does not divide into sub-batches of size = {self.size}")
+        if z.is_meta:
+            return counted(z.flatten(0, 1).T, z.flatten(0, 1).T)
+        with seeded(self.seed, z):
+            loss: Tensor = self.loss(z.transpose(0, 1).flatten(0, 1))
+        return loss
+
+    def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
+        """Move on to the next draws."""
+        self.seed += 1
+
+
+class FroSsl(Objective):
+    """Bring views to their mean and spread each by the Frobenius norm of its covariance: FroSSL.
+
+    FroSSL (arXiv 2310.02903), in its multi-view form, by lightly's FroSSLLoss on all views. All
+    embeddings zero have no covariance: there the loss is not finite.
+
+    Args:
+        invariance: Weight of the squared distance of the views to their mean.
+    """
+
+    name: ClassVar[str] = "frossl"
+    requires: ClassVar[dict[str, str]] = {"z": "online.projection.scene: b v d"}
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(self, dims: Dims, *, invariance: Weight = 1.0) -> None:
+        super().__init__()
+        need_views(dims)
+        self.loss = FroSSLLoss(invariance_weight=invariance)
+
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
+        """Compare projections `z` (b v d)."""
+        if z.is_meta:
+            return mean([counted(view.T, view.T) for view in z.unbind(1)])
+        loss: Tensor = self.loss(list(z.unbind(1)))
+        return loss
+
+
+class EmpSsl(Objective):
+    """Bring many crops to their mean and maximise each crop's coding rate over the batch: EMP-SSL.
+
+    EMP-SSL (arXiv 2304.03977, section 2): -R(Z) / v - lambda cos(z_i, mean z), R the total coding
+    rate. Lightly's EMPSSLLoss adds the rate instead of taking it away, and so is least when all embeddings vanish; here
+    it is called with -lambda and its sign is turned, which is the paper's loss.
+
+    Args:
+        invariance: lambda, weight of the cosines.
+        eps: Of the coding rate, as the authors' code uses it.
+        normalise: Bring projections to length 1 first, as the authors' projector does.
+    """
+
+    name: ClassVar[str] = "emp-ssl"
+    requires: ClassVar[dict[str, str]] = {"z": "online.projection.scene: b v d"}
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(
+        self, dims: Dims, *, invariance: Weight = 200.0, eps: Annotated[float, Field(gt=0)] = 0.2,
+        normalise: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        need_views(dims)
+        self.normalise = normalise
+        self.loss = EMPSSLLoss(tcr_eps=eps, inv_coef=-invariance)
+
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
+        """Compare projections `z` (b v d)."""
+        z = F.normalize(z, dim=-1) if self.normalise else z
+        loss: Tensor = -self.loss(list(z.unbind(1)))
+        return loss
+
+
+class Mmcr(Objective):
+    """Make the views' mean embeddings span as much as they can: maximum manifold capacity representations.
+
+    MMCR (arXiv 2303.03307): minus the nuclear norm of the centroids over the views of both
+    networks, by lightly's MMCRLoss. It decomposes (b d) and b matrices (2v d) in full, which is slow for large d.
+
+    Args:
+        compression: lambda, weight of the nuclear norm of each image's own views.
+        normalise: Bring embeddings to length 1 first, as in the paper; lightly leaves that to its caller, and without
+            it the loss has no lower bound.
+    """
+
+    name: ClassVar[str] = "mmcr"
+    requires: ClassVar[dict[str, str]] = {
+        "z": "online.projection.scene: b v d",
+        "t": "target.projection.scene: b v d",
+    }
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(self, dims: Dims, *, compression: Weight = 5e-3, normalise: bool = True) -> None:  # noqa: ARG002
+        super().__init__()
+        self.normalise = normalise
+        self.loss = MMCRLoss(lmda=compression)
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
+        """Compare online projections `z` and target projections `t`, both (b v d)."""
+        z, t = (F.normalize(z, dim=-1), F.normalize(t, dim=-1)) if self.normalise else (z, t)
+        loss: Tensor = self.loss(z, t)
+        return loss
+
+
+class KoLeo(Objective):
+    """Push each image's features away from their nearest neighbour in the batch: the KoLeo regulariser.
+
+    KoLeo (arXiv 1806.03198) as DINOv2 uses it (arXiv 2304.07193, section 4): on the backbone's features,
+    view by view. Lightly's KoLeoLoss, averaged over the views (DINOv2 sums them).
+    """
+
+    name: ClassVar[str] = "koleo"
+    requires: ClassVar[dict[str, str]] = {"x": "online.features.scene: b v f"}
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(self, dims: Dims) -> None:  # noqa: ARG002
+        super().__init__()
+        self.loss = KoLeoLoss()
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Spread features `x` (b v f) over the batch."""
+        return mean([self.loss(view) for view in x.unbind(1)])
+
+
+class Sliced(Objective):
+    """An objective that draws random directions, the same on every rank, from a seed that moves once per step."""
+
+    couples_batch: ClassVar[bool] = True
+    seed: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seed", new_seed())
+
+    def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
+        """Move on to the next directions."""
+        self.seed += 1
+
+
+class SigReg(Sliced):
+    """Bring the projections of a batch to an isotropic Gaussian, along random directions: the SIGReg regulariser.
+
+    SIGReg of LeJEPA (arXiv 2511.08544, section 4): the Epps-Pulley statistic along random directions, by
+    lightly's SIGReg, averaged over views. Directions follow from a seed that is state and moves once per step.
+
+    Args:
+        directions: Random directions per step.
+        knots: Frequencies at which the characteristic function is compared.
+        t_max: The largest of them.
+    """
+
+    name: ClassVar[str] = "sigreg"
+    requires: ClassVar[dict[str, str]] = {"z": "online.projection.scene: b v d"}
+
+    def __init__(
+        self, dims: Dims, *, directions: Count = 1024,  # noqa: ARG002
+        knots: Annotated[int, Field(ge=2)] = 17, t_max: Annotated[float, Field(gt=0)] = 3.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.loss = LightlySIGReg(knots=knots, t_max=t_max, num_vectors=directions)
+
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
+        """Compare projections `z` (b v d) with a Gaussian."""
+        with seeded(self.seed, z):
+            loss: Tensor = self.loss(z.transpose(0, 1))
+        return loss
+
+
+class LeJepa(Sliced):
+    """Bring all views to the mean of the global ones, and the batch to an isotropic Gaussian: LeJEPA.
+
+    LeJEPA (arXiv 2511.08544, section 5): lightly's LeJEPALoss; its two parts are called one by one,
+    because it takes no fewer than one local view and its terms are worth seeing. No target network and no predictor.
+    Directions follow from a seed that is state and moves once per step.
+
+    Args:
+        gaussian: lambda, weight of SIGReg; 1 - lambda is that of the distances.
+        directions: Random directions per step.
+        knots: Frequencies at which the characteristic function is compared.
+        t_max: The largest of them.
+    """
+
+    name: ClassVar[str] = "lejepa"
+    requires: ClassVar[dict[str, str]] = {"z": "online.projection.global: b v d"}
+    optional: ClassVar[dict[str, str]] = {"local": "online.projection.local: b m d"}
+
+    def __init__(
+        self, dims: Dims, *, gaussian: Share = 0.05, directions: Count = 1024,
+        knots: Annotated[int, Field(ge=2)] = 17, t_max: Annotated[float, Field(gt=0)] = 3.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        need_views(dims, "v", "m")
+        self.loss = LeJEPALoss(gaussian, sigreg_knots=knots, sigreg_t_max=t_max, sigreg_num_vectors=directions)
+
+    def forward(self, z: Tensor, local: Tensor | None) -> Terms:  # type: ignore[override]
+        """Compare projections of global views `z` (b v d) and, where there are any, local views (b m d)."""
+        views = z.transpose(0, 1)
+        every = views if local is None else torch.cat([views, local.transpose(0, 1)])
+        with seeded(self.seed, z):
+            gaussian = self.loss.lambda_param * self.loss.sigreg(every)
+        apart = lejepa_invariance_loss(all_proj=every, global_proj=views)
+        return Terms({"gaussian": gaussian, "invariance": (1.0 - self.loss.lambda_param) * apart})
+
+
+class VisReg(Sliced):
+    """Bring all views to the mean of the global ones, and centre, scale and shape of the batch to a Gaussian: VISReg.
+
+    VISReg (arXiv 2606.02572, equations 1 to 6), by lightly's VISRegLoss. Directions follow from a seed that
+    is state and moves once per step; the paper's ranks each draw their own.
+
+    Args:
+        gaussian: lambda, weight of the three Gaussian terms; 1 - lambda is that of the distances.
+        directions: Random directions per step.
+        scale: Weight of the standard deviations.
+        shape: Weight of the sliced Wasserstein distance.
+        centre: Weight of the mean.
+        eps: Added to standard deviations.
+    """
+
+    name: ClassVar[str] = "visreg"
+    requires: ClassVar[dict[str, str]] = {"z": "online.projection.global: b v d"}
+    optional: ClassVar[dict[str, str]] = {"local": "online.projection.local: b m d"}
+
+    def __init__(
+        self, dims: Dims, *, gaussian: Share = 0.9, directions: Count = 4096, scale: Weight = 1.0, shape: Weight = 1.0,
+        centre: Weight = 1.0, eps: Annotated[float, Field(gt=0)] = 1e-4,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        need_views(dims, "v", "m")
+        self.loss = VISRegLoss(gaussian, directions, scale, shape, centre, eps=eps)
+
+    def forward(self, z: Tensor, local: Tensor | None) -> Tensor:  # type: ignore[override]
+        """Compare projections of global views `z` (b v d) and, where there are any, local views (b m d)."""
+        views = z.transpose(0, 1)
+        others = views[:0] if local is None else local.transpose(0, 1)
+        if z.is_meta:
+            slices = z.new_empty(self.loss.num_slices, z.shape[-1])
+            return counted(torch.cat([views, others]).flatten(0, 1), slices)
+        with seeded(self.seed, z):
+            loss: Tensor = self.loss(local_proj=others, global_proj=views)
+        return loss
