@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from sslkit.api import Proposals, Run, Source
 from sslkit.data import Epochs, ViewDataset, batches, to_device
 from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, UsageError
 from sslkit.folders import cores
+from sslkit.monitors import EVERY_STEP, Monitors
 from sslkit.networks import Outcome, StepModule
 from sslkit.optim import make_optimizer
 from sslkit.plan import Plan
@@ -47,6 +48,8 @@ class Hardware:
         save_every: Optimizer steps between checkpoints; None saves once an epoch.
         keep: Checkpoints kept.
         log_every: Optimizer steps between records of the metrics.
+        monitor_every: Optimizer steps between ranks and conflict maps; 0 switches them off.
+        on_collapse: What to do when the features collapse.
     """
 
     accelerator: str = "auto"
@@ -58,6 +61,8 @@ class Hardware:
     save_every: int | None = None
     keep: int = 2
     log_every: int = 1
+    monitor_every: int = 50
+    on_collapse: Literal["warn", "stop"] = "warn"
 
 
 @dataclass
@@ -197,7 +202,7 @@ class _Trainer:
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
         if fabric.world_size > 1:
-            self.network.gather = self._gather
+            self.network.gather, self.network.mean = self._gather, self._mean
         self.run_info = Run(folder.path, plan.resolved(), self.steps, self.epochs.steps)
         self.display = Display(self.steps, self.epochs.steps) if fabric.is_global_zero else None
         self.spent = Spent.so_far(folder.status())
@@ -205,6 +210,7 @@ class _Trainer:
         self.stopping = False
         self.step = 0
         self.counts: dict[str, float] = {}
+        self.monitors = Monitors(hardware.monitor_every)
 
     def _learning_rate(self) -> LearningRate:
         table = self.plan.recipe.optimizer
@@ -220,6 +226,12 @@ class _Trainer:
         joined = self.fabric.all_gather(rows, sync_grads=True)
         assert isinstance(joined, Tensor)
         return joined.flatten(0, 1)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Average values over all processes."""
+        mean = self.fabric.all_reduce(values, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -299,11 +311,12 @@ class _Trainer:
             # Behind the data: a loader that is new after a resume takes random numbers of its own.
             torch.manual_seed(seed_of(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                outcome: Outcome = self.module(batch)
+                outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.due(self.step + 1))
                 self.fabric.backward(outcome.loss / self.plan.recipe.accumulate)
             outcomes.append(outcome)
         terms = self.agree(outcomes)
         self.guard(terms, indices)
+        terms |= self.measured(outcomes)
         self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -346,11 +359,24 @@ class _Trainer:
             [torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]
         ).mean(dim=0)
         values = torch.cat([values, self._grad_norm().view(1), values.new_full((1,), self.stop_signal is not None)])
-        mean = self.fabric.all_reduce(values, reduce_op="mean") if self.fabric.world_size > 1 else values
-        assert isinstance(mean, Tensor)
+        mean = self._mean(values) if self.fabric.world_size > 1 else values
         *told, asked = mean.tolist()
         self.stopping = asked > 0
         return dict(zip([*names, "grad_norm"], told, strict=True))
+
+    def measured(self, outcomes: list[Outcome]) -> dict[str, float]:
+        """Return what is not measured in every step: ranks, of the first process' images, and the conflict map."""
+        if self.fabric.is_global_zero:
+            for outcome in outcomes:
+                self.monitors.add(outcome.rows)
+        if not self.monitors.due(self.step + 1):
+            return {}
+        told = self.monitors.ranks() | outcomes[0].measured
+        told = self.fabric.broadcast(told) if self.fabric.world_size > 1 else told
+        if self.display and self.step:
+            for refusal in self.monitors.refusals():
+                self.display.note(refusal)
+        return told
 
     def _grad_norm(self) -> Tensor:
         grads = [p.grad for p in self.network.parameters() if p.grad is not None]
@@ -364,7 +390,7 @@ class _Trainer:
             DivergedError: Names the terms, the step and the record on disk.
         """
         scaled = self.plan.recipe.precision == "16-mixed"  # its loss scaler skips such gradients by itself
-        losses = {name: value for name, value in terms.items() if not name.endswith("_std")}
+        losses = {name: value for name, value in terms.items() if name not in EVERY_STEP}
         bad = [
             name for name, value in losses.items() if not math.isfinite(value) and not (scaled and name == "grad_norm")
         ]
@@ -397,7 +423,7 @@ class _Trainer:
         if self.display:
             eta = (self.steps - self.step) * self.plan.recipe.batch_size / terms["images_per_s"]
             self.display.update(self.step, terms, terms["images_per_s"], terms["waiting"], eta)
-        if self.step % self.hardware.log_every == 0 or self.step == self.steps:
+        if self.step % self.hardware.log_every == 0 or self.step == self.steps or self.monitors.due(self.step):
             self.run_info.step = self.step
             self.tell("sslkit_step_finished", step=self.step, terms=terms)
 
@@ -424,6 +450,7 @@ class _Trainer:
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "counts": self.counts,
+            "windows": self.monitors.state(),
             "plugins": self.plan.resolved()["plugins"],
             "recipe": self.folder.recipe.read_text(encoding="utf-8"),
         }
@@ -437,6 +464,7 @@ class _Trainer:
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.counts = state["step"], state["counts"]
+        self.monitors.load(state["windows"], self.fabric.device)
         self.run_info.step = self.step
         if self.display:
             self.display.note(f"resumed from {path} after step {self.step} of {self.steps}")
