@@ -27,6 +27,12 @@ ROWS_PER_DIMENSION = 2
 MAX_DIMENSIONS = 2048
 """RankMe is not taken of wider rows: their window would not stay small."""
 
+
+def is_measured(name: str) -> bool:
+    """Say whether a value is of those that are measured every n steps only."""
+    return name.startswith(("rankme.", "conflict.")) or name.endswith((".forward_ms", ".backward_ms", ".gradient_norm"))
+
+
 # ------------------------------------------------------------------------------------------------- every step
 
 
@@ -229,7 +235,7 @@ def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor | None:
     """
     if not loss.requires_grad:
         return None
-    grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    grads: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     if all(grad is None for grad in grads):
         return None
     return torch.cat(

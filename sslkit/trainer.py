@@ -20,7 +20,7 @@ from sslkit.api import Proposals, Run, Source
 from sslkit.data import Epochs, ViewDataset, batches, to_device
 from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, UsageError
 from sslkit.folders import cores
-from sslkit.monitors import EVERY_STEP, Monitors
+from sslkit.monitors import EVERY_STEP, Monitors, is_measured
 from sslkit.networks import Outcome, StepModule
 from sslkit.optim import make_optimizer
 from sslkit.plan import Plan
@@ -31,6 +31,7 @@ from sslkit.recipe import Text
 from sslkit.runfolder import RunFolder
 from sslkit.schedules import LearningRate, cosine, target_momentum
 from sslkit.seeds import seed_of
+from sslkit.sentinel import Facts, Sentinel
 from sslkit.spent import Spent
 
 if TYPE_CHECKING:
@@ -211,6 +212,20 @@ class _Trainer:
         self.step = 0
         self.counts: dict[str, float] = {}
         self.monitors = Monitors(hardware.monitor_every)
+        self.sentinel = Sentinel(self._facts())
+
+    def _facts(self) -> Facts:
+        """Tell the sentinel what this recipe does against collapse."""
+        recipe, online = self.plan.recipe, self.network.online
+        heads = [part for made in (online.projectors, online.predictors) for part in made.modules()]
+        return Facts(
+            predicts=any(row.kind == "prediction" for row in self.plan.rows),
+            couples=any(item.made.component.cls.couples_batch for item in self.plan.objectives),
+            target=self.plan.has("target"), momentum=(recipe.target.momentum, recipe.target.momentum_end),
+            batch_norm=any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in heads),
+            images=recipe.batch_size // (recipe.accumulate * self.fabric.world_size),
+            lr=self.lr.base, warmup=self.lr.warmup,
+        )  # fmt: skip
 
     def _learning_rate(self) -> LearningRate:
         table = self.plan.recipe.optimizer
@@ -286,6 +301,7 @@ class _Trainer:
                 terms = self.optimizer_step(feed)
                 self.step += 1
                 self.report(terms)
+                self.watch(terms)
                 self.save_when_due(stop)
                 if self.stopping and self.step < stop:  # what is done is done: its weights are still to be written
                     who, where = self.stop_signal or "another process", f"after step {self.step} of {self.steps}"
@@ -316,7 +332,7 @@ class _Trainer:
             outcomes.append(outcome)
         terms = self.agree(outcomes)
         self.guard(terms, indices)
-        terms |= self.measured(outcomes)
+        measured = self.measured(outcomes)
         self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -325,7 +341,7 @@ class _Trainer:
         self.network.after_step(self.step + 1, (self.step + 1) / self.epochs.steps)
         seconds = time.monotonic() - began
         self.spent.step(seconds, self.plan.recipe.batch_size)
-        return terms | {
+        return terms | measured | {
             "lr": self.lr(self.step), "target_momentum": momentum,
             "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": waited / seconds,
         }  # fmt: skip
@@ -406,6 +422,26 @@ class _Trainer:
             f"(now {self.lr(self.step):.4g}), too short a warm-up, 16-bit precision"
         )
 
+    def watch(self, terms: Mapping[str, float]) -> None:
+        """Say where the features have collapsed, and end the run there when asked to.
+
+        Raises:
+            DivergedError: They have, and `on_collapse` is "stop"; a checkpoint was written.
+        """
+        stops = self.hardware.on_collapse == "stop"
+        alarm = self.sentinel.see(self.step, terms, once=not stops)
+        if alarm is None:
+            return
+        if self.fabric.is_global_zero:
+            values = {name: repr(value) for name, value in alarm.values.items()}
+            told = {"step": alarm.step, "sign": alarm.sign, "values": values, "message": alarm.message}
+            self.folder.write(f"collapsed-step-{alarm.step:08d}.json", told)
+        if stops:
+            self.save()
+            raise DivergedError(f"{alarm.message}\n    the checkpoint of this step is in {self.folder.checkpoints}")
+        if self.display:
+            self.display.note(f"warning: {alarm.message}\n    --on-collapse stop ends a run here")
+
     def count(self, counts: Mapping[str, float]) -> None:
         """Average what the sampler counted over the epoch so far."""
         place = self.step % self.epochs.steps
@@ -422,7 +458,8 @@ class _Trainer:
         terms |= {f"sampler.{name}": value for name, value in self.counts.items()}
         if self.display:
             eta = (self.steps - self.step) * self.plan.recipe.batch_size / terms["images_per_s"]
-            self.display.update(self.step, terms, terms["images_per_s"], terms["waiting"], eta)
+            shown = {name: value for name, value in terms.items() if not is_measured(name)}
+            self.display.update(self.step, shown, terms["images_per_s"], terms["waiting"], eta)
         if self.step % self.hardware.log_every == 0 or self.step == self.steps or self.monitors.due(self.step):
             self.run_info.step = self.step
             self.tell("sslkit_step_finished", step=self.step, terms=terms)
@@ -451,6 +488,7 @@ class _Trainer:
             "optimizer": self.optimizer.state_dict(),
             "counts": self.counts,
             "windows": self.monitors.state(),
+            "sentinel": self.sentinel.state(),
             "plugins": self.plan.resolved()["plugins"],
             "recipe": self.folder.recipe.read_text(encoding="utf-8"),
         }
@@ -465,6 +503,7 @@ class _Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.counts = state["step"], state["counts"]
         self.monitors.load(state["windows"], self.fabric.device)
+        self.sentinel.load(state["sentinel"])
         self.run_info.step = self.step
         if self.display:
             self.display.note(f"resumed from {path} after step {self.step} of {self.steps}")
