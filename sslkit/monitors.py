@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sslkit.nn import cosine, unit
 
-EVERY_STEP = ("feature_std", "alignment", "uniformity", "target_similarity")
+EVERY_STEP = ("feature_std", "prediction_std", "alignment", "uniformity", "target_similarity")
 """Names of what is watched in every step."""
 MAX_IMAGES = 256
 """Uniformity is taken over the pairs of at most so many images of a pass."""
@@ -68,15 +68,18 @@ def target_similarity(online: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def every_step(online: Tensor, target: Tensor | None) -> dict[str, Tensor]:
+def every_step(online: Tensor, target: Tensor | None = None, prediction: Tensor | None = None) -> dict[str, Tensor]:
     """Return what is watched in every step, as scalars on the device.
 
     Args:
         online: Shape (b v d): projections of the watched view group, or features where there is no projection.
         target: The same of the target network, where there is one.
+        prediction: Shape (b v d): what the predictor makes of `online`, where some objective reads it.
     """
     first = online[:, 0]
     watched = {"feature_std": feature_std(first), "uniformity": uniformity(first)}
+    if prediction is not None:
+        watched["prediction_std"] = feature_std(prediction[:, 0])
     if online.shape[1] > 1:
         watched["alignment"] = alignment(online)
     if target is not None:

@@ -128,8 +128,8 @@ class StepModule(nn.Module):
     def _objectives(self, batch: Batch, table: Mapping[Row, Tensor], measure: bool) -> Outcome:
         terms: dict[str, Tensor] = {}
         rows = {name: table[row].detach().float() for name, row in self.watched.items()}
-        target = rows.pop("target", None)
-        told = monitors.every_step(rows.get("projection", rows["features"]), target)
+        target, prediction = rows.pop("target", None), rows.pop("prediction", None)
+        told = monitors.every_step(rows.get("projection", rows["features"]), target, prediction)
         parts: dict[str, monitors.Part] = {}
         timer = monitors.Timer(batch["index"].device, on=measure)
         for item in self.plans:
@@ -200,7 +200,7 @@ def _watched(plan: Plan) -> dict[str, Row]:
     """Return the rows that are watched: of the first view group (in the sampler's order) that the online network sees.
 
     `features` always; `projection` of the first head that is read there as vectors, computed for it anyway; `target`,
-    the target's projection of the same, where some objective has it computed.
+    the target's projection of the same, and `prediction`, the online network's, where some objective reads them.
     """
     group = next(name for name in plan.groups if _heads(plan, "online", name, any_row=True))
     rows = {"features": Row("online", "features", group)}
@@ -208,8 +208,11 @@ def _watched(plan: Plan) -> dict[str, Row]:
     if heads:
         best = min(heads, key=lambda head: head not in _heads(plan, "target", group))
         rows["projection"] = Row("online", "projection", group, best)
-        if best in _heads(plan, "target", group):
-            rows["target"] = Row("target", "projection", group, best)
+        read = {
+            "target": Row("target", "projection", group, best),
+            "prediction": Row("online", "prediction", group, best),
+        }
+        rows |= {name: row for name, row in read.items() if row in plan.rows}
     return rows
 
 

@@ -9,7 +9,7 @@ from typing import Any
 Values = Mapping[str, float]
 
 SPREAD = 0.05
-"""`feature_std` below this counts as constant: the mean cosine of two images is above 0.997."""
+"""A standard deviation below this counts as constant: the mean cosine of two images is above 0.997."""
 TIGHT = 0.1
 """The same where the target agrees with the online network to `AGREED`: the two went to one constant together."""
 AGREED = 0.99
@@ -55,7 +55,7 @@ class Alarm:
     """A collapse.
 
     Attributes:
-        sign: "constant" or "few-dimensions".
+        sign: "constant", "constant-predictions" or "few-dimensions".
         step: Optimizer steps done.
         values: What was seen in this step.
         message: All of it in words, with the likely cause and what to change.
@@ -75,6 +75,10 @@ def _constant(terms: Values) -> bool | None:
     return std < SPREAD or together or terms.get("uniformity", UNIFORM) > UNIFORM
 
 
+def _constant_predictions(terms: Values) -> bool | None:
+    return terms["prediction_std"] < SPREAD and not _constant(terms) if "prediction_std" in terms else None
+
+
 def _few_dimensions(terms: Values) -> bool | None:
     ranks = [(terms[name], terms[f"{name}_d"]) for name in _RANKS if name in terms]
     return any(rank < max(2.0, RANK_SHARE * d) and d > 2 for rank, d in ranks) if ranks else None
@@ -83,6 +87,7 @@ def _few_dimensions(terms: Values) -> bool | None:
 _RANKS = ("rankme.features", "rankme.projection")
 _SIGNS: Mapping[str, tuple[Callable[[Values], bool | None], int]] = {
     "constant": (_constant, PATIENCE),
+    "constant-predictions": (_constant_predictions, PATIENCE),
     "few-dimensions": (_few_dimensions, MEASUREMENTS),
 }
 """Sign -> (what a step says of it: yes, no, or nothing; how often in a row it must)."""
@@ -142,6 +147,8 @@ class Sentinel:
     def _message(self, sign: str, step: int, terms: Values) -> str:
         what = {
             "constant": f"the features are nearly the same for all images, for {self.counts[sign]} steps in a row",
+            "constant-predictions": "the predictor gives nearly the same for all images, while projections are spread, "
+            f"for {self.counts[sign]} steps in a row",
             "few-dimensions": f"the features lie in few dimensions, in {self.counts[sign]} measurements in a row",
         }[sign]
         began = _told(self.first)
@@ -153,7 +160,7 @@ class Sentinel:
         return "\n".join(lines)
 
 
-_EVIDENCE = ("loss", "grad_norm", "feature_std", "uniformity", "alignment", "target_similarity")
+_EVIDENCE = ("loss", "grad_norm", "feature_std", "prediction_std", "uniformity", "alignment", "target_similarity")
 
 
 def _evidence(terms: Values) -> dict[str, float]:
@@ -182,6 +189,13 @@ def _causes(facts: Facts, first: Values, sign: str) -> Iterator[str]:
             "the views of an image are the same (alignment 0 in step 1), so that there is nothing to learn: "
             "augment them in [[augment.GROUP]], and use a sampler that cuts different crops"
         )
+    if sign == "constant-predictions":
+        yield (
+            "the predictor has settled on the mean of its targets, as views share too little to be predicted or the "
+            "targets move too fast: milder augmentation or more overlap of the views, a higher [target] momentum "
+            f"(now {facts.momentum[0]:g}), or more steps before it is judged"
+        )
+        return
     if facts.couples:
         if sign == "few-dimensions":
             yield (

@@ -72,8 +72,10 @@ def test_similarity_to_the_target_compares_the_same_views():
 
 
 def test_one_view_has_no_alignment_and_no_target_no_similarity():
-    assert monitors.every_step(noise(5, 1, 6), None).keys() == {"feature_std", "uniformity"}
-    assert monitors.every_step(noise(5, 2, 6), noise(5, 2, 6)).keys() == set(monitors.EVERY_STEP)
+    assert monitors.every_step(noise(5, 1, 6)).keys() == {"feature_std", "uniformity"}
+    told = monitors.every_step(noise(5, 2, 6), noise(5, 2, 6), noise(5, 2, 4))
+    assert told.keys() == set(monitors.EVERY_STEP)
+    assert torch.equal(told["prediction_std"], monitors.feature_std(noise(5, 2, 4)[:, 0]))
 
 
 # ------------------------------------------------------------------------------------------------------- rank
