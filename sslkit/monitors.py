@@ -50,7 +50,9 @@ def alignment(z: Tensor) -> Tensor:
     Arxiv 2005.10242, section 4.1, alpha = 2. With more than two views it is the mean over all pairs, which is twice
     the unbiased variance over the views, summed over d.
     """
-    return 2 * unit(z).var(dim=1, correction=1).sum(-1).mean()
+    z = unit(z)
+    around = z - z.mean(dim=1, keepdim=True)
+    return 2 * around.square().sum((1, 2)).mean() / (z.shape[1] - 1)
 
 
 def uniformity(z: Tensor) -> Tensor:
@@ -153,17 +155,23 @@ class Monitors:
 
     Attributes:
         every: Optimizer steps between measurements; 0 switches them off.
+        whole: Whether parameters are whole in every process, as the conflict map needs them.
         windows: Kind of row -> its newest rows in this process.
         refused: Kind of row -> why RankMe was not taken of it, said once.
     """
 
     every: int
+    whole: bool = True
     windows: dict[str, Window] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
         """Say whether to measure in optimizer step `step` (from 1): in the first, and in every `every`-th."""
         return self.every > 0 and (step == 1 or step % self.every == 0)
+
+    def maps(self, step: int) -> bool:
+        """Say whether to take the conflict map in optimizer step `step`."""
+        return self.whole and self.due(step)
 
     def add(self, rows: Mapping[str, Tensor]) -> None:
         """Take in the rows of a pass, kind -> (b d)."""

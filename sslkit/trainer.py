@@ -211,7 +211,7 @@ class _Trainer:
         self.stopping = False
         self.step = 0
         self.counts: dict[str, float] = {}
-        self.monitors = Monitors(hardware.monitor_every)
+        self.monitors = Monitors(hardware.monitor_every, whole=_whole(fabric))
         self.sentinel = Sentinel(self._facts())
 
     def _facts(self) -> Facts:
@@ -327,7 +327,7 @@ class _Trainer:
             # Behind the data: a loader that is new after a resume takes random numbers of its own.
             torch.manual_seed(seed_of(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.due(self.step + 1))
+                outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.maps(self.step + 1))
                 self.fabric.backward(outcome.loss / self.plan.recipe.accumulate)
             outcomes.append(outcome)
         terms = self.agree(outcomes)
@@ -387,7 +387,7 @@ class _Trainer:
                 self.monitors.add(outcome.rows)
         if not self.monitors.due(self.step + 1):
             return {}
-        told = self.monitors.ranks() | outcomes[0].measured
+        told = self.monitors.ranks() | outcomes[0].measured if self.fabric.is_global_zero else {}
         told = self.fabric.broadcast(told) if self.fabric.world_size > 1 else told
         if self.display and self.step:
             for refusal in self.monitors.refusals():
@@ -583,6 +583,14 @@ class _Trainer:
         if self.hardware.workers is not None:
             return self.hardware.workers
         return max(0, min(8, cores() - 1))
+
+
+def _whole(fabric: Fabric) -> bool:
+    """Say whether every process holds whole parameters: sharded ones have no gradient of their own to compare."""
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+
+    return isinstance(fabric.strategy, (DDPStrategy, SingleDeviceStrategy))
 
 
 def _finished(folder: RunFolder) -> Result:
