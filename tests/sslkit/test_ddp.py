@@ -96,7 +96,9 @@ def test_the_conflict_map_is_that_of_the_batch_over_all_processes(
     result = trainer.train(
         plan, text, installed, RunFolder(tmp_path / "one"), trainer.Hardware("cpu", workers=0, stop_after=1)
     )
-    one, ranks = (json.loads((folder / "metrics.jsonl").open().readline()) for folder in (result.folder, folders[0]))
+    one, ranks = (
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]) for folder in (result.folder, folders[0])
+    )
     names = ["conflict.scene-scene.again", "scene-scene.gradient_norm", "again.gradient_norm"]
     assert [ranks[name] for name in names] == pytest.approx([one[name] for name in names], rel=1e-3)
     assert 0 < abs(one[names[0]]) < 1
