@@ -60,8 +60,10 @@ def uniformity(z: Tensor) -> Tensor:
 
     Arxiv 2005.10242, section 4.1, t = 2. Over the pairs of the first `MAX_IMAGES` rows.
     """
-    squared = torch.pdist(unit(z[:MAX_IMAGES])).square()
-    return squared.mul(-2).exp().mean().log()
+    z = unit(z[:MAX_IMAGES])
+    squared = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()  # pdist is not on all devices
+    near = squared.mul(-2).exp().fill_diagonal_(0)
+    return (near.sum() / (len(z) * (len(z) - 1))).log()
 
 
 def target_similarity(online: Tensor, target: Tensor) -> Tensor:
@@ -141,7 +143,7 @@ class Window:
         if self.width > MAX_DIMENSIONS:
             return f"D = {self.width} is more than {MAX_DIMENSIONS}, for which a window of rows would not stay small"
         if self.count < self.wanted:
-            return f"N = {self.count} images are fewer than {ROWS_PER_DIMENSION} D = {self.wanted}"
+            return f"N = {self.count} images so far are fewer than {ROWS_PER_DIMENSION} D = {self.wanted}"
         return None
 
     def rows(self) -> Tensor:

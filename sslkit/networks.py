@@ -41,7 +41,8 @@ class Network(nn.Module):
     def forward(self, x: Tensor, wanted: Sequence[Row]) -> list[Tensor]:
         """Return the wanted rows of images (n 3 h w), each (n ...)."""
         given = self.backbone(x)
-        projected = {row.head: self.projectors[row.head](given[self.taken[row.head]]) for row in wanted if row.head}
+        heads = dict.fromkeys(row.head for row in wanted if row.head)  # each once: batch norm counts its passes
+        projected = {head: self.projectors[head](given[self.taken[head]]) for head in heads}
         return [self._row(row, given, projected) for row in wanted]
 
     def _row(self, row: Row, given: Mapping[str, Tensor], projected: Mapping[str, Tensor]) -> Tensor:

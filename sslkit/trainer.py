@@ -502,8 +502,8 @@ class _Trainer:
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.counts = state["step"], state["counts"]
-        self.monitors.load(state["windows"], self.fabric.device)
-        self.sentinel.load(state["sentinel"])
+        self.monitors.load(state.get("windows", {}), self.fabric.device)  # older checkpoints have neither
+        self.sentinel.load(state.get("sentinel", self.sentinel.state()))
         self.run_info.step = self.step
         if self.display:
             self.display.note(f"resumed from {path} after step {self.step} of {self.steps}")

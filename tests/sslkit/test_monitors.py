@@ -110,7 +110,7 @@ def test_too_few_rows_are_refused_with_their_number():
     kept = monitors.Monitors(every=10)
     kept.add({"features": noise(15, 8)})
     assert kept.ranks() == {"rankme.features_n": 15, "rankme.features_d": 8}
-    assert list(kept.refusals()) == ["rankme.features is not taken: N = 15 images are fewer than 2 D = 16"]
+    assert list(kept.refusals()) == ["rankme.features is not taken: N = 15 images so far are fewer than 2 D = 16"]
     assert not list(kept.refusals())
     kept.add({"features": noise(1, 8)})
     assert kept.ranks().keys() == {"rankme.features", "rankme.features_n", "rankme.features_d"}

@@ -133,6 +133,14 @@ def test_projections_are_watched_though_objectives_read_only_predictions(plan):
     assert outcome.monitors["target_similarity"].item() == pytest.approx(1, abs=1e-6)  # batch statistics in both
 
 
+def test_a_projector_runs_once_for_all_that_is_read_behind_it(plan):
+    step, calls = StepModule(plan(TWO)), []
+    step.online.projectors["main"].register_forward_hook(lambda *_: calls.append("online"))
+    step.target.projectors["main"].register_forward_hook(lambda *_: calls.append("target"))
+    step(batch_of(plan()))
+    assert calls == ["online"] * 2 + ["target"] * 2  # once a view
+
+
 def test_features_are_watched_where_nothing_projects_vectors(plan, recipe_text):
     text = recipe_text.replace("[objectives.alike]", "[objectives.flat]")
     dense = text.replace('projector = { use = "linear", out = 6 }', 'projector = { use = "dense" }')
