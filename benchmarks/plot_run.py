@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 Rows = Sequence[Mapping[str, float]]
 PANELS: Mapping[str, Sequence[str]] = {
     "terms of the loss": ("scene-scene.loss", "scene-instance.loss", "instance-instance.loss"),
-    "feature standard deviation (1 spread, 0 collapsed)": ("feature_std",),
+    "standard deviation (1 spread, 0 collapsed)": ("feature_std", "prediction_std"),
     "transport plan": ("instance-instance.plan_entropy", "instance-instance.diagonal_mass"),
     "largest marginal error of the plan": ("instance-instance.marginal_error",),
     "gradient norm": ("grad_norm",),

@@ -6,14 +6,13 @@ Everything that needs gradients is inside `StepModule.forward`, so that DDP and 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslkit import monitors
 from sslkit.api import Head, Objective, Terms
 from sslkit.ema import ema_update
 from sslkit.plan import HeadPlan, ObjectivePlan, Plan, Row
@@ -42,7 +41,8 @@ class Network(nn.Module):
     def forward(self, x: Tensor, wanted: Sequence[Row]) -> list[Tensor]:
         """Return the wanted rows of images (n 3 h w), each (n ...)."""
         given = self.backbone(x)
-        projected = {row.head: self.projectors[row.head](given[self.taken[row.head]]) for row in wanted if row.head}
+        heads = dict.fromkeys(row.head for row in wanted if row.head)  # each once: batch norm counts its passes
+        projected = {head: self.projectors[head](given[self.taken[head]]) for head in heads}
         return [self._row(row, given, projected) for row in wanted]
 
     def _row(self, row: Row, given: Mapping[str, Tensor], projected: Mapping[str, Tensor]) -> Tensor:
@@ -58,11 +58,15 @@ class Outcome(NamedTuple):
         loss: Scalar, the weighted sum of the terms.
         terms: "objective.term" -> scalar, unweighted.
         monitors: Name -> scalar.
+        rows: "features" and, where there is one, "projection" -> the first watched view's rows (b d), detached.
+        measured: The conflict map, where it was asked for: name -> value, the same in all processes but for times.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     monitors: dict[str, Tensor]
+    rows: dict[str, Tensor]
+    measured: dict[str, float]
 
 
 class StepModule(nn.Module):
@@ -71,11 +75,12 @@ class StepModule(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         seed = plan.recipe.seed
-        self.rows = plan.rows
+        self.watched = _watched(plan)
+        self.rows = [*plan.rows, *(row for row in self.watched.values() if row not in plan.rows)]
         self.plans = plan.objectives
         self.norms = {group: plan.recipe.forward.norm_of(group) for group in plan.groups}
         self.pixels = {
-            (row.group, row.network): ".".join(("pixels", *plan.pixels(row.group, row.network))) for row in plan.rows
+            (row.group, row.network): ".".join(("pixels", *plan.pixels(row.group, row.network))) for row in self.rows
         }
         with torch_seeded(seed, "backbone"):
             backbone = plan.backbone.make()
@@ -84,15 +89,23 @@ class StepModule(nn.Module):
         self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
         self.gather: Callable[[Tensor], Tensor] | None = None
         """Joins a tensor's rows (b ...) over all processes, with gradients; None where there is one process."""
+        self.mean: Callable[[Tensor], Tensor] | None = None
+        """Averages a tensor over all processes, without gradients; None where there is one process."""
+        self.scale = 2.0**12 if plan.recipe.precision == "16-mixed" else 1.0
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, batch: Batch) -> Outcome:
-        """Run every network on every view group that is read, then every objective in float32."""
+    def forward(self, batch: Batch, measure: bool = False) -> Outcome:
+        """Run every network on every view group that is read, then every objective in float32.
+
+        Args:
+            batch: Views and what is known of them.
+            measure: Also take the conflict map, for which the device is waited for.
+        """
         table = self._embed(batch, "online")
         with torch.no_grad():
             table.update(self._embed(batch, "target"))
         with torch.autocast(_autocast_type(batch["index"].device.type), enabled=False):
-            return self._objectives(batch, table)
+            return self._objectives(batch, table, measure)
 
     def _embed(self, batch: Batch, network: str) -> dict[Row, Tensor]:
         table: dict[Row, Tensor] = {}
@@ -113,16 +126,23 @@ class StepModule(nn.Module):
         views = [module(_image(view), wanted) for view in x.unbind(1)]
         return [torch.stack(rows, dim=1) for rows in zip(*views, strict=True)]
 
-    def _objectives(self, batch: Batch, table: Mapping[Row, Tensor]) -> Outcome:
+    def _objectives(self, batch: Batch, table: Mapping[Row, Tensor], measure: bool) -> Outcome:
         terms: dict[str, Tensor] = {}
-        monitors = {"feature_std": _spread(table)}
-        parts: list[Tensor] = []
+        rows = {name: table[row].detach().float() for name, row in self.watched.items()}
+        target, prediction = rows.pop("target", None), rows.pop("prediction", None)
+        told = monitors.every_step(rows.get("projection", rows["features"]), target, prediction)
+        parts: dict[str, monitors.Part] = {}
+        timer = monitors.Timer(batch["index"].device, on=measure)
         for item in self.plans:
             losses = _terms(self.objectives[item.name](**self._inputs(item, batch, table)))
-            parts.append(item.weight * torch.stack(list(losses.terms.values())).sum())
+            loss = item.weight * torch.stack(list(losses.terms.values())).sum()
+            parts[item.name] = monitors.Part(loss, timer.lap())
             terms.update({f"{item.name}.{term}": value.detach() for term, value in losses.terms.items()})
-            monitors.update({f"{item.name}.{name}": value.detach() for name, value in losses.monitors.items()})
-        return Outcome(torch.stack(parts).sum(), terms, monitors)
+            told.update({f"{item.name}.{name}": value.detach() for name, value in losses.monitors.items()})
+        loss = torch.stack([part.loss for part in parts.values()]).sum()
+        shared = [*self.online.backbone.parameters()] if measure else []
+        measured = monitors.conflict(parts, shared, self.scale, self.mean) if measure else {}
+        return Outcome(loss, terms, told, {name: value[:, 0] for name, value in rows.items()}, measured)
 
     def _inputs(self, item: ObjectivePlan, batch: Batch, table: Mapping[Row, Tensor]) -> dict[str, Tensor | None]:
         """Return the parameters of an objective's `forward`."""
@@ -177,18 +197,30 @@ def _terms(returned: Tensor | Mapping[str, Tensor] | Terms) -> Terms:
     return Terms({"loss": returned} if isinstance(returned, Tensor) else returned)
 
 
-def _spread(table: Mapping[Row, Tensor]) -> Tensor:
-    """Standard deviation of L2-normalised online embeddings over the batch, times sqrt(d): 1 spread, 0 collapsed.
+def _watched(plan: Plan) -> dict[str, Row]:
+    """Return the rows that are watched: of the first view group (in the sampler's order) that the online network sees.
 
-    Taken over the first view of the first group, of projections where there are any (of features otherwise).
+    `features` always; `projection` of the first head that is read there as vectors, computed for it anyway; `target`,
+    the target's projection of the same, and `prediction`, the online network's, where some objective reads them.
     """
-    online = [row for row in table if row.network == "online" and row.kind in ("projection", "prediction", "features")]
-    if not online:
-        return torch.tensor(float("nan"))
-    best = max(online, key=lambda row: (row.kind == "projection", row.kind == "prediction", row.group))
-    z = F.normalize(table[best].detach().float()[:, 0], dim=-1)
-    spread: Tensor = z.std(dim=0, correction=0).mean() * math.sqrt(z.shape[-1])
-    return spread
+    group = next(name for name in plan.groups if _heads(plan, "online", name, any_row=True))
+    rows = {"features": Row("online", "features", group)}
+    heads = [head for head in _heads(plan, "online", group) if len(plan.heads[head].axes("projection")) == 1]
+    if heads:
+        best = min(heads, key=lambda head: head not in _heads(plan, "target", group))
+        rows["projection"] = Row("online", "projection", group, best)
+        read = {
+            "target": Row("target", "projection", group, best),
+            "prediction": Row("online", "prediction", group, best),
+        }
+        rows |= {name: row for name, row in read.items() if row in plan.rows}
+    return rows
+
+
+def _heads(plan: Plan, network: str, group: str, any_row: bool = False) -> list[str]:
+    """Return the heads through which a network's view group goes, "" among them where asked for any row at all."""
+    seen = [row.head for row in plan.rows if (row.network, row.group) == (network, group)]
+    return [head for head in dict.fromkeys(seen) if head or any_row]
 
 
 def _autocast_type(device: str) -> str:

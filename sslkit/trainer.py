@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from sslkit.api import Proposals, Run, Source
 from sslkit.data import Epochs, ViewDataset, batches, to_device
 from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, UsageError
 from sslkit.folders import cores
+from sslkit.monitors import EVERY_STEP, Monitors, is_measured
 from sslkit.networks import Outcome, StepModule
 from sslkit.optim import make_optimizer
 from sslkit.plan import Plan
@@ -30,6 +31,7 @@ from sslkit.recipe import Text
 from sslkit.runfolder import RunFolder
 from sslkit.schedules import LearningRate, cosine, target_momentum
 from sslkit.seeds import seed_of
+from sslkit.sentinel import Facts, Sentinel
 from sslkit.spent import Spent
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Hardware:
         save_every: Optimizer steps between checkpoints; None saves once an epoch.
         keep: Checkpoints kept.
         log_every: Optimizer steps between records of the metrics.
+        monitor_every: Optimizer steps between ranks and conflict maps; 0 switches them off.
+        on_collapse: What to do when the features collapse.
     """
 
     accelerator: str = "auto"
@@ -58,6 +62,8 @@ class Hardware:
     save_every: int | None = None
     keep: int = 2
     log_every: int = 1
+    monitor_every: int = 50
+    on_collapse: Literal["warn", "stop"] = "warn"
 
 
 @dataclass
@@ -197,7 +203,7 @@ class _Trainer:
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
         if fabric.world_size > 1:
-            self.network.gather = self._gather
+            self.network.gather, self.network.mean = self._gather, self._mean
         self.run_info = Run(folder.path, plan.resolved(), self.steps, self.epochs.steps)
         self.display = Display(self.steps, self.epochs.steps) if fabric.is_global_zero else None
         self.spent = Spent.so_far(folder.status())
@@ -205,6 +211,21 @@ class _Trainer:
         self.stopping = False
         self.step = 0
         self.counts: dict[str, float] = {}
+        self.monitors = Monitors(hardware.monitor_every, whole=_whole(fabric))
+        self.sentinel = Sentinel(self._facts())
+
+    def _facts(self) -> Facts:
+        """Tell the sentinel what this recipe does against collapse."""
+        recipe, online = self.plan.recipe, self.network.online
+        heads = [part for made in (online.projectors, online.predictors) for part in made.modules()]
+        return Facts(
+            predicts=any(row.kind == "prediction" for row in self.plan.rows),
+            couples=any(item.made.component.cls.couples_batch for item in self.plan.objectives),
+            target=self.plan.has("target"), momentum=(recipe.target.momentum, recipe.target.momentum_end),
+            batch_norm=any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in heads),
+            images=recipe.batch_size // (recipe.accumulate * self.fabric.world_size),
+            lr=self.lr.base, warmup=self.lr.warmup,
+        )  # fmt: skip
 
     def _learning_rate(self) -> LearningRate:
         table = self.plan.recipe.optimizer
@@ -222,6 +243,12 @@ class _Trainer:
         if joined.requires_grad:  # over gloo, parts of a gradient that is not contiguous would be mixed up
             joined.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
         return joined.flatten(0, 1)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Average values over all processes."""
+        mean = self.fabric.all_reduce(values, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -276,6 +303,7 @@ class _Trainer:
                 terms = self.optimizer_step(feed)
                 self.step += 1
                 self.report(terms)
+                self.watch(terms)
                 self.save_when_due(stop)
                 if self.stopping and self.step < stop:  # what is done is done: its weights are still to be written
                     who, where = self.stop_signal or "another process", f"after step {self.step} of {self.steps}"
@@ -301,11 +329,12 @@ class _Trainer:
             # Behind the data: a loader that is new after a resume takes random numbers of its own.
             torch.manual_seed(seed_of(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                outcome: Outcome = self.module(batch)
+                outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.maps(self.step + 1))
                 self.fabric.backward(outcome.loss / self.plan.recipe.accumulate)
             outcomes.append(outcome)
         terms = self.agree(outcomes)
         self.guard(terms, indices)
+        measured = self.measured(outcomes)
         self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -314,7 +343,7 @@ class _Trainer:
         self.network.after_step(self.step + 1, (self.step + 1) / self.epochs.steps)
         seconds = time.monotonic() - began
         self.spent.step(seconds, self.plan.recipe.batch_size)
-        return terms | {
+        return terms | measured | {
             "lr": self.lr(self.step), "target_momentum": momentum,
             "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": waited / seconds,
         }  # fmt: skip
@@ -348,11 +377,24 @@ class _Trainer:
             [torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]
         ).mean(dim=0)
         values = torch.cat([values, self._grad_norm().view(1), values.new_full((1,), self.stop_signal is not None)])
-        mean = self.fabric.all_reduce(values, reduce_op="mean") if self.fabric.world_size > 1 else values
-        assert isinstance(mean, Tensor)
+        mean = self._mean(values) if self.fabric.world_size > 1 else values
         *told, asked = mean.tolist()
         self.stopping = asked > 0
         return dict(zip([*names, "grad_norm"], told, strict=True))
+
+    def measured(self, outcomes: list[Outcome]) -> dict[str, float]:
+        """Return what is not measured in every step: ranks, of the first process' images, and the conflict map."""
+        if self.fabric.is_global_zero:
+            for outcome in outcomes:
+                self.monitors.add(outcome.rows)
+        if not self.monitors.due(self.step + 1):
+            return {}
+        told = self.monitors.ranks() | outcomes[0].measured if self.fabric.is_global_zero else {}
+        told = self.fabric.broadcast(told) if self.fabric.world_size > 1 else told
+        if self.display and self.step:
+            for refusal in self.monitors.refusals():
+                self.display.note(refusal)
+        return told
 
     def _grad_norm(self) -> Tensor:
         grads = [p.grad for p in self.network.parameters() if p.grad is not None]
@@ -366,7 +408,7 @@ class _Trainer:
             DivergedError: Names the terms, the step and the record on disk.
         """
         scaled = self.plan.recipe.precision == "16-mixed"  # its loss scaler skips such gradients by itself
-        losses = {name: value for name, value in terms.items() if not name.endswith("_std")}
+        losses = {name: value for name, value in terms.items() if name not in EVERY_STEP}
         bad = [
             name for name, value in losses.items() if not math.isfinite(value) and not (scaled and name == "grad_norm")
         ]
@@ -381,6 +423,26 @@ class _Trainer:
             f"images and terms are in {self.folder.path / file}. Common causes: a learning rate too high for the batch "
             f"(now {self.lr(self.step):.4g}), too short a warm-up, 16-bit precision"
         )
+
+    def watch(self, terms: Mapping[str, float]) -> None:
+        """Say where the features have collapsed, and end the run there when asked to.
+
+        Raises:
+            DivergedError: They have, and `on_collapse` is "stop"; a checkpoint was written.
+        """
+        stops = self.hardware.on_collapse == "stop"
+        alarm = self.sentinel.see(self.step, terms, once=not stops)
+        if alarm is None:
+            return
+        if self.fabric.is_global_zero:
+            values = {name: repr(value) for name, value in alarm.values.items()}
+            told = {"step": alarm.step, "sign": alarm.sign, "values": values, "message": alarm.message}
+            self.folder.write(f"collapsed-step-{alarm.step:08d}.json", told)
+        if stops:
+            self.save()
+            raise DivergedError(f"{alarm.message}\n    the checkpoint of this step is in {self.folder.checkpoints}")
+        if self.display:
+            self.display.note(f"warning: {alarm.message}\n    --on-collapse stop ends a run here")
 
     def count(self, counts: Mapping[str, float]) -> None:
         """Average what the sampler counted over the epoch so far."""
@@ -398,8 +460,9 @@ class _Trainer:
         terms |= {f"sampler.{name}": value for name, value in self.counts.items()}
         if self.display:
             eta = (self.steps - self.step) * self.plan.recipe.batch_size / terms["images_per_s"]
-            self.display.update(self.step, terms, terms["images_per_s"], terms["waiting"], eta)
-        if self.step % self.hardware.log_every == 0 or self.step == self.steps:
+            shown = {name: value for name, value in terms.items() if not is_measured(name)}
+            self.display.update(self.step, shown, terms["images_per_s"], terms["waiting"], eta)
+        if self.step % self.hardware.log_every == 0 or self.step == self.steps or self.monitors.due(self.step):
             self.run_info.step = self.step
             self.tell("sslkit_step_finished", step=self.step, terms=terms)
 
@@ -426,6 +489,8 @@ class _Trainer:
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "counts": self.counts,
+            "windows": self.monitors.state(),
+            "sentinel": self.sentinel.state(),
             "plugins": self.plan.resolved()["plugins"],
             "recipe": self.folder.recipe.read_text(encoding="utf-8"),
         }
@@ -439,6 +504,8 @@ class _Trainer:
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.counts = state["step"], state["counts"]
+        self.monitors.load(state.get("windows", {}), self.fabric.device)  # older checkpoints have neither
+        self.sentinel.load(state.get("sentinel", self.sentinel.state()))
         self.run_info.step = self.step
         if self.display:
             self.display.note(f"resumed from {path} after step {self.step} of {self.steps}")
@@ -518,6 +585,14 @@ class _Trainer:
         if self.hardware.workers is not None:
             return self.hardware.workers
         return max(0, min(8, cores() - 1))
+
+
+def _whole(fabric: Fabric) -> bool:
+    """Say whether every process holds whole parameters: sharded ones have no gradient of their own to compare."""
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+
+    return isinstance(fabric.strategy, (DDPStrategy, SingleDeviceStrategy))
 
 
 def _finished(folder: RunFolder) -> Result:

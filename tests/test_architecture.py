@@ -10,7 +10,22 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"axes", "boxes", "crops", "ema", "errors", "folders", "images", "nn", "optim", "schedules", "seeds", "tables"},
+    {
+        "axes",
+        "boxes",
+        "crops",
+        "ema",
+        "errors",
+        "folders",
+        "images",
+        "monitors",
+        "nn",
+        "optim",
+        "schedules",
+        "seeds",
+        "sentinel",
+        "tables",
+    },
     {"api", "hookspecs"},
     {"options", "plan", "plugins", "recipe", "wiring"},
     {

@@ -15,7 +15,8 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
     app = typer.Typer(
         name="sslkit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True,
         help="A composable plugin framework for self-supervised visual pre-training.",
-        epilog="Exit codes: 0 fine, 1 run failed, 2 usage, 3 recipe, 4 plugin, 5 data, 6 diverged, 75 preempted.",
+        epilog="Exit codes: 0 fine, 1 run failed, 2 usage, 3 recipe, 4 plugin, 5 data, 6 diverged or collapsed, "
+        "75 preempted.",
     )  # fmt: skip
     app.callback(invoke_without_command=False)(_start)
     for command in (*COMMANDS, ablate):

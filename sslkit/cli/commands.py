@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
@@ -41,6 +41,12 @@ def run(
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep.")] = 2,
     log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
+    monitor_every: Annotated[
+        int, typer.Option(min=0, help="Optimizer steps between ranks and conflict maps; 0 switches them off.")
+    ] = 50,
+    on_collapse: Annotated[
+        Literal["warn", "stop"], typer.Option(help="What to do when the features collapse; stop ends with code 6.")
+    ] = "warn",
     as_json: Json = False,
 ) -> None:
     """Train a recipe, or go on in a run's folder; the same command again goes on where it stopped."""
@@ -53,7 +59,10 @@ def run(
 
     own = Path(recipe).is_dir()
     folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
-    hardware = trainer.Hardware(accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, log_every)
+    hardware = trainer.Hardware(
+        accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, log_every,
+        monitor_every, on_collapse,
+    )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)
     result = trainer.train(plan, text, plugins, folder, hardware)

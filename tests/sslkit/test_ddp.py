@@ -14,7 +14,10 @@ import psutil
 import pytest
 import torch
 
-from sslkit import checkpoint
+from sslkit import checkpoint, recipe, trainer
+from sslkit.plugins import Plugins
+from sslkit.runfolder import RunFolder
+from sslkit.wiring import make_plan
 
 RECIPE = """
 steps = 3
@@ -31,7 +34,13 @@ image_size = 32
 [heads.main]
 projector = { use = "mlp", hidden = 16, out = 8, norm = "layer" }
 predictor = { use = "mlp", hidden = 16, norm = "layer" }
+[heads.other]
+projector = { use = "mlp", hidden = 16, out = 8, norm = "layer" }
+predictor = { use = "mlp", hidden = 16, norm = "layer" }
 [objectives.scene-scene]
+[objectives.again]
+use = "scene-scene"
+head = "other"
 [[augment.scene]]
 size = 32
 [optimizer]
@@ -73,6 +82,27 @@ def test_metrics_are_written_once_and_averaged_over_processes(folders: tuple[Pat
     assert [row["step"] for row in ranks] == [1, 2, 3]
     assert [row["loss"] for row in ranks] == pytest.approx([row["loss"] for row in passes], abs=1e-5)
     assert [row["feature_std"] for row in ranks] == pytest.approx([row["feature_std"] for row in passes], abs=1e-4)
+
+
+def test_the_conflict_map_is_that_of_the_batch_over_all_processes(
+    folders: tuple[Path, Path], installed: Plugins, tmp_path: Path
+) -> None:
+    """As in one process with the whole batch: vectors are averaged before they are compared."""
+    text = recipe.parse(RECIPE, "two", "two.toml")
+    made, _ = recipe.structure(text)
+    assert made
+    plan, _ = make_plan(made, installed)
+    assert plan
+    result = trainer.train(
+        plan, text, installed, RunFolder(tmp_path / "one"), trainer.Hardware("cpu", workers=0, stop_after=1)
+    )
+    one, ranks = (
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]) for folder in (result.folder, folders[0])
+    )
+    names = ["conflict.scene-scene.again", "scene-scene.gradient_norm", "again.gradient_norm"]
+    assert [ranks[name] for name in names] == pytest.approx([one[name] for name in names], rel=1e-3)
+    assert 0 < abs(one[names[0]]) < 1
+    assert (ranks["rankme.features_n"], one["rankme.features_n"]) == (4, 8)
 
 
 def test_the_folder_says_how_many_processes_there_were(folders: tuple[Path, Path]) -> None:

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -78,14 +80,92 @@ def test_weights_multiply_the_loss_and_not_the_logged_terms(plan):
     torch.testing.assert_close(two.terms["alike.distance"], one.terms["alike.distance"])
 
 
-def test_feature_std_is_one_for_noise_and_zero_for_a_constant(plan):
-    from sslkit.networks import _spread
-    from sslkit.plan import Row
+# -------------------------------------------------------------------------------------------------- monitors
 
-    row = Row("online", "projection", "scene", "main")
-    noise = torch.randn(4096, 2, 64, generator=torch.Generator().manual_seed(0))
-    assert _spread({row: noise}).item() == pytest.approx(1, abs=0.01)
-    assert _spread({row: torch.ones(16, 2, 8)}).item() == pytest.approx(0, abs=1e-6)
+TWO = "objectives.more={use = 'contrast', weight = 0.5}"
+
+
+def gradient_of(plan, batch, *sets):
+    """Train a whole step module of its own on one objective, and return the backbone's gradient."""
+    step = StepModule(plan(*sets))
+    step(batch).loss.backward()
+    return torch.cat([p.grad.flatten() for p in step.online.backbone.parameters()])
+
+
+def test_the_conflict_map_is_that_of_runs_with_one_objective_each(plan, recipe_text):
+    batch = batch_of(plan())
+    alone = recipe_text.replace("[objectives.alike]", "[objectives.more]\nuse = 'contrast'\nweight = 0.5")
+    a, b = gradient_of(plan, batch), gradient_of(functools.partial(plan, text=alone), batch)
+    told = StepModule(plan(TWO))(batch, measure=True).measured
+    assert told["alike.gradient_norm"] == pytest.approx(a.norm().item(), rel=1e-5)
+    assert told["more.gradient_norm"] == pytest.approx(b.norm().item(), rel=1e-5)
+    assert told["conflict.alike.more"] == pytest.approx((a @ b / (a.norm() * b.norm())).item(), abs=1e-5)
+    assert told["alike.backward_ms"] > 0 < told["more.forward_ms"]
+
+
+def test_measuring_leaves_loss_gradients_statistics_and_random_numbers_as_they_are(plan):
+    batch, kept = batch_of(plan()), []
+    for measure in (False, True):
+        step = StepModule(plan(TWO, "backbone.dropout=0.5"))
+        torch.manual_seed(0)
+        outcome = step(batch, measure=measure)
+        assert all(p.grad is None for p in step.parameters())
+        outcome.loss.backward()
+        grads = {name: p.grad for name, p in step.named_parameters() if p.grad is not None}
+        kept.append({"loss": outcome.loss.detach(), "random": torch.rand(3), **grads, **dict(step.named_buffers())})
+    assert kept[0].keys() == kept[1].keys()
+    assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())
+    assert not StepModule(plan(TWO))(batch).measured
+
+
+def test_projections_are_watched_though_objectives_read_only_predictions(plan):
+    step = StepModule(plan())
+    assert {name: str(row) for name, row in step.watched.items()} == {
+        "features": "online.features.scene", "projection": "online.projection.scene", "target": "target.projection.scene",
+        "prediction": "online.prediction.scene",
+    }  # fmt: skip
+    outcome = step(batch_of(plan()))
+    assert {name: tuple(rows.shape) for name, rows in outcome.rows.items()} == {
+        "features": (4, 8),
+        "projection": (4, 6),
+    }
+    assert not any(rows.requires_grad for rows in outcome.rows.values())
+    assert outcome.monitors["target_similarity"].item() == pytest.approx(1, abs=1e-6)  # batch statistics in both
+
+
+def test_a_projector_runs_once_for_all_that_is_read_behind_it(plan):
+    step, calls = StepModule(plan(TWO)), []
+    step.online.projectors["main"].register_forward_hook(lambda *_: calls.append("online"))
+    step.target.projectors["main"].register_forward_hook(lambda *_: calls.append("target"))
+    step(batch_of(plan()))
+    assert calls == ["online"] * 2 + ["target"] * 2  # once a view
+
+
+def test_features_are_watched_where_nothing_projects_vectors(plan, recipe_text):
+    text = recipe_text.replace("[objectives.alike]", "[objectives.flat]")
+    dense = text.replace('projector = { use = "linear", out = 6 }', 'projector = { use = "dense" }')
+    dense = dense.replace('predictor = { use = "linear" }', "")
+    step = StepModule(plan(text=dense))
+    assert step.watched.keys() == {"features"}
+    assert step(batch_of(plan())).monitors.keys() >= {"feature_std", "alignment", "uniformity"}
+
+
+def test_the_first_group_of_the_sampler_is_watched(plan, recipe_text):
+    text = recipe_text.replace(
+        "[objectives.alike]", "[objectives.alike]\n[objectives.parts]\n[[augment.part]]\nsize = 16"
+    )
+    both = plan("sampler.parts=3", text=text)
+    assert StepModule(both).watched["features"].group == "scene"
+    only = plan("sampler.parts=3", text=text.replace("[objectives.alike]\n", ""))
+    assert {name: str(row) for name, row in StepModule(only).watched.items()} == {"features": "online.features.part"}
+
+
+def test_an_objective_that_reads_no_gradient_through_the_backbone_is_no_error(plan):
+    step = StepModule(plan(TWO))
+    step.online.backbone.requires_grad_(False)
+    told = step(batch_of(plan()), measure=True).measured
+    assert told["alike.gradient_norm"] == told["more.gradient_norm"] == 0
+    assert "conflict.alike.more" not in told
 
 
 # ------------------------------------------------------------------------------------------------------ data

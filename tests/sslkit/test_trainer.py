@@ -1,12 +1,17 @@
 import json
 import multiprocessing
 import signal
+import types
+from typing import ClassVar
 
 import pytest
 import torch
 
-from sslkit import checkpoint, recipe, schedules, trainer
+from sslkit import checkpoint, hookimpl, recipe, schedules, sentinel, trainer
+from sslkit.api import Objective
 from sslkit.errors import DataError, DivergedError, PreemptedError, RecipeError, UsageError
+from sslkit.monitors import is_measured
+from sslkit.plugins import Owner
 from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan
 
@@ -192,11 +197,6 @@ def test_padding_fills_the_last_batch(run):
 
 
 def test_a_failing_observer_is_switched_off_and_the_run_goes_on(run, plugins, capsys):
-    import types
-
-    from sslkit import hookimpl
-    from sslkit.plugins import Owner
-
     module = types.ModuleType("bad")
 
     @hookimpl
@@ -246,3 +246,121 @@ def test_weight_decay_goes_along_a_cosine_where_it_has_an_end(run):
     groups = weights(result)["optimizer"]["param_groups"]
     wanted = schedules.cosine(5, 6, 0.04, 0.4)
     assert [group["weight_decay"] for group in groups] == [pytest.approx(wanted), 0.0]
+
+
+# ------------------------------------------------------------------------------------------------ monitors
+
+
+@pytest.fixture
+def records(plugins):
+    """What the plugins are told after each step."""
+    seen = []
+
+    def sslkit_step_finished(step, terms):
+        seen.append({"step": step, **terms})
+
+    module = types.ModuleType("recorder")
+    module.sslkit_step_finished = hookimpl(sslkit_step_finished)
+    plugins.add(Owner("recorder", "sslkit-recorder", "1"), module)
+    return seen
+
+
+CLOCKED = ("images_per_s", "waiting", "_ms")
+TWO = ("objectives.more={use = 'contrast', weight = 0.5}", "backbone.dropout=0.5")
+
+
+def timeless(records):
+    return [{name: value for name, value in record.items() if not name.endswith(CLOCKED)} for record in records]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_monitors_change_no_bit(run, accumulate):
+    sets = (*TWO, f"accumulate={accumulate}")
+    on, off = (weights(run(*sets, folder=str(every), monitor_every=every)) for every in (1, 0))
+    assert same(on["model"], off["model"])
+    assert same(on["optimizer"], off["optimizer"])
+
+
+def test_monitors_are_there_in_every_step_or_when_due(run, records):
+    run(*TWO, monitor_every=4, log_every=5)
+    assert [record["step"] for record in records] == [1, 4, 5, 6]
+    assert all({"feature_std", "alignment", "uniformity", "target_similarity"} <= record.keys() for record in records)
+    slow = {
+        "alike.forward_ms", "alike.backward_ms", "alike.gradient_norm", "more.gradient_norm", "conflict.alike.more",
+        "rankme.features_n", "rankme.features_d", "rankme.projection_n", "rankme.projection_d",
+    }  # fmt: skip
+    assert [slow <= record.keys() for record in records] == [True, True, False, False]
+    assert [records[1][f"rankme.projection_{end}"] for end in "nd"] == [12, 6]
+    assert 1 <= records[1]["rankme.projection"] <= 6
+    assert "rankme.projection" not in records[0]
+
+
+def test_without_measurements_what_is_cheap_stays(run, records):
+    run(*TWO, monitor_every=0)
+    assert all("feature_std" in record for record in records)
+    assert not [name for record in records for name in record if is_measured(name)]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_resumed_run_reports_what_an_uninterrupted_one_does(run, records, stop):
+    run(*TWO, "epochs=4", folder="whole", monitor_every=2)
+    whole = timeless(records)
+    records.clear()
+    run(*TWO, "epochs=4", folder="half", monitor_every=2, stop_after=stop)
+    run(*TWO, "epochs=4", folder="half", monitor_every=2)
+    assert timeless(records) == whole
+    assert any("rankme.features" in record for record in whole)
+
+
+class Together(Objective):
+    """Pulls an image's views together, and nothing apart."""
+
+    name = "together"
+    requires: ClassVar = {"z": "online.projection.scene: b v d"}
+
+    def __init__(self, dims):
+        super().__init__()
+
+    def forward(self, z):
+        return -torch.nn.functional.cosine_similarity(z, z.flip(1), dim=-1).mean()
+
+
+@pytest.fixture
+def collapsing(run, plugins, recipe_text):
+    """Run a recipe in which all images soon get the same projection."""
+    module = types.ModuleType("pull")
+    module.sslkit_objectives = hookimpl(lambda: [Together])
+    plugins.add(Owner("pull", "sslkit-pull", "1"), module)
+    text = recipe_text.replace("[objectives.alike]", "[objectives.together]")
+    text = text.replace('predictor = { use = "linear" }', "").replace("epochs = 2", "steps = 170")
+    return lambda **hardware: run("optimizer.base_lr=5.0", text=text, **hardware)
+
+
+def test_a_collapse_is_told_once_with_its_cause_and_written_down(collapsing, records, capsys):
+    result = collapsing(log_every=1)
+    assert result.state == "finished"
+    alike = [record["feature_std"] for record in records]
+    assert alike[0] > 0.3 > sentinel.SPREAD > max(alike[30:])
+    told = capsys.readouterr().err
+    assert told.count("collapse at step") == told.count("collapse at step 150: ") == 1
+    assert "likely cause: no objective compares images with each other and none reads a predictor's output" in told
+    (file,) = result.folder.glob("collapsed-*.json")
+    written = json.loads(file.read_text())
+    assert (written["step"], written["sign"]) == (150, "constant")
+    assert float(written["values"]["feature_std"]) == alike[149]
+
+
+def test_a_collapse_ends_the_run_when_asked_with_a_checkpoint(collapsing, tmp_path):
+    with pytest.raises(DivergedError, match=r"collapse at step 150: .*\n    likely cause: .*\n") as caught:
+        collapsing(on_collapse="stop")
+    assert caught.value.exit_code == 6
+    assert checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))["step"] == 150
+    assert RunFolder(tmp_path / "run").status()["state"] == "failed"
+    with pytest.raises(DivergedError, match="collapse at step 151"):
+        collapsing(on_collapse="stop")
+    assert collapsing().state == "finished"
+
+
+def test_a_recipe_that_keeps_its_features_apart_raises_no_alarm(run, capsys):
+    run("epochs=70")
+    assert "collapse" not in capsys.readouterr().err

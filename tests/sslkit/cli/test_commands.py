@@ -69,6 +69,7 @@ def test_faults_of_structure_are_told_before_torch_is_imported(recipe, tmp_path)
         (["plugins", "resnet51"], 4, "no component is named 'resnet51': did you mean 'resnet50'?"),
         (["run", "small.toml", "--set", "source={use='folder', root='photos'}"], 5, "there is no folder"),
         (["run", "small.toml", "--nonsense"], 2, "No such option: --nonsense"),
+        (["run", "small.toml", "--on-collapse", "ignore"], 2, "'ignore' is not one of 'warn', 'stop'"),
         (["run", "small.toml", "--set", "batch_size=1"], 3, "one image per pass"),
     ],
 )

@@ -1,0 +1,97 @@
+"""What the monitors cost: the same run twice in one process, step by step in turn, one with them and one without.
+
+python benchmarks/monitors.py recipes/quickstart.toml --steps 100 --every 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean, median
+
+from sslkit import monitors, recipe, trainer
+from sslkit.data import ViewDataset, batches
+from sslkit.plugins import Plugins
+from sslkit.runfolder import RunFolder
+from sslkit.wiring import make_plan
+
+
+class Lane:
+    """One of the two runs.
+
+    Attributes:
+        on: Whether it has monitors; without them, those of every step are left out too.
+        wall: Seconds of each step.
+        cpu: The same, of processor time of this process.
+    """
+
+    def __init__(self, path: str, folder: Path, every: int, steps: int) -> None:
+        text = recipe.read(Path(path))
+        made, _ = recipe.structure(text)
+        assert made, "the recipe has problems: sslkit check says which"
+        plugins = Plugins.load()
+        plan, problems = make_plan(made, plugins)
+        assert plan, problems
+        hardware = trainer.Hardware("cpu", workers=0, monitor_every=every)
+        fabric = trainer._fabric(plan, hardware)
+        source, proposals = trainer.prepare(plan, text)
+        self.run = trainer._Trainer(plan, text, plugins, RunFolder(folder), hardware, fabric, source, proposals)
+        self.run.display = None
+        dataset = ViewDataset(plan, source, proposals)
+        self.feed = batches(dataset, self.run.epochs.micro_batches(0, steps), 0, fabric.device)
+        self.run.network.train()
+        self.on, self.wall, self.cpu = every > 0, list[float](), list[float]()
+
+    def step(self) -> None:
+        """Take one step."""
+        with _switched(self.on):
+            began = time.perf_counter(), time.process_time()
+            terms = self.run.optimizer_step(self.feed)
+            self.run.step += 1
+            self.run.watch(terms)
+            self.wall.append(time.perf_counter() - began[0])
+            self.cpu.append(time.process_time() - began[1])
+
+
+@contextmanager
+def _switched(on: bool) -> Iterator[None]:
+    kept = monitors.every_step
+    monitors.every_step = kept if on else lambda *_: {}
+    try:
+        yield
+    finally:
+        monitors.every_step = kept
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--steps", type=int, default=100, help="timed steps of each; one more is made before them")
+    parser.add_argument("--every", type=int, default=50)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        lanes = [Lane(args.recipe, Path(folder) / str(every), every, args.steps + 1) for every in (args.every, 0)]
+        for number in range(args.steps + 1):
+            for lane in lanes if number % 2 else reversed(lanes):
+                lane.step()
+    on, off = lanes
+    places = range(1, args.steps + 1)
+    due = [place for place in places if args.every and (place + 1) % args.every == 0]
+    for name in ("wall", "cpu"):
+        a, b = getattr(on, name), getattr(off, name)
+        more = {place: 1e3 * (a[place] - b[place]) for place in places}
+        cheap, dear = ([more[place] for place in places if (place in due) == wanted] for wanted in (False, True))
+        print(
+            f"{name}: with {sum(a[1:]):.2f} s, without {sum(b[1:]):.2f} s, ratio {sum(a[1:]) / sum(b[1:]):.4f}; "
+            f"a step without takes {1e3 * median(b[1:]):.1f} ms, what is watched in every step {fmean(cheap):+.2f} ms, "
+            f"a step that is measured {fmean(dear or [0]):+.1f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main()
