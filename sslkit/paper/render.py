@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from sslkit.ablation import statistics
 from sslkit.ablation.results import ArmResult, Results, dump
 from sslkit.ablation.statistics import Difference, Mean
-from sslkit.paper.table import Cell, Column, Table, make, setting, shown
+from sslkit.paper.table import Cell, Column, Kind, Table, make, setting, shown
 
 # ------------------------------------------------------------------------------------------------ Markdown
 
@@ -61,21 +62,31 @@ _LATEX = str.maketrans(
 
 
 def latex(results: Results) -> str:
-    """Return two `table` environments, results and costs, for a document with booktabs, amssymb and graphicx."""
+    """Return `table` environments, results and costs, for a document with booktabs, amssymb and graphicx."""
     table = make(results)
-    costs = [number for number, column in enumerate(table.columns) if column.kind == "cost"]
-    rest = [number for number in range(len(table.columns)) if number not in costs]
-    label = re.sub(r"[^A-Za-z0-9]+", "-", results.recipe).strip("-")
-    parts = [
-        _latex_table(table.pick(rest), f"{table.title}. {table.legend}", f"tab:ablation-{label}", table.notes),
-        _latex_table(table.pick([0, *costs]), f"{table.title}: cost of a run.", f"tab:ablation-{label}-cost", ()),
-    ]
-    return "% \\usepackage[T1]{fontenc} \\usepackage{booktabs,amssymb,graphicx}\n" + "\n".join(parts)
+    label = "tab:ablation-" + re.sub(r"[^A-Za-z0-9]+", "-", results.recipe).strip("-")
+    *parts, costs = _latex_parts(table)
+    captions = [f"{table.title}. {table.legend}", *[f"{table.title}, further metrics. {table.legend}"] * (len(parts) - 1)]
+    labels = [label, *(f"{label}-{number}" for number in range(2, len(parts) + 1))]
+    made = [_latex_table(*part, ()) for part in zip(parts[:-1], captions[:-1], labels[:-1], strict=True)]
+    made.append(_latex_table(parts[-1], captions[-1], labels[-1], table.notes))
+    made.append(_latex_table(costs, f"{table.title}: cost of a run.", f"{label}-cost", ()))
+    return "% \\usepackage[T1]{fontenc} \\usepackage{booktabs,amssymb,graphicx}\n" + "\n".join(made)
+
+
+def _latex_parts(table: Table) -> list[Table]:
+    """Return the results, two metrics in each table, and the costs: wider tables could not be read on paper."""
+    groups = {kind: [item for item in table.groups() if table.columns[item[0]].kind == kind] for kind in get_args(Kind)}
+    metrics = groups["metric"]
+    blocks = [metrics[start : start + 2] for start in range(0, len(metrics), 2)] or [[]]
+    blocks[0] = [*groups["objective"], *groups["varied"], *blocks[0]]
+    return [table.pick([0, *itertools.chain(*block)]) for block in (*blocks, groups["cost"])]
 
 
 def _latex_table(table: Table, caption: str, label: str, notes: Sequence[str]) -> str:
     lines = [
-        r"\begin{table}", r"  \centering", f"  \\caption{{{_latex(caption)}}}", f"  \\label{{{label}}}",
+        r"\begin{table}", r"  \centering", f"  \\caption{{{_latex(caption)}}}", f"  \\label{{{label}}}", r"  \smallskip",
+        r"  \setlength{\tabcolsep}{4pt}",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{{''.join(column.align[0] for column in table.columns)}}}",
         r"    \toprule", *(f"    {line}" for line in _latex_head(table)), r"    \midrule",
@@ -94,8 +105,16 @@ def _latex_head(table: Table) -> list[str]:
         over.append(f"\\multicolumn{{{len(numbers)}}}{{c}}{{{_latex(group)}}}" if group else "")
         if group:
             rules.append(f"\\cmidrule(lr){{{numbers[0] + 1}-{numbers[-1] + 1}}}")
-    titles = [_latex(column.title) for column in table.columns]
+    titles = [_latex_title(column) for column in table.columns]
     return [f"{' & '.join(over)} \\\\", "".join(rules), f"{' & '.join(titles)} \\\\"]
+
+
+def _latex_title(column: Column) -> str:
+    """Return a heading; those of narrow columns break behind their marks."""
+    if column.kind not in {"objective", "varied"}:
+        return _latex(column.title)
+    lines = re.findall(r"[^-_.]*[-_.]|[^-_.]+", column.title)
+    return r"\shortstack{" + r"\\".join(map(_latex, lines)) + "}" if len(lines) > 1 else _latex(column.title)
 
 
 def _latex_body(table: Table) -> list[str]:
