@@ -1,0 +1,116 @@
+"""The curves of all arms as small SVG plots, one per logged quantity, all over the same steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sslkit.ablation.results import Results
+from sslkit.paper.curves import Curve, TrialCurves, limits, names, ticks
+from sslkit.paper.markup import Markup, join, tag
+from sslkit.paper.numbers import MINUS
+
+COLOURS = 8
+"""Line colours, `--a0` to `--a7` in the style sheet; further arms repeat them with dashes."""
+SHOWN = 60
+"""Plots on a page, at most."""
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 320, 190, 48, 8, 8, 22
+_DASHES = (None, "5 3", "2 2", "8 2 2 2")
+
+
+def grid(results: Results, found: Sequence[TrialCurves], wanted: Sequence[str]) -> Markup:
+    """Return a plot for each of these quantities."""
+    last = max((steps[-1] for trial in found for steps, _ in trial.curves.values()), default=1)
+    first = min((steps[0] for trial in found for steps, _ in trial.curves.values()), default=0)
+    plots = [_figure(results, found, name, (first, max(last, first + 1))) for name in wanted]
+    return tag("div", *plots, class_="panels")
+
+
+def groups(results: Results, found: Sequence[TrialCurves]) -> dict[str, list[str]]:
+    """Return the quantities that were logged: losses, and everything else."""
+    losses, monitors = [], []
+    for name in names(found):
+        is_loss = name == "loss" or name.partition(".")[0] in results.objectives
+        (losses if is_loss else monitors).append(name)
+    return {"Losses": losses, "Monitors": monitors}
+
+
+def legend(results: Results, found: Sequence[TrialCurves]) -> Markup:
+    """Return a switch for each arm that has curves; without scripts they are plain labels."""
+    shown = sorted({trial.arm for trial in found})
+    items = [
+        tag("label", tag("input", type="checkbox", checked=True, data_arm=number), _swatch(number), results.arms[number].name)
+        for number in shown
+    ]
+    return tag("fieldset", tag("legend", "Arms"), *items, class_="arms")
+
+
+def _swatch(arm: int) -> Markup:
+    line = tag("line", x1=0, x2=26, y1=5, y2=5, **_look(arm))
+    return tag("svg", line, viewBox="0 0 26 10", width=26, height=10, aria_hidden="true")
+
+
+def _look(arm: int) -> dict[str, object]:
+    return {"class_": f"a{arm % COLOURS}", "stroke_dasharray": _DASHES[arm // COLOURS % len(_DASHES)]}
+
+
+# -------------------------------------------------------------------------------------------------- one plot
+
+
+def _figure(results: Results, found: Sequence[TrialCurves], name: str, steps: tuple[float, float]) -> Markup:
+    trials = [(trial, trial.curves[name]) for trial in found if name in trial.curves]
+    numbers = [value for _, (_, values) in trials for value in values if value is not None]
+    if not numbers:
+        return tag("figure", tag("figcaption", name), tag("p", "never finite", class_="faint"))
+    axis = limits(numbers)
+    outside = any(not axis[0] <= value <= axis[1] for value in numbers)
+    arms = [results.arms[number].name for number in sorted({trial.arm for trial, _ in trials})]
+    plot = tag(
+        "svg", *_axes(steps, axis), tag("svg", *(_line(*item, steps, axis) for item in trials), **_box()),
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=f"{name} over the steps, for {', '.join(arms)}",
+    )  # fmt: skip
+    more = tag("small", " the outermost values are cut off") if outside else None
+    return tag("figure", tag("figcaption", name, more), plot)
+
+
+def _box() -> dict[str, object]:
+    """Return the inner part of a plot; what lies outside is cut off."""
+    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    return {"x": _LEFT, "y": _TOP, "width": width, "height": height, "viewBox": f"0 0 {width} {height}"}
+
+
+def _line(trial: TrialCurves, curve: Curve, steps: tuple[float, float], axis: tuple[float, float]) -> Markup:
+    return tag("path", d=path(curve, steps, axis), data_arm=trial.arm, **_look(trial.arm))
+
+
+def path(curve: Curve, steps: tuple[float, float], axis: tuple[float, float]) -> str:
+    """Return an SVG path through a curve, broken where it has gaps; a point between two gaps is a dot."""
+    box = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    parts: list[str] = []
+    pen = "M"
+    for step, value in zip(*curve, strict=True):
+        if value is not None:
+            x = (step - steps[0]) / (steps[1] - steps[0]) * box[0]
+            y = (axis[1] - value) / (axis[1] - axis[0]) * box[1]
+            parts.append(f"{pen}{x:.1f} {min(max(y, -box[1]), 2 * box[1]):.1f}{'h0' * (pen == 'M')}")
+        pen = "M" if value is None else "L"
+    return "".join(parts)
+
+
+def _axes(steps: tuple[float, float], axis: tuple[float, float]) -> Iterator[Markup]:
+    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    for value in ticks(*axis):
+        y = round(_TOP + (axis[1] - value) / (axis[1] - axis[0]) * height, 1)
+        yield tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid")
+        yield tag("text", _tick(value), x=_LEFT - 5, y=y + 3, text_anchor="end")
+    for value in ticks(*steps):
+        x = round(_LEFT + (value - steps[0]) / (steps[1] - steps[0]) * width, 1)
+        anchor = "end" if x > _WIDTH - 24 else "middle"
+        yield tag("text", _tick(value), x=x, y=_HEIGHT - 6, text_anchor=anchor)
+    yield tag("path", d=f"M{_LEFT} {_TOP}V{_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}", class_="axis")
+
+
+def _tick(value: float) -> str:
+    """Write a tick's number: short, 20k for 20000."""
+    number = round(value, 12)
+    text = f"{number / 1000:g}k" if abs(number) >= 10_000 else f"{number:g}"
+    return text.replace("-", MINUS)
