@@ -7,18 +7,34 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sslkit.ablation.results import Results
 
 Curve = tuple[list[float], list[float | None]]
-"""Steps, and the value at each; None where it was not finite or not logged."""
+"""Steps, and the value at each; None where it was not finite."""
+Value = tuple[float, float, float]
+"""Smallest, mean and largest of a stretch of steps."""
 LOG = "metrics.jsonl"
 POINTS = 300
-"""Of one curve, at most."""
-BUDGET = 120_000
-"""Points of a whole page, at most; where there are more curves, each has fewer."""
-_FEWEST = 40
+"""Numbers of one curve, at most: three for every stretch."""
+BUDGET = 150_000
+"""Numbers of a whole page; where there are more curves, each has fewer."""
+_FEWEST = 60
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A curve in a hundred stretches or fewer.
+
+    Attributes:
+        steps: The middle of each stretch.
+        values: None for a stretch without a finite value.
+    """
+
+    steps: Sequence[float]
+    values: Sequence[Value | None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,7 @@ class TrialCurves:
 
     arm: int
     seed: int
-    curves: Mapping[str, Curve]
+    curves: Mapping[str, Thinned]
 
 
 def read(folder: Path) -> dict[str, Curve]:
@@ -80,32 +96,22 @@ def read_all(results: Results) -> list[TrialCurves]:
     return found
 
 
-def thin(steps: Sequence[float], values: Sequence[float | None], points: int = POINTS) -> Curve:
-    """Return at most so many points: the smallest and the largest of every stretch, so that no spike is lost.
-
-    A stretch with a gap in it keeps one None, so that a line drawn through the points breaks there.
+def thin(steps: Sequence[float], values: Sequence[float | None], points: int = POINTS) -> Thinned:
+    """Return the smallest, mean and largest value of equal stretches: noise is averaged, and no spike is lost.
 
     Args:
         steps: Ascending (n).
         values: One for each step (n).
-        points: Three or more.
+        points: Numbers to keep at most, three or more; each stretch needs three.
     """
-    n = len(steps)
-    if n <= points:
-        return list(steps), list(values)
-    stretches = points // 3
-    kept: list[int] = []
-    for i in range(stretches):
-        kept += _ends(values, range(i * n // stretches, (i + 1) * n // stretches))
-    return [steps[i] for i in kept], [values[i] for i in kept]
+    n, count = len(steps), min(len(steps), points // 3)
+    stretches = [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
+    return Thinned([fmean(steps[part]) for part in stretches], [_value(values[part]) for part in stretches])
 
 
-def _ends(values: Sequence[float | None], places: range) -> list[int]:
-    """Return where a stretch has its smallest and largest value, and its first gap, in order."""
-    numbers = [(value, place) for place in places if (value := values[place]) is not None]
-    gap = next((place for place in places if values[place] is None), None)
-    found = {min(numbers)[1], max(numbers)[1]} if numbers else set()
-    return sorted(found | ({gap} if gap is not None else set()))
+def _value(values: Sequence[float | None]) -> Value | None:
+    numbers = [value for value in values if value is not None]
+    return (min(numbers), fmean(numbers), max(numbers)) if numbers else None
 
 
 def names(found: Sequence[TrialCurves]) -> list[str]:
@@ -127,7 +133,7 @@ def limits(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about so many round numbers between two ends: steps of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))

@@ -11,7 +11,7 @@ class Markup(str):
     __slots__ = ()
 
 
-def tag(name: str, *children: str | None, **attributes: object) -> Markup:
+def tag(name: str, /, *children: str | None, **attributes: object) -> Markup:
     """Return an element with its children in it; plain text is escaped.
 
     Args:
@@ -20,7 +20,7 @@ def tag(name: str, *children: str | None, **attributes: object) -> Markup:
         attributes: Where the value is None they are left out, where it is True they have none; `class_` is written as
             `class`, and `aria_label` as `aria-label`.
     """
-    written = "".join(_attribute(key, value) for key, value in attributes.items() if value not in {None, False})
+    written = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
     start = f"<{name}{written}>"
     return Markup(start if name in _VOID else f"{start}{join(*children)}</{name}>")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sslkit.ablation.results import Results
-from sslkit.paper.curves import Curve, TrialCurves, limits, names, ticks
+from sslkit.paper.curves import Thinned, TrialCurves, Value, limits, names, ticks
 from sslkit.paper.markup import Markup, join, tag
 from sslkit.paper.numbers import MINUS
 
@@ -19,8 +19,8 @@ _DASHES = (None, "5 3", "2 2", "8 2 2 2")
 
 def grid(results: Results, found: Sequence[TrialCurves], wanted: Sequence[str]) -> Markup:
     """Return a plot for each of these quantities."""
-    last = max((steps[-1] for trial in found for steps, _ in trial.curves.values()), default=1)
-    first = min((steps[0] for trial in found for steps, _ in trial.curves.values()), default=0)
+    every = [curve.steps for trial in found for curve in trial.curves.values()]
+    first, last = min(steps[0] for steps in every), max(steps[-1] for steps in every)
     plots = [_figure(results, found, name, (first, max(last, first + 1))) for name in wanted]
     return tag("div", *plots, class_="panels")
 
@@ -58,15 +58,16 @@ def _look(arm: int) -> dict[str, object]:
 
 def _figure(results: Results, found: Sequence[TrialCurves], name: str, steps: tuple[float, float]) -> Markup:
     trials = [(trial, trial.curves[name]) for trial in found if name in trial.curves]
-    numbers = [value for _, (_, values) in trials for value in values if value is not None]
+    numbers = [number for _, curve in trials for value in curve.values if value for number in value]
     if not numbers:
         return tag("figure", tag("figcaption", name), tag("p", "never finite", class_="faint"))
     axis = limits(numbers)
     outside = any(not axis[0] <= value <= axis[1] for value in numbers)
     arms = [results.arms[number].name for number in sorted({trial.arm for trial, _ in trials})]
+    lines = [part for item in trials for part in _lines(*item, steps, axis)]
     plot = tag(
-        "svg", *_axes(steps, axis), tag("svg", *(_line(*item, steps, axis) for item in trials), **_box()),
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=f"{name} over the steps, for {', '.join(arms)}",
+        "svg", *_axes(steps, axis), tag("svg", *lines, **_box()), viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img",
+        aria_label=f"{name} over the steps, for {', '.join(arms)}",
     )  # fmt: skip
     more = tag("small", " the outermost values are cut off") if outside else None
     return tag("figure", tag("figcaption", name, more), plot)
@@ -78,22 +79,48 @@ def _box() -> dict[str, object]:
     return {"x": _LEFT, "y": _TOP, "width": width, "height": height, "viewBox": f"0 0 {width} {height}"}
 
 
-def _line(trial: TrialCurves, curve: Curve, steps: tuple[float, float], axis: tuple[float, float]) -> Markup:
-    return tag("path", d=path(curve, steps, axis), data_arm=trial.arm, **_look(trial.arm))
+def _lines(
+    trial: TrialCurves, curve: Thinned, steps: tuple[float, float], axis: tuple[float, float]
+) -> Iterator[Markup]:
+    """Yield a curve's range, where it has one, and its mean."""
+    wide = any(value and value[0] < value[2] for value in curve.values)
+    if wide:
+        area = "".join(f"{outline(part, steps, axis)}" for part in runs(curve))
+        yield tag("path", d=area, data_arm=trial.arm, class_=f"range b{trial.arm % COLOURS}")
+    means = "".join(line([(step, value[1]) for step, value in part], steps, axis) for part in runs(curve))
+    yield tag("path", d=means, data_arm=trial.arm, **_look(trial.arm))
 
 
-def path(curve: Curve, steps: tuple[float, float], axis: tuple[float, float]) -> str:
-    """Return an SVG path through a curve, broken where it has gaps; a point between two gaps is a dot."""
-    box = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    parts: list[str] = []
-    pen = "M"
-    for step, value in zip(*curve, strict=True):
+def runs(curve: Thinned) -> list[list[tuple[float, Value]]]:
+    """Return the stretches in groups without a gap."""
+    found: list[list[tuple[float, Value]]] = [[]]
+    for step, value in zip(curve.steps, curve.values, strict=True):
         if value is not None:
-            x = (step - steps[0]) / (steps[1] - steps[0]) * box[0]
-            y = (axis[1] - value) / (axis[1] - axis[0]) * box[1]
-            parts.append(f"{pen}{x:.1f} {min(max(y, -box[1]), 2 * box[1]):.1f}{'h0' * (pen == 'M')}")
-        pen = "M" if value is None else "L"
-    return "".join(parts)
+            found[-1].append((step, value))
+        elif found[-1]:
+            found.append([])
+    return [part for part in found if part]
+
+
+def line(points: Sequence[tuple[float, float]], steps: tuple[float, float], axis: tuple[float, float]) -> str:
+    """Return an SVG path through (step, value) points; a single one is a dot."""
+    places = [f"{x:.1f} {y:.1f}" for x, y in (_place(step, value, steps, axis) for step, value in points)]
+    return f"M{'L'.join(places)}{'h0' * (len(places) == 1)}"
+
+
+def outline(part: Sequence[tuple[float, Value]], steps: tuple[float, float], axis: tuple[float, float]) -> str:
+    """Return a closed SVG path around the smallest and the largest values."""
+    upper = [(step, value[2]) for step, value in part]
+    lower = [(step, value[0]) for step, value in reversed(part)]
+    return f"{line([*upper, *lower], steps, axis)}Z"
+
+
+def _place(step: float, value: float, steps: tuple[float, float], axis: tuple[float, float]) -> tuple[float, float]:
+    """Return a point inside the box; what is far outside stays near it, as numbers must stay short."""
+    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    x = (step - steps[0]) / (steps[1] - steps[0]) * width
+    y = (axis[1] - value) / (axis[1] - axis[0]) * height
+    return x, min(max(y, -height), 2 * height)
 
 
 def _axes(steps: tuple[float, float], axis: tuple[float, float]) -> Iterator[Markup]:
