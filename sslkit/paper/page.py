@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def html(results: Results) -> str:
         "Versions": _versions(results),
     }
     there = {name: content for name, content in sections.items() if content is not None}
-    body = tag("body", _header(results, list(there)), tag("main", *_sections(there)), tag("script", Markup(_asset("js"))))
+    body = tag(
+        "body", _header(results, list(there)), tag("main", *_sections(there)), tag("script", Markup(_asset("js")))
+    )
     return f"<!DOCTYPE html>\n{tag('html', _head(results), body, lang='en')}\n"
 
 
@@ -74,7 +77,9 @@ def _progress(results: Results) -> str:
     counts = ", ".join(f"{sum(trial.state == state for trial in trials)} {state}" for state in states)
     done = sum(trial.state == "finished" for trial in trials)
     seeds = f"{len(results.seeds)} seed{'s' * (len(results.seeds) != 1)}"
-    return f"{len(results.arms)} arms, {seeds}: {done} of {len(trials)} runs are finished{f'; {counts}' * bool(counts)}."
+    return (
+        f"{len(results.arms)} arms, {seeds}: {done} of {len(trials)} runs are finished{f'; {counts}' * bool(counts)}."
+    )
 
 
 # -------------------------------------------------------------------------------------------------- tables
@@ -91,7 +96,8 @@ def _results(results: Results) -> Markup:
     main = table.pick([number for number in range(len(table.columns)) if number not in costs])
     notes = tag("ul", *(tag("li", note) for note in table.notes)) if table.notes else None
     return join(
-        _scrolling(tag("table", tag("caption", table.legend), _thead(main), *_bodies(main)), "results"), notes,
+        _scrolling(tag("table", _thead(main), *_bodies(main)), "results"),
+        tag("p", table.legend, class_="legend"), notes,
         tag("h3", "Cost"),
         _scrolling(tag("table", _thead(table.pick([0, *costs])), *_bodies(table.pick([0, *costs]))[:1]), "costs"),
     )  # fmt: skip
@@ -105,8 +111,14 @@ def _thead(table: Table) -> Markup:
             over.append(tag("th", table.columns[numbers[0]].title, rowspan=2, scope="col", class_="left"))
             continue
         over.append(tag("th", group, colspan=len(numbers), scope="colgroup"))
-        under += [tag("th", table.columns[i].title, scope="col", class_=table.columns[i].align) for i in numbers]
+        columns = [table.columns[i] for i in numbers]
+        under += [tag("th", _breakable(column.title), scope="col", class_=column.align) for column in columns]
     return tag("thead", tag("tr", *over), tag("tr", *under))
+
+
+def _breakable(key: str) -> Markup:
+    """Let a long key be broken behind its dots and underscores."""
+    return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", join(key)))
 
 
 def _bodies(table: Table) -> list[Markup]:
@@ -134,10 +146,7 @@ def _content(column: Column, cell: Cell, row: Row) -> Markup | str:
 def _plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> Markup:
     """Return a table of text, the first cell of each row its heading."""
     head = tag("thead", tag("tr", *(tag("th", name, scope="col", class_="left") for name in heads)))
-    body = [
-        tag("tr", tag("th", first, scope="row", class_="left"), *map(_text_cell, rest))
-        for first, *rest in rows
-    ]
+    body = [tag("tr", tag("th", first, scope="row", class_="left"), *map(_text_cell, rest)) for first, *rest in rows]
     return _scrolling(tag("table", head, tag("tbody", *body)), label)
 
 
@@ -156,14 +165,14 @@ def _figure(results: Results) -> Markup:
 
 def _changes(results: Results) -> Markup:
     rows = [
-        [arm.name, key, shown(old), shown(new)]
-        for arm in results.arms[1:]
-        for key, (old, new) in arm.changes.items()
+        [arm.name, key, shown(old), shown(new)] for arm in results.arms[1:] for key, (old, new) in arm.changes.items()
     ]
     if not rows:
         return tag("p", f"Nothing differs from {results.full.name}.")
     table = _plain_table(["arm", "key", results.full.name, "this arm"], rows, "settings that differ")
-    return join(tag("p", f"{DASH} stands for a key that is not there. Everything else is equal, seeds included."), table)
+    return join(
+        tag("p", f"{DASH} stands for a key that is not there. Everything else is equal, seeds included."), table
+    )
 
 
 def _missing(results: Results) -> Markup | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sslkit.ablation.results import Results
 from sslkit.paper.curves import Thinned, TrialCurves, Value, limits, names, ticks
-from sslkit.paper.markup import Markup, join, tag
+from sslkit.paper.markup import Markup, tag
 from sslkit.paper.numbers import MINUS
 
 COLOURS = 8
@@ -14,6 +14,8 @@ COLOURS = 8
 SHOWN = 60
 """Plots on a page, at most."""
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 320, 190, 48, 8, 8, 22
+Ends = tuple[float, float]
+"""Of an axis."""
 _DASHES = (None, "5 3", "2 2", "8 2 2 2")
 
 
@@ -27,18 +29,21 @@ def grid(results: Results, found: Sequence[TrialCurves], wanted: Sequence[str]) 
 
 def groups(results: Results, found: Sequence[TrialCurves]) -> dict[str, list[str]]:
     """Return the quantities that were logged: losses, and everything else."""
-    losses, monitors = [], []
-    for name in names(found):
-        is_loss = name == "loss" or name.partition(".")[0] in results.objectives
-        (losses if is_loss else monitors).append(name)
-    return {"Losses": losses, "Monitors": monitors}
+    every = names(found)
+    losses = [name for name in every if name == "loss" or name.partition(".")[0] in results.objectives]
+    return {"Losses": losses, "Monitors": [name for name in every if name not in losses]}
 
 
 def legend(results: Results, found: Sequence[TrialCurves]) -> Markup:
     """Return a switch for each arm that has curves; without scripts they are plain labels."""
     shown = sorted({trial.arm for trial in found})
     items = [
-        tag("label", tag("input", type="checkbox", checked=True, data_arm=number), _swatch(number), results.arms[number].name)
+        tag(
+            "label",
+            tag("input", type="checkbox", checked=True, data_arm=number),
+            _swatch(number),
+            results.arms[number].name,
+        )
         for number in shown
     ]
     return tag("fieldset", tag("legend", "Arms"), *items, class_="arms")
@@ -56,7 +61,7 @@ def _look(arm: int) -> dict[str, object]:
 # -------------------------------------------------------------------------------------------------- one plot
 
 
-def _figure(results: Results, found: Sequence[TrialCurves], name: str, steps: tuple[float, float]) -> Markup:
+def _figure(results: Results, found: Sequence[TrialCurves], name: str, steps: Ends) -> Markup:
     trials = [(trial, trial.curves[name]) for trial in found if name in trial.curves]
     numbers = [number for _, curve in trials for value in curve.values if value for number in value]
     if not numbers:
@@ -64,9 +69,10 @@ def _figure(results: Results, found: Sequence[TrialCurves], name: str, steps: tu
     axis = limits(numbers)
     outside = any(not axis[0] <= value <= axis[1] for value in numbers)
     arms = [results.arms[number].name for number in sorted({trial.arm for trial, _ in trials})]
-    lines = [part for item in trials for part in _lines(*item, steps, axis)]
+    ranges = [_range(*item, steps, axis) for item in trials]
+    means = [_mean(*item, steps, axis) for item in reversed(trials)]  # the full recipe's on top
     plot = tag(
-        "svg", *_axes(steps, axis), tag("svg", *lines, **_box()), viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img",
+        "svg", *_axes(steps, axis), tag("svg", *ranges, *means, **_box()), viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img",
         aria_label=f"{name} over the steps, for {', '.join(arms)}",
     )  # fmt: skip
     more = tag("small", " the outermost values are cut off") if outside else None
@@ -79,16 +85,17 @@ def _box() -> dict[str, object]:
     return {"x": _LEFT, "y": _TOP, "width": width, "height": height, "viewBox": f"0 0 {width} {height}"}
 
 
-def _lines(
-    trial: TrialCurves, curve: Thinned, steps: tuple[float, float], axis: tuple[float, float]
-) -> Iterator[Markup]:
-    """Yield a curve's range, where it has one, and its mean."""
-    wide = any(value and value[0] < value[2] for value in curve.values)
-    if wide:
-        area = "".join(f"{outline(part, steps, axis)}" for part in runs(curve))
-        yield tag("path", d=area, data_arm=trial.arm, class_=f"range b{trial.arm % COLOURS}")
+def _range(trial: TrialCurves, curve: Thinned, steps: Ends, axis: Ends) -> Markup | None:
+    """Return the shade over all values, where stretches hold several."""
+    if not any(value and value[0] < value[2] for value in curve.values):
+        return None
+    area = "".join(outline(part, steps, axis) for part in runs(curve))
+    return tag("path", d=area, data_arm=trial.arm, class_=f"range b{trial.arm % COLOURS}")
+
+
+def _mean(trial: TrialCurves, curve: Thinned, steps: Ends, axis: Ends) -> Markup:
     means = "".join(line([(step, value[1]) for step, value in part], steps, axis) for part in runs(curve))
-    yield tag("path", d=means, data_arm=trial.arm, **_look(trial.arm))
+    return tag("path", d=means, data_arm=trial.arm, **_look(trial.arm))
 
 
 def runs(curve: Thinned) -> list[list[tuple[float, Value]]]:
@@ -102,20 +109,20 @@ def runs(curve: Thinned) -> list[list[tuple[float, Value]]]:
     return [part for part in found if part]
 
 
-def line(points: Sequence[tuple[float, float]], steps: tuple[float, float], axis: tuple[float, float]) -> str:
+def line(points: Sequence[tuple[float, float]], steps: Ends, axis: Ends) -> str:
     """Return an SVG path through (step, value) points; a single one is a dot."""
     places = [f"{x:.1f} {y:.1f}" for x, y in (_place(step, value, steps, axis) for step, value in points)]
     return f"M{'L'.join(places)}{'h0' * (len(places) == 1)}"
 
 
-def outline(part: Sequence[tuple[float, Value]], steps: tuple[float, float], axis: tuple[float, float]) -> str:
+def outline(part: Sequence[tuple[float, Value]], steps: Ends, axis: Ends) -> str:
     """Return a closed SVG path around the smallest and the largest values."""
     upper = [(step, value[2]) for step, value in part]
     lower = [(step, value[0]) for step, value in reversed(part)]
     return f"{line([*upper, *lower], steps, axis)}Z"
 
 
-def _place(step: float, value: float, steps: tuple[float, float], axis: tuple[float, float]) -> tuple[float, float]:
+def _place(step: float, value: float, steps: Ends, axis: Ends) -> tuple[float, float]:
     """Return a point inside the box; what is far outside stays near it, as numbers must stay short."""
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     x = (step - steps[0]) / (steps[1] - steps[0]) * width
@@ -123,7 +130,7 @@ def _place(step: float, value: float, steps: tuple[float, float], axis: tuple[fl
     return x, min(max(y, -height), 2 * height)
 
 
-def _axes(steps: tuple[float, float], axis: tuple[float, float]) -> Iterator[Markup]:
+def _axes(steps: Ends, axis: Ends) -> Iterator[Markup]:
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     for value in ticks(*axis):
         y = round(_TOP + (axis[1] - value) / (axis[1] - axis[0]) * height, 1)

@@ -29,7 +29,10 @@ def markdown(results: Results) -> str:
     rule = [_rule(column, width) for column, width in zip(table.columns, widths, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in (head, rule, *body)]
     notes = [f"- {_markdown(note)}" for note in table.notes]
-    return "\n".join([f"**{_markdown(table.title)}**", "", *lines, "", _markdown(table.legend), "", *notes]).rstrip() + "\n"
+    return (
+        "\n".join([f"**{_markdown(table.title)}**", "", *lines, "", _markdown(table.legend), "", *notes]).rstrip()
+        + "\n"
+    )
 
 
 def _heading(column: Column) -> str:
@@ -38,8 +41,8 @@ def _heading(column: Column) -> str:
 
 
 def _rule(column: Column, width: int) -> str:
-    start, *_, end = _RULES[column.align]
-    return start + "-" * (width - 2) + end
+    rule = _RULES[column.align]
+    return rule[0] + "-" * (width - 2) + rule[-1]
 
 
 def _markdown(text: str) -> str:
@@ -55,7 +58,14 @@ def _markdown_cell(cell: Cell) -> str:
 _LATEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
-    | {">": r"\textgreater{}", "[": "{[}", "]": "{]}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}"}
+    | {
+        ">": r"\textgreater{}",
+        "[": "{[}",
+        "]": "{]}",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "`": r"\textasciigrave{}",
+    }
     | {"±": r"$\pm$", "\N{MINUS SIGN}": "$-$", "✓": r"\checkmark", "Δ": r"$\Delta$", "×": r"$\times$"}
     | {"\N{EN DASH}": "--", "…": r"\ldots{}", "\N{NO-BREAK SPACE}": "~"}
 )
@@ -66,7 +76,10 @@ def latex(results: Results) -> str:
     table = make(results)
     label = "tab:ablation-" + re.sub(r"[^A-Za-z0-9]+", "-", results.recipe).strip("-")
     *parts, costs = _latex_parts(table)
-    captions = [f"{table.title}. {table.legend}", *[f"{table.title}, further metrics. {table.legend}"] * (len(parts) - 1)]
+    captions = [
+        f"{table.title}. {table.legend}",
+        *[f"{table.title}, further metrics. {table.legend}"] * (len(parts) - 1),
+    ]
     labels = [label, *(f"{label}-{number}" for number in range(2, len(parts) + 1))]
     made = [_latex_table(*part, ()) for part in zip(parts[:-1], captions[:-1], labels[:-1], strict=True)]
     made.append(_latex_table(parts[-1], captions[-1], labels[-1], table.notes))
@@ -85,7 +98,8 @@ def _latex_parts(table: Table) -> list[Table]:
 
 def _latex_table(table: Table, caption: str, label: str, notes: Sequence[str]) -> str:
     lines = [
-        r"\begin{table}", r"  \centering", f"  \\caption{{{_latex(caption)}}}", f"  \\label{{{label}}}", r"  \smallskip",
+        r"\begin{table}", r"  \centering", f"  \\caption{{{_latex(caption)}}}", f"  \\label{{{label}}}",
+        r"  \smallskip",
         r"  \setlength{\tabcolsep}{4pt}",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{{''.join(column.align[0] for column in table.columns)}}}",
@@ -164,7 +178,9 @@ def _arm_numbers(results: Results, arm: ArmResult) -> dict[str, Any]:
         "hours": lambda trial: trial.hours,
     }
     means = {name: statistics.mean(arm, read) for name, read in reads.items()}
-    return row | {"gflops_per_image": arm.gflops} | {name: found.value if found else None for name, found in means.items()}
+    return (
+        row | {"gflops_per_image": arm.gflops} | {name: found.value if found else None for name, found in means.items()}
+    )
 
 
 def _reference_numbers(results: Results, features: str, like: Mapping[str, Any]) -> dict[str, Any]:

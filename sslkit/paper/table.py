@@ -92,7 +92,7 @@ class Table:
 
 def make(results: Results) -> Table:
     """Lay out all arms, and below them what was not trained."""
-    made = [*_settings(results), *_metrics(results), *_costs(results)]
+    made = [*_settings(results), *_metrics(results), *_costs()]
     columns = tuple(column for column, _ in made)
     arms = [Row(tuple(cells(arm) for _, cells in made)) for arm in results.arms]
     found = [_reference(results, name, columns) for name in statistics.references(results)]
@@ -216,14 +216,14 @@ def memory(trial: Trial) -> float | None:
 
 
 COSTS: tuple[tuple[str, statistics.Read], ...] = (
-    ("images/s", lambda trial: trial.images_per_s),
+    ("images per s", lambda trial: trial.images_per_s),
     ("memory (GiB)", memory),
     ("hours", lambda trial: trial.hours),
 )
 """What a run costs, a mean over the seeds, beside its floating point operations."""
 
 
-def _costs(results: Results) -> list[Maker]:
+def _costs() -> list[Maker]:
     flops: Maker = (Column("GFLOPs/image", "cost of a run", "cost"), lambda arm: Cell(brief(arm.gflops)))
     return [flops, *(_cost(title, read) for title, read in COSTS)]
 
@@ -243,13 +243,12 @@ def legend(results: Results) -> str:
     """Say how to read the table."""
     if len(results.seeds) == 1:
         return "One seed: no spread and no interval can be given. Δ is the difference to full at that seed."
-    words = [
+    words = (
         f"Mean ± standard deviation over {len(results.seeds)} seeds. Δ is the mean difference to full at equal seeds, "
         "with its 95 % t interval; * marks an interval that excludes zero."
-    ]
-    if len(results.arms) > 2:
-        words.append("Each interval is for one comparison; none is widened for their number.")
-    return " ".join(words)
+    )
+    many = " Each interval is for one comparison; none is widened for their number."
+    return words + many * (len(results.arms) > 2)
 
 
 def notes(results: Results) -> list[str]:

@@ -14,7 +14,9 @@ from sslkit.ablation.results import Results
 from sslkit.paper.table import Cell, Column, Table, make
 from sslkit.report import make_console
 
-_ASCII = str.maketrans({"✓": "x", "\N{MINUS SIGN}": "-", "±": "+-", "Δ": "diff", "\N{EN DASH}": "-", "…": "...", "×": "x"})
+_ASCII = str.maketrans(
+    {"✓": "x", "\N{MINUS SIGN}": "-", "±": "+-", "Δ": "diff", "\N{EN DASH}": "-", "…": "...", "×": "x"}
+)
 _NAME = 26
 """Characters of a name in one line."""
 _PADDING = 3
