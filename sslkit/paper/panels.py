@@ -72,8 +72,8 @@ def _figure(results: Results, found: Sequence[TrialCurves], name: str, steps: En
     ranges = [_range(*item, steps, axis) for item in trials]
     means = [_mean(*item, steps, axis) for item in reversed(trials)]  # the full recipe's on top
     plot = tag(
-        "svg", *_axes(steps, axis), tag("svg", *ranges, *means, **_box()), viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img",
-        aria_label=f"{name} over the steps, for {', '.join(arms)}",
+        "svg", *_axes(steps, axis), tag("svg", *ranges, *means, **_box()),
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=f"{name} over the steps, for {', '.join(arms)}",
     )  # fmt: skip
     more = tag("small", " the outermost values are cut off") if outside else None
     return tag("figure", tag("figcaption", name, more), plot)

@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -10,11 +11,14 @@ from sslkit.ablation.results import ArmResult, Results, Trial, dump, load
 
 
 def results(**changes):
-    trial = Trial(3, "runs/a-s3", "finished", "", {"knn top1": 0.5}, {"raw pixels": {"knn top1": 0.25}}, 10.5, 1.5, 2**31)
+    trial = Trial(
+        3, "runs/a-s3", "finished", "", {"knn top1": 0.5}, {"raw pixels": {"knn top1": 0.25}}, 10.5, 1.5, 2**31
+    )
     arm = ArmResult("full", "ab", ("a", "b"), {"x.y": (None, [1, {"z": "w"}])}, 3.5, (trial, Trial(4, "runs/a-s4")))
-    values = dict(recipe="r", summary="s", command="c", seeds=(3, 4), arms=(arm,), objectives=("a", "b"), varied=("x.y",),
-                  metrics=("knn top1",), versions={"torch": "2"}, notes=("n",))  # fmt: skip
-    return Results(**values | changes)
+    made = Results(
+        "r", "s", "c", (3, 4), (arm,), ("a", "b"), ("x.y",), ("knn top1",), versions={"torch": "2"}, notes=("n",)
+    )
+    return replace(made, **changes)
 
 
 def through(value):
