@@ -97,7 +97,7 @@ def _results(results: Results) -> Markup:
     notes = tag("ul", *(tag("li", note) for note in table.notes)) if table.notes else None
     return join(
         _scrolling(tag("table", _thead(main), *_bodies(main)), "results"),
-        tag("p", table.legend, class_="legend"), notes,
+        tag("p", table.legend, class_="legend") if table.legend else None, notes,
         tag("h3", "Cost"),
         _scrolling(tag("table", _thead(table.pick([0, *costs])), *_bodies(table.pick([0, *costs]))[:1]), "costs"),
     )  # fmt: skip

@@ -29,10 +29,8 @@ def markdown(results: Results) -> str:
     rule = [_rule(column, width) for column, width in zip(table.columns, widths, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in (head, rule, *body)]
     notes = [f"- {_markdown(note)}" for note in table.notes]
-    return (
-        "\n".join([f"**{_markdown(table.title)}**", "", *lines, "", _markdown(table.legend), "", *notes]).rstrip()
-        + "\n"
-    )
+    parts = [f"**{_markdown(table.title)}**", "\n".join(lines), _markdown(table.legend), "\n".join(notes)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _heading(column: Column) -> str:

@@ -240,7 +240,9 @@ def _cost(title: str, read: statistics.Read) -> Maker:
 
 
 def legend(results: Results) -> str:
-    """Say how to read the table."""
+    """Say how to read the metrics; nothing where there are none."""
+    if not results.metrics:
+        return ""
     if len(results.seeds) == 1:
         return "One seed: no spread and no interval can be given. Δ is the difference to full at that seed."
     words = (

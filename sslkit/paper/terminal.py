@@ -31,7 +31,7 @@ def show(results: Results, console: Console | None = None) -> None:
     for number, part in enumerate(parts, 1):
         title = table.title + (f" ({number} of {len(parts)})" if len(parts) > 1 else "")
         console.print(_rich(part, title, console))
-    for line in (table.legend, *(f"note: {note}" for note in table.notes)):
+    for line in (*filter(None, [table.legend]), *(f"note: {note}" for note in table.notes)):
         console.print(_text(line, console))
 
 

@@ -102,6 +102,7 @@ def test_nothing_but_settings_and_costs_without_probes(results):
                                               for arm in results.arms])  # fmt: skip
     table = make(bare)
     assert {c.kind for c in table.columns} == {"arm", "objective", "varied", "cost"}
+    assert not table.legend
     assert len(table.rows) == 5
 
 
