@@ -150,6 +150,8 @@ def _say(axes: Axes, row: int, words: str) -> None:
 
 
 def _grid(axes: Axes) -> None:
+    if not any(line.get_marker() != "None" for line in axes.lines):
+        axes.set_xticks([])  # nothing is drawn, and a scale would be made up
     axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.5)
     axes.set_axisbelow(True)
 

@@ -55,6 +55,11 @@ def test_a_hole_in_the_full_recipe(results):
     assert words == ["hole: 0 of 3 seeds", *["full has a hole"] * 2, *["hole: 2 of 3 seeds"] * 2]
 
 
+def test_a_panel_with_nothing_in_it_has_no_scale(results):
+    arms = [replace(arm, trials=[replace(trial, state="waiting") for trial in arm.trials]) for arm in results.arms]
+    assert [list(panel.get_xticks()) for panel in axes(replace(results, arms=arms))[:2]] == [[], []]
+
+
 def test_png_and_svg_are_what_they_claim_and_reproducible(results):
     few = replace(results, metrics=("knn top1",))
     png, svg = figure.png(few), figure.svg(few)
