@@ -106,6 +106,8 @@ def _means(axes: Axes, results: Results, name: str) -> None:
 
 def _seeds(axes: Axes, row: int, values: Sequence[float]) -> None:
     """Draw a ring per seed, a little apart from each other."""
+    if not values:
+        return
     middle = (len(values) - 1) / 2
     heights = [row + 0.3 * (place - middle) / max(middle, 1) for place in range(len(values))]
     axes.plot(values, heights, "o", markerfacecolor="none", markeredgecolor=BLUE, markersize=4, markeredgewidth=0.9)
