@@ -29,10 +29,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))  # noqa: T201
 
 
-def _print(*parts: Any) -> None:
+def make_console() -> Console:
+    """Return a console on stdout; rich itself respects NO_COLOR and TERM=dumb."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)  # a pipe has no width; do not wrap for one
+    return console
+
+
+def _print(*parts: Any) -> None:
+    console = make_console()
     for part in parts:
         console.print(part, markup=False) if isinstance(part, str) else console.print(part)
 

@@ -41,7 +41,7 @@ FLOORS = [
         "spent",
         "trainer",
     },
-    {"__main__", "cli", "contact", "jsonschema", "report"},
+    {"__main__", "cli", "contact", "jsonschema", "paper", "report"},
 ]
 PUBLIC = {
     "",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
 from typing import Any, Literal
 
 State = Literal["finished", "failed", "stopped", "running", "waiting"]
+FORMAT = 1
+"""Of the JSON that `dump` gives; goes up when an older reader could not make sense of it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class ArmResult:
     gflops: float
     trials: Sequence[Trial]
 
+    @property
+    def finished(self) -> int:
+        """How many of its trials have figures."""
+        return sum(trial.state == "finished" for trial in self.trials)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -62,6 +72,7 @@ class Results:
 
     Attributes:
         recipe: Its name.
+        summary: Its own, in a line.
         command: That made this.
         objectives: Every objective of any arm, in the recipe's order.
         varied: Dotted keys that some arm was asked to vary.
@@ -85,3 +96,61 @@ class Results:
     def full(self) -> ArmResult:
         """The arm that the others are compared with."""
         return self.arms[0]
+
+
+# ------------------------------------------------------------------------------------------------------ as JSON
+
+
+def dump(results: Results) -> dict[str, Any]:
+    """Return what JSON can hold: lists, dicts, text and finite numbers.
+
+    A metric that is not finite becomes null, and NaN when it is loaded. In `changes`, dates and numbers that are not
+    finite become the text that TOML has for them.
+    """
+    return {"format": FORMAT, **_plain(dataclasses.asdict(results))}
+
+
+def load(values: Mapping[str, Any]) -> Results:
+    """Return what `dump` was given, with tuples for its sequences.
+
+    Args:
+        values: As `dump` returned them; further top-level keys are left alone.
+
+    Raises:
+        ValueError: They are no results, or were written in another format.
+    """
+    if values.get("format") != FORMAT:
+        raise ValueError(f"these are no results of format {FORMAT}: their 'format' is {values.get('format')!r}")
+    names = {item.name for item in dataclasses.fields(Results)}
+    kept = {key: _tuple(value) for key, value in values.items() if key in names}
+    return Results(**kept | {"arms": tuple(_arm(arm) for arm in values["arms"])})
+
+
+def _arm(values: Mapping[str, Any]) -> ArmResult:
+    changes = {key: (old, new) for key, (old, new) in values["changes"].items()}
+    trials = tuple(_trial(trial) for trial in values["trials"])
+    return ArmResult(**{**values, "objectives": tuple(values["objectives"]), "changes": changes, "trials": trials})
+
+
+def _trial(values: Mapping[str, Any]) -> Trial:
+    references = {name: _metrics(metrics) for name, metrics in values["references"].items()}
+    return Trial(**{**values, "metrics": _metrics(values["metrics"]), "references": references})
+
+
+def _metrics(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any, key: str = "") -> Any:
+    """Return a value for JSON; `key` is that of the nearest table, as settings keep their infinities as text."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item, key if key == "changes" else str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, key) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value) if key == "changes" else None
+    return str(value) if isinstance(value, date | time) else value

@@ -1,0 +1,10 @@
+"use strict";
+for (const box of document.querySelectorAll("input[data-arm]")) {
+  const show = () => {
+    for (const line of document.querySelectorAll(`path[data-arm="${box.dataset.arm}"]`)) {
+      line.classList.toggle("away", !box.checked);
+    }
+  };
+  box.addEventListener("change", show);
+  show(); // a browser may have kept the boxes as they were before a reload
+}
