@@ -16,11 +16,12 @@ SMALL = {
     "torchvision/vit-small": Case(object, {"image_size": 64}, sizes=(64, 96)),
     "heads/mlp": Case(object, {"hidden": 16}),
     "images/sample-scenes": Case(object, {"images": 16}),
+    "probes/linear": Case(object, {"epochs": 5}),
     "univip/instance-instance": Case(object, expected_failed_checks=NO_GRADIENT),
 }
 LARGE = {"torchvision/resnet34", "torchvision/resnet101", "torchvision/vit-base"}
 """The same classes as smaller ones, only larger."""
-NEED_DATA = {"images/coco", "images/folder"}
+NEED_DATA = {"images/coco", "images/folder", "images/voc"}
 """Checked below, on data made there."""
 
 
@@ -41,7 +42,7 @@ def test_conformance(case, check):
 
 def test_what_was_checked():
     assert Counter(case.kind for case in cases()) == {
-        "source": 1, "sampler": 3, "backbone": 5, "head": 1, "objective": 3, "probe": 1,
+        "source": 1, "sampler": 3, "backbone": 5, "head": 1, "objective": 3, "probe": 2,
     }  # fmt: skip
 
 
