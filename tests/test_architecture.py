@@ -12,13 +12,14 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"axes", "boxes", "crops", "ema", "errors", "folders", "images", "nn", "optim", "schedules", "seeds", "tables"},
     {"api", "hookspecs"},
-    {"options", "plan", "plugins", "recipe", "wiring"},
+    {"choosing", "options", "plan", "plugins", "probe_wiring", "recipe", "wiring"},
     {
         "ablation",
         "augment",
         "checkpoint",
         "cost",
         "data",
+        "labelling",
         "networks",
         "probing",
         "progress",
