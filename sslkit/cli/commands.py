@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from sslkit.plugins import Plugins
+from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli.probe import probe
 
 Recipe = Annotated[
     str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
 ]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override one value, as in --set optimizer.base_lr=0.1; repeatable.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run(
@@ -44,7 +36,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Train a recipe, or go on in a run's folder; the same command again goes on where it stopped."""
-    plugins = _plugins(context)
+    plugins = loaded(context)
     from sslkit.cli import targets
 
     plan, text = targets.load(recipe, sets or [], plugins, data=True)
@@ -65,7 +57,7 @@ def check(context: typer.Context, recipe: Recipe, sets: Sets = None, as_json: Js
     """Report every problem of a recipe at once, or what it would build."""
     from sslkit.cli import targets
 
-    plugins = _plugins(context)
+    plugins = loaded(context)
     checked = targets.check(targets.read(recipe, sets or [], plugins), plugins)
     error = checked.error()
     if as_json:
@@ -86,7 +78,7 @@ def resolve(context: typer.Context, recipe: Recipe, sets: Sets = None, as_json: 
     from sslkit import tables
     from sslkit.cli import targets
 
-    plan, _ = targets.load(recipe, sets or [], _plugins(context))
+    plan, _ = targets.load(recipe, sets or [], loaded(context))
     typer.echo(json.dumps(plan.resolved(), indent=2) if as_json else tables.dumps(plan.resolved()), nl=as_json)
 
 
@@ -95,7 +87,7 @@ def diff(context: typer.Context, a: Recipe, b: Recipe, as_json: Json = False) ->
     from sslkit import report, tables
     from sslkit.cli import targets
 
-    plugins = _plugins(context)
+    plugins = loaded(context)
     plans = [targets.load(name, [], plugins)[0].resolved() for name in (a, b)]
     rows = list(tables.differences(*plans))
     if as_json:
@@ -108,7 +100,7 @@ def schema(context: typer.Context) -> None:
     """Print the JSON schema of recipes, with the options of every installed component."""
     from sslkit.jsonschema import recipe_schema
 
-    typer.echo(json.dumps(recipe_schema(_plugins(context)), indent=2))
+    typer.echo(json.dumps(recipe_schema(loaded(context)), indent=2))
 
 
 def recipes(
@@ -119,7 +111,7 @@ def recipes(
     """List the recipes that are there, or print one: `sslkit recipes byol_coco > mine.toml`."""
     from sslkit import recipe as found
 
-    known = found.shipped() | _plugins(context).recipes()
+    known = found.shipped() | loaded(context).recipes()
     if name:
         typer.echo(found.locate(name, known).read_text(encoding="utf-8"), nl=False)
         return
@@ -140,14 +132,14 @@ def plugins(
     """List plugins with their components, and those that are broken with the reason."""
     from sslkit import report
 
-    loaded = _plugins(context)
+    every = loaded(context)
     if component:
-        described = report.of_component(loaded, component)
+        described = report.of_component(every, component)
         report.print_json(described) if as_json else report.print_component(described)
         return
-    listed = report.of_plugins(loaded)
+    listed = report.of_plugins(every)
     report.print_json(listed) if as_json else report.print_plugins(listed)
-    if loaded.broken:
+    if every.broken:
         raise typer.Exit(4)
 
 
@@ -162,7 +154,7 @@ def views(
     """Draw a contact sheet: photos with their boxes, then every view exactly as the network will see it."""
     from sslkit.cli import targets
 
-    plan, text = targets.load(recipe, sets or [], _plugins(context), data=True)
+    plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
     from sslkit import contact, trainer
 
     source, proposals = trainer.prepare(plan, text)
@@ -170,10 +162,4 @@ def views(
     typer.echo(out)
 
 
-def _plugins(context: typer.Context) -> Plugins:
-    loaded: Any = context.obj
-    assert isinstance(loaded, Plugins)
-    return loaded
-
-
-COMMANDS = (run, check, resolve, diff, schema, recipes, plugins, views)
+COMMANDS = (run, probe, check, resolve, diff, schema, recipes, plugins, views)
