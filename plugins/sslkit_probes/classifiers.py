@@ -15,6 +15,8 @@ from sslkit.api import Labelled
 
 _CHUNK = 8192
 """Samples of a chunk, where all are gone through."""
+_HELD = 2**30
+"""Bytes of standardised features that are held; more are made anew for each batch."""
 
 
 class Candidate(NamedTuple):
@@ -148,6 +150,14 @@ class Data:
     standard: Standard | None
     device: torch.device
 
+    def reader(self, of: Classifiers) -> Callable[[Tensor], Tensor]:
+        """Return a function from places in `rows` (n) to what the classifiers read (n f), held where there is room."""
+        size = len(self.rows) * self.features.shape[1] * of.weight.element_size()
+        if size > _HELD:
+            return lambda places: of.read(self.features[self.rows[places]])
+        held = of.read(self.features[self.rows])
+        return lambda places: held[places.to(held.device)]
+
     def zeros(self, count: int, dtype: torch.dtype) -> Classifiers:
         """Return so many classifiers that know nothing yet."""
         shape = (count, self.targets.width)
@@ -173,17 +183,19 @@ def fit_sgd(
     made = data.zeros(len(candidates), torch.float32)
     lrs, l2 = torch.tensor(candidates, device=data.device).view(-1, 2, 1, 1).unbind(1)
     speeds = torch.zeros_like(made.weight), torch.zeros_like(made.bias)
+    read = data.reader(made)
     rng = torch.Generator().manual_seed(seed)
     steps, step = epochs * math.ceil(len(data.rows) / batch_size), 0
     for _ in range(epochs):
-        for batch in torch.split(data.rows[torch.randperm(len(data.rows), generator=rng)], batch_size):
+        for places in torch.split(torch.randperm(len(data.rows), generator=rng), batch_size):
             lr = lrs * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-            x = made.read(data.features[batch])
-            weight, bias = made.gradients(x, data.targets.gradient(made.logits(x), batch) / len(batch))
-            speeds[0].mul_(momentum).add_(weight.add_(l2 * made.weight))
+            x = read(places)
+            outer = data.targets.gradient(made.logits(x), data.rows[places]) / len(places)
+            weight, bias = made.gradients(x, outer)
+            speeds[0].mul_(momentum).add_(weight.addcmul_(l2, made.weight))
             speeds[1].mul_(momentum).add_(bias)
-            made.weight.sub_(lr * speeds[0])
-            made.bias.sub_(lr[..., 0] * speeds[1])
+            made.weight.addcmul_(lr, speeds[0], value=-1)
+            made.bias.addcmul_(lr[..., 0], speeds[1], value=-1)
             step += 1
     return made
 
@@ -201,30 +213,32 @@ def fit_lbfgs(data: Data, candidates: list[Candidate], iterations: int) -> Class
     if data.device.type == "mps":  # which has no float64
         data = replace(data, device=torch.device("cpu"))
     made, one = data.zeros(len(candidates), torch.float64), data.zeros(1, torch.float64)
+    read = data.reader(one)
     for place in sorted(range(len(candidates)), key=lambda index: -candidates[index].l2):
-        _minimise(one, data, candidates[place].l2, iterations)
+        _minimise(one, data, read, candidates[place].l2, iterations)
         made.weight[place], made.bias[place] = one.weight[0], one.bias[0]
     return made
 
 
-def _minimise(one: Classifiers, data: Data, l2: float, iterations: int) -> None:
+def _minimise(one: Classifiers, data: Data, read: Callable[[Tensor], Tensor], l2: float, iterations: int) -> None:
     """Move one classifier to its minimum, with all rows in every step."""
     optimizer = torch.optim.LBFGS(
         [one.weight, one.bias], max_iter=iterations, max_eval=2 * iterations, history_size=20,
         tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe",
     )  # fmt: skip
     count = len(data.rows)
+    chunks = torch.split(torch.arange(count), _CHUNK)
 
     def closure() -> Tensor:
         loss = l2 / 2 * one.weight.square().sum()
         one.weight.grad, one.bias.grad = l2 * one.weight, torch.zeros_like(one.bias)
-        for part in torch.split(data.rows, _CHUNK):
-            x = one.read(data.features[part])
+        for places in chunks:
+            x, rows = read(places), data.rows[places]
             logits = one.logits(x)
-            weight, bias = one.gradients(x, data.targets.gradient(logits, part) / count)
+            weight, bias = one.gradients(x, data.targets.gradient(logits, rows) / count)
             one.weight.grad += weight
             one.bias.grad += bias
-            loss += data.targets.sums(logits, part).sum() / count
+            loss += data.targets.sums(logits, rows).sum() / count
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]

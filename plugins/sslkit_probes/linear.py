@@ -15,7 +15,7 @@ from sslkit_probes.classifiers import Candidate, Classifiers, Data, Standard, Ta
 from sslkit_probes.metrics import of_labels, of_scores, refuse
 
 Positive = Annotated[float, Field(gt=0)]
-_L2 = {"sgd": (0.0,), "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}
+_L2 = {"sgd": (0.0,), "lbfgs": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)}
 
 
 class Linear(Probe):
@@ -35,8 +35,8 @@ class Linear(Probe):
         batch_norm: Subtract each feature's mean and divide by its standard deviation. Without it, features as small as
             a ResNet's want learning rates up to 30.
         lrs: Learning rates to choose from (sgd), not scaled by the batch size; each falls to 0 along a cosine.
-        l2: Weight of |W|^2 / 2 beside the mean loss, to choose from; biases are free. By default 0 (sgd), or 1e-6 to
-            0.1 (lbfgs). scikit-learn's C is 1 / (l2 * training samples).
+        l2: Weight of |W|^2 / 2 beside the mean loss, to choose from; biases are free. By default 0 (sgd), or 1e-5 to
+            1 (lbfgs). scikit-learn's C is 1 / (l2 * training samples).
         epochs: Passes over the training features (sgd).
         batch_size: Samples per step (sgd).
         momentum: Of sgd.
