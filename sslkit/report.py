@@ -69,13 +69,17 @@ def print_result(result: Result) -> None:
 
 
 def probe_table(probes: Mapping[str, Figures]) -> Table:
-    """Lay out probe figures: one row per set of features, one column per probe and metric."""
-    columns = list(
-        dict.fromkeys((name, metric) for found in probes.values() for name in found for metric in found[name])
-    )
-    table = _table("Frozen features", "features", *(f"{name} {metric.replace('_', ' ')}" for name, metric in columns))
-    for features, figures in probes.items():
-        table.add_row(features, *(_figure(metric, figures.get(name, {}).get(metric)) for name, metric in columns))
+    """Lay out probe figures: one row per probe and metric, one column per set of features."""
+    rows = list(dict.fromkeys((name, metric) for found in probes.values() for name in found for metric in found[name]))
+    table = _table("Frozen features", "probe", "figure", *probes)
+    table.columns[1].justify = "left"
+    last = None
+    for name, metric in rows:
+        if last not in (None, name):
+            table.add_section()
+        figures = [_figure(metric, found.get(name, {}).get(metric)) for found in probes.values()]
+        table.add_row("" if name == last else name, metric.replace("_", " "), *figures)
+        last = name
     return table
 
 

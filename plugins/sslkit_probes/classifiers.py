@@ -200,7 +200,7 @@ def fit_sgd(
     return made
 
 
-def fit_lbfgs(data: Data, candidates: list[Candidate], iterations: int) -> Classifiers:
+def fit_lbfgs(data: Data, candidates: list[Candidate], iterations: int, tolerance: float) -> Classifiers:
     """Minimise the mean loss plus l2 / 2 |W|^2 for each candidate, in float64, beginning with the strongest l2.
 
     Each starts where the one before it has ended.
@@ -209,22 +209,25 @@ def fit_lbfgs(data: Data, candidates: list[Candidate], iterations: int) -> Class
         data: Features and labels.
         candidates: r of them; their learning rates are not used.
         iterations: At most so many for each.
+        tolerance: The largest derivative at which the minimum is taken for reached.
     """
     if data.device.type == "mps":  # which has no float64
         data = replace(data, device=torch.device("cpu"))
     made, one = data.zeros(len(candidates), torch.float64), data.zeros(1, torch.float64)
     read = data.reader(one)
     for place in sorted(range(len(candidates)), key=lambda index: -candidates[index].l2):
-        _minimise(one, data, read, candidates[place].l2, iterations)
+        _minimise(one, data, read, candidates[place].l2, iterations, tolerance)
         made.weight[place], made.bias[place] = one.weight[0], one.bias[0]
     return made
 
 
-def _minimise(one: Classifiers, data: Data, read: Callable[[Tensor], Tensor], l2: float, iterations: int) -> None:
+def _minimise(
+    one: Classifiers, data: Data, read: Callable[[Tensor], Tensor], l2: float, iterations: int, tolerance: float
+) -> None:
     """Move one classifier to its minimum, with all rows in every step."""
     optimizer = torch.optim.LBFGS(
         [one.weight, one.bias], max_iter=iterations, max_eval=2 * iterations, history_size=20,
-        tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe",
+        tolerance_grad=tolerance, tolerance_change=0, line_search_fn="strong_wolfe",
     )  # fmt: skip
     count = len(data.rows)
     chunks = torch.split(torch.arange(count), _CHUNK)

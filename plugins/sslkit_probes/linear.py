@@ -41,6 +41,7 @@ class Linear(Probe):
         batch_size: Samples per step (sgd).
         momentum: Of sgd.
         iterations: Steps at most (lbfgs).
+        tolerance: The largest derivative at which the minimum is taken for reached (lbfgs).
         validation_share: Share of the training images that candidates are compared on.
         seed: Of the held-out images and of the order of samples.
     """
@@ -50,11 +51,12 @@ class Linear(Probe):
 
     def __init__(
         self, *, solver: Literal["sgd", "lbfgs"] = "sgd", batch_norm: bool = True,
-        lrs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+        lrs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0),
         l2: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None,
         epochs: Annotated[int, Field(ge=1)] = 100, batch_size: Annotated[int, Field(ge=1)] = 256,
         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9, iterations: Annotated[int, Field(ge=1)] = 1000,
-        validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1, seed: Annotated[int, Field(ge=0)] = 0,
+        tolerance: Positive = 1e-5, validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:  # fmt: skip
         if solver == "lbfgs" and l2 and min(l2) == 0:
             raise ValueError(f"l2 = {list(l2)}: lbfgs goes to the minimum, which lies at infinity without l2")
@@ -66,6 +68,7 @@ class Linear(Probe):
         self.batch_size = batch_size
         self.momentum = momentum
         self.iterations = iterations
+        self.tolerance = tolerance
         self.validation_share = validation_share
         self.seed = seed
 
@@ -138,7 +141,7 @@ class Linear(Probe):
         standard = Standard.of(train.features, rows) if self.batch_norm else None
         data = Data(train.features, Targets.of(train), rows, standard, train.device)
         if self.solver == "lbfgs":
-            return fit_lbfgs(data, candidates, self.iterations)
+            return fit_lbfgs(data, candidates, self.iterations, self.tolerance)
         return fit_sgd(data, candidates, self.epochs, self.batch_size, self.momentum, self.seed)
 
 

@@ -53,7 +53,7 @@ def test_lbfgs_agrees_with_scikit_learns_logistic_regression(batch_norm, l2):
         scaler = StandardScaler().fit(x)
         x, y = scaler.transform(x), scaler.transform(y)
     reference = LogisticRegression(C=1 / (l2 * 300), tol=1e-9, max_iter=5000).fit(x, train.labels.numpy())
-    probe = Linear(solver="lbfgs", l2=(l2,), batch_norm=batch_norm)
+    probe = Linear(solver="lbfgs", l2=(l2,), batch_norm=batch_norm, tolerance=1e-8)
     found = probe.fit(train, everything(train), probe.candidates)
     np.testing.assert_allclose(found.weight[0].numpy(), reference.coef_, atol=2e-4)
     centred = found.bias[0] - found.bias[0].mean()  # softmax leaves a common shift free
@@ -65,7 +65,7 @@ def test_lbfgs_agrees_with_scikit_learns_logistic_regression(batch_norm, l2):
 
 def test_lbfgs_with_sets_of_labels_is_one_logistic_regression_each():
     train, test = several(300, 0), several(200, 1)
-    probe = Linear(solver="lbfgs", l2=(0.01,), batch_norm=False)
+    probe = Linear(solver="lbfgs", l2=(0.01,), batch_norm=False, tolerance=1e-8)
     found = probe.fit(train, everything(train), probe.candidates)
     scores = []
     for category in range(4):
@@ -80,7 +80,7 @@ def test_lbfgs_with_sets_of_labels_is_one_logistic_regression_each():
 
 def test_what_is_ignored_is_left_out_of_each_categorys_fit():
     train = several(300, 3, ignored=True)
-    probe = Linear(solver="lbfgs", l2=(0.01,), batch_norm=False)
+    probe = Linear(solver="lbfgs", l2=(0.01,), batch_norm=False, tolerance=1e-8)
     found = probe.fit(train, everything(train), probe.candidates)
     for category in range(4):
         known = ~train.ignored[:, category]
@@ -219,7 +219,7 @@ def nan(part):
         (
             Labelled(torch.randn(2, 10), torch.tensor([0, 1]), images=torch.tensor([3, 3])),
             blobs(5, 1),
-            r"chooses among 7 candidates on held-out training images, and there is 1: .* one value for lrs",
+            r"chooses among 9 candidates on held-out training images, and there is 1: .* one value for lrs",
         ),
         (Labelled(torch.zeros(5, 2), torch.ones(5, 3, dtype=torch.bool)), several(4, 0, width=2), "nothing to learn"),
     ],

@@ -90,7 +90,7 @@ def test_other_probes_are_added_and_nothing_is_lost(finished, capsys):
     assert {"top1", "chosen_lr"} <= set(after[first]["linear"])
     assert main(["probe", FOLDER]) == 0
     shown = capsys.readouterr().out
-    assert "chosen" in shown
+    assert "chosen lr" in shown
     assert "written to" in shown
 
 
