@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from sslkit.boxes import Boxes, empty
@@ -43,10 +44,12 @@ class Objects:
     Attributes:
         boxes: Shape (n, 4), xyxy pixels.
         labels: Shape (n,), int64, indices into the source's `categories`.
+        difficult: Shape (n,), bool: objects that count neither for nor against a classifier; None: there are none.
     """
 
     boxes: Boxes = field(default_factory=empty)
     labels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    difficult: npt.NDArray[np.bool_] | None = None
 
 
 class Source(ABC):
@@ -275,23 +278,48 @@ class Labelled:
 
     Attributes:
         features: Shape (n, f), float32, on the CPU.
-        labels: Shape (n,), int64.
-        categories: Names of the labels.
+        labels: Shape (n,), int64: one category each; or (n, c), bool: a set of categories each.
+        categories: Names of the labels, c of them; may be empty where there is one label each.
+        images: Shape (n,), int64: which image each comes from, so that a split keeps an image's crops together.
+            None: each comes from an image of its own.
+        ignored: Shape (n, c), bool, beside sets of labels: where nothing is known, and neither answer is wrong.
+        device: Where a probe may compute: that of the backbone.
     """
 
     features: Tensor
     labels: Tensor
     categories: Sequence[str] = ()
+    images: Tensor | None = None
+    ignored: Tensor | None = None
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each has a set of labels rather than one."""
+        return self.labels.ndim == 2
+
+    def __len__(self) -> int:
+        """Return the number of features."""
+        return len(self.labels)
 
 
 class Probe(ABC):
     """Measures frozen features: `__init__(self, *, ...)`."""
 
     name: ClassVar[str]
+    takes: ClassVar[Sequence[str]] = ("single-label",)
+    """What it can measure: "single-label", "multi-label" or both. A recipe that asks for more is refused."""
 
     @abstractmethod
     def evaluate(self, train: Labelled, test: Labelled) -> Mapping[str, float]:
-        """Return named figures of the test features, in [0, 1] where they are rates."""
+        """Return named figures of the test features.
+
+        Figures are rates in [0, 1], except where the name begins with `chosen_` (a setting that the probe has chosen)
+        or `count_`.
+
+        Raises:
+            DataError: These features or labels cannot be measured; say why, and what would help.
+        """
 
 
 # ------------------------------------------------------------------------------------------------------- a run

@@ -12,7 +12,7 @@ from typing import Any
 
 from sslkit.axes import Axis, parse
 from sslkit.plugins import Component, Owner
-from sslkit.recipe import Recipe, View
+from sslkit.recipe import ProbeTable, Recipe, View
 
 NETWORKS = ("online", "target")
 KINDS = ("features", "map", "tokens", "projection", "prediction")
@@ -84,6 +84,43 @@ class ObjectivePlan:
     dims: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class ProbePlan:
+    """A probe and the images that it is measured on."""
+
+    made: Made
+    source: Made
+    test_source: Made | None
+    table: ProbeTable
+
+    @property
+    def shared(self) -> str:
+        """All that its features depend on, besides the backbone: probes for which it is equal share them."""
+        sources = [(made.component.id, made.options) for made in (self.source, self.test_source) if made]
+        return repr((sources, self.table.model_dump(exclude={"use", "source", "test_source", *self.table.options})))
+
+    def resolved(self) -> dict[str, Any]:
+        """Return its table with every default."""
+        names = {"use", "source", "test_source", *self.table.options}
+        core = self.table.model_dump(exclude=names, exclude_none=True)
+        sources = {"source": self.source, "test_source": self.test_source}
+        return self.made.table(**{key: made.table() for key, made in sources.items() if made}, **core)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Probes and the backbone that they are for; what `sslkit probe` builds.
+
+    Attributes:
+        view: Says how pixels are normalised.
+    """
+
+    seed: int
+    backbone: Made
+    probes: Mapping[str, ProbePlan]
+    view: View
+
+
 @dataclass
 class Plan:
     """Everything that a run builds.
@@ -103,11 +140,17 @@ class Plan:
     optimizer: Mapping[str, Any]
     heads: dict[str, HeadPlan] = field(default_factory=dict)
     objectives: list[ObjectivePlan] = field(default_factory=list)
-    probes: dict[str, tuple[Made, Made]] = field(default_factory=dict)
+    probes: dict[str, ProbePlan] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     views: dict[tuple[str, str], list[View]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def measurement(self) -> Measurement:
+        """The probes and what they need; pixels are normalised as in training."""
+        view = next((views[0] for views in self.views.values()), View())
+        return Measurement(self.recipe.seed, self.backbone, self.probes, view)
 
     def has(self, network: str) -> bool:
         """Say whether any objective reads this network."""
@@ -139,11 +182,7 @@ def _resolved(plan: Plan) -> dict[str, Any]:
         for item in plan.objectives
     }
     values["augment"] = {group: [view.model_dump() for view in recipe.augment[group]] for group in plan.groups}
-    for name, (made, source) in plan.probes.items():
-        core = recipe.probes[name].model_dump(
-            exclude=set(recipe.probes[name].options) | {"use", "source"}, exclude_none=True
-        )
-        values["probes"][name] = made.table(source=source.table(), **core)
+    values["probes"] = {name: item.resolved() for name, item in plan.probes.items()}
     values["plugins"] = {owner.plugin: owner.version for owner in _owners(plan)}
     plain = _plain(values)
     assert isinstance(plain, dict)
@@ -160,7 +199,7 @@ def _head_table(head: HeadPlan) -> dict[str, Any]:
 def _owners(plan: Plan) -> list[Owner]:
     made = [plan.source, plan.proposer, plan.sampler, plan.backbone, *(item.made for item in plan.objectives)]
     made += [part for head in plan.heads.values() for part in (head.projector, head.predictor)]
-    made += [part for pair in plan.probes.values() for part in pair]
+    made += [part for item in plan.probes.values() for part in (item.made, item.source, item.test_source)]
     owners = {item.component.owner.plugin: item.component.owner for item in made if item}
     return [owners[name] for name in sorted(owners)]
 

@@ -2,110 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslkit import boxes, images
-from sslkit.api import Labelled, Objects, Progress, Source, no_progress
+from sslkit.api import Labelled, Probe, Progress, Source, no_progress
 from sslkit.errors import DataError
-from sslkit.plan import Plan
-from sslkit.recipe import ProbeTable, View
-from sslkit.seeds import generator
+from sslkit.labelling import Crops, gather
+from sslkit.plan import Made, Measurement
+from sslkit.recipe import View
 
 _PIXEL_SIDE = 32
-_BATCH = 256
+_NO_RATES = ("chosen_", "count_")
 
 Figures = dict[str, dict[str, float]]
 """Probe -> metric -> value."""
+Extract = Callable[[Tensor], Tensor]
+"""From uint8 pixels (n 3 s s) to features (n f), float32 on the CPU."""
 
 
-@dataclass(frozen=True)
-class Crops:
-    """Labelled square crops, split by image so that no image is on both sides.
+def is_rate(metric: str) -> bool:
+    """Say whether a figure of this name lies in [0, 1]; others are settings that a probe chose, and counts."""
+    return not metric.startswith(_NO_RATES)
 
-    Attributes:
-        pixels: uint8 (n 3 s s).
-        labels: int64 (n).
-        test: bool (n).
+
+@contextmanager
+def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Extract]:
+    """Yield a function from pixels to the features of a backbone in eval mode; it is as it was behind the block.
+
+    Args:
+        backbone: On `device`.
+        device: Where it computes.
+        view: Says how pixels are normalised.
     """
-
-    pixels: Tensor
-    labels: Tensor
-    test: Tensor
-    categories: tuple[str, ...]
-
-    def split(self, features: Tensor) -> tuple[Labelled, Labelled]:
-        """Return training and test features with their labels."""
-        parts = [Labelled(features[side], self.labels[side], self.categories) for side in (~self.test, self.test)]
-        return parts[0], parts[1]
-
-
-def gather(source: Source, table: ProbeTable, seed: int, progress: Progress = no_progress) -> Crops:
-    """Cut labelled crops from an opened source, in a fixed random order of its images.
-
-    Raises:
-        DataError: There are no labels, or only one category.
-    """
-    rng = generator(seed, "probe")
-    order, tested = rng.permutation(len(source)), rng.random(len(source)) < table.test_share
-    found: list[tuple[images.Image, int, bool]] = []
-    for place, index in enumerate(order):
-        progress("probe crops", place, len(order))
-        found += [(crop, label, bool(tested[index])) for crop, label in _crops(source, int(index), table)]
-        if table.limit and len(found) >= table.limit:
-            break
-    found = found[: table.limit]
-    progress("probe crops", len(order), len(order))
-    if len({label for _, label, _ in found}) < 2:
-        raise DataError(
-            f"a probe needs labelled {table.crops} of two categories or more; "
-            f"source '{source.name}' gave {len(found)} crops"
-        )
-    pixels, labels, test = zip(*found, strict=True)
-    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    return Crops(stacked, torch.tensor(labels), torch.tensor(test), tuple(source.categories))
-
-
-def _crops(source: Source, index: int, table: ProbeTable) -> Iterator[tuple[images.Image, int]]:
-    found = source.objects(index) if table.crops == "objects" else _whole(source, index)
-    keep = boxes.sides(found.boxes).min(axis=1, initial=np.inf) >= table.min_side
-    if keep.any():
-        image = images.decode(source.read(index), source.key(index))
-        yield from zip(
-            images.cuts(image, found.boxes[keep], table.size, "bicubic"), found.labels[keep].tolist(), strict=True
-        )
-
-
-def _whole(source: Source, index: int) -> Objects:
-    """Return the image as one object, where it has a label; cutting clips its box."""
-    label = source.label(index)
-    if label is None:
-        return Objects(boxes.empty(), np.zeros(0, np.int64))
-    return Objects(np.array([[0, 0, np.inf, np.inf]], np.float32), np.array([label], np.int64))
-
-
-@torch.no_grad()
-def features(backbone: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
-    """Return frozen features (n f), float32 on the CPU; the backbone is in eval mode meanwhile."""
-    view = View()
     mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (view.mean, view.std))
-    training = backbone.training
+    modes = [(module, module.training) for module in backbone.modules()]
+
+    def extract(pixels: Tensor) -> Tensor:
+        x = ((pixels.to(device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        found: Tensor = backbone(x)["features"]
+        return found.float().cpu()
+
     backbone.eval()
-    parts = [
-        backbone(((part.to(device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last))[
-            "features"
-        ]
-        .float()
-        .cpu()
-        for part in torch.split(pixels, _BATCH)
-    ]
-    backbone.train(training)
-    return torch.cat(parts)
+    try:
+        with torch.no_grad():
+            yield extract
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def raw_pixels(pixels: Tensor) -> Tensor:
@@ -114,40 +61,104 @@ def raw_pixels(pixels: Tensor) -> Tensor:
     return small - small.mean(dim=1, keepdim=True)
 
 
-class Probing:
-    """The probes of a plan, with their crops cut once."""
+def features(
+    crops: Crops, extracts: Mapping[str, Extract], device: torch.device, progress: Progress = no_progress
+) -> dict[str, tuple[Labelled, Labelled]]:
+    """Read the crops once and return training and test features of every kind.
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
-        self.probes = {name: made.make() for name, (made, _) in plan.probes.items()}
+    Args:
+        crops: Read in batches; the features are held, n * f * 4 bytes for each kind.
+        extracts: Kind -> function.
+        device: Where probes may compute.
+        progress: Shows how far the crops are read.
+    """
+    tables: dict[str, tuple[Tensor, Tensor]] = {}
+    places = (crops.test.long().cumsum(0) - 1, (~crops.test).long().cumsum(0) - 1)
+    start = 0
+    for pixels in crops.batches(progress):
+        part = slice(start, start + len(pixels))
+        test = crops.test[part]
+        for kind, extract in extracts.items():
+            found = extract(pixels)
+            if kind not in tables:
+                tables[kind] = _room(crops, found.shape[1])
+            train_side, test_side = tables[kind]
+            train_side[places[1][part][~test]] = found[~test]
+            test_side[places[0][part][test]] = found[test]
+        start += len(pixels)
+    return {
+        kind: (_labelled(crops, ~crops.test, found[0], device), _labelled(crops, crops.test, found[1], device))
+        for kind, found in tables.items()
+    }
+
+
+def _room(crops: Crops, width: int) -> tuple[Tensor, Tensor]:
+    tested = int(crops.test.sum())
+    return torch.empty(len(crops) - tested, width), torch.empty(tested, width)
+
+
+def _labelled(crops: Crops, side: Tensor, found: Tensor, device: torch.device) -> Labelled:
+    ignored = None if crops.ignored is None else crops.ignored[side]
+    return Labelled(found, crops.labels[side], crops.categories, crops.images[side], ignored, device)
+
+
+class Probing:
+    """Probes with their crops, listed once; probes with the same crops share features."""
+
+    def __init__(self, measurement: Measurement, progress: Progress = no_progress) -> None:
+        self.view = measurement.view
+        self.probes: dict[str, Probe] = {name: item.made.make() for name, item in measurement.probes.items()}
         self.crops: dict[str, Crops] = {}
         kept: dict[str, Crops] = {}
-        for name, (_, source) in plan.probes.items():
-            table = plan.recipe.probes[name]
-            same = repr(
-                (
-                    source.component.id,
-                    source.options,
-                    table.model_dump(exclude={"use", "source"} | set(table.options)),
-                )
-            )
-            if same not in kept:
-                kept[same] = gather(_opened(source.make(), progress), table, plan.recipe.seed, progress)
-            self.crops[name] = kept[same]
+        opened = _Opened(progress)
+        for name, item in measurement.probes.items():
+            if item.shared not in kept:
+                test = opened(item.test_source) if item.test_source else None
+                kept[item.shared] = gather(opened(item.source), item.table, measurement.seed, test)
+            self.crops[name] = kept[item.shared]
 
-    def of_backbone(self, backbone: nn.Module, device: torch.device) -> Figures:
-        """Measure a backbone; it is left as it was."""
-        made: dict[int, Tensor] = {}
-        for crops in self.crops.values():
-            if id(crops) not in made:
-                made[id(crops)] = features(backbone, crops.pixels, device)
-        return {name: self._one(name, made[id(crops)]) for name, crops in self.crops.items()}
+    def measure(
+        self, extracts: Mapping[str, Extract], device: torch.device, progress: Progress = no_progress
+    ) -> dict[str, Figures]:
+        """Measure several kinds of features in one pass over the crops; return kind -> figures."""
+        found: dict[str, Figures] = {kind: {} for kind in extracts}
+        for crops in dict.fromkeys(self.crops.values()):
+            made = features(crops, extracts, device, progress)
+            names = [name for name, of in self.crops.items() if of is crops]
+            for kind in extracts:
+                found[kind] |= {name: dict(self.probes[name].evaluate(*made[kind])) for name in names}
+                del made[kind]
+        return {kind: {name: figures[name] for name in self.crops} for kind, figures in found.items()}
 
-    def of_pixels(self) -> Figures:
+    def of_pixels_and(
+        self, what: str, backbone: nn.Module, device: torch.device, progress: Progress = no_progress
+    ) -> dict[str, Figures]:
+        """Measure "raw pixels" and, under the name `what`, a backbone."""
+        with frozen(backbone, device, self.view) as extract:
+            return self.measure({"raw pixels": raw_pixels, what: extract}, device, progress)
+
+    def of_pixels(self, progress: Progress = no_progress) -> Figures:
         """Measure raw pixels in place of features."""
-        return {name: self._one(name, raw_pixels(crops.pixels)) for name, crops in self.crops.items()}
+        return self.measure({"raw pixels": raw_pixels}, torch.device("cpu"), progress)["raw pixels"]
 
-    def _one(self, name: str, values: Tensor) -> dict[str, float]:
-        return dict(self.probes[name].evaluate(*self.crops[name].split(values)))
+    def of_backbone(self, backbone: nn.Module, device: torch.device, progress: Progress = no_progress) -> Figures:
+        """Measure a backbone; it is left as it was."""
+        with frozen(backbone, device, self.view) as extract:
+            return self.measure({"backbone": extract}, device, progress)["backbone"]
+
+
+class _Opened:
+    """Opens each source once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.kept: dict[str, Source] = {}
+
+    def __call__(self, made: Made) -> Source:
+        key = repr((made.component.id, made.options))
+        if key not in self.kept:
+            self.kept[key] = _opened(made.make(), self.progress)
+        return self.kept[key]
 
 
 def _opened(source: Source, progress: Progress) -> Source:

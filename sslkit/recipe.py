@@ -122,11 +122,29 @@ class ProbeTable(Choice):
 
     use: str = ""
     source: Choice | None = Field(default=None, description="Labelled images; the recipe's own source by default")
-    crops: Literal["objects", "images"] = Field(default="objects", description="What is classified")
+    test_source: Choice | None = Field(
+        default=None, description="Images to test on, such as another split; a share of the source's by default"
+    )
+    crops: Literal["objects", "images", "multi-label"] = Field(
+        default="objects",
+        description="What is classified: crops of labelled objects; whole images by their own label; "
+        "or whole images by the set of their objects' categories",
+    )
     size: int = Field(default=96, ge=8, description="Side of the square that a crop is resized to, pixels")
-    min_side: float = Field(default=16.0, ge=1, description="Smaller objects are left out, pixels")
-    limit: int | None = Field(default=None, ge=2, description="At most so many crops")
-    test_share: float = Field(default=0.25, gt=0, lt=1, description="Share of the images that are tested on")
+    fit: Literal["stretch", "centre-crop"] = Field(
+        default="stretch",
+        description="How a whole image becomes a square: stretched, or the centre at 224/256 of the shorter side",
+    )
+    min_side: float = Field(default=16.0, ge=1, description="Smaller objects are not cropped, pixels")
+    limit: int | None = Field(default=None, ge=2, description="At most so many crops of each source")
+    test_share: float = Field(
+        default=0.25, gt=0, lt=1, description="Share of the images that are tested on, without a test_source"
+    )
+
+    @property
+    def labels(self) -> Literal["single-label", "multi-label"]:
+        """Whether each crop has one label or a set of them."""
+        return "multi-label" if self.crops == "multi-label" else "single-label"
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -194,6 +212,22 @@ class Recipe(Table):
     @model_validator(mode="after")
     def _names(self) -> Recipe:
         for name, table in [*self.objectives.items(), *self.probes.items()]:
+            table.use = table.use or name
+        return self
+
+
+class ProbeRecipe(Table):
+    """What `sslkit probe` reads of a recipe: a file with these tables alone will do."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    source: Choice | None = None
+    backbone: Choice
+    augment: dict[Name, list[View]] = {}
+    probes: dict[Name, ProbeTable] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names(self) -> ProbeRecipe:
+        for name, table in self.probes.items():
             table.use = table.use or name
         return self
 

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sslkit.errors import PluginError, Problem, closest
+from sslkit.measuring import Measured
 from sslkit.options import schema
 from sslkit.plan import Plan
 from sslkit.plugins import Component, Plugins
-from sslkit.probing import Figures
+from sslkit.probing import Figures, is_rate
 from sslkit.recipe import Text, View
 from sslkit.trainer import Result
 
@@ -79,13 +80,41 @@ def print_result(result: Result) -> None:
 
 
 def probe_table(probes: Mapping[str, Figures]) -> Table:
-    """Lay out probe figures: one row per set of features, one column per probe and metric."""
-    columns = [(name, metric) for name, figures in next(iter(probes.values())).items() for metric in figures]
-    table = _table("Frozen features", "features", *(f"{name} {metric}" for name, metric in columns))
-    for features, figures in probes.items():
-        cells = [figures.get(name, {}).get(metric) for name, metric in columns]
-        table.add_row(features, *("-" if value is None else f"{100 * value:.1f} %" for value in cells))
+    """Lay out probe figures: one row per probe and metric, one column per set of features."""
+    rows = list(dict.fromkeys((name, metric) for found in probes.values() for name in found for metric in found[name]))
+    table = _table("Frozen features", "probe", "figure", *probes)
+    table.columns[1].justify = "left"
+    last = None
+    for name, metric in rows:
+        if last not in (None, name):
+            table.add_section()
+        figures = [_figure(metric, found.get(name, {}).get(metric)) for found in probes.values()]
+        table.add_row("" if name == last else name, metric.replace("_", " "), *figures)
+        last = name
     return table
+
+
+def _figure(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if is_rate(metric) else f"{value:g}"
+
+
+def of_measured(measured: Measured) -> dict[str, Any]:
+    """Describe what `sslkit probe` has found."""
+    return {
+        "weights": measured.weights,
+        "partial": measured.partial,
+        "written": str(measured.written) if measured.written else None,
+        "probes": measured.probes,
+    }
+
+
+def print_measured(measured: Measured) -> None:
+    """Print the figures, beside those that the run's folder already has."""
+    _print(probe_table(measured.shown))
+    where = f"written to {measured.written}" if measured.written else "not written anywhere"
+    _print(f"measured {measured.weights}; {where}")
 
 
 # -------------------------------------------------------------------------------------------------- checks

@@ -522,14 +522,12 @@ class _Trainer:
         if not self.plan.probes or not self.fabric.is_global_zero:
             return None, {}
         figures: dict[str, Figures] = self.folder.read("probes.json", {})
+        backbone, device = self.network.online.backbone, self.fabric.device
         with bar() as progress:
-            probing = Probing(self.plan, progress)
-        if self.step == 0:
-            figures = {
-                "raw pixels": probing.of_pixels(),
-                "random weights": probing.of_backbone(self.network.online.backbone, self.fabric.device),
-            }
-            self.folder.write("probes.json", figures)
+            probing = Probing(self.plan.measurement, progress)
+            if self.step == 0:
+                figures = probing.of_pixels_and("random weights", backbone, device, progress)
+                self.folder.write("probes.json", figures)
         return probing, figures
 
     def probe_after(self, probing: Probing | None, figures: dict[str, Figures]) -> dict[str, Figures]:
@@ -540,7 +538,8 @@ class _Trainer:
         described = {"backbone": self.plan.backbone.component.id, "step": str(self.step), "format": "pt"}
         checkpoint.save_weights(self.folder.weights, dict(backbone.state_dict()), described)
         if probing:
-            figures = figures | {"trained": probing.of_backbone(backbone, self.fabric.device)}
+            with bar() as progress:
+                figures = figures | {"trained": probing.of_backbone(backbone, self.fabric.device, progress)}
             self.folder.write("probes.json", figures)
         return figures
 

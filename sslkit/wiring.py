@@ -13,12 +13,13 @@ import torch
 
 from sslkit.api import Backbone, Head, ViewSampler
 from sslkit.axes import Axis, parse, unify
-from sslkit.errors import PluginError, Problem, closest
+from sslkit.choosing import Chooser
+from sslkit.errors import Problem, closest
 from sslkit.optim import OPTIMIZERS
-from sslkit.options import schema, validate
 from sslkit.plan import KINDS, NETWORKS, HeadPlan, Made, ObjectivePlan, Plan, Row
 from sslkit.plugins import Component, Plugins
-from sslkit.recipe import Choice, HeadTable, ObjectiveTable, Recipe, View
+from sslkit.probe_wiring import wire_probe
+from sslkit.recipe import HeadTable, ObjectiveTable, Recipe, View
 
 BATCH: Mapping[str, tuple[Axis, ...]] = {"size": ("b", 2), "index": ("b",)}
 _ROWS = (
@@ -35,13 +36,12 @@ def make_plan(recipe: Recipe, plugins: Plugins) -> tuple[Plan | None, list[Probl
     return (None if maker.problems else plan), maker.problems
 
 
-class _Maker:
+class _Maker(Chooser):
     """Collects problems while the plan grows; each step goes as far as it can."""
 
     def __init__(self, recipe: Recipe, plugins: Plugins) -> None:
+        super().__init__(plugins)
         self.recipe = recipe
-        self.plugins = plugins
-        self.problems: list[Problem] = []
 
     def plan(self) -> Plan | None:
         recipe = self.recipe
@@ -56,14 +56,14 @@ class _Maker:
         objectives = [
             self.objective(name, table, groups, made_backbone, heads) for name, table in recipe.objectives.items()
         ]
-        probes = {name: self.probe(name, source) for name in recipe.probes}
+        probes = {name: wire_probe(self, name, table, source, made_backbone) for name, table in recipe.probes.items()}
         optimizer = self.optimizer()
         self.batches()
         self.needs_proposals(made_sampler)
         if source is None or sampler is None or backbone is None or groups is None:
             return None
         plan = Plan(recipe, source, proposer, sampler, backbone, optimizer)
-        plan.probes = {name: probe for name, probe in probes.items() if probe}
+        plan.probes = {name: item for name, item in probes.items() if item}
         plan.objectives = [item for item in objectives if item]
         plan.heads = {name: head for name, head in heads.items() if head}
         self.prune(plan, groups)
@@ -72,35 +72,7 @@ class _Maker:
         self.remark(plan, made_sampler)
         return plan
 
-    def fault(self, key: tuple[str, ...], what: str, instead: str = "", kind: str = "recipe") -> None:
-        self.problems.append(Problem(what, key, instead, kind))
-
     # ----------------------------------------------------------------------------------------- components
-
-    def choose(self, kind: str, table: Choice, key: tuple[str, ...]) -> Made | None:
-        try:
-            component = self.plugins.find(kind, table.use)
-        except PluginError as error:
-            self.fault((*key, "use"), str(error), kind="plugin" if "broken" in str(error) else "recipe")
-            return None
-        options = self.options(component.cls, table, key, component.id)
-        return None if options is None else Made(component, options)
-
-    def options(self, maker: Any, table: Choice, key: tuple[str, ...], name: str) -> dict[str, Any] | None:
-        """Check a component's options; what is wrong is left out, to look for further problems in the rest."""
-        try:
-            model = schema(maker)
-        except (TypeError, NameError) as error:  # the signature itself cannot be read
-            self.fault(key, f"the options of {name} cannot be read: {error}", kind="plugin")
-            return None
-        beside = sorted(type(table).model_fields)
-        options, problems = validate(model, table.options, key, beside)
-        if problems:
-            self.problems += problems
-            wrong = {problem.key[len(key)] for problem in problems if len(problem.key) > len(key)}
-            right = {option: value for option, value in table.options.items() if option not in wrong}
-            options, problems = validate(model, right, key)
-        return None if problems else options
 
     def optimizer(self) -> dict[str, Any]:
         table, key = self.recipe.optimizer, ("optimizer",)
@@ -109,21 +81,6 @@ class _Maker:
             self.fault((*key, "use"), f"there is no optimizer '{table.use}'{hint}")
             return {}
         return self.options(OPTIMIZERS[table.use], table, key, f"optimizer '{table.use}'") or {}
-
-    def build(self, made: Made | None, key: tuple[str, ...], *wiring: Any) -> Any:
-        """Make a component on the meta device; its ValueError is the recipe's problem."""
-        if made is None:
-            return None
-        try:
-            with torch.device("meta"):
-                return made.make(*wiring)
-        except ValueError as error:
-            self.fault(key, f"{made.component.id}: {error}")
-        except Exception as error:  # a foreign constructor may fail in any way
-            owner = made.component.owner
-            who = f"{made.component.id} of {owner.distribution} {owner.version}"
-            self.fault(key, f"{who} cannot be made: {type(error).__name__}: {error}", kind="plugin")
-        return None
 
     def head(self, name: str, table: HeadTable, backbone: Backbone | None) -> HeadPlan | None:
         key = ("heads", name)
@@ -152,13 +109,6 @@ class _Maker:
             )
         out = predicted.out_dim if predicted else built.out_dim
         return HeadPlan(projector, predictor, backbone.dim, built.out_dim, out)
-
-    def probe(self, name: str, source: Made | None) -> tuple[Made, Made] | None:
-        table = self.recipe.probes[name]
-        key = ("probes", name)
-        made = self.choose("probe", table, key)
-        of = self.choose("source", table.source, (*key, "source")) if table.source else source
-        return (made, of) if made and of else None
 
     # ----------------------------------------------------------------------------------------- objectives
 

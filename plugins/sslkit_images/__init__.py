@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_sources() -> Sequence[type[Source]]:
-    """Return photo folders, COCO and the built-in scenes."""
+    """Return photo folders, COCO, Pascal VOC and the built-in scenes."""
     from sslkit_images.coco import Coco
     from sslkit_images.folder import Folder
     from sslkit_images.scenes.source import SampleScenes
+    from sslkit_images.voc import Voc
 
-    return [Folder, Coco, SampleScenes]
+    return [Folder, Coco, Voc, SampleScenes]
 
 
 @hookimpl

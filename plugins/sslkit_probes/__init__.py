@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_probes() -> Sequence[type[Probe]]:
-    """Return the nearest-neighbour probe."""
+    """Return the nearest-neighbour and the linear probe."""
     from sslkit_probes.knn import KNN
+    from sslkit_probes.linear import Linear
 
-    return [KNN]
+    return [KNN, Linear]

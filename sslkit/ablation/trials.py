@@ -16,12 +16,12 @@ from sslkit.cost import measure
 from sslkit.errors import RecipeError
 from sslkit.plan import Plan
 from sslkit.plugins import Plugins
+from sslkit.probing import is_rate
 from sslkit.recipe import Text
 from sslkit.runfolder import RunFolder, digest
 from sslkit.wiring import make_plan
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
-_CHANCE = "chance"
 
 
 @dataclass
@@ -231,12 +231,12 @@ def _trial(run: Run) -> Trial:
 
 
 def _metrics(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Name figures "knn top1"; what guessing gives is the same for every arm and left out."""
+    """Name figures "knn top1"; counts and choices, which are no figures of merit, are left out."""
     return {
         f"{probe} {metric}": value
         for probe, found in figures.items()
         for metric, value in found.items()
-        if metric != _CHANCE
+        if is_rate(metric)
     }
 
 

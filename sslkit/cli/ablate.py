@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslkit.cli.commands import Json, Sets, loaded
+from sslkit.cli.options import Json, Sets, loaded
 from sslkit.errors import PreemptedError, SslkitError, UsageError
 
 if TYPE_CHECKING:

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
-from sslkit.plugins import Plugins
+from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli.probe import probe
 
 Recipe = Annotated[
     str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
 ]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override one value, as in --set optimizer.base_lr=0.1; repeatable.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run(
@@ -149,14 +141,14 @@ def plugins(
     """List plugins with their components, and those that are broken with the reason."""
     from sslkit import report
 
-    found = loaded(context)
+    every = loaded(context)
     if component:
-        described = report.of_component(found, component)
+        described = report.of_component(every, component)
         report.print_json(described) if as_json else report.print_component(described)
         return
-    listed = report.of_plugins(found)
+    listed = report.of_plugins(every)
     report.print_json(listed) if as_json else report.print_plugins(listed)
-    if found.broken:
+    if every.broken:
         raise typer.Exit(4)
 
 
@@ -179,11 +171,4 @@ def views(
     typer.echo(out)
 
 
-def loaded(context: typer.Context) -> Plugins:
-    """Return the plugins that the command line was made with."""
-    plugins: Any = context.obj
-    assert isinstance(plugins, Plugins)
-    return plugins
-
-
-COMMANDS = (run, check, resolve, diff, schema, recipes, plugins, views)
+COMMANDS = (run, probe, check, resolve, diff, schema, recipes, plugins, views)

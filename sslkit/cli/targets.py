@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from sslkit.plugins import Plugins
 
 if TYPE_CHECKING:
     from sslkit.api import Proposer, Source
-    from sslkit.plan import Plan
+    from sslkit.plan import Made, Plan, ProbePlan
 
 
 RECIPE = "recipe.toml"
@@ -69,7 +69,22 @@ def check(text: recipes.Text, plugins: Plugins, data: bool = True) -> Checked:
     if plan and data:
         missing = plan.source.make().missing()
         checked.problems += [Problem(missing, ("source",), kind="data")] if missing else []
+        checked.problems += missing_data(plan.probes, beside=plan.source)
     return checked
+
+
+def missing_data(probes: Mapping[str, ProbePlan], beside: Made | None = None) -> list[Problem]:
+    """Say which images of probes are missing, each source once; `beside` is the recipe's own."""
+    seen = [(beside.component.id, beside.options)] if beside else []
+    problems = []
+    for name, item in probes.items():
+        for key, made in (("source", item.source), ("test_source", item.test_source)):
+            if made is None or (made.component.id, made.options) in seen:
+                continue
+            seen.append((made.component.id, made.options))
+            if missing := made.make().missing():
+                problems.append(Problem(missing, ("probes", name, key), kind="data"))
+    return problems
 
 
 def load(name: str, sets: Sequence[str], plugins: Plugins, data: bool = False) -> tuple[Plan, recipes.Text]:

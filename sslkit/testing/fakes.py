@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sslkit.api import Labelled
@@ -151,10 +152,25 @@ def fake_photo(height: int = 120, width: int = 160, seed: int = 0) -> npt.NDArra
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def blobs(n: int, categories: int = 4, features: int = 16, seed: int = 0) -> Labelled:
-    """Make clusters (n features) that are easy to tell apart; every category occurs when n >= categories."""
+def blobs(n: int, categories: int = 4, features: int = 16, seed: int = 0, multi_label: bool = False) -> Labelled:
+    """Make clusters (n features) that are easy to tell apart; every category occurs when n >= categories.
+
+    Args:
+        n: How many.
+        categories: As many clusters.
+        features: Width.
+        seed: Of the noise.
+        multi_label: Two categories each, and features that are the sum of their centres.
+    """
     rng = torch.Generator().manual_seed(seed)
     centres = 4 * torch.randn(categories, features, generator=torch.Generator().manual_seed(1234))
     labels = torch.arange(n) % categories
     noise = torch.randn(n, features, generator=rng)
-    return Labelled(centres[labels] + noise, labels, tuple(f"category-{label}" for label in range(categories)))
+    names = tuple(f"category-{label}" for label in range(categories))
+    if not multi_label:
+        return Labelled(centres[labels] + noise, labels, names)
+    sets = F.one_hot(labels, categories) + F.one_hot(
+        (labels + 1 + torch.arange(n) // categories) % categories, categories
+    )
+    sets = sets > 0
+    return Labelled(sets.float() @ centres + noise, sets, names, ignored=torch.zeros_like(sets))

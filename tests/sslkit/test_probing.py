@@ -1,107 +1,174 @@
-"""Probe crops and frozen features."""
+"""Frozen features and their figures."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sslkit import images, probing
-from sslkit.api import Objects
+from sslkit import probing, recipe
 from sslkit.errors import DataError
-from sslkit.recipe import ProbeTable, View
+from sslkit.labelling import gather
+from sslkit.probe_wiring import plan_probes
+from sslkit.probing import Probing, frozen, raw_pixels
+from sslkit.recipe import ProbeRecipe, ProbeTable, View
+
+CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def dots(plugins):
-    """Return a function that opens the fake source."""
+class Net(nn.Module):
+    """Counts what it sees."""
 
-    def opened(**options):
-        source = plugins.find("source", "dots").cls(**options)
-        source.open()
-        return source
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.drop = nn.Dropout(0.5)
+        self.seen = 0
 
-    return opened
-
-
-def table(**values):
-    return ProbeTable(use="nearest", **{"size": 16, **values})
+    def forward(self, x):
+        self.seen += len(x)
+        return {"features": self.drop(self.norm(x)).mean((2, 3))}
 
 
-def test_crops_are_the_objects_with_their_labels(dots) -> None:
-    source = dots(images=30)
-    crops = probing.gather(source, table(), seed=0)
-    assert crops.pixels.shape == (30, 3, 16, 16)
-    assert crops.pixels.dtype == torch.uint8
-    assert sorted(crops.labels.tolist()) == [0] * 15 + [1] * 15
-    for pixels, label in zip(crops.pixels, crops.labels, strict=True):
-        assert (pixels[label] == 250).all()
-        assert not pixels[1 - label].any()
-    assert crops.categories == ("red", "green")
+def measurement(plugins, **probes):
+    values = {"source": {"use": "dots", "images": 40}, "backbone": {"use": "tiny"}, "probes": probes, "seed": 0}
+    made, problems = plan_probes(ProbeRecipe.model_validate(values), plugins)
+    assert not problems, problems
+    return made
 
 
-def test_whole_images_are_cropped_where_asked(dots, monkeypatch) -> None:
-    source = dots(images=8)
-    monkeypatch.setattr(source, "label", lambda index: index % 2, raising=False)
-    crops = probing.gather(source, table(crops="images", size=8), seed=0)
-    photo = images.decode(source.read(0), "x")
-    expected = images.cuts(photo, np.array([[0, 0, 48, 40]], np.float32), 8, "bicubic")[0]
-    assert any(np.array_equal(pixels.permute(1, 2, 0).numpy(), expected) for pixels in crops.pixels)
-    assert len(crops.labels) == 8
-
-
-def test_no_image_is_on_both_sides(dots, monkeypatch) -> None:
-    """Objects of one image share its light and background: they would tell on each other."""
-    source = dots(images=40)
-    boxes = np.array([[10, 8, 34, 32], [0, 0, 20, 20], [5, 5, 30, 35]], np.float32)
-    monkeypatch.setattr(source, "objects", lambda index: Objects(boxes, np.array([index % 2, 0, index], np.int64)))
-    crops = probing.gather(source, table(test_share=0.5), seed=1)
-    image = crops.labels.view(40, 3)[:, 2]  # the third object's label is the image
-    sides = crops.test.view(40, 3)
-    assert sorted(image.tolist()) == list(range(40))
-    assert ((sides == sides[:, :1]).all(1)).all()
-    assert 10 < sides[:, 0].sum() < 30
-
-
-def test_the_split_is_a_function_of_the_seed(dots) -> None:
-    made = [probing.gather(dots(images=30), table(), seed=seed) for seed in (0, 0, 1)]
-    assert torch.equal(made[0].test, made[1].test)
-    assert torch.equal(made[0].labels, made[1].labels)
-    assert not torch.equal(made[0].test, made[2].test)
-
-
-def test_small_objects_and_those_beyond_the_limit_are_left_out(dots) -> None:
-    assert len(probing.gather(dots(images=30), table(limit=7), seed=0).labels) == 7
-    with pytest.raises(DataError, match=r"labelled objects of two categories or more; source 'dots' gave 0 crops"):
-        probing.gather(dots(images=30), table(min_side=25), seed=0)
-
-
-def test_features_are_those_of_eval_mode_and_leave_the_backbone_as_it_was() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = nn.BatchNorm2d(3)
-            self.drop = nn.Dropout(0.5)
-
-        def forward(self, x):
-            return {"features": self.drop(self.norm(x)).mean((2, 3))}
-
+def test_features_are_those_of_eval_mode_and_leave_the_backbone_as_it_was():
     net = Net().train()
+    net.norm.eval()  # frozen on its own
     before = {name: value.clone() for name, value in net.state_dict().items()}
     pixels = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)
-    found = probing.features(net, pixels, torch.device("cpu"))
-    view = View()
+    view = View(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    with frozen(net, CPU, view) as extract:
+        found = extract(pixels)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
     torch.testing.assert_close(found, ((pixels / 255 - mean) / std).mean((2, 3)), atol=1e-4, rtol=1e-4)
-    assert net.training
+    assert (net.training, net.norm.training, net.drop.training) == (True, False, True)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_raw_pixels_are_centred_and_small() -> None:
+def test_raw_pixels_are_centred_and_small():
     pixels = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
-    raw = probing.raw_pixels(pixels)
+    raw = raw_pixels(pixels)
     assert raw.shape == (5, 3 * 32 * 32)
     assert raw.mean(1).abs().max() < 1e-3
     blocks = pixels.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).flatten(1)
     torch.testing.assert_close(raw, blocks - blocks.mean(1, keepdim=True))
+
+
+def test_features_go_to_their_side_with_labels_and_images(plugins):
+    source = plugins.find("source", "dots").cls(images=600)
+    source.open()
+    crops = gather(source, ProbeTable(use="nearest", size=8), 0)
+    colour = {"colour": lambda pixels: pixels.float().mean((2, 3))}
+    train, test = probing.features(crops, colour, torch.device("meta"))["colour"]
+    for part, side in ((train, ~crops.test), (test, crops.test)):
+        assert torch.equal(part.labels, crops.labels[side])
+        assert torch.equal(part.images, crops.images[side])
+        assert torch.equal(part.features.argmax(1), part.labels)
+        assert part.device.type == "meta"  # where probes may compute; the features stay on the CPU
+        assert part.features.device.type == "cpu"
+    assert len(train) + len(test) == 600
+
+
+def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypatch):
+    probing_ = Probing(
+        measurement(
+            plugins,
+            first={"use": "nearest", "size": 16},
+            second={"use": "nearest", "size": 16, "unused": 2},
+            other={"use": "nearest", "size": 24},
+        )
+    )
+    assert probing_.crops["first"] is probing_.crops["second"]
+    assert probing_.crops["first"] is not probing_.crops["other"]
+    net = Net()
+    found = probing_.of_pixels_and("net", net, CPU)
+    assert net.seen == 40 + 40
+    assert list(found) == ["raw pixels", "net"]
+    assert list(found["net"]) == ["first", "second", "other"]
+    assert found["raw pixels"] == probing_.of_pixels()
+    assert found["net"] == probing_.of_backbone(net, CPU)
+    assert found["net"]["first"]["top1"] == 1.0
+
+
+def test_a_test_source_is_opened_and_used(plugins):
+    made = measurement(plugins, nearest={"size": 16, "test_source": {"use": "dots", "images": 7}})
+    crops = Probing(made).crops["nearest"]
+    assert crops.test.sum() == 7
+    assert len(crops) == 47
+
+
+def test_missing_data_is_told(plugins):
+    made = measurement(plugins, nearest={"test_source": {"use": "dots", "absent": True}})
+    with pytest.raises(DataError, match="the dots are missing; run: make dots"):
+        Probing(made)
+
+
+def test_rates_are_told_from_settings_and_counts():
+    assert [probing.is_rate(name) for name in ("top1", "map", "chosen_lr", "count_left_out")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------- wiring
+
+
+def problems(plugins, source=True, **probes):
+    values = {"backbone": {"use": "tiny", "multiple": 8}, "probes": probes}
+    values |= {"source": {"use": "dots"}} if source else {}
+    return [
+        (".".join(item.key), item.what, item.instead)
+        for item in plan_probes(ProbeRecipe.model_validate(values), plugins)[1]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "words", "instead"),
+    [
+        (
+            {"crops": "multi-label"}, "crops",
+            'gives multi-label samples, and probe "nearest" takes only single-label ones', 'write crops = "objects"',
+        ),
+        ({"test_source": {"use": "dots"}}, "test_source", "the very source that is trained on", "another split"),
+        ({"fit": "centre-crop"}, "fit", "is for whole images", 'crops = "images"'),
+        ({"size": 30}, "size", "cannot take crops of 30 x 30 pixels: not of 8", ""),
+        ({"test_source": {"use": "dts"}}, "test_source.use", "did you mean 'dots'", ""),
+        ({"unused": "x"}, "unused", "unused", ""),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_refused_with_the_reason(plugins, options, key, words, instead):
+    (found,) = problems(plugins, nearest=options)
+    assert found[0] == f"probes.nearest.{key}"
+    assert words in found[1]
+    assert instead in found[2]
+
+
+def test_a_probe_without_any_source_is_refused(plugins):
+    (found,) = problems(plugins, source=False, nearest={})
+    assert "the recipe names no source" in found[1]
+    assert not problems(plugins, source=False, nearest={"source": {"use": "dots"}})
+
+
+def test_a_whole_recipe_is_checked_alike(plugins, recipe_text):
+    from sslkit.wiring import make_plan
+
+    text = recipe.parse(
+        recipe_text, "r", "r.toml", ["probes.nearest.crops=multi-label", "augment.scene.0.mean=[0,0,0]"]
+    )
+    plan, found = make_plan(recipe.structure(text)[0], plugins)
+    assert "takes only single-label ones" in found[0].what
+    text = recipe.parse(recipe_text, "r", "r.toml", ["probes.nearest.size=16", "augment.scene.0.mean=[0,0,0]"])
+    plan, found = make_plan(recipe.structure(text)[0], plugins)
+    assert not found
+    assert plan.measurement.view.mean == (0, 0, 0)
+    resolved = plan.resolved()["probes"]["nearest"]
+    assert (resolved["source"]["use"], resolved["fit"], resolved["unused"]) == ("fake/dots", "stretch", 1)
+    assert "test_source" not in resolved

@@ -158,8 +158,8 @@ def test_batches_must_divide_and_fill_batch_norm(make):
 def test_probes_and_their_sources_are_checked(make):
     assert says(make("probes.nearest={unused=true}")[1], "unused = true")
     plan, _ = make("probes.mine={use='nearest', source={use='dots', images=5}}")
-    made, source = plan.probes["mine"]
-    assert (made.component.id, source.options["images"]) == ("fake/nearest", 5)
+    probe = plan.probes["mine"]
+    assert (probe.made.component.id, probe.source.options["images"]) == ("fake/nearest", 5)
 
 
 def test_other_plugin_versions_are_noted(make):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from sslkit.api import Labelled
@@ -37,6 +37,38 @@ def test_agrees_with_scikit_learn(k, weights):
     assert figures["balanced"] == pytest.approx(balanced_accuracy_score(test.labels.numpy(), expected))
 
 
+def several(n: int, seed: int, ignored: bool = False) -> Labelled:
+    """Sets of labels that depend on the features."""
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 6, generator=rng)
+    labels = x @ torch.randn(6, 4, generator=torch.Generator().manual_seed(5)) > 1
+    unknown = torch.rand(n, 4, generator=rng) < 0.3 if ignored else None
+    return Labelled(x, labels if unknown is None else labels & ~unknown, ignored=unknown)
+
+
+@pytest.mark.parametrize("weights", ["temperature", "uniform"])
+def test_scores_of_sets_of_labels_are_scikit_learns_probabilities(weights):
+    train, test = several(200, 0), several(150, 1)
+    vote = "uniform" if weights == "uniform" else (lambda distance: np.exp((1 - distance) / 0.07))
+    reference = KNeighborsClassifier(15, metric="cosine", algorithm="brute", weights=vote)
+    reference.fit(train.features.double().numpy(), train.labels.int().numpy())
+    expected = np.stack([one[:, 1] for one in reference.predict_proba(test.features.double().numpy())], 1)
+    probe = KNN(k=15, weights=weights)
+    np.testing.assert_allclose(probe.scores(train, test.features).numpy(), expected, atol=1e-5)
+    figures = probe.evaluate(train, test)
+    expected_map = average_precision_score(test.labels.numpy(), expected, average="macro")
+    assert figures["map"] == pytest.approx(expected_map, abs=2e-3)  # float32 orders near ties otherwise
+    assert figures["map"] > figures["chance"] + 0.2
+
+
+def test_neighbours_vote_only_where_they_are_known():
+    train, test = several(120, 2, ignored=True), several(40, 3)
+    probe = KNN(k=120, weights="uniform")
+    known = (~train.ignored).double().sum(0)
+    expected = (train.labels.double().sum(0) / known).expand(40, 4)
+    torch.testing.assert_close(probe.scores(train, test.features), expected)
+
+
 def test_chance_is_the_commonest_training_label():
     train = Labelled(torch.randn(6, 3), torch.tensor([2, 2, 2, 2, 0, 1]))
     test = Labelled(torch.randn(4, 3), torch.tensor([2, 0, 0, 1]))
@@ -48,6 +80,11 @@ def test_chunks_change_nothing(monkeypatch):
     whole = KNN().predict(train, test.features)
     monkeypatch.setattr(knn, "_PAIRS", 700)
     assert torch.equal(KNN().predict(train, test.features), whole)
+    sets = several(100, 2)
+    torch.testing.assert_close(
+        KNN().scores(sets, sets.features[:30]),
+        torch.cat([KNN().scores(sets, part) for part in sets.features[:30].split(11)]),
+    )
 
 
 def test_a_tie_goes_to_the_smaller_label():

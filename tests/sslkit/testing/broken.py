@@ -544,6 +544,18 @@ class NotANumber(Means):
         return {"top1": float("nan")}
 
 
+@breaks("probe", "takes", "write a tuple of")
+class TakesAnything(Means):
+    takes = ("labels",)
+
+
+@breaks("probe", "random_state", "touches the global random state of torch")
+class TakesRandomNumbers(Means):
+    def evaluate(self, train: Any, test: Any) -> dict[str, float]:
+        torch.rand(1)
+        return super().evaluate(train, test)
+
+
 @breaks("probe", "tells_apart", "no figure is higher")
 class Guesses(Means):
     def evaluate(self, train: Any, test: Any) -> dict[str, float]:

@@ -16,6 +16,7 @@ SMALL = {
     "timm/timm": Case(object, {"model": "test_resnet"}),
     "torchvision/vit-small": Case(object, {"image_size": 64}, sizes=(64, 96)),
     "images/sample-scenes": Case(object, {"images": 16}),
+    "probes/linear": Case(object, {"epochs": 5}),
     "univip/instance-instance": Case(object, expected_failed_checks=NO_GRADIENT),
     "lightly/simsiam": Case(object, expected_failed_checks={"gradcheck": STOPPED + "the projections"}),
     "lightly/tico": Case(object, expected_failed_checks={"gradcheck": STOPPED + "the covariance"}),
@@ -46,7 +47,7 @@ SMALL_HEADS = {
 HEAD = Case(object, {"hidden": 16, "out": 8})
 LARGE = {"torchvision/resnet34", "torchvision/resnet101", "torchvision/vit-base"}
 """The same classes as smaller ones, only larger."""
-NEED_DATA = {"images/coco", "images/folder"}
+NEED_DATA = {"images/coco", "images/folder", "images/voc"}
 """Checked below, on data made there."""
 
 
@@ -67,7 +68,7 @@ def test_conformance(case, check):
 
 def test_what_was_checked():
     assert Counter(case.kind for case in cases()) == {
-        "source": 1, "sampler": 3, "backbone": 5, "head": 17, "objective": 31, "probe": 1,
+        "source": 1, "sampler": 3, "backbone": 5, "head": 17, "objective": 31, "probe": 2,
     }  # fmt: skip
 
 

@@ -1,0 +1,176 @@
+"""Linear classification of frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sslkit.api import Labelled, Probe
+from sslkit.errors import DataError
+from sslkit_probes.classifiers import Candidate, Classifiers, Data, Standard, Targets, fit_lbfgs, fit_sgd
+from sslkit_probes.metrics import of_labels, of_scores, refuse
+
+Positive = Annotated[float, Field(gt=0)]
+_L2 = {"sgd": (0.0,), "lbfgs": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)}
+
+
+class Linear(Probe):
+    """A linear classifier on frozen features, its settings chosen on held-out training images.
+
+    Softmax cross-entropy, or with sets of labels a sigmoid each. Weights and biases begin at zero. All candidates are
+    trained together, in one pass over the features; the best one by `top1` or `map` on the held-out images (equal ones:
+    the lower loss) is trained again on the whole training part. Test features are seen once, at the end. Random numbers
+    come from `seed` alone.
+
+    There is no augmentation: features are those of one crop each. BYOL's sweep (arXiv 2006.07733, appendix C.1) and
+    DINOv2's many classifiers at once (arXiv 2304.07193) are the models; batch norm without affine is MAE's
+    (arXiv 2111.06377, appendix A.1), here with the statistics of the whole training part.
+
+    Args:
+        solver: "sgd", or "lbfgs": full batches in float64 to the minimum, as in logistic regression.
+        batch_norm: Subtract each feature's mean and divide by its standard deviation. Without it, features as small as
+            a ResNet's want learning rates up to 30.
+        lrs: Learning rates to choose from (sgd), not scaled by the batch size; each falls to 0 along a cosine.
+        l2: Weight of |W|^2 / 2 beside the mean loss, to choose from; biases are free. By default 0 (sgd), or 1e-5 to
+            1 (lbfgs). scikit-learn's C is 1 / (l2 * training samples).
+        epochs: Passes over the training features (sgd).
+        batch_size: Samples per step (sgd).
+        momentum: Of sgd.
+        iterations: Steps at most (lbfgs).
+        tolerance: The largest derivative at which the minimum is taken for reached (lbfgs).
+        validation_share: Share of the training images that candidates are compared on.
+        seed: Of the held-out images and of the order of samples.
+    """
+
+    name = "linear"
+    takes = ("single-label", "multi-label")
+
+    def __init__(
+        self, *, solver: Literal["sgd", "lbfgs"] = "sgd", batch_norm: bool = True,
+        lrs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0),
+        l2: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None,
+        epochs: Annotated[int, Field(ge=1)] = 100, batch_size: Annotated[int, Field(ge=1)] = 256,
+        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9, iterations: Annotated[int, Field(ge=1)] = 1000,
+        tolerance: Positive = 1e-5, validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:  # fmt: skip
+        if solver == "lbfgs" and l2 and min(l2) == 0:
+            raise ValueError(f"l2 = {list(l2)}: lbfgs goes to the minimum, which lies at infinity without l2")
+        self.solver = solver
+        self.batch_norm = batch_norm
+        self.lrs = tuple(lrs)
+        self.l2 = tuple(l2) if l2 else _L2[solver]
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.momentum = momentum
+        self.iterations = iterations
+        self.tolerance = tolerance
+        self.validation_share = validation_share
+        self.seed = seed
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """What is chosen from."""
+        return [Candidate(lr, l2) for l2 in self.l2 for lr in (self.lrs if self.solver == "sgd" else (0.0,))]
+
+    def evaluate(self, train: Labelled, test: Labelled) -> Mapping[str, float]:
+        """Measure test features.
+
+        Returns:
+            `top1`, `balanced` and `chance`, or with sets of labels `map`, `chance` and `count_left_out`; beside them
+            `chosen_lr` (sgd) and `chosen_l2`.
+
+        Raises:
+            DataError: There are fewer than two categories, too few images to hold some out, or nothing to test;
+                features are not finite; every candidate has diverged.
+        """
+        refuse(train, test)
+        _refuse_one_category(train)
+        chosen = self.choose(train)
+        fitted = self.fit(train, torch.arange(len(train)), [chosen])
+        logits = fitted(test.features)[0]
+        if not logits.isfinite().all():
+            tried = ", ".join(f"{candidate.lr:g}" for candidate in self.candidates)
+            raise DataError(
+                f"the classifier has diverged at every learning rate that was tried ({tried}): write smaller lrs"
+            )
+        figures = of_scores(logits, test) if train.multi_label else of_labels(logits.argmax(1), train, test)
+        return figures | ({"chosen_lr": chosen.lr} if self.solver == "sgd" else {}) | {"chosen_l2": chosen.l2}
+
+    def choose(self, train: Labelled) -> Candidate:
+        """Return the candidate that does best on held-out training images.
+
+        Raises:
+            DataError: There are too few images to hold some out.
+        """
+        candidates = self.candidates
+        if len(candidates) == 1:
+            return candidates[0]
+        fit, held = self.split(train)
+        targets = Targets.of(train)
+        logits = self.fit(train, fit, candidates)(train.features[held])
+        quality = [_quality(scores, _part(train, held), targets.loss(scores, held)) for scores in logits]
+        return candidates[max(range(len(candidates)), key=quality.__getitem__)]
+
+    def split(self, train: Labelled) -> tuple[Tensor, Tensor]:
+        """Return which training samples (n) are fitted and which (m) are held out; an image's stay together.
+
+        Raises:
+            DataError: There is one image only.
+        """
+        own = torch.arange(len(train)) if train.images is None else train.images
+        image = torch.unique(own, return_inverse=True)[1]
+        count = int(image.max()) + 1
+        if count < 2:
+            raise DataError(
+                f"linear chooses among {len(self.candidates)} candidates on held-out training images, and there is "
+                f"{count}: use more images, or write one value for "
+                f"{'lrs' if self.solver == 'sgd' else 'l2'}, such as [{self.lrs[0] if self.solver == 'sgd' else 1e-3}]"
+            )
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+        held = torch.zeros(count, dtype=torch.bool)
+        held[order[: min(count - 1, max(1, round(count * self.validation_share)))]] = True
+        return torch.nonzero(~held[image])[:, 0], torch.nonzero(held[image])[:, 0]
+
+    def fit(self, train: Labelled, rows: Tensor, candidates: list[Candidate]) -> Classifiers:
+        """Train one classifier for each candidate on these rows of the training part, together."""
+        standard = Standard.of(train.features, rows) if self.batch_norm else None
+        data = Data(train.features, Targets.of(train), rows, standard, train.device)
+        if self.solver == "lbfgs":
+            return fit_lbfgs(data, candidates, self.iterations, self.tolerance)
+        return fit_sgd(data, candidates, self.epochs, self.batch_size, self.momentum, self.seed)
+
+
+def _part(whole: Labelled, rows: Tensor) -> Labelled:
+    ignored = None if whole.ignored is None else whole.ignored[rows]
+    return Labelled(whole.features[rows], whole.labels[rows], whole.categories, ignored=ignored)
+
+
+def _quality(scores: Tensor, held: Labelled, loss: float) -> tuple[float, float]:
+    """Return what candidates are compared by, the greater the better; one that has diverged is the worst."""
+    if not scores.isfinite().all():
+        return (-1.0, 0.0)
+    if held.multi_label:
+        best = of_scores(scores, held)["map"] if held.labels.any() else 0.0
+    else:
+        best = (scores.argmax(1) == held.labels).double().mean().item()
+    return (best, -loss)
+
+
+def _refuse_one_category(train: Labelled) -> None:
+    if train.multi_label:
+        learnt = int((train.labels.any(0) & ~train.labels.all(0)).sum())
+        if not learnt:
+            raise DataError(
+                f"no category is present in some of the {len(train)} training images and absent from others: "
+                "there is nothing to learn; use more images"
+            )
+    elif len(train.labels.unique()) < 2:  # type: ignore[no-untyped-call]
+        raise DataError(
+            f"linear needs two categories or more to tell apart; the {len(train)} training samples are all of one: "
+            "use more images, or another test_share"
+        )
