@@ -58,6 +58,8 @@ def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
         return good[""]
     if len(good) == 1:
         return next(iter(good.values()))
+    if "model" in good and {"recipe", "optimizer"} <= found.keys():  # a checkpoint of ours
+        return good["model"]
     holds = f"the keys {', '.join(map(str, list(found)[:_SHOWN]))}" if isinstance(found, dict) else type(found).__name__
     what = f"several state dicts ({', '.join(good)})" if good else f"no state dict: it has {holds}"
     raise DataError(f"{path} holds {what}; write the one that is meant to a file of its own")

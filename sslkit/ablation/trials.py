@@ -101,19 +101,21 @@ class Ablation:
             yield from (variant.runs[place] for variant in self.variants)
 
 
-def make(full: Text, arms: Sequence[Arm], seeds: Sequence[int], base: Path, plugins: Plugins) -> Ablation:
+def make(full: Text, arms: Sequence[Arm], first: int, count: int, base: Path, plugins: Plugins) -> Ablation:
     """Check every arm at every seed and give it a folder: the one that its recipe was trained in, or a new one.
 
     Args:
         full: The recipe.
         arms: Of `sslkit.ablation.arms`; the full recipe first.
-        seeds: The same for every arm: with them images, crops and the initial weights that arms share.
+        first: Seed; it decides images, crops and the initial weights that arms share.
+        count: Of seeds, the same for every arm.
         base: Folder of all runs.
         plugins: That plans are made of.
 
     Raises:
         RecipeError: With every problem of every arm.
     """
+    seeds = range(first, first + count)
     known = existing(base)
     plans = _plans(arms, seeds, full, plugins)
     resolved = plans["full"][0].resolved()

@@ -46,18 +46,12 @@ def ablate(
     factorial: Annotated[bool, typer.Option("--factorial", help="Every subset of the objectives.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every arm, from the recipe's on.")] = 1,
     sets: Sets = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Print the arms and what they will take; train nothing.")
-    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print arms and what they take; train nothing.")] = False,
     emit: Annotated[Emit | None, typer.Option(help="Print the commands as a script; train nothing.")] = None,
     collect: Annotated[bool, typer.Option("--collect", help="Make the table of what is there; train nothing.")] = False,
     launcher: Annotated[Launcher, typer.Option(help="Where runs are trained.")] = Launcher.local,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time on this machine; one per GPU by default in a local-pool.")
-    ] = None,
-    slurm: Annotated[
-        Words, typer.Option(metavar="KEY=VALUE", help="A parameter of submitit, as timeout_min=600; repeatable.")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; in a local-pool one per GPU.")] = None,
+    slurm: Annotated[Words, typer.Option(metavar="KEY=VALUE", help="Of submitit, as timeout_min=600.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     out: Annotated[Path | None, typer.Option(help="Folder of tables, figures and report.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -80,9 +74,7 @@ def ablate(
 
     asked = arms.Asked(drop or (), add or (), swap or (), vary or (), drop_each, factorial)
     full, text = targets.load(recipe, sets or [], plugins, data=not plan)
-    found = arms.arms(text, full, plugins, asked)
-    first = full.recipe.seed
-    made = trials.make(text, found, range(first, first + seeds), runs, plugins)
+    made = trials.make(text, arms.arms(text, full, plugins, asked), full.recipe.seed, seeds, runs, plugins)
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)
     if plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sslkit import cost, recipe
@@ -57,4 +59,16 @@ def test_dropping_what_reads_the_target_builds_none(planned) -> None:
 
 @pytest.mark.parametrize("images", [2, 5])
 def test_it_is_counted_per_image(planned, images) -> None:
-    assert cost.measure(planned(), images) == cost.measure(planned())
+    one, other = cost.measure(planned(), images), cost.measure(planned())
+    assert dataclasses.replace(one, activations=0) == dataclasses.replace(other, activations=0)
+    assert one.activations == pytest.approx(other.activations, rel=0.01), (
+        "batch norm's statistics are kept once a batch"
+    )
+
+
+def test_activations_are_what_autograd_keeps(planned) -> None:
+    """Two views of 24 pixels through two convolutions: what each layer needs again for its gradient."""
+    kept = cost.measure(planned(), 8).activations
+    first, second = 8 * 11 * 11, 8 * 5 * 5  # outputs, per view; batch norm and ReLU keep theirs, and so the pixels
+    least = 2 * 4 * (3 * 24 * 24 + 2 * first)
+    assert least <= kept <= 2 * 4 * (3 * 24 * 24 + 4 * first + 4 * second + 1000)

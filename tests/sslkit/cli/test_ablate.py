@@ -1,0 +1,161 @@
+"""The command as a user runs it: processes of their own, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+RECIPE = """
+summary = "two views of eight scenes"
+steps = 4
+batch_size = 4
+[source]
+use = "sample-scenes"
+images = 8
+side = 96
+[sampler]
+use = "two-views"
+[backbone]
+use = "resnet18"
+width = 8
+[heads.main]
+projector = { use = "mlp", hidden = 16, out = 8 }
+predictor = { use = "mlp", hidden = 16 }
+[objectives.scene-scene]
+[objectives.koleo]
+inputs = { scene = "scene" }
+weight = 0.1
+[[augment.scene]]
+size = 32
+[optimizer]
+use = "sgd"
+base_lr = 0.1
+[probes.knn]
+k = 3
+size = 32
+min_side = 8
+test_share = 0.5
+"""
+BASE = ("ablate", "two.toml", "--drop", "koleo", "--workers", "0", "--accelerator", "cpu")
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "two.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def sslkit(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sslkit", *arguments]
+    return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False, timeout=300)
+
+
+def figures(out: str) -> list[list[dict[str, float]]]:
+    return [[trial["metrics"] for trial in arm["trials"]] for arm in json.loads(out)["arms"]]
+
+
+def test_two_arms_end_in_a_table_and_again_without_training(here):
+    first = sslkit(here, *BASE)
+    assert first.returncode == 0, first.stderr
+    assert "drop-koleo" in first.stdout
+    assert "full, seed 0 (1 of 2): begins in runs/two/full-s0" in first.stderr
+    [folder] = (here / "runs" / "two").glob("ablation-*")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"table.md", "table.tex", "table.csv", "results.json", "figure.png", "figure.svg", "report.html"}
+    page = (folder / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["']https?://""", page)
+    again = sslkit(here, *BASE, "--json")
+    assert again.returncode == 0
+    assert "begins" not in again.stderr, "what has been trained is reused"
+    stored = json.loads((folder / "results.json").read_text())
+    assert figures(again.stdout) == [[trial["metrics"] for trial in arm["trials"]] for arm in stored["arms"]]
+    runs = {path.name for path in (here / "runs" / "two").iterdir() if not path.name.startswith("ablation")}
+    assert runs == {"full-s0", "drop-koleo-s0"}
+
+
+def test_killed_and_started_again_it_ends_with_the_same_figures(here, tmp_path_factory):
+    other = tmp_path_factory.mktemp("whole")
+    (other / "two.toml").write_text(RECIPE)
+    more = ("--set", "steps=24", "--save-every", "2", "--json")
+    whole = sslkit(other, *BASE, *more)
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "sslkit", *BASE, *more]
+    with subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as started:
+        folder = here / "runs" / "two" / "full-s0" / "checkpoints"
+        until(lambda: folder.is_dir() and any(folder.glob("step-*.pt")))
+        for process in [*psutil.Process(started.pid).children(recursive=True), psutil.Process(started.pid)]:
+            process.send_signal(signal.SIGKILL)
+    again = sslkit(here, *BASE, *more)
+    assert again.returncode == 0, again.stderr
+    assert "full, seed 0 (1 of 2): goes on in" in again.stderr
+    assert figures(again.stdout) == figures(whole.stdout)
+
+
+def test_a_signal_leaves_everything_resumable_and_says_how_to_go_on(here):
+    command = [sys.executable, "-m", "sslkit", *BASE, "--set", "steps=2000"]
+    with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        until(lambda: (here / "runs" / "two" / "full-s0" / "metrics.jsonl").exists())
+        os.kill(started.pid, signal.SIGINT)
+        out, err = started.communicate(timeout=120)
+    assert started.returncode == 75, err
+    assert "2 of 2 runs are not finished; the same command goes on" in err
+    assert "Traceback" not in err
+    assert json.loads((here / "runs" / "two" / "full-s0" / "status.json").read_text())["state"] == "stopped"
+    assert "full, seed 0: stopped" in out
+    assert "drop-koleo: not started" in out
+
+
+def test_a_failed_arm_is_shown_with_its_reason_and_the_others_go_on(here):
+    """Two at a time; the learning rate of the middle one leads out of all bounds."""
+    done = sslkit(
+        here, "ablate", "two.toml", "--vary", "optimizer.base_lr=1e30,0.2", "--jobs", "2", "--workers", "0",
+        "--accelerator", "cpu", "--set", "steps=6",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "1 of 3 runs failed" in done.stderr
+    assert re.search(r"optimizer.base_lr=1e\+?30.*failed: step \d is not finite", done.stderr)
+    states = {
+        path.parent.name: json.loads(path.read_text())["state"]
+        for path in (here / "runs" / "two").glob("*/status.json")
+    }
+    assert sorted(states.values()) == ["failed", "finished", "finished"]
+    assert (here / "runs" / "two" / "optimizer.base_lr=0.2-s0" / "log.txt").stat().st_size > 0
+
+
+def test_a_plan_and_a_script_train_nothing(here):
+    plan = sslkit(here, *BASE, "--plan", "--json")
+    assert plan.returncode == 0, plan.stderr
+    full, arm = json.loads(plan.stdout)
+    assert (full["arm"], arm["arm"], arm["objectives"]) == ("full", "drop-koleo", ["scene-scene"])
+    assert not (here / "runs").exists()
+    script = sslkit(here, *BASE, "--seeds", "2", "--emit", "sh")
+    lines = [line for line in script.stdout.splitlines() if not line.startswith("#")]
+    assert lines == [
+        f"sslkit run runs/two/{name} --accelerator cpu --workers 0"
+        for name in ("full-s0", "drop-koleo-s0", "full-s1", "drop-koleo-s1")
+    ]
+    assert not list((here / "runs").rglob("checkpoints"))
+
+
+def test_unknown_names_are_a_fault_of_usage(here):
+    done = sslkit(here, "ablate", "two.toml", "--drop", "kolo")
+    assert done.returncode == 2
+    assert "did you mean 'koleo'?" in done.stderr
+    assert sslkit(here, *BASE, "--plan", "--collect").returncode == 2
+
+
+def until(holds):
+    for _ in range(1200):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing happened for two minutes")
