@@ -110,6 +110,25 @@ def test_the_folder_says_how_many_processes_there_were(folders: tuple[Path, Path
     assert counts == [2, 1]
 
 
+def test_a_loss_that_couples_the_batch_trains_over_two_processes_what_it_does_in_one(tmp_path: Path) -> None:
+    """Contrasts, and a queue of keys: each process is handed the whole batch, and gradients are those of one process."""
+    more = "[objectives.simclr]\n[objectives.moco]\nqueue = 16\n[[augment.scene]]"
+    (tmp_path / "two.toml").write_text(RECIPE.replace("[[augment.scene]]", more))
+    states = []
+    for arm, strategy in (("ranks", ["--devices", "2", "--strategy", "ddp"]), ("one", [])):
+        command = ["run", "two.toml", "--arm", arm, "--accelerator", "cpu", "--workers", "0", *strategy]
+        done = subprocess.run(
+            [sys.executable, "-m", "sslkit", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / "runs" / "two" / f"{arm}-s0" / "checkpoints"
+        states.append(checkpoint.load(checkpoint.latest(folder))["model"])  # type: ignore[arg-type]
+    assert states[0].keys() == states[1].keys()
+    assert any("queue" in name or "bank" in name for name in states[0]), list(states[0])[-5:]
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=0, msg=name)
+
+
 def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path: Path) -> None:
     """Otherwise the others would wait for it forever."""
     (tmp_path / "two.toml").write_text(RECIPE.replace("steps = 3", "steps = 500"))
