@@ -34,6 +34,14 @@ size = 32
 use = "sgd"
 base_lr = 0.1
 """
+
+
+@pytest.fixture(autouse=True)
+def _few_plugins(monkeypatch):
+    """Import only what the recipe needs: every job is a process of its own."""
+    monkeypatch.setenv("SSLKIT_PLUGINS", "heads,images,logs,torchvision,univip")
+
+
 ON_CPU = ("--accelerator", "cpu", "--workers", "0")
 
 
