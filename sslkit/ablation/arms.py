@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sslkit import tables
@@ -28,6 +29,7 @@ class Asked:
         add: Each "NAME" or "NAME={...}" is an arm with one objective more.
         swap: Each "A=B" is an arm with B in place of A: an objective, or a table such as the sampler.
         vary: Each "KEY=VALUE,VALUE" is an arm for every value.
+        arm: Each "NAME: --drop A,B --swap C=D --set KEY=VALUE" is one arm with all of these changes.
         drop_each: One arm without each objective.
         factorial: Every subset of the objectives but the empty one.
     """
@@ -36,6 +38,7 @@ class Asked:
     add: Sequence[str] = ()
     swap: Sequence[str] = ()
     vary: Sequence[str] = ()
+    arm: Sequence[str] = ()
     drop_each: bool = False
     factorial: bool = False
 
@@ -76,13 +79,16 @@ def arms(full: Text, plan: Plan, plugins: Plugins, asked: Asked) -> list[Arm]:
     """
     maker = _Maker(full, plan, plugins)
     made = [Arm("full", "", full.values), *maker.all(asked)]
+    for arm, other in itertools.combinations(made, 2):
+        if arm.name == other.name and arm.values != other.values:
+            maker.fault(f"{other.asked}: there is another arm '{arm.name}'; give this one a name of its own")
     if maker.faults:
         raise UsageError("\n".join(maker.faults))
     if len(made) == 1:
         known = ", ".join(plan.recipe.objectives)
         raise UsageError(
-            "nothing is varied: write --drop NAME, --drop-each, --add NAME, --swap A=B, --vary KEY=A,B or --factorial "
-            f"(objectives: {known})"
+            "nothing is varied: write --drop NAME, --drop-each, --add NAME, --swap A=B, --vary KEY=A,B, --factorial or "
+            f'--arm "NAME: CHANGES" (objectives: {known})'
         )
     return made
 
@@ -90,9 +96,9 @@ def arms(full: Text, plan: Plan, plugins: Plugins, asked: Asked) -> list[Arm]:
 class _Maker:
     """Makes arms and collects what is wrong with the words that ask for them."""
 
-    def __init__(self, full: Text, plan: Plan, plugins: Plugins) -> None:
+    def __init__(self, full: Text, plan: Plan, plugins: Plugins, names: list[str] | None = None) -> None:
         self.full, self.plan, self.plugins = full, plan, plugins
-        self.names = list(plan.recipe.objectives)
+        self.names = list(plan.recipe.objectives) if names is None else names
         self.faults: list[str] = []
 
     def all(self, asked: Asked) -> Iterator[Arm]:
@@ -106,6 +112,8 @@ class _Maker:
             yield from self.swap(words)
         for words in asked.vary:
             yield from self.vary(words)
+        for words in asked.arm:
+            yield from self.combined(words)
         if asked.factorial:
             yield from self.factorial()
 
@@ -119,7 +127,11 @@ class _Maker:
         """Return the objective of the recipe that a word names: by its table, or by its component."""
         if word in self.names:
             return word
-        used = [item.name for item in self.plan.objectives if word in _names(item.made.component.id)]
+        used = [
+            item.name
+            for item in self.plan.objectives
+            if item.name in self.names and word in _names(item.made.component.id)
+        ]
         if len(used) == 1:
             return used[0]
         hint = closest(word, self.names) or f"; it has {', '.join(self.names)}"
@@ -235,6 +247,45 @@ class _Maker:
             name = f"{'.'.join(path)}={item if isinstance(item, str) else tables.written(item)}"
             yield Arm(name, option, values, ".".join(path))
 
+    # -------------------------------------------------------------------------------------- several changes
+
+    def combined(self, words: str) -> Iterator[Arm]:
+        name, _, written = (part.strip() for part in words.partition(":"))
+        option = f"--arm {shlex.quote(words)}"
+        changes = _changes(written)
+        if not name or name == "full" or not changes:
+            self.fault(f'{option}: write --arm "NAME: --drop A,B --swap C=D --add E --set KEY=VALUE"; "full" is taken')
+            return
+        maker = self
+        for flag, word in changes:
+            made = list(maker.change(flag, word))
+            if not made:
+                return
+            maker = maker.after(made[0])
+        yield Arm(name, option, maker.full.values)
+
+    def change(self, flag: str, word: str) -> Iterator[Arm]:
+        """Make one change of an arm that has several; nothing comes of it when it has a fault."""
+        made = {"--drop": self.drop, "--add": self.add, "--swap": self.swap, "--set": self.set}
+        return made[flag](word)
+
+    def set(self, words: str) -> Iterator[Arm]:
+        key, equals, written = words.partition("=")
+        path = tuple(part.strip() for part in key.split("."))
+        if not equals or not all(path) or path == ("seed",):
+            self.fault(f"--set {words}: write --set KEY=VALUE, such as --set sampler.instances=2; seeds are --seeds'")
+            return
+        values = _copy(self.full)
+        put(values, path, value(written), f"--set {words}")
+        yield Arm(words, f"--set {words}", values)
+
+    def after(self, arm: Arm) -> _Maker:
+        """Return a maker that changes an arm further."""
+        text = replace(self.full, values=dict(arm.values))
+        maker = _Maker(text, self.plan, self.plugins, list(text.values["objectives"]))
+        maker.faults = self.faults
+        return maker
+
     def is_key(self, key: str) -> bool:
         """Say whether a value or a whole table stands, or by default holds, at a dotted key."""
         known = [*tables.flatten(self.plan.resolved()), *tables.flatten(self.full.values), *self.unset()]
@@ -264,6 +315,18 @@ def _kept(table: Mapping[str, Any], model: Any) -> dict[str, Any]:
     """Return what a table says to the core; the options belonged to the component that goes."""
     known = set(model.model_fields) - {"use"} if model else set()
     return {key: item for key, item in table.items() if key in known}
+
+
+def _changes(written: str) -> list[tuple[str, str]]:
+    """Read "--drop A --swap B=C" as pairs of an option and its value; empty if it is anything else."""
+    try:
+        words = shlex.split(written)
+    except ValueError:
+        return []
+    flags, values = words[::2], words[1::2]
+    if len(flags) != len(values) or not set(flags) <= {"--drop", "--add", "--swap", "--set"}:
+        return []
+    return list(zip(flags, values, strict=True))
 
 
 def _values(written: str) -> list[Any]:

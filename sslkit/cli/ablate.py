@@ -43,6 +43,7 @@ def ablate(
     add: Annotated[Words, typer.Option(metavar="NAME[={...}]", help="An arm with this objective too.")] = None,
     swap: Annotated[Words, typer.Option(metavar="A=B", help="An arm with B in place of A.")] = None,
     vary: Annotated[Words, typer.Option(metavar="KEY=V,V", help="An arm for each value of a key.")] = None,
+    arm: Annotated[Words, typer.Option(metavar="'NAME: CHANGES'", help="An arm with several changes.")] = None,
     factorial: Annotated[bool, typer.Option("--factorial", help="Every subset of the objectives.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every arm, from the recipe's on.")] = 1,
     sets: Sets = None,
@@ -72,7 +73,7 @@ def ablate(
     from sslkit.ablation import arms, launch, trials
     from sslkit.cli import targets
 
-    asked = arms.Asked(drop or (), add or (), swap or (), vary or (), drop_each, factorial)
+    asked = arms.Asked(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
     full, text = targets.load(recipe, sets or [], plugins, data=not plan)
     made = trials.make(text, arms.arms(text, full, plugins, asked), full.recipe.seed, seeds, runs, plugins)
     for note in made.notes:

@@ -91,6 +91,43 @@ def test_a_whole_table_and_an_unset_key_can_be_varied(made):
     assert arm.values["optimizer"]["clip_grad_norm"] == 1.0
 
 
+def test_an_arm_of_several_changes_makes_them_in_their_order(made):
+    [full, arm] = made(
+        arm=["small: --drop alike,parts --swap contrast=flat --set objectives.flat.weight=2.0 --set 'batch_size = 2'"]
+    )
+    assert (arm.name, objectives(arm)) == ("small", ["flat"])
+    assert arm.values["objectives"]["flat"] == {"use": "fake/flat", "weight": 2.0}
+    assert arm.values["batch_size"] == 2
+    assert objectives(full) == ["alike", "contrast", "parts"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("small", "write --arm"),
+        ("full: --drop parts", '"full" is taken'),
+        (": --drop parts", "write --arm"),
+        ("small: --vary a=1", "write --arm"),
+        ("small: --drop", "write --arm"),
+        ("small: --drop 'parts", "write --arm"),
+        ("small: --drop parts --drop parts", "has no objective 'parts'"),
+        ("small: --drop parts,contrast --drop alike", "leaves no objective"),
+        ("small: --set batch_size", "write --set KEY=VALUE"),
+        ("small: --set seed=3", "seeds are --seeds'"),
+    ],
+)
+def test_a_faulty_arm_of_several_changes_is_told(made, words, said):
+    with pytest.raises(UsageError) as caught:
+        made(arm=[words])
+    assert said in str(caught.value)
+
+
+def test_two_arms_of_one_name_are_told_apart_or_refused(made):
+    assert names(made(drop=["parts", "parts"])) == ["full", "drop-parts", "drop-parts"]
+    with pytest.raises(UsageError, match="another arm 'small'"):
+        made(arm=["small: --drop parts", "small: --drop alike"])
+
+
 def test_arms_do_not_share_tables(made):
     full, arm = made(vary=["backbone.width=4"])
     arm.values["objectives"]["alike"]["weight"] = 9.0
