@@ -234,11 +234,13 @@ def print_ablation(listed: Sequence[Mapping[str, Any]]) -> None:
         )  # fmt: skip
     left = [(row, sum(state != "finished" for state in row["runs"].values())) for row in listed]
     known = all(row["hours"] is not None for row, _ in left)
-    total = _hours(sum(row["hours"] * count for row, count in left) if known else None)
+    total = f", about {_hours(sum(row['hours'] * count for row, count in left))} hours one after another" if known else ""
     runs, disk = sum(count for _, count in left), sum(row["disk"] * count for row, count in left)
-    _print(table, f"to train: {runs} runs, about {total} hours one after another, {_bytes(disk)} on disk")
+    _print(table, f"to train: {runs} runs{total}, {_bytes(disk)} on disk")
     _print(
         "per run; hours: the first arm's networks timed on this machine, others by their operations, data not counted"
+        if known
+        else "per run; no hours: the [source] cannot be opened yet, so its images cannot be counted"
     )
 
 

@@ -24,7 +24,7 @@ class Trial:
         reason: Why it failed, in one line.
         metrics: "knn top1" -> figure of the trained backbone, in [0, 1] where it is a rate.
         references: "raw pixels" and "random weights" -> the same metrics of what was not trained.
-        images_per_s: Median over the steps.
+        images_per_s: Images trained on, by the seconds that their steps took: waiting for data included, probes not.
         hours: Wall-clock time of training, over all sessions.
         peak_memory: Bytes, of the process and its device.
     """
