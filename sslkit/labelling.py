@@ -159,6 +159,25 @@ class Crops:
         """Return the number of crops."""
         return len(self.test)
 
+    def one_sided(self) -> str:
+        """Say which categories have crops on one side of the split only; empty when none has, or with sets of labels.
+
+        A category with one example is always among them.
+        """
+        if self.labels.ndim == 2:
+            return ""
+        sides = [set(self.labels[side].tolist()) for side in (~self.test, self.test)]
+        words = [
+            f"{len(lacking)} {what}: {', '.join(self.categories[n] for n in sorted(lacking)[:5])}"
+            f"{', ...' if len(lacking) > 5 else ''}"
+            for lacking, what in (
+                (sides[0] - sides[1], "not tested, having no test crop"),
+                (sides[1] - sides[0], "never right, having no training crop"),
+            )
+            if lacking
+        ]
+        return f"of {len(sides[0] | sides[1])} categories, " + "; ".join(words) if words else ""
+
     def batches(self, progress: Progress = no_progress) -> Iterator[Tensor]:
         """Yield uint8 pixels (b 3 s s) of all crops in order, holding a few images at a time.
 

@@ -105,7 +105,7 @@ def measure(
         progress: Shows what takes its time.
         partial: Go on when only a part of the weights fits.
         references: Measure raw pixels and the recipe's random weights beside them.
-        say: Told at once of what did not fit.
+        say: Told at once of what did not fit, and of categories that cannot be measured well.
 
     Raises:
         DataError: The weights do not fit, or images or labels are missing.
@@ -115,6 +115,8 @@ def measure(
     if rest:
         say(rest)
     probing = Probing(measurement, progress)
+    for warning in probing.warnings:
+        say(warning)
     found: dict[str, Figures] = {}
     if references:
         found = probing.of_pixels_and("random weights", _backbone(measurement, device), device, progress)

@@ -103,7 +103,11 @@ def _labelled(crops: Crops, side: Tensor, found: Tensor, device: torch.device) -
 
 
 class Probing:
-    """Probes with their crops, listed once; probes with the same crops share features."""
+    """Probes with their crops, listed once; probes with the same crops share features.
+
+    Attributes:
+        warnings: What a reader of the figures should know of the crops.
+    """
 
     def __init__(self, measurement: Measurement, progress: Progress = no_progress) -> None:
         self.view = measurement.view
@@ -116,6 +120,8 @@ class Probing:
                 test = opened(item.test_source) if item.test_source else None
                 kept[item.shared] = gather(opened(item.source), item.table, measurement.seed, test)
             self.crops[name] = kept[item.shared]
+        told = {name: crops.one_sided() for name, crops in self.crops.items()}
+        self.warnings = [f"warning: probe '{name}': {words}" for name, words in told.items() if words]
 
     def measure(
         self, extracts: Mapping[str, Extract], device: torch.device, progress: Progress = no_progress

@@ -234,7 +234,9 @@ def print_ablation(listed: Sequence[Mapping[str, Any]]) -> None:
         )  # fmt: skip
     left = [(row, sum(state != "finished" for state in row["runs"].values())) for row in listed]
     known = all(row["hours"] is not None for row, _ in left)
-    total = f", about {_hours(sum(row['hours'] * count for row, count in left))} hours one after another" if known else ""
+    total = (
+        f", about {_hours(sum(row['hours'] * count for row, count in left))} hours one after another" if known else ""
+    )
     runs, disk = sum(count for _, count in left), sum(row["disk"] * count for row, count in left)
     _print(table, f"to train: {runs} runs{total}, {_bytes(disk)} on disk")
     _print(

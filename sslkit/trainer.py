@@ -393,7 +393,7 @@ class _Trainer:
         told = self.fabric.broadcast(told) if self.fabric.world_size > 1 else told
         if self.display and self.step:
             for refusal in self.monitors.refusals():
-                self.display.note(refusal)
+                self.note(refusal)
         return told
 
     def _grad_norm(self) -> Tensor:
@@ -441,8 +441,7 @@ class _Trainer:
         if stops:
             self.save()
             raise DivergedError(f"{alarm.message}\n    the checkpoint of this step is in {self.folder.checkpoints}")
-        if self.display:
-            self.display.note(f"warning: {alarm.message}\n    --on-collapse stop ends a run here")
+        self.note(f"warning: {alarm.message}\n    --on-collapse stop ends a run here")
 
     def count(self, counts: Mapping[str, float]) -> None:
         """Average what the sampler counted over the epoch so far."""
@@ -507,8 +506,7 @@ class _Trainer:
         self.monitors.load(state.get("windows", {}), self.fabric.device)  # older checkpoints have neither
         self.sentinel.load(state.get("sentinel", self.sentinel.state()))
         self.run_info.step = self.step
-        if self.display:
-            self.display.note(f"resumed from {path} after step {self.step} of {self.steps}")
+        self.note(f"resumed from {path} after step {self.step} of {self.steps}")
 
     def status(self, state: str) -> None:
         if self.fabric.is_global_zero and self.folder.path.exists():
@@ -525,6 +523,8 @@ class _Trainer:
         backbone, device = self.network.online.backbone, self.fabric.device
         with bar() as progress:
             probing = Probing(self.plan.measurement, progress)
+            for warning in probing.warnings:
+                self.note(warning)
             if self.step == 0:
                 figures = probing.of_pixels_and("random weights", backbone, device, progress)
                 self.folder.write("probes.json", figures)
@@ -576,9 +576,12 @@ class _Trainer:
                 owner = self.plugins.owners[impl.plugin_name]
                 self.plugins.manager.unregister(impl.plugin)
                 who = f"plugin '{owner.plugin}' ({owner.distribution} {owner.version})"
-                note = f"{who} failed in {hook} and is switched off: {type(error).__name__}: {error}"
-                if self.display:
-                    self.display.note(note)
+                self.note(f"{who} failed in {hook} and is switched off: {type(error).__name__}: {error}")
+
+    def note(self, text: str) -> None:
+        """Show a line, in the first process."""
+        if self.display:
+            self.display.note(text)
 
     def _workers(self) -> int:
         if self.hardware.workers is not None:

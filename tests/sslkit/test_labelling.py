@@ -207,3 +207,19 @@ def test_one_category_is_not_enough(dots, monkeypatch):
 def test_an_empty_side_is_told(dots, share, side):
     with pytest.raises(DataError, match=rf"of 6 labelled images leaves nothing to {side} on: use more images"):
         gather(dots(images=6), table(test_share=share), 0)
+
+
+def test_categories_on_one_side_of_the_split_are_named(dots, monkeypatch):
+    source = dots(images=40)
+    labels = np.arange(40) % 2
+    assert gather(source, table(), seed=0).one_sided() == ""
+    first = gather(source, table(crops="objects"), seed=0)
+    tested = int(first.images[first.test][0])
+    trained = int(first.images[~first.test][0])
+    source.categories = ("red", "green", "tested", "trained")
+    labels[tested], labels[trained] = 2, 3
+    monkeypatch.setattr(source, "label", lambda index: int(labels[index]), raising=False)
+    said = gather(source, table(crops="images"), seed=0).one_sided()
+    assert said == (
+        "of 4 categories, 1 not tested, having no test crop: trained; 1 never right, having no training crop: tested"
+    )
