@@ -16,7 +16,10 @@ from sslkit.plan import Plan
 
 _SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}
 """Tensors that an optimizer keeps for each parameter."""
-_TIMED_IMAGES = 4
+_FEWEST = 4
+"""Images of the first timed step; batch norm needs more than one."""
+_ENOUGH_S = 1.0
+"""A step that takes longer is timed with no more images."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,20 @@ def _images(plan: Plan) -> int | None:
 
 
 def seconds_per_image(plan: Plan) -> float:
-    """Time one training step of a few images of noise, forward and backward."""
+    """Time training steps on noise, forward and backward, with more and more images: few would be mostly overhead."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step = StepModule(plan).to(device)
-    batch = {name: value.to(device) for name, value in step_batch(plan, _TIMED_IMAGES).items()}
+    most = plan.recipe.batch_size // plan.recipe.accumulate
+    images, seconds = 0, 0.0
+    while images < most and seconds < _ENOUGH_S:
+        images = min(4 * images or _FEWEST, most)
+        seconds = _seconds(step, plan, images, device)
+    return seconds / images
+
+
+def _seconds(step: StepModule, plan: Plan, images: int, device: torch.device) -> float:
+    """Return how long the faster of two steps takes."""
+    batch = {name: value.to(device) for name, value in step_batch(plan, images).items()}
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(plan.recipe.precision)
     best = math.inf
     for _ in range(2):
@@ -92,4 +105,4 @@ def seconds_per_image(plan: Plan) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - began)
-    return best / _TIMED_IMAGES
+    return best

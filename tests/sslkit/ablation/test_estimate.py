@@ -1,0 +1,36 @@
+"""What a run will take; sums over arms are in test_trials."""
+
+from __future__ import annotations
+
+import pytest
+
+from sslkit import recipe
+from sslkit.ablation import estimate
+from sslkit.wiring import make_plan
+
+
+@pytest.fixture
+def plan(plugins, recipe_text):
+    read, _ = recipe.structure(recipe.parse(recipe_text, "dots", "dots.toml", ["batch_size=48"]))
+    return make_plan(read, plugins)[0]
+
+
+@pytest.mark.parametrize(
+    ("per_image", "timed", "expected"),
+    [(0.0, [4, 16, 48], 0.1 / 48), (0.1, [4, 16], 0.1 + 0.1 / 16), (1.0, [4], 1 + 0.1 / 4)],
+)
+def test_more_images_are_timed_until_a_step_is_long_enough(plan, monkeypatch, per_image, timed, expected):
+    """A step costs 0.1 s besides what it costs per image."""
+    seen = []
+
+    def seconds(step, plan, images, device):
+        seen.append(images)
+        return 0.1 + per_image * images
+
+    monkeypatch.setattr(estimate, "_seconds", seconds)
+    assert estimate.seconds_per_image(plan) == pytest.approx(expected)
+    assert seen == timed
+
+
+def test_seconds_are_of_real_steps(plan):
+    assert 0 < estimate.seconds_per_image(plan) < 1
