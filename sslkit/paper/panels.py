@@ -13,6 +13,7 @@ COLOURS = 8
 """Line colours, `--a0` to `--a7` in the style sheet; further arms repeat them with dashes."""
 SHOWN = 60
 """Plots on a page, at most."""
+_SCHEDULE = {"lr", "target_momentum", "images_per_s", "waiting"}
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 320, 190, 48, 8, 8, 22
 Ends = tuple[float, float]
 """Of an axis."""
@@ -28,10 +29,20 @@ def grid(results: Results, found: Sequence[TrialCurves], wanted: Sequence[str]) 
 
 
 def groups(results: Results, found: Sequence[TrialCurves]) -> dict[str, list[str]]:
-    """Return the quantities that were logged: losses, and everything else."""
-    every = names(found)
-    losses = [name for name in every if name == "loss" or name.partition(".")[0] in results.objectives]
-    return {"Losses": losses, "Monitors": [name for name in every if name not in losses]}
+    """Return the quantities that were logged under headings, in the order of the page; some may be empty."""
+    made: dict[str, list[str]] = {"Losses": [], "Gradients": [], "Monitors": [], "Schedule and speed": []}
+    for name in names(found):
+        made[_heading(name, results.objectives)].append(name)
+    return made
+
+
+def _heading(name: str, objectives: Sequence[str]) -> str:
+    first, last = name.partition(".")[0], name.rpartition(".")[2]
+    if name in _SCHEDULE or last.endswith("_ms") or (first == "rankme" and last.endswith(("_n", "_d"))):
+        return "Schedule and speed"
+    if "grad" in last or first == "conflict":
+        return "Gradients"
+    return "Losses" if name == "loss" or first in objectives else "Monitors"
 
 
 def legend(results: Results, found: Sequence[TrialCurves]) -> Markup:

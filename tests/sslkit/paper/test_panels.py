@@ -38,7 +38,25 @@ def test_losses_and_monitors_are_told_apart(results):
         "instance-instance.loss",
         "vicreg.loss",
     ]
-    assert found["Monitors"] == ["feature_std", "lr", "sampler.overlap"]
+    assert found["Monitors"] == ["feature_std", "sampler.overlap"]
+    assert found["Schedule and speed"] == ["lr"]
+
+
+def test_every_logged_quantity_has_its_heading(results):
+    heads = {
+        "scene-scene.gradient_norm": "Gradients",
+        "conflict.scene-scene.vicreg": "Gradients",
+        "grad_norm": "Gradients",
+        "scene-scene.forward_ms": "Schedule and speed",
+        "rankme.features_n": "Schedule and speed",
+        "waiting": "Schedule and speed",
+        "rankme.features": "Monitors",
+        "target_similarity": "Monitors",
+        "scene-scene.plan_entropy": "Losses",
+    }
+    curves = {name: Thinned([1, 2], [FLAT, FLAT]) for name in heads}
+    made = panels.groups(results, [TrialCurves(0, 0, curves)])
+    assert {name: head for head, listed in made.items() for name in listed} == heads
 
 
 def test_a_grid_is_well_formed_and_has_a_line_for_every_trial(results):
