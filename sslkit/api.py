@@ -244,7 +244,8 @@ class Objective(nn.Module, ABC):
     Rows are `{online|target}.{features|map|tokens|projection|prediction}.{group}` (there is no `target.prediction`)
     and `batch.{boxes|flipped}.{group}`, `batch.{size|index}`. What comes from the target arrives detached; everything
     is float32. The constructor gets `dims`, the sizes of the named axes; raise ValueError there when
-    one cannot be served ("needs two views or more, got 1"), and the recipe is refused with that reason.
+    one cannot be served ("needs two views or more, got 1"), and the recipe is refused with that reason. Where
+    `couples_batch` is true a recipe's `dims` have `b` too, the images of a forward pass over all processes.
     """
 
     name: ClassVar[str]

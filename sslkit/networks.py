@@ -85,7 +85,7 @@ class StepModule(nn.Module):
         with torch_seeded(seed, "backbone"):
             backbone = plan.backbone.make()
         self.online = Network(backbone, plan.heads, seed)
-        self.target = _target(self.online) if plan.has("target") else None
+        self.target = _target(self.online, plan) if plan.has("target") else None
         self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
         self.gather: Callable[[Tensor], Tensor] | None = None
         """Joins a tensor's rows (b ...) over all processes, with gradients; None where there is one process."""
@@ -168,10 +168,12 @@ class StepModule(nn.Module):
             part.after_step(step, epoch)
 
 
-def _target(online: Network) -> Network:
-    """Copy the complete online network, without predictors and without gradients, in train mode."""
+def _target(online: Network, plan: Plan) -> Network:
+    """Copy the online network with the projectors that are read of the target, without gradients, in train mode."""
+    read = {row.head for row in plan.rows if row.network == "target"}
     target = copy.deepcopy(online)
     target.predictors = nn.ModuleDict()
+    target.projectors = nn.ModuleDict({name: head for name, head in target.projectors.items() if name in read})
     return target.requires_grad_(False)
 
 

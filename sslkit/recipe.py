@@ -82,7 +82,7 @@ class ObjectiveTable(Choice):
     """One objective of the sum; its table's name is its name in logs and tables."""
 
     use: str = ""
-    weight: float = Field(default=1.0, description="Factor of this objective in the total loss")
+    weight: float = Field(default=1.0, allow_inf_nan=False, description="Factor of this objective in the total loss")
     head: str = Field(default="main", description="Which of [heads] it reads projections and predictions of")
     inputs: dict[Name, Name] = Field(
         default={}, description='View groups to read instead: inputs = { scene = "global" }'

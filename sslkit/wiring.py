@@ -133,9 +133,12 @@ class _Maker(Chooser):
             if reason := unify(parse(axes), given, bound):
                 self.fault(key, f"{made.component.id} needs {path.strip()} as '{axes.strip()}': {reason}")
         self.unused_inputs(table, made, key)
+        self.doubled_inputs(table, made, key)
         if len(self.problems) > before:
             return None
         dims = {axis: size for axis, size in bound.items() if isinstance(size, int)}
+        if made.component.cls.couples_batch:
+            dims["b"] = self.recipe.batch_size // self.recipe.accumulate
         if self.build(made, key, dims) is None:
             return None
         return ObjectivePlan(name, made, table.weight, table.head, table.inputs, rows, dims)
@@ -242,6 +245,21 @@ class _Maker(Chooser):
                 f"it reads {', '.join(sorted(read))}",
             )
 
+    def doubled_inputs(self, table: ObjectiveTable, made: Made, key: tuple[str, ...]) -> None:
+        """Refuse an optional group that is one which the objective reads anyway: views would meet themselves."""
+        cls = made.component.cls
+        own = {_group_of(spec) for spec in cls.requires.values()}
+        required = {table.inputs.get(group, group): group for group in own}
+        for group in {_group_of(spec) for spec in cls.optional.values()}:
+            bound = table.inputs.get(group, group)
+            if bound in required:
+                self.fault(
+                    (*key, "inputs"),
+                    f"{made.component.id} reads '{bound}' as '{required[bound]}' and as '{group}': "
+                    "its views would be compared with themselves",
+                    f"leave {group} out, which is optional, or bind it to another group",
+                )
+
     # -------------------------------------------------------------------------------------- what is built
 
     def prune(self, plan: Plan, groups: Mapping[str, int]) -> None:
@@ -343,6 +361,9 @@ class _Maker(Chooser):
             plan.notes.append(f"[heads.{name}] is read by no objective: not built")
         for group in self.recipe.augment.keys() - plan.groups.keys():
             plan.notes.append(f"view group '{group}' is read by no objective: not cut")
+        norms = self.recipe.forward.batch_norm
+        for group in sorted(set(norms) - plan.groups.keys()) if isinstance(norms, dict) else ():
+            plan.notes.append(f"[forward] batch_norm names view group '{group}', which is not cut")
         for plugin, version in self.recipe.plugins.items():
             have = self.plugins.owners.get(plugin)
             if have and have.version != version:

@@ -15,7 +15,10 @@ from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("byol_coco", "byol_imagenet", "quickstart", "univip_coco", "univip_coco_plus", "univip_imagenet")
+NAMES = (
+    *("byol_coco", "byol_imagenet", "quickstart", "univip_coco", "univip_coco_plus", "univip_imagenet"),
+    *("byol_plus_instances", "dino_instances", "univip_moco", "univip_vicreg"),
+)
 
 
 def load(name, *sets):
@@ -187,9 +190,13 @@ def test_rebound_inputs_make_any_objective_go_with_any_sampler(objective, instal
     assert set(plan.groups) <= {"global", "local"}
 
 
-def test_the_readme_lists_every_recipe():
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"recipes/{name}.toml" in readme for name in NAMES)
+def test_every_recipe_is_listed():
+    """Those in `recipes/` in the README, those in its folder `lightly/` on the page of lightly's methods."""
+    readme, lightly = ((ROOT / page).read_text() for page in ("README.md", "docs/lightly.md"))
+    shipped = recipe.shipped()
+    assert {name for name in shipped if "/" not in name} == set(NAMES)
+    assert {name.partition("/")[0] for name in shipped if "/" in name} <= {"lightly"}
+    assert not [name for name in shipped if f"recipes/{name}.toml" not in (lightly if "/" in name else readme)]
 
 
 def test_recipes_are_toml_without_inheritance():

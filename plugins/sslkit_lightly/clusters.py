@@ -11,7 +11,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sslkit.api import Dims, Objective
-from sslkit_lightly.shared import Count, Epochs, Share, Temperature, Weight, mean, need_views, queue, reached
+from sslkit_lightly.shared import (
+    Count,
+    Epochs,
+    Share,
+    Temperature,
+    Weight,
+    mean,
+    need_queue,
+    need_views,
+    queue,
+    reached,
+)
 
 
 def views(z: Tensor, local: Tensor | None) -> list[Tensor]:
@@ -108,6 +119,8 @@ class Swav(Objective):
     ) -> None:  # fmt: skip
         super().__init__()
         need_views(dims, "v", "m")
+        if queue:
+            need_queue(dims, queue)
         self.freeze_epochs = freeze_epochs
         self.queue_epoch = queue_epoch
         self.loss = SwaVLoss(temperature, iterations, epsilon)

@@ -18,7 +18,9 @@ from sslkit_lightly.shared import (
     Temperature,
     Weight,
     counted,
+    directions,
     keep,
+    need_queue,
     need_views,
     over_directions,
     over_pairs,
@@ -189,6 +191,7 @@ class MoCo(Objective):
     ) -> None:
         super().__init__()
         need_views(dims)
+        need_queue(dims, queue, len(directions(dims["v"], symmetric)))
         self.symmetric = symmetric
         self.loss = NTXentLoss(temperature=temperature, memory_bank_size=(queue, dims["d"]))
         keep(self.loss.memory_bank)
@@ -260,6 +263,7 @@ class Nnclr(Objective):
     def __init__(self, dims: Dims, *, queue: Count = 98304, temperature: Temperature = 0.1) -> None:
         super().__init__()
         need_views(dims)
+        need_queue(dims, queue)
         self.loss = NTXentLoss(temperature=temperature)
         self.neighbours = NNMemoryBankModule(size=(queue, dims["d"]))
         keep(self.neighbours)

@@ -35,6 +35,16 @@ def need_views(dims: Dims, *axes: str) -> None:
         raise ValueError(f"needs two views or more, to compare one with another; got {views}")
 
 
+def need_queue(dims: Dims, size: int, keys: int = 1) -> None:
+    """Refuse a queue that does not hold the keys of one forward pass, `keys` of each image, where a recipe gives both.
+
+    Raises:
+        ValueError: It is shorter.
+    """
+    if size < keys * dims.get("b", 0):
+        raise ValueError(f"queue = {size} is shorter than the {keys * dims['b']} keys of one forward pass")
+
+
 def mean(losses: Sequence[Tensor]) -> Tensor:
     """Return the mean of scalars."""
     return torch.stack(list(losses)).mean()

@@ -98,6 +98,11 @@ class WMse(Objective):
         if size < 2 * dims["d"]:
             raise ValueError(f"size = {size} is less than twice the {dims['d']} entries that are to be whitened")
         self.size = size
+        self._part(dims.get("b", size))
+        if not eps and dims.get("b", size) <= dims["d"]:
+            raise ValueError(
+                f"a batch of {dims['b']} does not span {dims['d']} dimensions, so that eps = 0 has no whitening"
+            )
         self.loss = WMSELoss(dims["d"], eps=eps, track_running_stats=False, w_iter=iterations, w_size=size,
                              num_samples=dims["v"])  # fmt: skip
         self.register_buffer("seed", new_seed())
@@ -108,15 +113,19 @@ class WMse(Objective):
         Raises:
             ValueError: The batch does not divide into sub-batches.
         """
-        batch = z.shape[0]
-        self.loss.w_size = min(self.size, batch)
-        if batch % self.loss.w_size:
-            raise ValueError(f"a batch of {batch} does not divide into sub-batches of size = {self.size}")
+        self.loss.w_size = self._part(z.shape[0])
         if z.is_meta:
             return counted(z.flatten(0, 1).T, z.flatten(0, 1).T)
         with seeded(self.seed, z):
             loss: Tensor = self.loss(z.transpose(0, 1).flatten(0, 1))
         return loss
+
+    def _part(self, batch: int) -> int:
+        """Return how many of a batch's images are whitened together; raise ValueError where it does not divide."""
+        size = min(self.size, batch)
+        if batch % size:
+            raise ValueError(f"a batch of {batch} does not divide into sub-batches of size = {self.size}")
+        return size
 
     def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
         """Move on to the next draws."""

@@ -37,6 +37,15 @@ def test_the_target_starts_as_the_whole_online_network(plan):
     assert not any(value.requires_grad for value in target.values())
 
 
+def test_the_target_has_no_head_that_is_not_read_there(plan):
+    extra = ('heads.own={projector = {use = "linear", out = 5}}', 'objectives.contrast={head = "own"}')
+    step = StepModule(plan(*extra))
+    assert [*step.online.projectors] == ["main", "own"]
+    assert [*step.target.projectors] == ["main"]
+    step.update_target(0.5)
+    assert step(batch_of(plan(*extra))).loss.isfinite()
+
+
 def test_gradients_reach_every_trained_parameter_and_no_other(plan):
     step = StepModule(plan())
     step(batch_of(plan())).loss.backward()

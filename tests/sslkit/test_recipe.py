@@ -108,6 +108,13 @@ def test_locate_by_path_and_by_name(tmp_path, monkeypatch):
         recipe.locate("univip_cocoo", known)
 
 
+@pytest.mark.parametrize("weight", ["nan", "inf", "-inf"])
+def test_weights_are_finite(recipe_text, weight):
+    _, problems = recipe.structure(parsed(recipe_text, f"objectives.alike.weight={weight}"))
+    assert [problem.key for problem in problems] == [("objectives", "alike", "weight")]
+    assert "finite" in problems[0].what
+
+
 @pytest.mark.parametrize(("rule", "lr"), [("linear", 0.4), ("sqrt", 0.2 * 2**0.5), ("none", 0.2)])
 def test_learning_rate_scaling(rule, lr):
     table = recipe.OptimizerTable(use="sgd", base_lr=0.2, lr_scaling=rule)

@@ -174,20 +174,42 @@ def test_optional_rows_are_taken_where_the_sampler_gives_their_group(make, recip
     plain, problems = make(*CONTRAST)
     assert not problems
     assert set(plain.objectives[1].rows) == {"z"}
-    assert plain.objectives[1].dims == {"v": 2, "d": 6}
+    assert plain.objectives[1].dims == {"v": 2, "d": 6, "b": 4}
     text = recipe_text.replace('use = "pair"', 'use = "pair"\nparts = 3') + "[[augment.part]]\nsize = 16\n"
     with_parts, problems = make(*CONTRAST, text=text)
     assert not problems
     assert str(with_parts.objectives[1].rows["part"]) == "online.projection.part"
-    assert with_parts.objectives[1].dims == {"v": 2, "k": 3, "d": 6}
+    assert with_parts.objectives[1].dims == {"v": 2, "k": 3, "d": 6, "b": 4}
 
 
-def test_optional_rows_can_be_pointed_at_another_group(make):
-    plan, problems = make('objectives.contrast={inputs = {part = "scene"}}')
+def test_optional_rows_can_be_pointed_at_another_group(make, recipe_text):
+    text = recipe_text + "[[augment.part]]\nsize = 16\n"
+    turned = 'objectives.contrast={inputs = {part = "scene", scene = "part"}}'
+    plan, problems = make(turned, "sampler.parts=3", text=text)
     assert not problems
     assert str(plan.objectives[1].rows["part"]) == "online.projection.scene"
     _, problems = make('objectives.contrast={inputs = {part = "leaf"}}')
     assert says(problems, "gives no view group 'leaf'")
+
+
+@pytest.mark.parametrize("inputs", ['part = "scene"', 'scene = "part"'])
+def test_optional_rows_that_repeat_a_required_group_are_refused(make, inputs):
+    _, problems = make(f"objectives.contrast={{inputs = {{{inputs}}}}}", "sampler.parts=3")
+    assert says(problems, "views would be compared with themselves")
+    assert "which is optional" in problems[0].instead
+
+
+def test_objectives_that_couple_the_batch_know_its_size(make):
+    plan, problems = make(*CONTRAST, "batch_size=8", "accumulate=2")
+    assert not problems
+    assert [item.dims.get("b") for item in plan.objectives] == [None, 4]
+
+
+def test_batch_norm_of_a_group_that_is_not_cut_is_noted(make):
+    plan, _ = make('forward.batch_norm={scene = "per-group", sceen = "per-group"}')
+    assert [note for note in plan.notes if "batch_norm" in note] == [
+        "[forward] batch_norm names view group 'sceen', which is not cut"
+    ]
 
 
 def test_a_dense_head_keeps_the_map(make, recipe_text):

@@ -39,6 +39,24 @@ def test_sizes_that_cannot_be_are_refused_in_words():
         loss(torch.randn(6, 2, 2))
 
 
+def test_a_recipes_batch_must_suit_the_objective():
+    """`b`, the images of a pass, is known where a recipe is checked."""
+    with pytest.raises(ValueError, match="a batch of 6 does not divide into sub-batches of size = 4"):
+        OBJECTIVES["w-mse"]({"v": 2, "d": 2, "b": 6}, size=4)
+    with pytest.raises(ValueError, match="a batch of 8 does not span 8 dimensions"):
+        OBJECTIVES["w-mse"]({"v": 2, "d": 8, "b": 8}, size=16)
+    OBJECTIVES["w-mse"]({"v": 2, "d": 8, "b": 8}, size=16, eps=0.1)
+
+
+@pytest.mark.parametrize("name", ["moco", "nnclr", "swav"])
+def test_a_queue_must_hold_the_keys_of_one_pass(name):
+    dims = {"v": 3, "d": 4, "b": 16}
+    keys = 32 if name == "moco" else 16  # the second and the third view
+    OBJECTIVES[name](dims, queue=keys)
+    with pytest.raises(ValueError, match=f"queue = {keys - 1} is shorter than the {keys} keys of one forward pass"):
+        OBJECTIVES[name](dims, queue=keys - 1)
+
+
 def test_places_are_the_centres_of_cells():
     """By hand, and cell by cell: a mirrored view sees the right of its box on its left."""
     boxes, flipped = torch.tensor([[[10.0, 20.0, 50.0, 100.0]] * 2]), torch.tensor([[0.0, 1.0]])
