@@ -43,9 +43,10 @@ def lars(
     module: nn.Module, lr: float, *, momentum: Momentum = 0.9, weight_decay: Decay = 1e-6,
     eta: Annotated[float, Field(gt=0, description="Trust coefficient")] = 1e-3,
     exclude: Annotated[bool, Field(description="Biases and normalisation layers: no weight decay, no scaling")] = True,
+    clip: Annotated[bool, Field(description="LARC: only ever shorten SGD's step, to eta of the weights' norm")] = False,
 ) -> Optimizer:  # fmt: skip
     """SGD whose steps are scaled, tensor by tensor, to the weights' norm: for batches in the thousands."""
-    return LARS(param_groups(module, weight_decay, exclude), lr=lr, momentum=momentum, eta=eta)
+    return LARS(param_groups(module, weight_decay, exclude), lr=lr, momentum=momentum, eta=eta, clip=clip)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw, "lars": lars}
@@ -121,6 +122,9 @@ class LARS(Optimizer):
         v = momentum v + u
         p = p - lr v
 
+    With `clip`, the factor is min(eta |p| / (lr |u|), 1): before momentum a step is the shorter one of SGD's and of eta
+    times the weights' norm, as with `clip` of NVIDIA's apex (LARC) and `clip_lr` of solo-learn.
+
     The paper divides by |g| + weight_decay |p| instead of |u| and puts the learning rate inside of v; lightly divides
     as the paper does, and never scales groups without weight decay. At a decay of 1e-6 the two hardly differ.
 
@@ -130,14 +134,16 @@ class LARS(Optimizer):
         momentum: 0 keeps no buffers.
         weight_decay: Of groups that set none.
         eta: Trust coefficient.
+        clip: Only ever shorten a step of SGD.
     """
 
     def __init__(
         self, params: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float, momentum: float = 0.9,
-        weight_decay: float = 0.0, eta: float = 1e-3,
+        weight_decay: float = 0.0, eta: float = 1e-3, clip: bool = False,
     ) -> None:  # fmt: skip
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "scaled": True}
         super().__init__(params, defaults)
+        self.clip = clip
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -155,7 +161,7 @@ class LARS(Optimizer):
     def _move(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         updates = torch._foreach_add([_grad(p) for p in weights], weights, alpha=group["weight_decay"])
         if group["scaled"]:
-            torch._foreach_mul_(updates, _trust(weights, updates, group["eta"]))
+            torch._foreach_mul_(updates, _trust(weights, updates, group["eta"], group["lr"] if self.clip else None))
         if group["momentum"]:
             updates = self._accumulate(group["momentum"], weights, updates)
         torch._foreach_add_(weights, updates, alpha=-group["lr"])
@@ -176,8 +182,8 @@ def _grad(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def _trust(weights: list[Tensor], updates: tuple[Tensor, ...], eta: float) -> tuple[Tensor, ...]:
+def _trust(weights: list[Tensor], updates: tuple[Tensor, ...], eta: float, clip_lr: float | None) -> tuple[Tensor, ...]:
     """Return eta |p| / |u| per tensor, 1 where either is 0, without waiting for the device."""
     p, u = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(updates))
-    ratio = torch.where((p > 0) & (u > 0), eta * p / u, torch.ones_like(p))
-    return ratio.unbind()
+    ratio = eta * p / u if clip_lr is None else (eta * p / (clip_lr * u)).clamp(max=1)
+    return torch.where((p > 0) & (u > 0), ratio, torch.ones_like(p)).unbind()

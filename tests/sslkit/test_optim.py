@@ -77,6 +77,7 @@ def _restated(
     momentum: float,
     eta: float,
     scaled: bool,
+    clip: bool = False,
 ) -> list[np.ndarray]:
     """DeepMind's chain: add weight decay, adapt, momentum, learning rate; in float64."""
     p, v, seen = weights.astype(np.float64), np.zeros_like(weights, np.float64), []
@@ -84,16 +85,18 @@ def _restated(
         u = grad.astype(np.float64) + decay * p
         p_norm, u_norm = np.sqrt((p**2).sum()), np.sqrt((u**2).sum())
         if scaled and p_norm > 0 and u_norm > 0:
-            u = u * (eta * p_norm / u_norm)
+            factor = eta * p_norm / u_norm
+            u = u * (min(factor / rate, 1.0) if clip else factor)
         v = momentum * v + u
         p = p - rate * v
         seen.append(p)
     return seen
 
 
+@pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(("decay", "eta"), [(1e-6, 1e-3), (0.1, 0.02)])
-def test_lars_agrees_with_the_restatement_at_every_step(decay: float, eta: float, momentum: float) -> None:
+def test_lars_agrees_with_the_restatement_at_every_step(decay: float, eta: float, momentum: float, clip: bool) -> None:
     rng = np.random.default_rng(0)
     steps, rates = 60, [4.8 * (1 + k) / 20 for k in range(60)]
     first = [
@@ -104,9 +107,9 @@ def test_lars_agrees_with_the_restatement_at_every_step(decay: float, eta: float
     grads = [[rng.normal(size=w.shape).astype(np.float32) for _ in range(steps)] for w in first]
     weights = [nn.Parameter(torch.from_numpy(w.copy())) for w in first]
     groups = [{"params": [weights[0], weights[2]]}, {"params": [weights[1]], "weight_decay": 0.0, "scaled": False}]
-    optimizer = LARS(groups, lr=1.0, momentum=momentum, weight_decay=decay, eta=eta)
+    optimizer = LARS(groups, lr=1.0, momentum=momentum, weight_decay=decay, eta=eta, clip=clip)
     expected = [
-        _restated(w, g, rates, decay * s, momentum, eta, bool(s))
+        _restated(w, g, rates, decay * s, momentum, eta, bool(s), clip)
         for w, g, s in zip(first, grads, (1, 0, 1), strict=True)
     ]
     for step in range(steps):
@@ -146,6 +149,20 @@ def test_lars_is_near_lightly_at_the_decay_in_use_and_differs_at_a_large_one() -
     torch.testing.assert_close(*_pair(1e-6, parallel=False), rtol=1e-5, atol=1e-5)
     ours, theirs = _pair(0.5, parallel=False)
     assert (ours - theirs).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("rate", "norm", "moved"), [(0.5, 1e-3, 5e-4), (0.5, 50.0, 0.2), (1e-3, 50.0, 0.05), (0, 1, 0)]
+)
+def test_clipped_steps_are_the_shorter_ones_of_sgd_and_of_a_share_of_the_weights(
+    rate: float, norm: float, moved: float
+) -> None:
+    """A weight of norm 2 at eta = 0.1: no step is longer than 0.2."""
+    weight = nn.Parameter(torch.tensor([2.0, 0.0]))
+    optimizer = LARS([weight], lr=rate, momentum=0.0, eta=0.1, clip=True)
+    weight.grad = torch.tensor([0.0, float(norm)])
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([2.0, -float(moved)]))
 
 
 def test_excluded_parameters_get_plain_sgd() -> None:
@@ -219,7 +236,7 @@ def test_lars_step_does_not_change_the_gradient_and_returns_the_loss() -> None:
 def test_the_defaults_are_those_of_the_protocols() -> None:
     options = {name: schema(maker)().model_dump() for name, maker in OPTIMIZERS.items()}
     assert options["sgd"] == {"momentum": 0.9, "weight_decay": 1e-4, "nesterov": False, "exclude": False}
-    assert options["lars"] == {"momentum": 0.9, "weight_decay": 1e-6, "eta": 1e-3, "exclude": True}
+    assert options["lars"] == {"momentum": 0.9, "weight_decay": 1e-6, "eta": 1e-3, "exclude": True, "clip": False}
     assert options["adamw"] == {"betas": (0.9, 0.999), "weight_decay": 0.05, "eps": 1e-8, "exclude": True}
 
 
