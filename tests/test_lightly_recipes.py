@@ -63,7 +63,10 @@ VALUES = {
     "vicregl": {
         "objectives.vicreg.weight": 0.75, "objectives.vicregl.weight": 0.25, "objectives.vicregl.matches": [20, 4],
     },
-    "visreg": {"objectives.visreg.gaussian": 0.9, "objectives.visreg.directions": 4096, "sampler.global_crops": 4},
+    "visreg": {
+        "objectives.visreg.gaussian": 0.9, "objectives.visreg.directions": 4096, "sampler.global_crops": 4,
+        "augment.global.0.solarize": 0.1, "augment.local.0.solarize": 0.1,
+    },
     "w_mse": {"objectives.w-mse.size": 128, "sampler.views": 4, "heads.main.projector.out": 64},
 }  # fmt: skip
 """The papers' or the authors' own values of what makes the method, temperatures first."""
