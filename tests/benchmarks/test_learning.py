@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,10 @@ def test_the_committed_table_is_that_of_the_committed_figures(name, tmp_path):
     paper.write(results, tmp_path)
     for file in ("table.md", "table.csv"):
         assert (tmp_path / file).read_text() == (STUDY / name / file).read_text()
+
+
+@pytest.mark.parametrize("name", ["scenes"])
+def test_the_page_shows_the_committed_figures(name):
+    command = [sys.executable, str(STUDY / "brief.py"), str(STUDY / name)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert made.stdout in (STUDY / "README.md").read_text()
