@@ -67,10 +67,13 @@ def _merged(maker: Any, table: type[Choice], names: Iterable[str], definitions: 
 
 
 def _by_name(plugins: Plugins, kind: str, table: type[Choice], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Describe tables whose name may stand for `use`."""
+    """Describe tables whose name stands for `use` where they have none."""
     items = plugins.components[kind].values()
     shorts = {item.id.partition("/")[2]: _alternative(item, table, definitions) for item in items}
-    return {"type": "object", "properties": shorts, "additionalProperties": {"anyOf": list(shorts.values())}}
+    definitions[f"any-{kind}"] = {"anyOf": list(shorts.values())}
+    chosen = {"required": ["use"], "$ref": f"#/$defs/any-{kind}"}
+    named = {name: {"if": {"required": ["use"]}, "then": chosen, "else": made} for name, made in shorts.items()}
+    return {"type": "object", "properties": named, "additionalProperties": chosen}
 
 
 def _optimizers(definitions: dict[str, Any]) -> list[dict[str, Any]]:

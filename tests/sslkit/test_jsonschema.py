@@ -35,6 +35,8 @@ def test_our_recipes_are_valid(validator, name) -> None:
         ("backbone", {"use": "resnet18", "stem": "tiny"}),
         ("objectives", {}),
         ("objectives", {"scene-scene": {"wieght": 2}}),
+        ("objectives", {"mine": {"weight": 2}}),
+        ("objectives", {"moco": {"use": "lightly/moco-v3", "queue": 512}}),
         ("optimizer", {"use": "lars"}),
         ("optimizer", {"use": "sgd", "base_lr": 0.1, "betas": [0.9, 0.99]}),
     ],
@@ -44,6 +46,12 @@ def test_faults_are_refused(validator, key, value) -> None:
     values["source"]["root"] = "data/coco"
     values[key] = value
     assert not validator.is_valid(values)
+
+
+def test_a_table_named_like_a_component_may_use_another(validator) -> None:
+    values = tomllib.loads(Path(recipe.shipped()["univip_coco"]).read_text())
+    values["objectives"] = {"moco": {"use": "lightly/moco-v3", "temperature": 0.5}, "mine": {"use": "koleo"}}
+    validator.validate(values)
 
 
 def test_options_are_described(validator) -> None:
