@@ -141,7 +141,7 @@ class _Maker(Chooser):
             dims["b"] = self.recipe.batch_size // self.recipe.accumulate
         if self.build(made, key, dims) is None:
             return None
-        return ObjectivePlan(name, made, table.weight, table.head, table.inputs, rows, dims)
+        return ObjectivePlan(name, made, table.weight, self.used_head(table, rows, key), table.inputs, rows, dims)
 
     def wanted(self, made: Made, table: ObjectiveTable, groups: Mapping[str, int]) -> dict[str, str]:
         """Return what an objective requires, and what it takes where the sampler gives its group or the recipe asks."""
@@ -259,6 +259,20 @@ class _Maker(Chooser):
                     "its views would be compared with themselves",
                     f"leave {group} out, which is optional, or bind it to another group",
                 )
+
+    def used_head(self, table: ObjectiveTable, rows: Mapping[str, Row | str], key: tuple[str, ...]) -> str:
+        """Return the objective's head: the default where it reads none, though a name that does not exist is a slip."""
+        if any(isinstance(row, Row) and row.head for row in rows.values()):
+            return table.head
+        default = str(ObjectiveTable.model_fields["head"].default)
+        if table.head not in (default, *self.recipe.heads):
+            known = ", ".join(self.recipe.heads) or "none"
+            self.fault(
+                (*key, "head"),
+                f"the recipe has no [heads.{table.head}] (it has {known}), and {table.use or key[-1]} reads no head",
+                "leave head out",
+            )
+        return default
 
     # -------------------------------------------------------------------------------------- what is built
 

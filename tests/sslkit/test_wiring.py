@@ -199,6 +199,17 @@ def test_optional_rows_that_repeat_a_required_group_are_refused(make, inputs):
     assert "which is optional" in problems[0].instead
 
 
+def test_a_head_that_is_not_read_must_exist_and_is_not_resolved(make, recipe_text):
+    text = recipe_text.replace("[objectives.alike]", '[objectives.parts]\nhead = "main"\n[[augment.part]]\nsize = 16')
+    text = text.replace('use = "pair"', 'use = "pair"\nparts = 3').replace("[heads.main", "[heads.other")
+    _, problems = make('objectives.parts.head="typo"', text=text)
+    assert says(problems, "the recipe has no [heads.typo] (it has other), and parts reads no head")
+    plan, problems = make('objectives.parts.head="other"', text=text)
+    assert not problems
+    assert plan.resolved()["objectives"]["parts"]["head"] == "main"
+    assert not plan.resolved()["heads"]
+
+
 def test_objectives_that_couple_the_batch_know_its_size(make):
     plan, problems = make(*CONTRAST, "batch_size=8", "accumulate=2")
     assert not problems
