@@ -264,6 +264,30 @@ base_lr = 0.5
 """
 
 
+SMALL = """
+steps = 2
+batch_size = 4
+[source]
+use = "sample-scenes"
+images = 8
+side = 96
+[sampler]
+use = "two-views"
+[backbone]
+use = "resnet18"
+width = 8
+[heads.main]
+projector = { use = "mlp", hidden = 16, out = 8 }
+predictor = { use = "mlp", hidden = 16 }
+[objectives.scene-scene]
+[[augment.scene]]
+size = 32
+[optimizer]
+use = "sgd"
+base_lr = 0.1
+"""
+
+
 def make_module(**classes: list[type]) -> types.ModuleType:
     """Return a plugin module that offers these classes: `make_module(objectives=[Alike])`."""
     module = types.ModuleType("made_here")
@@ -298,6 +322,12 @@ def plugins() -> Plugins:
 def recipe_text() -> str:
     """A whole recipe over the fake plugin's components."""
     return RECIPE
+
+
+@pytest.fixture
+def small_recipe() -> str:
+    """A recipe of installed plugins that trains in a second."""
+    return SMALL
 
 
 @pytest.fixture(scope="session")

@@ -12,29 +12,6 @@ import pytest
 from sslkit.ablation.cluster import Slurm, Train
 from sslkit.errors import UsageError
 
-RECIPE = """
-steps = 3
-batch_size = 4
-[source]
-use = "sample-scenes"
-images = 8
-side = 96
-[sampler]
-use = "two-views"
-[backbone]
-use = "resnet18"
-width = 8
-[heads.main]
-projector = { use = "mlp", hidden = 16, out = 8 }
-predictor = { use = "mlp", hidden = 16 }
-[objectives.scene-scene]
-[[augment.scene]]
-size = 32
-[optimizer]
-use = "sgd"
-base_lr = 0.1
-"""
-
 
 @pytest.fixture(autouse=True)
 def _few_plugins(monkeypatch):
@@ -45,8 +22,8 @@ def _few_plugins(monkeypatch):
 ON_CPU = ("--accelerator", "cpu", "--workers", "0")
 
 
-def test_a_job_array_trains_what_is_not_finished(tmp_path):
-    (tmp_path / "one.toml").write_text(RECIPE)
+def test_a_job_array_trains_what_is_not_finished(tmp_path, small_recipe):
+    (tmp_path / "one.toml").write_text(small_recipe)
     command = [
         sys.executable, "-m", "sslkit", "ablate", "one.toml", "--vary", "target.momentum=0.9", "--launcher", "slurm",
         "--slurm", "cluster=local", "--slurm", "timeout_min=5", *ON_CPU,
@@ -60,10 +37,10 @@ def test_a_job_array_trains_what_is_not_finished(tmp_path):
         assert f"seed 0: job {job['job']}" in done.stderr
 
 
-def test_a_job_that_is_preempted_stops_behind_its_step_and_asks_to_be_queued_again(tmp_path):
+def test_a_job_that_is_preempted_stops_behind_its_step_and_asks_to_be_queued_again(tmp_path, small_recipe):
     folder = tmp_path / "run"
     folder.mkdir()
-    (tmp_path / "one.toml").write_text(RECIPE.replace("steps = 3", "steps = 3000"))
+    (tmp_path / "one.toml").write_text(small_recipe.replace("steps = 2", "steps = 3000"))
     resolve = [sys.executable, "-m", "sslkit", "resolve", str(tmp_path / "one.toml")]
     (folder / "recipe.toml").write_text(subprocess.run(resolve, capture_output=True, text=True, check=True).stdout)
     train = Train(ON_CPU)

@@ -14,36 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-RECIPE = """
-summary = "two views of eight scenes"
-steps = 4
-batch_size = 4
-[source]
-use = "sample-scenes"
-images = 8
-side = 96
-[sampler]
-use = "two-views"
-[backbone]
-use = "resnet18"
-width = 8
-[heads.main]
-projector = { use = "mlp", hidden = 16, out = 8 }
-predictor = { use = "mlp", hidden = 16 }
-[objectives.scene-scene]
-[objectives.scene-instance]
-inputs = { instance = "scene" }
-[[augment.scene]]
-size = 32
-[optimizer]
-use = "sgd"
-base_lr = 0.1
-[probes.knn]
-k = 3
-size = 32
-min_side = 8
-test_share = 0.5
-"""
+OTHER = '[objectives.scene-instance]\ninputs = { instance = "scene" }\n'
+PROBE = "[probes.knn]\nk = 3\nsize = 32\nmin_side = 8\ntest_share = 0.5\n"
 BASE = ("ablate", "two.toml", "--drop", "scene-instance", "--workers", "0", "--accelerator", "cpu")
 
 
@@ -54,8 +26,13 @@ def _few_plugins(monkeypatch):
 
 
 @pytest.fixture
-def here(tmp_path):
-    (tmp_path / "two.toml").write_text(RECIPE)
+def recipe(small_recipe):
+    return small_recipe.replace("steps = 2", "steps = 4").replace("[[augment", f"{OTHER}[[augment") + PROBE
+
+
+@pytest.fixture
+def here(tmp_path, recipe):
+    (tmp_path / "two.toml").write_text(recipe)
     return tmp_path
 
 
@@ -87,9 +64,9 @@ def test_two_arms_end_in_a_table_and_again_without_training(here):
     assert runs == {"full-s0", "drop-scene-instance-s0"}
 
 
-def test_killed_and_started_again_it_ends_with_the_same_figures(here, tmp_path_factory):
+def test_killed_and_started_again_it_ends_with_the_same_figures(here, recipe, tmp_path_factory):
     other = tmp_path_factory.mktemp("whole")
-    (other / "two.toml").write_text(RECIPE)
+    (other / "two.toml").write_text(recipe)
     more = ("--set", "steps=24", "--save-every", "2", "--json")
     whole = sslkit(other, *BASE, *more)
     assert whole.returncode == 0, whole.stderr

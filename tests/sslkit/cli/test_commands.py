@@ -8,33 +8,11 @@ import pytest
 
 from sslkit.__main__ import main
 
-RECIPE = """
-steps = 2
-batch_size = 4
-[source]
-use = "sample-scenes"
-images = 8
-side = 96
-[sampler]
-use = "two-views"
-[backbone]
-use = "resnet18"
-[heads.main]
-projector = { use = "mlp", hidden = 16, out = 8 }
-predictor = { use = "mlp", hidden = 16 }
-[objectives.scene-scene]
-[[augment.scene]]
-size = 32
-[optimizer]
-use = "sgd"
-base_lr = 0.1
-"""
-
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch):
+def recipe(tmp_path, monkeypatch, small_recipe):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.toml").write_text(RECIPE)
+    (tmp_path / "small.toml").write_text(small_recipe)
     return "small.toml"
 
 
@@ -45,8 +23,8 @@ def test_help_needs_no_torch():
     assert "proposals" in done.stdout
 
 
-def test_faults_of_structure_are_told_before_torch_is_imported(recipe, tmp_path):
-    (tmp_path / "bad.toml").write_text(RECIPE.replace("steps = 2", "stepz = 2") + "\n[sampler2]\n")
+def test_faults_of_structure_are_told_before_torch_is_imported(recipe, tmp_path, small_recipe):
+    (tmp_path / "bad.toml").write_text(small_recipe.replace("steps = 2", "stepz = 2") + "\n[sampler2]\n")
     code = (
         "import sys, typer; from sslkit.__main__ import main; told = []; echo = typer.echo\n"
         "typer.echo = lambda text, **_: told.append(('torch' in sys.modules, text))\n"
@@ -86,8 +64,10 @@ def test_a_missing_plugin_subset_is_a_plugin_error(recipe, capsys, monkeypatch):
     assert "did you mean 'univip'?" in capsys.readouterr().err
 
 
-def test_every_problem_is_told_at_once(recipe, tmp_path, capsys):
-    (tmp_path / "bad.toml").write_text(RECIPE.replace("size = 32", "siz = 32").replace('"resnet18"', '"resnet17"'))
+def test_every_problem_is_told_at_once(recipe, tmp_path, capsys, small_recipe):
+    (tmp_path / "bad.toml").write_text(
+        small_recipe.replace("size = 32", "siz = 32").replace('"resnet18"', '"resnet17"')
+    )
     assert main(["check", "bad.toml", "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert {item["key"] for item in found["problems"]} == {"augment.scene.0.siz", "backbone.use"}

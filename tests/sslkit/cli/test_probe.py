@@ -10,42 +10,20 @@ import torch
 from sslkit.__main__ import main
 from sslkit.checkpoint import save_weights
 
-RECIPE = """
-steps = 2
-batch_size = 4
-seed = 4
-[source]
-use = "sample-scenes"
-images = 24
-side = 96
-[sampler]
-use = "two-views"
-[backbone]
-use = "resnet18"
-width = 8
-[heads.main]
-projector = { use = "mlp", hidden = 16, out = 8 }
-predictor = { use = "mlp", hidden = 16 }
-[objectives.scene-scene]
-[[augment.scene]]
-size = 32
-[optimizer]
-use = "sgd"
-base_lr = 0.1
-[probes.knn]
-k = 3
-size = 24
-min_side = 8
-limit = 60
-"""
+PROBE = "[probes.knn]\nk = 3\nsize = 24\nmin_side = 8\nlimit = 60\n"
 RUN = ["run", "small.toml", "--workers", "0", "--accelerator", "cpu"]
 FOLDER = "runs/small/full-s4"
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def recipe(small_recipe):
+    return "seed = 4\n" + small_recipe.replace("images = 8", "images = 24") + PROBE
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, recipe):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.toml").write_text(RECIPE)
+    (tmp_path / "small.toml").write_text(recipe)
     return tmp_path
 
 
@@ -219,8 +197,8 @@ def test_what_cannot_be_asked(here, capsys, arguments, code, words):
     assert words in refused(capsys, *arguments, code=code)
 
 
-def test_options_that_are_for_files_only(here, capsys):
-    (here / "recipe.toml").write_text(RECIPE)
+def test_options_that_are_for_files_only(here, recipe, capsys):
+    (here / "recipe.toml").write_text(recipe)
     assert "--backbone is for a file of weights" in refused(capsys, ".", "--backbone", "resnet18", code=2)
     assert "--prefix is for a file" in refused(capsys, ".", "--prefix", "a.", code=2)
     assert "nothing to measure yet" in refused(capsys, ".", code=5)
