@@ -35,7 +35,7 @@ def test_every_arm_of_the_study_can_be_made(name, installed):
         assert plan.groups["scene"] == 2
 
 
-@pytest.mark.parametrize("name", ["scenes"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_committed_table_is_that_of_the_committed_figures(name, tmp_path):
     stored = json.loads((STUDY / name / "results.json").read_text())
     results = load(stored)
@@ -45,7 +45,7 @@ def test_the_committed_table_is_that_of_the_committed_figures(name, tmp_path):
         assert (tmp_path / file).read_text() == (STUDY / name / file).read_text()
 
 
-@pytest.mark.parametrize("name", ["scenes"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_page_shows_the_committed_figures(name):
     command = [sys.executable, str(STUDY / "brief.py"), str(STUDY / name)]
     made = subprocess.run(command, capture_output=True, text=True, check=True)
