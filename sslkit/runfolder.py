@@ -173,6 +173,9 @@ def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def environment(plan: Plan, overrides: list[str], world: int, device: str) -> dict[str, Any]:
     """Describe what a run depends on besides its recipe."""
+    import torch
+
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -185,7 +188,9 @@ def environment(plan: Plan, overrides: list[str], world: int, device: str) -> di
             "system": platform.platform(),
             "cpu": _cpu(),
             "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "device": device,
+            "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
             "processes": world,
         },
         "git": _git(),

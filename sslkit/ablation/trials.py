@@ -243,13 +243,27 @@ def _metrics(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def _versions(ablation: Ablation) -> tuple[dict[str, str], list[str]]:
-    """Return what the runs were made with, and a note for each version in which they differ."""
-    found: dict[str, dict[str, None]] = {}
+    """Return what the runs were made with, and a note for each version and each part of the machine that differs."""
+    versions: dict[str, dict[str, None]] = {}
+    hardware: dict[str, dict[str, None]] = {}
     for run in ablation.runs():
         for session in run.folder.read("environment.json", []):
             said = {"sslkit": session["sslkit"], "python": session["python"], **session["packages"]}
-            for name, version in said.items():
-                if version:
-                    found.setdefault(name, {})[str(version)] = None
-    differing = [f"runs differ in {name}: {', '.join(seen)}" for name, seen in found.items() if len(seen) > 1]
-    return {name: " / ".join(seen) for name, seen in found.items()}, differing
+            for found, parts in ((versions, said), (hardware, _hardware(session["machine"]))):
+                for name, value in parts.items():
+                    if value:
+                        found.setdefault(name, {})[str(value)] = None
+    differing = [f"runs differ in {name}: {', '.join(seen)}" for name, seen in versions.items() if len(seen) > 1]
+    differing += [
+        f"runs differ in {name}: {', '.join(seen)}; sums are rounded in another order there, also at equal seeds"
+        for name, seen in hardware.items()
+        if len(seen) > 1
+    ]
+    return {name: " / ".join(seen) for name, seen in versions.items()}, differing
+
+
+def _hardware(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the last bits of a run depend on."""
+    kind = str(machine["device"]).partition(":")[0]
+    own = ("cpu", "threads") if kind == "cpu" else ("gpu",)
+    return {"device": kind, **{name: machine.get(name) for name in (*own, "processes")}}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from sslkit import recipe, trainer
 from sslkit.ablation import trials
@@ -115,6 +116,16 @@ def test_arms_are_paired_and_their_figures_are_read_back(ablation, train):
     said = json.loads((made.variants[0].runs[0].folder.path / "probes.json").read_text())
     assert full.trials[0].metrics == {"nearest top1": said["trained"]["nearest"]["top1"]}
     assert "torch" in found.versions
+
+
+def test_runs_with_other_threads_are_noted(ablation, train):
+    made = ablation(vary=["objectives.alike.weight=0.5"], seeds=(3,))
+    trials.write_recipes(made)
+    for run, threads in zip(made.runs(), (1, 2), strict=True):
+        torch.set_num_threads(threads)
+        train(run)
+    notes = trials.results(made, "").notes
+    assert notes == ("runs differ in threads: 1, 2; sums are rounded in another order there, also at equal seeds",)
 
 
 def test_what_stopped_and_what_failed_is_a_hole_with_its_reason(ablation, train):
