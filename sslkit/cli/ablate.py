@@ -74,8 +74,10 @@ def ablate(
     from sslkit.cli import targets
 
     asked = arms.Asked(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
-    full, text = targets.load(recipe, sets or [], plugins, data=not plan)
+    full, text = targets.load(recipe, sets or [], plugins)
     made = trials.make(text, arms.arms(text, full, plugins, asked), full.recipe.seed, seeds, runs, plugins)
+    if not plan:
+        targets.require_data(full, text)
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)
     if plan:

@@ -67,10 +67,24 @@ def check(text: recipes.Text, plugins: Plugins, data: bool = True) -> Checked:
     checked.problems += more
     checked.plan = plan if not problems else None
     if plan and data:
-        missing = plan.source.make().missing()
-        checked.problems += [Problem(missing, ("source",), kind="data")] if missing else []
-        checked.problems += missing_data(plan.probes, beside=plan.source)
+        checked.problems += _missing(plan)
     return checked
+
+
+def require_data(plan: Plan, text: recipes.Text) -> None:
+    """Make sure that a recipe's images are there.
+
+    Raises:
+        DataError: With every source that is missing.
+    """
+    if error := Checked(text, problems=_missing(plan)).error():
+        raise error
+
+
+def _missing(plan: Plan) -> list[Problem]:
+    missing = plan.source.make().missing()
+    own = [Problem(missing, ("source",), kind="data")] if missing else []
+    return own + missing_data(plan.probes, beside=plan.source)
 
 
 def missing_data(probes: Mapping[str, ProbePlan], beside: Made | None = None) -> list[Problem]:
