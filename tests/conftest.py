@@ -336,13 +336,15 @@ def installed() -> Plugins:
     return Plugins.load()
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's cache out of it; one for the whole session, so that scenes are rendered once."""
-    monkeypatch.setenv(
-        "SSLKIT_CACHE", os.environ.get("SSLKIT_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
-    )
-    monkeypatch.delenv("SSLKIT_PLUGINS", raising=False)
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Keep the user's cache and choice of plugins out of it; one cache for the session: scenes are rendered once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "SSLKIT_CACHE", os.environ.get("SSLKIT_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
+        )
+        patch.delenv("SSLKIT_PLUGINS", raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)
