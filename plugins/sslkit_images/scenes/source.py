@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+import cv2
 import numpy as np
 from pydantic import Field
 
@@ -32,7 +33,8 @@ class SampleScenes(Source):
     """Scenes rendered by code, with objects of 16 categories in 7 kinds of places.
 
     They are JPEG files with an `instances.json` in COCO form (boxes, run-length masks of the visible parts, labels).
-    Scene i depends on seed, split and i alone, so a larger set begins with the smaller one.
+    Scene i depends on seed, split and i alone, so a larger set begins with the smaller one. Another version of OpenCV
+    or NumPy may draw it with other pixels at its edges, and finds no scenes in the cache but its own.
 
     Args:
         images: How many.
@@ -63,8 +65,9 @@ class SampleScenes(Source):
     @property
     def folder(self) -> Path:
         """Where the scenes are kept."""
-        options = (_VERSION, self.images, self.split, self.seed, self.side, self.co_occurrence, *self.objects_range)
-        name = hashlib.blake2b(repr(options).encode(), digest_size=8).hexdigest()
+        options = (self.images, self.split, self.seed, self.side, self.co_occurrence, *self.objects_range)
+        painters = (_VERSION, cv2.__version__, np.__version__)
+        name = hashlib.blake2b(repr((*painters, *options)).encode(), digest_size=8).hexdigest()
         return cache_dir() / "sample-scenes" / f"{self.split}-{self.images}-{name}"
 
     @property

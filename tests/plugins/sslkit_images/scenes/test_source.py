@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
@@ -153,6 +154,13 @@ def test_every_option_has_its_own_folder(cache):
         {"objects": (1, 2)},
     ]
     assert len({SampleScenes(**change).folder for change in changes}) == len(changes)
+
+
+@pytest.mark.parametrize("library", [cv2, np])
+def test_another_version_of_what_draws_does_not_find_these_scenes(cache, monkeypatch, library):
+    ours = SampleScenes().folder
+    monkeypatch.setattr(library, "__version__", "9.9.9")
+    assert SampleScenes().folder != ours
 
 
 # ------------------------------------------------------------------------------------ when things go wrong
