@@ -16,12 +16,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslkit.errors import DataError, SslkitError
+from sslkit.errors import DataError, StorageError
 
+FORMAT = 1
+"""Of what a checkpoint holds; raised when an older sslkit could no longer go on from it."""
+NEWEST = "newest.json"
+"""In a folder of checkpoints: which of them is the newest complete one."""
 _NAME = re.compile(r"step-(\d+)\.pt")
-_ASIDE = re.compile(r"\.step-\d+\.pt\.\d+\.part")
+_ASIDE = re.compile(r"\.(step-\d+\.pt|newest\.json)\.\d+\.part")
 _PLAIN = (type(None), bool, int, float, str, bytes, torch.Size, torch.dtype, torch.device, Tensor, nn.Parameter)
 _LISTS = (list, tuple, set)
+
+
+class DamagedError(DataError):
+    """A checkpoint is missing, cut short or damaged: an older one may do."""
+
+
+def add(folder: Path, state: dict[str, Any], keep: int, keep_every: int | None = None) -> Path:
+    """Write `step-<state["step"]>.pt`, point to it, and delete what is not kept; see `save` and `prune`.
+
+    A crash at any moment leaves the pointer at a complete checkpoint: the old one or the new one.
+    """
+    path = folder / f"step-{state['step']:08d}.pt"
+    save(path, state)
+    point(path)
+    prune(folder, keep, keep_every)
+    return path
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -33,23 +53,24 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
     Raises:
         TypeError: Something in `state` could not be loaded without executing code; the message names its key path.
-        SslkitError: The disk is full or not writable.
+        StorageError: The disk is full or not writable.
     """
     _refuse_code(state, "state")
-    with _aside(path) as part:
-        torch.save(state, part)
+    with _aside(path) as part, part.open("wb") as file:
+        torch.save({"format": FORMAT, **state}, file)  # given a path, it would not say why it failed
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU, executing nothing.
 
     Raises:
-        DataError: It is missing, cut short, damaged, or holds other things than tensors and plain values.
+        DamagedError: It is missing, cut short or damaged.
+        DataError: It holds other things than tensors and plain values, or is of a newer format.
     """
     if not path.is_file():
-        raise DataError(f"no checkpoint at {path}")
+        raise DamagedError(f"no checkpoint at {path}")
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no complete checkpoint: {_advice(path)}")
+        raise DamagedError(f"{path} is no complete checkpoint: {_advice(path)}")
     try:
         _verify(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -59,27 +80,90 @@ def load(path: Path) -> dict[str, Any]:
             f"code ({_culprit(error)}). Use only checkpoints that sslkit wrote"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged ({_first_line(error)}): {_advice(path)}") from error
+        raise DamagedError(f"{path} is damaged ({_first_line(error)}): {_advice(path)}") from error
     if not isinstance(state, dict):
         raise DataError(f"{path} holds a {type(state).__name__}, not a checkpoint")
+    written = state.pop("format", FORMAT)
+    if written > FORMAT:
+        raise DataError(
+            f"{path} is of format {written}, and this sslkit reads up to {FORMAT}: "
+            "go on with the version that wrote it (environment.json beside it names it), or with a newer one"
+        )
     return state
 
 
+def restore(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
+    """Load the newest checkpoint that is whole; None where there is none at all.
+
+    Returns:
+        Its path, what it holds, and what is wrong with the newer ones that were passed over.
+
+    Raises:
+        DataError: There are checkpoints and every one is damaged, or the newest whole one is refused by `load`.
+    """
+    wrong: list[str] = []
+    for path in _candidates(folder):
+        try:
+            return path, load(path), wrong
+        except DamagedError as error:
+            wrong.append(str(error))
+    if wrong:
+        told = "\n    ".join(wrong)
+        raise DataError(f"no checkpoint in {folder} can be loaded:\n    {told}\n    delete them to begin anew")
+    return None
+
+
 def latest(folder: Path) -> Path | None:
-    """Return the checkpoint `step-<number>.pt` of the highest step, or None; unfinished files do not count."""
-    return max(_complete(folder), key=_step, default=None)
+    """Return the checkpoint that the folder points to; without a pointer, that of the highest step, or None."""
+    return next(iter(_candidates(folder)), None)
 
 
-def prune(folder: Path, keep: int) -> None:
+def _candidates(folder: Path) -> list[Path]:
+    """Return what to go on from, best first: the one pointed to, then those before it.
+
+    One behind it was written by a save that did not come to its end, or before a return to an older one.
+    """
+    found = sorted(_complete(folder), key=_step, reverse=True)
+    pointed = _pointed(folder)
+    return [path for path in found if pointed is None or _step(path) <= pointed]
+
+
+def point(path: Path) -> None:
+    """Make a checkpoint the one that `latest` returns.
+
+    Raises:
+        StorageError: The disk is full or not writable.
+    """
+    text = json.dumps({"file": path.name, "step": _step(path), "bytes": path.stat().st_size})
+    with _aside(path.with_name(NEWEST)) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def _pointed(folder: Path) -> int | None:
+    """Return the step of the checkpoint that is pointed to; None when nothing is, or the pointer is damaged."""
+    try:
+        return int(json.loads((folder / NEWEST).read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def prune(folder: Path, keep: int, keep_every: int | None = None) -> None:
     """Delete all but the newest `keep` checkpoints, and what an interrupted `save` has left.
+
+    Args:
+        folder: Of checkpoints.
+        keep: How many, up to the one that is pointed to; those behind it are deleted.
+        keep_every: Those whose step is a multiple of it stay as well.
 
     Raises:
         ValueError: `keep` is below 1.
     """
     if keep < 1:
         raise ValueError(f"keep = {keep}: at least one checkpoint must stay")
-    old = sorted(_complete(folder), key=_step)[:-keep]
-    for path in [*old, *_named(folder, _ASIDE)]:
+    complete, kept = set(_complete(folder)), set(_candidates(folder)[:keep])
+    if keep_every:
+        kept |= {path for path in _candidates(folder) if _step(path) % keep_every == 0}
+    for path in [*(complete - kept), *_named(folder, _ASIDE)]:
         path.unlink(missing_ok=True)
 
 
@@ -92,7 +176,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         metadata: Strings to strings, kept in the file's header.
 
     Raises:
-        SslkitError: The disk is full or not writable.
+        StorageError: The disk is full or not writable.
     """
     from safetensors.torch import save_file
 
@@ -144,7 +228,7 @@ def _aside(path: Path) -> Iterator[Path]:
         part.replace(path)
         _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        raise SslkitError(f"cannot write {path}: {_first_line(error)}; an older file is as it was") from error
+        raise StorageError(f"cannot write {path}: {_first_line(_root(error))}; an older file is as it was") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -214,5 +298,13 @@ def _culprit(error: Exception) -> str:
     return found[1] if found else _first_line(error)
 
 
-def _first_line(error: Exception) -> str:
+def _root(error: BaseException) -> BaseException:
+    """Return the operating system's error behind one of torch's, where there is one."""
+    found: BaseException | None = error
+    while found and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    return found or error
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,7 @@
 """What can go wrong, and the exit code that says so.
 
     SslkitError           1  the run failed
+    ├── StorageError      1  a file cannot be written: the disk is full, or the folder not ours
     ├── UsageError        2  the command line asks for something that cannot be
     ├── RecipeError       3  the recipe has problems (all of them, at once)
     ├── PluginError       4  a plugin is missing, broken or ambiguous
@@ -39,6 +40,10 @@ class SslkitError(Exception):
     """A failure that is told to the user in words; the message may run over several lines."""
 
     exit_code = 1
+
+
+class StorageError(SslkitError):
+    """A file cannot be written; what was there before is as it was."""
 
 
 class UsageError(SslkitError):

@@ -46,10 +46,10 @@ class Weights:
         """
         if folder.weights.exists():
             return cls("trained", str(folder.weights), checkpoint.load_weights(folder.weights)[0])
-        newest = checkpoint.latest(folder.checkpoints)
-        if newest is None:
+        found = checkpoint.restore(folder.checkpoints)
+        if found is None:
             raise DataError(f"{folder.path} has neither {folder.weights.name} nor a checkpoint: nothing to measure yet")
-        state = checkpoint.load(newest)
+        newest, state, _ = found
         return cls(f"step {state['step']}", str(newest), state["model"], _ONLINE)
 
     @classmethod

@@ -5,7 +5,7 @@ runs/<recipe>/<arm>-s<seed>/
     environment.json    versions, plugins, hardware, git, command: one entry per session
     status.json         running, stopped or finished, and at which step
     metrics.jsonl       written by the logs plugin
-    checkpoints/        step-00000100.pt
+    checkpoints/        step-00000100.pt, newest.json points to the newest complete one
     probes.json         figures of the frozen backbone
     backbone.safetensors
 """
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from sslkit import __version__, tables
-from sslkit.errors import RecipeError, UsageError
+from sslkit.errors import RecipeError, StorageError, UsageError
 from sslkit.plan import Plan
 from sslkit.recipe import Text
 
@@ -143,14 +143,21 @@ class RunFolder:
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else default
 
     def write(self, name: str, value: Any) -> None:
-        """Write one of the folder's JSON files, whole or not at all."""
+        """Write one of the folder's JSON files; see `write_text`."""
         self.write_text(name, json.dumps(value, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file, whole or not at all."""
+        """Write a text file, whole or not at all.
+
+        Raises:
+            StorageError: The disk is full or not writable.
+        """
         aside = self.path / f".{name}.part"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(self.path / name)
+        try:
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(self.path / name)
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path / name}: {error}; an older file is as it was") from error
 
     def start(self, plan: Plan, text: Text, world: int, device: str) -> None:
         """Write the resolved recipe and add this session to the environment."""

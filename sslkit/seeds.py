@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,14 @@ def seed_of(*parts: int | str) -> int:
 def generator(*parts: int | str) -> np.random.Generator:
     """Return a numpy generator for a path of names and numbers."""
     return np.random.Generator(np.random.PCG64(seed_of(*parts)))
+
+
+def seed_all(*parts: int | str) -> None:
+    """Seed every global generator that an objective may draw from: torch's on all devices, numpy's and Python's."""
+    seed = seed_of(*parts)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 @contextmanager

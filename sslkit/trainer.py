@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from sslkit import checkpoint
+from sslkit import __version__, checkpoint
 from sslkit.api import Proposals, Run, Source
 from sslkit.data import Epochs, ViewDataset, batches, to_device
-from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, UsageError
+from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, StorageError, UsageError
 from sslkit.folders import cores
 from sslkit.monitors import EVERY_STEP, Monitors, is_measured
 from sslkit.networks import Outcome, StepModule
@@ -30,7 +30,7 @@ from sslkit.progress import Display, bar
 from sslkit.recipe import Text
 from sslkit.runfolder import RunFolder
 from sslkit.schedules import LearningRate, cosine, target_momentum
-from sslkit.seeds import seed_of
+from sslkit.seeds import seed_all
 from sslkit.sentinel import Facts, Sentinel
 from sslkit.spent import Spent
 
@@ -48,6 +48,7 @@ class Hardware:
         stop_after: Stop, resumable, once so many optimizer steps are done.
         save_every: Optimizer steps between checkpoints; None saves once an epoch.
         keep: Checkpoints kept.
+        keep_every: Every so many checkpoints one is kept for good.
         log_every: Optimizer steps between records of the metrics.
         monitor_every: Optimizer steps between ranks and conflict maps; 0 switches them off.
         on_collapse: What to do when the features collapse.
@@ -61,6 +62,7 @@ class Hardware:
     stop_after: int | None = None
     save_every: int | None = None
     keep: int = 2
+    keep_every: int | None = None
     log_every: int = 1
     monitor_every: int = 50
     on_collapse: Literal["warn", "stop"] = "warn"
@@ -120,7 +122,8 @@ def _held(folder: RunFolder) -> Iterator[None]:
             raise
         except Exception as error:
             reason = str(error) if isinstance(error, SslkitError) else f"{type(error).__name__}: {error}"
-            folder.write("status.json", {**folder.status(), "state": "failed", "reason": reason})
+            with suppress(StorageError):  # what went wrong first is told
+                folder.write("status.json", {**folder.status(), "state": "failed", "reason": reason})
             raise
 
 
@@ -209,6 +212,7 @@ class _Trainer:
         self.spent = Spent.so_far(folder.status())
         self.stop_signal: str | None = None
         self.stopping = False
+        self.unsaved: str | None = None
         self.step = 0
         self.counts: dict[str, float] = {}
         self.monitors = Monitors(hardware.monitor_every, whole=_whole(fabric))
@@ -306,13 +310,18 @@ class _Trainer:
                 self.watch(terms)
                 self.save_when_due(stop)
                 if self.stopping and self.step < stop:  # what is done is done: its weights are still to be written
-                    who, where = self.stop_signal or "another process", f"after step {self.step} of {self.steps}"
-                    raise PreemptedError(f"stopped by {who} {where}; the same command goes on")
+                    raise self.preempted()
         finally:
             feed.close()
             if self.display:
                 self.display.stop()
         return terms
+
+    def preempted(self) -> PreemptedError:
+        """Say who stopped us, where, and from where it goes on."""
+        who, where = self.stop_signal or "another process", f"after step {self.step} of {self.steps}"
+        goes_on = f"\n    {self.unsaved}: it goes on from an older checkpoint" if self.unsaved else ""
+        return PreemptedError(f"stopped by {who} {where}; the same command goes on{goes_on}")
 
     def optimizer_step(self, feed: Iterator[dict[str, Any]]) -> dict[str, float]:
         """Accumulate gradients over the step's passes, check them, move the online network, then the target."""
@@ -327,7 +336,7 @@ class _Trainer:
             indices.append(batch["index"])
             last = part == self.plan.recipe.accumulate - 1
             # Behind the data: a loader that is new after a resume takes random numbers of its own.
-            torch.manual_seed(seed_of(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank))
+            seed_all(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self.module, enabled=not last):
                 outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.maps(self.step + 1))
                 self.fabric.backward(outcome.loss / self.plan.recipe.accumulate)
@@ -472,14 +481,33 @@ class _Trainer:
             self.save()
 
     def save(self) -> None:
-        """Write everything that the next step depends on; random generators are functions of seed and step."""
-        if self.fabric.is_global_zero:
-            path = self.folder.checkpoints / f"step-{self.step:08d}.pt"
-            checkpoint.save(path, self.everything())
-            checkpoint.prune(self.folder.checkpoints, self.hardware.keep)
-            self.status("running")
-            self.tell("sslkit_checkpoint_saved", step=self.step, path=path)
-        self.fabric.barrier()
+        """Write everything that the next step depends on; random generators are functions of seed and step.
+
+        Where that fails, the older checkpoints are as they were and the run goes on: the next one may succeed.
+
+        Raises:
+            StorageError: It failed behind the last step, so that there is no next one.
+        """
+        self.unsaved = self.fabric.broadcast(self._save())
+        if self.unsaved is None:
+            return
+        if self.step == self.steps:
+            raise StorageError(f"{self.unsaved}\n    all {self.steps} steps are done; the same command saves them")
+        self.note(f"warning: no checkpoint after step {self.step}: {self.unsaved}; the run goes on")
+
+    def _save(self) -> str | None:
+        """Write a checkpoint in the first process, and return what went wrong."""
+        if not self.fabric.is_global_zero:
+            return None
+        every = self.hardware.keep_every
+        steps = every and every * (self.hardware.save_every or self.epochs.steps)
+        try:
+            path = checkpoint.add(self.folder.checkpoints, self.everything(), self.hardware.keep, steps)
+        except StorageError as error:
+            return str(error)
+        self.status("running")
+        self.tell("sslkit_checkpoint_saved", step=self.step, path=path)
+        return None
 
     def everything(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -487,31 +515,51 @@ class _Trainer:
             "step": self.step,
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of 16-mixed
             "counts": self.counts,
             "windows": self.monitors.state(),
             "sentinel": self.sentinel.state(),
+            "sslkit": __version__,
             "plugins": self.plan.resolved()["plugins"],
             "recipe": self.folder.recipe.read_text(encoding="utf-8"),
         }
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, where there is one."""
-        path = checkpoint.latest(self.folder.checkpoints)
-        if path is None:
-            return
-        state = checkpoint.load(path)
-        self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.counts = state["step"], state["counts"]
-        self.monitors.load(state.get("windows", {}), self.fabric.device)  # older checkpoints have neither
-        self.sentinel.load(state.get("sentinel", self.sentinel.state()))
+        """Go on from the newest checkpoint that is whole, where there is one."""
+        found = checkpoint.restore(self.folder.checkpoints)
+        if found is not None:
+            path, state, wrong = found
+            self.take(path, state)
+            for damage in wrong:
+                self.note(f"warning: {damage}")
+            self.note(f"resumed from {path} after step {self.step} of {self.steps}")
+        if self.fabric.broadcast(self.step) != self.step:
+            raise DataError(f"processes would go on from different checkpoints in {self.folder.checkpoints}")
+
+    def take(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Put everything back as it was when a checkpoint was written.
+
+        Raises:
+            DataError: It holds other networks or optimizers than this version makes of the recipe.
+        """
+        try:
+            self.network.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
+            self.step, self.counts = state["step"], state["counts"]
+            self.monitors.load(state.get("windows", {}), self.fabric.device)  # older checkpoints have neither
+            self.sentinel.load(state.get("sentinel", self.sentinel.state()))
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise DataError(_misfit(path, state, self.plan, error)) from error
         self.run_info.step = self.step
-        self.note(f"resumed from {path} after step {self.step} of {self.steps}")
 
     def status(self, state: str) -> None:
         if self.fabric.is_global_zero and self.folder.path.exists():
             told = {"state": state, "step": self.step, "steps": self.steps, **self.spent.told(self.fabric.device)}
-            self.folder.write("status.json", told)
+            try:
+                self.folder.write("status.json", told)
+            except StorageError as error:
+                self.note(f"warning: {error}")
 
     # ----------------------------------------------------------------------------------------- probing
 
@@ -595,6 +643,21 @@ def _whole(fabric: Fabric) -> bool:
     from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
     return isinstance(fabric.strategy, (DDPStrategy, SingleDeviceStrategy))
+
+
+def _misfit(path: Path, state: Mapping[str, Any], plan: Plan, error: Exception) -> str:
+    """Say that a checkpoint does not fit, which versions differ, and what can be done."""
+    now = {"sslkit": __version__, **plan.resolved()["plugins"]}
+    then = {"sslkit": state.get("sslkit", "an unknown version"), **state.get("plugins", {})}
+    changed = [f"{name} {then.get(name, '(none)')} -> {now.get(name, '(none)')}" for name in {**then, **now}
+               if then.get(name) != now.get(name)]  # fmt: skip
+    by = f"versions differ: {', '.join(changed)}" if changed else "no version differs"
+    what = " ".join(str(error).split())
+    shown = what if len(what) <= 400 else what[:400] + " ..."
+    return (
+        f"{path} does not fit what this recipe makes now ({type(error).__name__}: {shown}); {by}. "
+        "Go on with the versions that wrote it, or write --arm NAME to train anew beside it"
+    )
 
 
 def _finished(folder: RunFolder) -> Result:

@@ -32,6 +32,9 @@ def run(
         int | None, typer.Option(min=1, help="Optimizer steps between checkpoints; an epoch by default.")
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep.")] = 2,
+    keep_every: Annotated[
+        int | None, typer.Option(min=1, help="Also keep every so many-th checkpoint for good.")
+    ] = None,
     log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
     monitor_every: Annotated[
         int, typer.Option(min=0, help="Optimizer steps between ranks and conflict maps; 0 switches them off.")
@@ -52,7 +55,7 @@ def run(
     own = Path(recipe).is_dir()
     folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
     hardware = trainer.Hardware(
-        accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, log_every,
+        accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, keep_every, log_every,
         monitor_every, on_collapse,
     )  # fmt: skip
     for note in plan.notes:

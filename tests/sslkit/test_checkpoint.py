@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, and nothing in them is ever executed."""
 
+import json
 import os
 import pickle
 import signal
@@ -174,7 +175,7 @@ def test_latest_and_prune_go_by_the_number_of_the_step(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "none") is None
     assert checkpoint.latest(tmp_path) is None
     names = ["step-00000900.pt", "step-00001000.pt", "step-100000000.pt", ".step-9.pt.12.part", "step-x.pt", "a.pt"]
-    for name in names:
+    for name in [*names, ".newest.json.12.part"]:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "step-999999999999.pt").mkdir()
     assert checkpoint.latest(tmp_path) == tmp_path / "step-100000000.pt"
@@ -185,6 +186,100 @@ def test_latest_and_prune_go_by_the_number_of_the_step(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == left
     with pytest.raises(ValueError, match="keep = 0"):
         checkpoint.prune(tmp_path, 0)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_ones_are_kept_and_every_so_many(tmp_path: Path) -> None:
+    for step in range(1, 10):
+        checkpoint.add(tmp_path, {"step": step}, keep=2, keep_every=4)
+    assert _names(tmp_path) == ["newest.json", *(f"step-{step:08d}.pt" for step in (4, 8, 9))]
+    assert json.loads((tmp_path / "newest.json").read_text())["file"] == "step-00000009.pt"
+
+
+def test_a_checkpoint_counts_when_it_is_pointed_to(tmp_path: Path) -> None:
+    """As after a kill between its rename and that of the pointer, or after a return to an older one."""
+    for step in (1, 2):
+        checkpoint.add(tmp_path, {"step": step}, keep=2)
+    checkpoint.save(tmp_path / "step-00000003.pt", {"step": 3})
+    found = checkpoint.restore(tmp_path)
+    assert found is not None
+    assert found[1:] == ({"step": 2}, [])
+    checkpoint.point(tmp_path / "step-00000001.pt")
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-00000001.pt"
+    checkpoint.prune(tmp_path, 2)
+    assert _names(tmp_path) == ["newest.json", "step-00000001.pt"]
+
+
+@pytest.mark.parametrize("pointer", ["", "{", "[]", '{"step": "x"}', '{"file": "step-00000002.pt"}'])
+def test_a_damaged_pointer_is_no_loss(tmp_path: Path, pointer: str) -> None:
+    for step in (1, 2):
+        checkpoint.add(tmp_path, {"step": step}, keep=2)
+    (tmp_path / "newest.json").write_text(pointer)
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-00000002.pt"
+
+
+def test_of_a_damaged_newest_one_the_one_before_is_taken(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        checkpoint.add(tmp_path, {"step": step}, keep=3)
+    (tmp_path / "step-00000003.pt").write_bytes(b"")
+    path = tmp_path / "step-00000002.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    found = checkpoint.restore(tmp_path)
+    assert found is not None
+    assert found[:2] == (tmp_path / "step-00000001.pt", {"step": 1})
+    assert [f"step-0000000{step}.pt" in line for step, line in zip((3, 2), found[2], strict=True)] == [True, True]
+    (tmp_path / "step-00000001.pt").write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"no checkpoint in .* can be loaded:\n.*3\.pt.*\n.*2\.pt.*\n.*1\.pt.*\n.*begin anew"
+    ):
+        checkpoint.restore(tmp_path)
+
+
+def test_what_was_tampered_with_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    checkpoint.add(tmp_path, {"step": 1}, keep=2)
+    with (tmp_path / "step-00000002.pt").open("wb") as file:
+        torch.save({"step": 2, "x": Evil(tmp_path / "done")}, file)
+    checkpoint.point(tmp_path / "step-00000002.pt")
+    with pytest.raises(DataError, match="could execute code"):
+        checkpoint.restore(tmp_path)
+    assert not (tmp_path / "done").exists()
+
+
+def test_a_newer_format_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.add(tmp_path, {"step": 1}, keep=2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 7)
+    checkpoint.add(tmp_path, {"step": 2}, keep=2)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"format 7, and this sslkit reads up to 1: go on with the version"):
+        checkpoint.restore(tmp_path)
+
+
+_LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from sslkit import checkpoint
+from sslkit.errors import StorageError
+folder = Path(sys.argv[1])
+checkpoint.add(folder, {"step": 1, "model": torch.zeros(100)}, 2)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.add(folder, {"step": 2, "model": torch.zeros(100_000)}, 2)
+except StorageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size")
+def test_where_no_more_can_be_written_the_reason_is_told_and_the_older_one_stays(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _LIMITED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "step-00000002.pt: [Errno 27] File too large; an older file is as it was" in done.stdout
+    assert _names(tmp_path) == ["newest.json", "step-00000001.pt"]
+    assert checkpoint.load(tmp_path / "step-00000001.pt")["step"] == 1
 
 
 def test_weights_travel_as_safetensors(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sslkit import errors
 
 CODES = {
-    errors.SslkitError: 1, errors.UsageError: 2, errors.RecipeError: 3, errors.PluginError: 4, errors.DataError: 5,
+    errors.SslkitError: 1, errors.StorageError: 1, errors.UsageError: 2, errors.RecipeError: 3, errors.PluginError: 4, errors.DataError: 5,
     errors.DivergedError: 6, errors.PreemptedError: 75,
 }  # fmt: skip
 

@@ -1,15 +1,17 @@
 import json
 import multiprocessing
+import random
 import signal
 import types
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from sslkit import checkpoint, hookimpl, recipe, schedules, sentinel, trainer
 from sslkit.api import Objective
-from sslkit.errors import DataError, DivergedError, PreemptedError, RecipeError, UsageError
+from sslkit.errors import DataError, DivergedError, PreemptedError, RecipeError, StorageError, UsageError
 from sslkit.monitors import is_measured
 from sslkit.plugins import Owner
 from sslkit.runfolder import RunFolder
@@ -67,6 +69,7 @@ def test_a_run_ends_with_everything_in_its_folder(run):
     assert 0 < status["step_seconds"] < status["seconds"]
     assert status["peak_memory"] > 50e6
     assert [path.name for path in sorted((result.folder / "checkpoints").iterdir())] == [
+        "newest.json",
         "step-00000003.pt",
         "step-00000006.pt",
     ]
@@ -85,6 +88,108 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run, stop):
     rest = run("backbone.dropout=0.5", "backbone.width=6", folder="half")
     assert (rest.state, rest.resumed_from) == ("finished", stop)
     assert same(weights(whole), weights(rest))
+
+
+def test_a_damaged_checkpoint_is_told_and_costs_no_bit(run, capsys):
+    whole = run(folder="whole")
+    half = run(folder="half", stop_after=5, save_every=2)
+    path = checkpoint.latest(half.folder / "checkpoints")
+    path.write_bytes(path.read_bytes()[:-100])
+    rest = run(folder="half")
+    assert rest.resumed_from == 4
+    assert "warning: " in (told := capsys.readouterr().err)
+    assert "step-00000005.pt is no complete checkpoint" in told
+    assert same(weights(whole), weights(rest))
+
+
+def test_checkpoints_are_kept_for_good_every_so_often(run):
+    result = run(save_every=1, keep=1, keep_every=2)
+    names = [path.name for path in sorted((result.folder / "checkpoints").glob("*.pt"))]
+    assert names == [f"step-{step:08d}.pt" for step in (2, 4, 6)]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Let checkpoints of some steps meet a full disk."""
+
+    def full_disk(*steps):
+        add = checkpoint.add
+
+        def fails(folder, state, *rest):
+            if state["step"] in steps:
+                raise StorageError("cannot write it: no space left")
+            return add(folder, state, *rest)
+
+        monkeypatch.setattr(checkpoint, "add", fails)
+
+    return full_disk
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on(run, full_disk, capsys):
+    full_disk(2, 3)
+    result = run(save_every=1, keep=9)
+    assert result.state == "finished"
+    told = capsys.readouterr().err
+    for step in (2, 3):
+        assert f"warning: no checkpoint after step {step}: cannot write it: no space left; the run goes on" in told
+    names = [path.name for path in sorted((result.folder / "checkpoints").glob("*.pt"))]
+    assert names == [f"step-{step:08d}.pt" for step in (1, 4, 5, 6)]
+
+
+def test_a_full_disk_behind_the_last_step_fails_and_the_same_command_ends_it(run, full_disk, monkeypatch):
+    whole = run(folder="whole")
+    full_disk(6)
+    with pytest.raises(StorageError, match=r"no space left\n    all 6 steps are done; the same command saves them"):
+        run()
+    monkeypatch.undo()
+    rest = run()
+    assert (rest.state, rest.resumed_from) == ("finished", 3)
+    assert same(weights(whole), weights(rest))
+
+
+def test_a_full_disk_when_asked_to_stop_is_told(run, full_disk, monkeypatch):
+    full_disk(3)
+    original = trainer._Trainer.report
+
+    def report(self, terms):
+        original(self, terms)
+        if self.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(trainer._Trainer, "report", report)
+    with pytest.raises(PreemptedError, match=r"after step 3 of 6.*\n    cannot write it.*from an older checkpoint"):
+        run(save_every=2)
+
+
+def test_a_checkpoint_of_other_networks_says_which_versions_differ(run, monkeypatch):
+    result = run(stop_after=2)
+    path = checkpoint.latest(result.folder / "checkpoints")
+    state = checkpoint.load(path)
+    state["model"].pop(next(iter(state["model"])))
+    state["sslkit"] = "0.0.9"
+    checkpoint.save(path, state)
+    with pytest.raises(
+        DataError, match=r"does not fit what this recipe makes now .*Missing key.*sslkit 0\.0\.9 -> .*--arm NAME"
+    ):
+        run()
+
+
+def test_every_global_generator_is_a_function_of_the_step(run, plugins, monkeypatch):
+    """An objective that draws from numpy's or Python's draws the same after a resume."""
+    drawn = []
+    original = trainer._Trainer.agree
+
+    def agree(self, outcomes):
+        drawn.append((self.step, random.random(), np.random.rand(), torch.rand(()).item()))
+        return original(self, outcomes)
+
+    monkeypatch.setattr(trainer._Trainer, "agree", agree)
+    run(folder="whole")
+    whole, drawn[:] = list(drawn), []
+    run(folder="half", stop_after=2)
+    run(folder="half")
+    assert drawn == whole
+    assert len({numbers[1:] for numbers in whole}) == 6
 
 
 def test_a_finished_run_says_so_and_trains_nothing(run):
