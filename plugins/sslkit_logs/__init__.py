@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sslkit import hookimpl
@@ -30,8 +31,18 @@ def sslkit_step_finished(run: Run, step: int, terms: Mapping[str, float]) -> Non
 
 
 @hookimpl
+def sslkit_checkpoint_saved(run: Run) -> None:
+    """Write what waits: a run that goes on from the checkpoint does not make these records again."""
+    from sslkit_logs import jsonlines
+
+    with suppress(OSError):
+        jsonlines.flush(run)
+
+
+@hookimpl
 def sslkit_run_finished(run: Run) -> None:
     """Close the writers."""
-    from sslkit_logs import tensorboard
+    from sslkit_logs import jsonlines, tensorboard
 
     tensorboard.finish(run)
+    jsonlines.finish(run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -21,15 +23,24 @@ def start(run: Run) -> None:
 
 
 def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
-    """Write one scalar per term; `scene-scene.loss` becomes `scene-scene/loss`."""
+    """Write one scalar per term; `scene-scene.loss` becomes `scene-scene/loss`.
+
+    A writer that fails once, as on a full disk, is told of and let go: its thread has ended.
+    """
     writer = _WRITERS.get(run.folder)
-    if writer:
+    if writer is None:
+        return
+    try:
         for name, value in terms.items():
             writer.add_scalar(name.replace(".", "/"), value, step)
+    except OSError as error:
+        del _WRITERS[run.folder]
+        warnings.warn(f"TensorBoard's events end at step {step}: {error}; metrics.jsonl goes on", stacklevel=2)
 
 
 def finish(run: Run) -> None:
     """Write out and close the run's writer."""
     writer = _WRITERS.pop(run.folder, None)
     if writer:
-        writer.close()
+        with suppress(OSError):
+            writer.close()

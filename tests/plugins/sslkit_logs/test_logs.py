@@ -1,11 +1,14 @@
+import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sslkit_logs
 from sslkit.api import Run
+from sslkit_logs import jsonlines, tensorboard
 
 
 @pytest.fixture
@@ -44,6 +47,52 @@ def test_what_is_not_finite_is_null(run):
     sslkit_logs.sslkit_step_finished(run=run, step=1, terms={"loss": math.nan, "x": math.inf})
     sslkit_logs.sslkit_run_finished(run=run)
     assert records(run) == [{"step": 1, "epoch": 0.2, "loss": None, "x": None}]
+
+
+def test_what_a_full_disk_does_not_take_is_written_later(run, monkeypatch):
+    """All lines of a call or none: half a line is cut off again."""
+    file = run.folder / "metrics.jsonl"
+    write(run, [1])
+    run.step = 1
+    sslkit_logs.sslkit_run_started(run=run)
+    opened = Path.open
+
+    class Full(io.StringIO):
+        def __exit__(self, *error):
+            with opened(file, "a") as out:
+                out.write(self.getvalue()[:20])
+            raise OSError(28, "No space left on device")
+
+    def fails(path, mode="r", **kw):
+        return Full() if path == file and mode == "a" else opened(path, mode, **kw)
+
+    monkeypatch.setattr(Path, "open", fails)
+    for step in (2, 3):
+        sslkit_logs.sslkit_step_finished(run=run, step=step, terms={"loss": 0.0})
+    assert [item["step"] for item in records(run)] == [1]
+    with pytest.raises(OSError, match="the last 2 records of metrics.jsonl are not written: .*No space"):
+        jsonlines.finish(run)
+    jsonlines.start(run)
+    for step in (2, 3):
+        sslkit_logs.sslkit_step_finished(run=run, step=step, terms={"loss": 0.0})
+    monkeypatch.undo()
+    sslkit_logs.sslkit_checkpoint_saved(run=run)
+    assert [item["step"] for item in records(run)] == [1, 2, 3]
+    sslkit_logs.sslkit_run_finished(run=run)
+
+
+def test_a_failing_writer_of_events_leaves_the_records_alone(run, monkeypatch):
+    sslkit_logs.sslkit_run_started(run=run)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensorboard.SummaryWriter, "add_scalar", full)
+    with pytest.warns(UserWarning, match="TensorBoard's events end at step 1: .*No space"):
+        sslkit_logs.sslkit_step_finished(run=run, step=1, terms={"loss": 0.0})
+    sslkit_logs.sslkit_step_finished(run=run, step=2, terms={"loss": 0.0})
+    sslkit_logs.sslkit_run_finished(run=run)
+    assert [item["step"] for item in records(run)] == [1, 2]
 
 
 def test_tensorboard_has_the_same_numbers_and_no_step_twice(run):
