@@ -61,6 +61,12 @@ def inside(boxes: Boxes, region: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return np.asarray(fits.all(axis=1), np.bool_)
 
 
+def within(boxes: Boxes, height: float, width: float) -> Boxes:
+    """Clip to an image, and leave out what is then less than a pixel wide or high, or is not finite."""
+    clipped = clip(boxes, height, width)
+    return clipped[(clipped[:, 2:] - clipped[:, :2] >= 1).all(axis=1)]
+
+
 def clip(boxes: Boxes, height: float, width: float) -> Boxes:
     """Clip to an image of `height` x `width` pixels."""
     limit = np.array([width, height, width, height], np.float32)

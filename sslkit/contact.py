@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sslkit import images
 from sslkit.api import Proposals, Source
-from sslkit.data import Collate, Item, ViewDataset
+from sslkit.data import Collate, Failure, Item, ViewDataset
+from sslkit.errors import DataError
 from sslkit.plan import Plan
 from sslkit.recipe import View
 
@@ -32,7 +33,11 @@ _OVERLAP = (255, 255, 255, 70)
 
 
 def sheet(plan: Plan, source: Source, proposals: Proposals | None, count: int, epoch: int = 0) -> Image.Image:
-    """Draw `count` images, one row each: the photo, then the views of every group and network."""
+    """Draw `count` images, one row each: the photo, then the views of every group and network.
+
+    Raises:
+        DataError: An image cannot be used, and the recipe says to stop there.
+    """
     dataset = ViewDataset(plan, source, proposals)
     rows = [_row(plan, dataset, Item(epoch, index)) for index in _spread(len(source), count)]
     width = max(row.width for row in rows)
@@ -49,12 +54,16 @@ def _spread(images_: int, count: int) -> list[int]:
 
 
 def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
-    made = dataset.make(item)
+    made = dataset[item]
+    if isinstance(made, Failure):
+        raise DataError(made.message)
     batch = Collate(plan.views, augmented=True)([made])
     assert isinstance(batch, dict)
-    key = dataset.source.key(item.image)
+    index = int(made["index"])
+    key = dataset.source.key(index)
     counts = ", ".join(f"{name} {value:g}" for name, value in made["counts"].items())
-    cells = [(f"{key}  {counts}", _photo(dataset, item, batch))]
+    instead = f"  in place of {dataset.source.key(item.image)}" if "bad" in made else ""
+    cells = [(f"{key}{instead}  {counts}", _photo(dataset, index, batch))]
     for (group, network), views in plan.views.items():
         shared = not any((group, other) in plan.views for other in {"online", "target"} - {network}) and plan.has(
             "target"
@@ -66,9 +75,9 @@ def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
     return _strip(cells)
 
 
-def _photo(dataset: ViewDataset, item: Item, batch: dict[str, Any]) -> Image.Image:
+def _photo(dataset: ViewDataset, index: int, batch: dict[str, Any]) -> Image.Image:
     """Draw the photo with the boxes of every group, and the overlap of the first group's first two views shaded."""
-    photo = Image.fromarray(images.decode(dataset.source.read(item.image), dataset.source.key(item.image)))
+    photo = Image.fromarray(images.decode(dataset.source.read(index), dataset.source.key(index)))
     scale = 2 * _THUMB / max(photo.size)
     photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
     layer = Image.new("RGBA", photo.size)

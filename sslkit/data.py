@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from sslkit import augment, images
 from sslkit.api import Proposals, Source, ViewSampler
-from sslkit.boxes import Boxes, clip, empty
-from sslkit.errors import DataError
+from sslkit.bad_images import Found, usable
+from sslkit.boxes import Boxes, empty, within
+from sslkit.errors import DataError, SslkitError
 from sslkit.plan import Plan
 from sslkit.recipe import View
 from sslkit.seeds import generator
 
+ASKING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
+)
+"""Signals that ask a run to stop; SLURM sends SIGTERM, and what its `--signal` names, which often is SIGUSR1."""
+_MOST_WORKERS = 256
+TRIES = 100
+"""So many images are tried in place of one that cannot be used."""
+
 
 class Item(NamedTuple):
-    """One draw of one image, by its place in the source."""
+    """One draw of one image, by its place in the source.
+
+    Attributes:
+        stands_for: The image, and the number of the try, that it is drawn in place of.
+    """
 
     epoch: int
     image: int
+    stands_for: tuple[int, int] | None = None
+
+    @property
+    def seeds(self) -> tuple[int | str, ...]:
+        """What its randomness is a function of, besides the recipe's seed."""
+        return (self.epoch, self.image, *(("in place of", *self.stands_for) if self.stands_for else ()))
+
+    def others(self, seed: int, images: int) -> Iterator[Item]:
+        """Yield what to try in its place, a pure function of (seed, epoch, image)."""
+        for number in range(TRIES):
+            image = int(generator(seed, self.epoch, self.image, "another", number).integers(images))
+            yield Item(self.epoch, image, (self.image, number))
 
 
 @dataclass(frozen=True)
@@ -94,18 +121,43 @@ class ViewDataset(Dataset[Any]):
         self.groups = plan.groups
         self.views = plan.views
         self.seed = plan.recipe.seed
+        self.skips = plan.recipe.on_bad_image == "skip"
+        self.min_side = plan.recipe.min_image_side
+        self.held = torch.full((_MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __getitem__(self, item: Item) -> dict[str, Any] | Failure:
-        """Make the views of one item; see `make`. What is wrong with its file is returned, not raised."""
-        try:
-            return self.make(item)
-        except DataError as error:
-            return Failure(f"image {item.image} ({self.source.key(item.image)}): {error}")
+        """Make the views of one item, or of another one where its image cannot be used.
+
+        Returns:
+            What `make` returns, and `bad` where something was found wrong on the way. When nothing can be made, this
+            is returned and not raised, so that it comes out of a worker process in words.
+        """
+        bad: list[Found] = []
+        for tried in chain([item], item.others(self.seed, len(self.source))):
+            self._hold(tried.image)
+            try:
+                made = self.make(tried)
+                return {**made, "bad": bad} if bad else made
+            except DataError as error:
+                bad.append((tried.image, f"image {tried.image} ({self.source.key(tried.image)}): {error}"))
+                if not self.skips:
+                    return Failure(f"{bad[0][1]}\n    {_GO_ON}")
+        return Failure(f"{len(bad)} images in a row cannot be used; the first: {bad[0][1]}")
+
+    def _hold(self, image: int) -> None:
+        """Write down which image is in hand where the main process can read it when this one is gone."""
+        if worker := get_worker_info():
+            self.held[worker.id % _MOST_WORKERS] = image
+
+    def in_hand(self, worker: int) -> str:
+        """Name the image that a worker process has in hand, or had when it died."""
+        image = int(self.held[worker % _MOST_WORKERS])
+        return f"image {image} ({self.source.key(image)})" if image >= 0 else "no image yet"
 
     def draw(self, item: Item, height: int, width: int) -> tuple[Mapping[str, Boxes], Mapping[str, float]]:
         """Draw the boxes of every view group, and what the sampler counted."""
-        proposals = empty() if self.proposals is None else clip(self.proposals[item.image], height, width)
-        sample = self.sampler.sample(height, width, proposals, generator(self.seed, *item, "boxes"))
+        proposals = empty() if self.proposals is None else within(self.proposals[item.image], height, width)
+        sample = self.sampler.sample(height, width, proposals, generator(self.seed, *item.seeds, "boxes"))
         return sample.boxes, sample.counts
 
     def make(self, item: Item) -> dict[str, Any]:
@@ -114,9 +166,11 @@ class ViewDataset(Dataset[Any]):
         Returns:
             `pixels.{group}.{network}` uint8 (v 3 s s), `draws.{group}.{network}` (v p), `boxes.{group}` (v 4),
             `flipped.{group}` (v), `size` (2), `index`, `counts`.
+
+        Raises:
+            DataError: The image cannot be read, or is too small.
         """
-        key = self.source.key(item.image)
-        image = images.decode(self.source.read(item.image), key)
+        image = usable(self.source, item.image, self.min_side)
         height, width = image.shape[:2]
         boxes, counts = self.draw(item, height, width)
         made: dict[str, Any] = {
@@ -135,7 +189,8 @@ class ViewDataset(Dataset[Any]):
     def _draws(self, item: Item, group: str, network: str, views: Sequence[View]) -> Tensor:
         """Draw each view's augmentation from its own stream, so that dropping one leaves the others as they are."""
         drawn = [
-            augment.draw(view, generator(self.seed, *item, group, number, network)) for number, view in enumerate(views)
+            augment.draw(view, generator(self.seed, *item.seeds, group, number, network))
+            for number, view in enumerate(views)
         ]
         return torch.from_numpy(np.stack(drawn))
 
@@ -144,6 +199,11 @@ def _cut(image: images.Image, boxes: Boxes, views: Sequence[View]) -> Tensor:
     view = views[0]
     pixels = images.cuts(image, boxes, view.size, view.interpolation)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+_APART = ("counts", "bad")
+"""What of an item is no tensor."""
+_GO_ON = 'on_bad_image = "skip" goes on without it; `sslkit data check` finds all of them'
 
 
 @dataclass
@@ -159,10 +219,11 @@ class Collate:
         if len(good) < len(items):
             return next(item for item in items if isinstance(item, Failure))
         batch: dict[str, Any] = {
-            name: torch.stack([item[name] for item in good]) for name in good[0] if name != "counts"
+            name: torch.stack([item[name] for item in good]) for name in good[0] if name not in _APART
         }
         names = good[0]["counts"]
         batch["counts"] = {name: float(np.mean([item["counts"][name] for item in good])) for name in names}
+        batch["bad"] = [found for item in good for found in item.get("bad", ())]
         return augmented(batch, self.views) if self.augmented else batch
 
 
@@ -189,7 +250,8 @@ def batches(
     """Yield batches of `items` in order; close it to end the workers.
 
     Raises:
-        DataError: An image cannot be read; the message names it.
+        DataError: An image cannot be used; the message names it.
+        SslkitError: A worker process died; the message says how, and what it had in hand.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # how many is the user's choice
@@ -204,12 +266,35 @@ def batches(
         )
         stream = iter(loader)
     try:
-        for batch in stream:
+        while (batch := _next(stream, dataset)) is not None:
             if isinstance(batch, Failure):
                 raise DataError(batch.message)
             yield batch
     finally:
         _end(stream)
+
+
+def _next(stream: Iterator[Any], dataset: ViewDataset) -> dict[str, Any] | Failure | None:
+    try:
+        return next(stream, None)
+    except RuntimeError as error:
+        dead = _dead(stream, dataset)
+        if not dead:
+            raise
+        raise SslkitError("\n".join(dead)) from error
+
+
+def _dead(stream: Any, dataset: ViewDataset) -> list[str]:
+    """Say of each worker process that died how it did, and what it had in hand."""
+    told = []
+    for number, worker in enumerate(getattr(stream, "_workers", [])):
+        if worker.exitcode:
+            how = f"ended with code {worker.exitcode}"
+            if worker.exitcode < 0:
+                name = signal.Signals(-worker.exitcode).name
+                how = f"was killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
+            told.append(f"loader process {number} {how}; it had {dataset.in_hand(number)} in hand")
+    return told
 
 
 def _end(stream: Any) -> None:
@@ -224,11 +309,11 @@ def to_device(
     batch: dict[str, Any], views: Mapping[tuple[str, str], Sequence[View]], device: torch.device
 ) -> dict[str, Any]:
     """Move a batch, and augment it there when the workers have not."""
-    counts = batch.pop("counts")
+    apart = {name: batch.pop(name) for name in _APART}
     draws = {name: value for name, value in batch.items() if name.startswith("draws.")}
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if name not in draws}
     moved = augmented(moved | draws, views) if draws else moved
-    return {**moved, "counts": counts}
+    return {**moved, **apart}
 
 
 class _Listed:
@@ -243,8 +328,6 @@ class _Listed:
 
 def _quiet(worker: int) -> None:  # noqa: ARG001
     """Leave signals to the main process: a worker that dies of Ctrl-C would take the batch in hand with it."""
-    import signal
-
     torch.set_num_threads(1)
-    for name in (signal.SIGINT, signal.SIGTERM):
+    for name in ASKING:
         signal.signal(name, signal.SIG_IGN)

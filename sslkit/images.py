@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def decode(data: bytes, name: str) -> Image:
     """Decode the first frame: upright by its EXIF orientation, 8 bits a channel, on white where transparent.
 
     Args:
-        data: The file's bytes, in any format that Pillow reads.
+        data: The file's bytes, in any format that Pillow reads by itself.
         name: For messages.
 
     Raises:
@@ -64,7 +65,7 @@ def _opened(data: bytes, name: str) -> Iterator[Pillow.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit and messages take the place of Pillow's
-            with Pillow.open(io.BytesIO(data)) as image:
+            with Pillow.open(io.BytesIO(data), formats=_formats()) as image:
                 if image.width * image.height > LIMIT:
                     raise DataError(
                         f"{name} claims {image.width} x {image.height} pixels; more than {LIMIT} are not decoded"
@@ -74,8 +75,17 @@ def _opened(data: bytes, name: str) -> Iterator[Pillow.Image]:
         raise DataError(
             f"{name} is no image that Pillow knows ({len(data)} bytes, beginning with {data[:8]!r})"
         ) from None
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
-        raise DataError(f"{name} cannot be decoded ({len(data)} bytes): {error}") from None
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise of every kind on damaged bytes
+        raise DataError(f"{name} cannot be decoded ({len(data)} bytes): {str(error) or type(error).__name__}") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that Pillow reads by itself: for PostScript it would start another program."""
+    Pillow.init()
+    return tuple(name for name in Pillow.ID if name != "EPS")
 
 
 def _rgb(image: Pillow.Image) -> Pillow.Image:

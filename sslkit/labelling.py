@@ -141,6 +141,8 @@ class Crops:
         labels: int64 (n), or bool (n c).
         images: int64 (n), the image that each comes from.
         test: bool (n); no image is on both sides.
+        readable: bool (n); which images cannot be decoded is known once they have been read.
+        unreadable: What is wrong with those, a line each.
     """
 
     def __init__(self, parts: Sequence[Listing], test: npt.NDArray[np.bool_], table: ProbeTable) -> None:
@@ -153,6 +155,8 @@ class Crops:
         ignored = [part.ignored for part in parts if part.ignored is not None]
         self.ignored = torch.from_numpy(np.concatenate(ignored)) if ignored else None
         self.test = torch.from_numpy(test)
+        self.readable = torch.ones(len(test), dtype=torch.bool)
+        self.unreadable: list[str] = []
         self._kept: list[Tensor] | None = None
 
     def __len__(self) -> int:
@@ -181,8 +185,7 @@ class Crops:
     def batches(self, progress: Progress = no_progress) -> Iterator[Tensor]:
         """Yield uint8 pixels (b 3 s s) of all crops in order, holding a few images at a time.
 
-        Raises:
-            DataError: An image cannot be read; the message names it.
+        Those of images that cannot be decoded are black, and marked in `readable`.
         """
         if self._kept is not None:
             yield from self._kept
@@ -199,9 +202,20 @@ class Crops:
         self._kept = kept if small else None
 
     def _cut(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield the crops (n s s 3) of image after image, decoded by threads that are never far ahead."""
+        """Yield the crops (n s s 3) of image after image, and mark those that are unreadable."""
+        self.unreadable, start = [], 0
+        for crops, problem in self._decoded():
+            stop = start + len(crops)
+            if problem:
+                self.unreadable.append(problem)
+                self.readable[start:stop] = False
+            start = stop
+            yield crops
+
+    def _decoded(self) -> Iterator[tuple[npt.NDArray[np.uint8], str]]:
+        """Yield the crops of image after image, decoded by threads that are never far ahead, and what is wrong."""
         threads = cores()
-        waiting: deque[Future[npt.NDArray[np.uint8]]] = deque()
+        waiting: deque[Future[tuple[npt.NDArray[np.uint8], str]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             try:
                 for part, index, cut in self._images():
@@ -220,13 +234,17 @@ class Crops:
                 yield part, int(part.images[start]), part.boxes[start:stop]
 
 
-def _crops(source: Source, index: int, cut: Boxes, table: ProbeTable) -> npt.NDArray[np.uint8]:
-    image = images.decode(source.read(index), source.key(index))
+def _crops(source: Source, index: int, cut: Boxes, table: ProbeTable) -> tuple[npt.NDArray[np.uint8], str]:
+    """Return the crops of one image, or black ones and what is wrong with it."""
+    try:
+        image = images.decode(source.read(index), source.key(index))
+    except DataError as error:
+        return np.zeros((len(cut), table.size, table.size, 3), np.uint8), str(error)
     if table.fit == "centre-crop":
         height, width = image.shape[:2]
         half = _SHORTER_SIDE * min(height, width) / 2
         cut = np.array([[width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half]], np.float32)
-    return images.cuts(image, cut, table.size, "bicubic")
+    return images.cuts(image, cut, table.size, "bicubic"), ""
 
 
 def _batched(crops: Iterator[npt.NDArray[np.uint8]]) -> Iterator[Tensor]:

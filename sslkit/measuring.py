@@ -115,12 +115,14 @@ def measure(
     if rest:
         say(rest)
     probing = Probing(measurement, progress)
-    for warning in probing.warnings:
+    for warning in probing.news():
         say(warning)
     found: dict[str, Figures] = {}
     if references:
         found = probing.of_pixels_and("random weights", _backbone(measurement, device), device, progress)
     found[given.name] = probing.of_backbone(backbone, device, progress)
+    for warning in probing.news():
+        say(warning)
     return Measured(given.origin, rest, found, found)
 
 

@@ -86,10 +86,19 @@ def features(
             train_side[places[1][part][~test]] = found[~test]
             test_side[places[0][part][test]] = found[test]
         start += len(pixels)
+    _refuse_unreadable(crops)
     return {
         kind: (_labelled(crops, ~crops.test, found[0], device), _labelled(crops, crops.test, found[1], device))
         for kind, found in tables.items()
     }
+
+
+def _refuse_unreadable(crops: Crops) -> None:
+    for side, what in ((~crops.test, "train"), (crops.test, "test")):
+        if not crops.readable[side].any():
+            count = len(set(crops.images[side].tolist()))
+            words = f"none of the {count} images that a probe would {what} on can be read"
+            raise DataError(f"{words}; the first: {crops.unreadable[0]}")
 
 
 def _room(crops: Crops, width: int) -> tuple[Tensor, Tensor]:
@@ -98,6 +107,8 @@ def _room(crops: Crops, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _labelled(crops: Crops, side: Tensor, found: Tensor, device: torch.device) -> Labelled:
+    """Return features and labels of one side of the split, without those of unreadable images."""
+    found, side = found[crops.readable[side]], side & crops.readable
     ignored = None if crops.ignored is None else crops.ignored[side]
     return Labelled(found, crops.labels[side], crops.categories, crops.images[side], ignored, device)
 
@@ -106,7 +117,7 @@ class Probing:
     """Probes with their crops, listed once; probes with the same crops share features.
 
     Attributes:
-        warnings: What a reader of the figures should know of the crops.
+        warnings: What a reader of the figures should know of the crops; more may come with a measurement.
     """
 
     def __init__(self, measurement: Measurement, progress: Progress = no_progress) -> None:
@@ -122,6 +133,13 @@ class Probing:
             self.crops[name] = kept[item.shared]
         told = {name: crops.one_sided() for name, crops in self.crops.items()}
         self.warnings = [f"warning: probe '{name}': {words}" for name, words in told.items() if words]
+        self._told = 0
+        self._told = 0
+
+    def news(self) -> list[str]:
+        """Return the warnings that have not been asked for yet."""
+        new, self._told = self.warnings[self._told :], len(self.warnings)
+        return new
 
     def measure(
         self, extracts: Mapping[str, Extract], device: torch.device, progress: Progress = no_progress
@@ -134,7 +152,17 @@ class Probing:
             for kind in extracts:
                 found[kind] |= {name: dict(self.probes[name].evaluate(*made[kind])) for name in names}
                 del made[kind]
+            self._warn_of_unreadable(crops, names)
         return {kind: {name: figures[name] for name in self.crops} for kind, figures in found.items()}
+
+    def _warn_of_unreadable(self, crops: Crops, names: list[str]) -> None:
+        """Say, once, which images are missing from the figures of which probes."""
+        bad = crops.unreadable
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            told = f"warning: probes {', '.join(names)} leave out what cannot be read: {bad[0]}{more}"
+            if told not in self.warnings:
+                self.warnings.append(told)
 
     def of_pixels_and(
         self, what: str, backbone: nn.Module, device: torch.device, progress: Progress = no_progress

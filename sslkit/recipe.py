@@ -188,6 +188,12 @@ class Recipe(Table):
         default="pad", description="Fill an epoch's last batch from its beginning, or leave the rest out"
     )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    on_bad_image: Literal["skip", "stop"] = Field(
+        default="skip", description="Replace an image that cannot be used by another one and list it, or end the run"
+    )
+    max_bad_images: int = Field(default=1000, ge=0, description="A run that would skip more of them ends")
+    max_bad_share: float = Field(default=0.01, ge=0, le=1, description="And one that would skip a larger share")
+    min_image_side: int = Field(default=8, ge=1, description="A smaller image counts as bad, pixels")
     source: Choice
     proposals: ProposalsTable | None = None
     sampler: Choice

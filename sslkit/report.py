@@ -6,11 +6,13 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from sslkit import bad_images
 from sslkit.errors import PluginError, Problem, closest
 from sslkit.measuring import Measured
 from sslkit.options import schema
@@ -63,6 +65,7 @@ def of_result(result: Result) -> dict[str, Any]:
         "steps": result.steps,
         "resumed_from": result.resumed_from,
         "seconds": round(result.seconds, 1),
+        "bad_images": result.bad,
         "terms": result.terms,
         "probes": result.probes,
     }
@@ -75,6 +78,8 @@ def print_result(result: Result) -> None:
     if result.state == "finished" and result.resumed_from == result.steps:
         _print(f"{result.folder} is already finished ({result.steps} steps); nothing was trained")
         return
+    if result.bad:
+        _print(f"{result.bad} images could not be used and were replaced; {result.folder / bad_images.FILE} lists them")
     done = f"{result.step} of {result.steps} steps in {result.seconds:.0f} s"
     _print(f"{result.state}: {done}; everything is in {result.folder}")
 
@@ -115,6 +120,14 @@ def print_measured(measured: Measured) -> None:
     _print(probe_table(measured.shown))
     where = f"written to {measured.written}" if measured.written else "not written anywhere"
     _print(f"measured {measured.weights}; {where}")
+
+
+def print_bad_images(images: int, rows: Sequence[Mapping[str, Any]], out: Path | None) -> None:
+    """Print what `sslkit data check` has found."""
+    for row in rows:
+        _print(row["reason"])
+    where = f"; the list is in {out}" if out else ""
+    _print(f"{len(rows)} of {images} images cannot be used{where}" if rows else f"all {images} images can be used")
 
 
 # -------------------------------------------------------------------------------------------------- checks

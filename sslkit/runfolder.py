@@ -5,6 +5,7 @@ runs/<recipe>/<arm>-s<seed>/
     environment.json    versions, plugins, hardware, git, command: one entry per session
     status.json         running, stopped or finished, and at which step
     metrics.jsonl       written by the logs plugin
+    bad_images.json     what was skipped, with reasons; absent where there was nothing
     checkpoints/        step-00000100.pt, newest.json points to the newest complete one
     probes.json         figures of the frozen backbone
     backbone.safetensors
@@ -46,7 +47,8 @@ _PACKAGES = (
     "pillow",
     "opencv-contrib-python-headless",
 )
-_NOT_COMPARED = ("plugins", "summary")
+_NOT_COMPARED = ("plugins", "summary", "on_bad_image", "max_bad_images", "max_bad_share")
+"""Words, and when to give up: up to there, the numbers are the same."""
 
 
 @dataclass(frozen=True)

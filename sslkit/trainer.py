@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from sslkit import __version__, checkpoint
+from sslkit import __version__, bad_images, checkpoint
 from sslkit.api import Proposals, Run, Source
-from sslkit.data import Epochs, ViewDataset, batches, to_device
+from sslkit.bad_images import BadImages, Found
+from sslkit.data import ASKING, Epochs, ViewDataset, batches, to_device
 from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, StorageError, UsageError
 from sslkit.folders import cores
 from sslkit.monitors import EVERY_STEP, Monitors, is_measured
@@ -74,6 +75,7 @@ class Result:
 
     Attributes:
         state: "finished", or "stopped" and resumable.
+        bad: Images that were skipped.
         probes: "raw pixels", "random weights" and "trained" -> figures.
     """
 
@@ -86,6 +88,7 @@ class Result:
     seconds: float = 0.0
     rank: int = 0
     resumed_from: int = 0
+    bad: int = 0
 
 
 def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware: Hardware) -> Result:
@@ -215,6 +218,7 @@ class _Trainer:
         self.unsaved: str | None = None
         self.step = 0
         self.counts: dict[str, float] = {}
+        self.bad = BadImages(len(source), recipe.max_bad_images, recipe.max_bad_share)
         self.monitors = Monitors(hardware.monitor_every, whole=_whole(fabric))
         self.sentinel = Sentinel(self._facts())
 
@@ -286,6 +290,7 @@ class _Trainer:
             )
             self.tell("sslkit_run_finished", error=error)
         result.step, result.state, result.seconds = self.step, self.state(), time.monotonic() - started
+        result.bad = len(self.bad.reasons)
         return result
 
     def state(self) -> str:
@@ -307,6 +312,7 @@ class _Trainer:
                 terms = self.optimizer_step(feed)
                 self.step += 1
                 self.report(terms)
+                self.give_up_on_bad_images()
                 self.watch(terms)
                 self.save_when_due(stop)
                 if self.stopping and self.step < stop:  # what is done is done: its weights are still to be written
@@ -328,11 +334,13 @@ class _Trainer:
         began = time.monotonic()
         self.schedule()
         outcomes, indices, waited = [], [], 0.0
+        bad: list[Found] = []
         for part in range(self.plan.recipe.accumulate):
             asked = time.monotonic()
             batch = to_device(next(feed), self.plan.views, self.fabric.device)
             waited += time.monotonic() - asked
             self.count(batch.pop("counts"))
+            bad += batch.pop("bad")
             indices.append(batch["index"])
             last = part == self.plan.recipe.accumulate - 1
             # Behind the data: a loader that is new after a resume takes random numbers of its own.
@@ -341,7 +349,7 @@ class _Trainer:
                 outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.maps(self.step + 1))
                 self.fabric.backward(outcome.loss / self.plan.recipe.accumulate)
             outcomes.append(outcome)
-        terms = self.agree(outcomes)
+        terms = self.agree(outcomes, self.bad.new(bad))
         self.guard(terms, indices)
         measured = self.measured(outcomes)
         self.clip()
@@ -375,21 +383,43 @@ class _Trainer:
         table = self.plan.recipe.target
         return target_momentum(self.step, self.steps, table.momentum, table.momentum_end)
 
-    def agree(self, outcomes: list[Outcome]) -> dict[str, float]:
+    def agree(self, outcomes: list[Outcome], bad: list[Found]) -> dict[str, float]:
         """Average losses, terms and monitors over passes and ranks; add the gradient norm.
 
-        Whether any rank was asked to stop travels along, so that all of them stop behind the same step.
+        Whether any rank was asked to stop travels along, so that all of them stop behind the same step, and whether
+        any has met bad images, so that all of them know of these.
         """
         passes = [{"loss": outcome.loss.detach(), **outcome.terms, **outcome.monitors} for outcome in outcomes]
         names = list(passes[0])
         values = torch.stack(
             [torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]
         ).mean(dim=0)
-        values = torch.cat([values, self._grad_norm().view(1), values.new_full((1,), self.stop_signal is not None)])
+        values = torch.cat(
+            [values, self._grad_norm().view(1), values.new_tensor([self.stop_signal is not None, len(bad)])]
+        )
         mean = self._mean(values) if self.fabric.world_size > 1 else values
-        *told, asked = mean.tolist()
-        self.stopping = asked > 0
+        *told, stops, met = mean.tolist()
+        self.stopping = stops > 0
+        if met:
+            self.skip(bad)
         return dict(zip([*names, "grad_norm"], told, strict=True))
+
+    def skip(self, bad: list[Found]) -> None:
+        """Let every process know of the images that any of them could not use; write them down and say so."""
+        found = [item for rank in range(self.fabric.world_size) for item in self.fabric.broadcast(bad, src=rank)]
+        self.note(*self.bad.add(found))
+        if self.fabric.is_global_zero:
+            self.keep(bad_images.FILE, self.bad.rows(self.source.key))
+
+    def give_up_on_bad_images(self) -> None:
+        """End the run where more images are bad than it may skip.
+
+        Raises:
+            DataError: They are; a checkpoint was written.
+        """
+        if too_many := self.bad.too_many():
+            self.save()
+            raise DataError(too_many)
 
     def measured(self, outcomes: list[Outcome]) -> dict[str, float]:
         """Return what is not measured in every step: ranks, of the first process' images, and the conflict map."""
@@ -401,8 +431,7 @@ class _Trainer:
         told = self.monitors.ranks() | outcomes[0].measured if self.fabric.is_global_zero else {}
         told = self.fabric.broadcast(told) if self.fabric.world_size > 1 else told
         if self.display and self.step:
-            for refusal in self.monitors.refusals():
-                self.note(refusal)
+            self.note(*self.monitors.refusals())
         return told
 
     def _grad_norm(self) -> Tensor:
@@ -466,6 +495,8 @@ class _Trainer:
     def report(self, terms: dict[str, float]) -> None:
         """Show and log a step."""
         terms |= {f"sampler.{name}": value for name, value in self.counts.items()}
+        if self.bad.reasons:
+            terms["bad_images"] = len(self.bad.reasons)
         if self.display:
             eta = (self.steps - self.step) * self.plan.recipe.batch_size / terms["images_per_s"]
             shown = {name: value for name, value in terms.items() if not is_measured(name)}
@@ -517,6 +548,7 @@ class _Trainer:
             "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of 16-mixed
             "counts": self.counts,
+            "bad_images": self.bad.state(),
             "windows": self.monitors.state(),
             "sentinel": self.sentinel.state(),
             "sslkit": __version__,
@@ -530,8 +562,7 @@ class _Trainer:
         if found is not None:
             path, state, wrong = found
             self.take(path, state)
-            for damage in wrong:
-                self.note(f"warning: {damage}")
+            self.note(*(f"warning: {damage}" for damage in wrong))
             self.note(f"resumed from {path} after step {self.step} of {self.steps}")
         if self.fabric.broadcast(self.step) != self.step:
             raise DataError(f"processes would go on from different checkpoints in {self.folder.checkpoints}")
@@ -547,6 +578,7 @@ class _Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
             self.step, self.counts = state["step"], state["counts"]
+            self.bad.load(state.get("bad_images", {}))
             self.monitors.load(state.get("windows", {}), self.fabric.device)  # older checkpoints have neither
             self.sentinel.load(state.get("sentinel", self.sentinel.state()))
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -556,10 +588,14 @@ class _Trainer:
     def status(self, state: str) -> None:
         if self.fabric.is_global_zero and self.folder.path.exists():
             told = {"state": state, "step": self.step, "steps": self.steps, **self.spent.told(self.fabric.device)}
-            try:
-                self.folder.write("status.json", told)
-            except StorageError as error:
-                self.note(f"warning: {error}")
+            self.keep("status.json", told)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Write a file that the run can do without, or say that it cannot be written."""
+        try:
+            self.folder.write(name, value)
+        except StorageError as error:
+            self.note(f"warning: {error}")
 
     # ----------------------------------------------------------------------------------------- probing
 
@@ -571,11 +607,11 @@ class _Trainer:
         backbone, device = self.network.online.backbone, self.fabric.device
         with bar() as progress:
             probing = Probing(self.plan.measurement, progress)
-            for warning in probing.warnings:
-                self.note(warning)
+            self.note(*probing.news())
             if self.step == 0:
                 figures = probing.of_pixels_and("random weights", backbone, device, progress)
                 self.folder.write("probes.json", figures)
+        self.note(*probing.news())
         return probing, figures
 
     def probe_after(self, probing: Probing | None, figures: dict[str, Figures]) -> dict[str, Figures]:
@@ -588,6 +624,7 @@ class _Trainer:
         if probing:
             with bar() as progress:
                 figures = figures | {"trained": probing.of_backbone(backbone, self.fabric.device, progress)}
+            self.note(*probing.news())
             self.folder.write("probes.json", figures)
         return figures
 
@@ -595,16 +632,15 @@ class _Trainer:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Let the first SIGTERM, SIGINT or SIGUSR1 ask for a stop at the next step; a second one acts at once."""
-        names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-        before = {number: signal.getsignal(number) for number in names}
+        """Let the first signal of `ASKING` ask for a stop at the next step; a second one acts at once."""
+        before = {number: signal.getsignal(number) for number in ASKING}
 
         def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
             self.stop_signal = signal.Signals(number).name
             for other, handler in before.items():
                 signal.signal(other, handler)
 
-        for number in names:
+        for number in ASKING:
             signal.signal(number, ask)
         try:
             yield
@@ -626,10 +662,11 @@ class _Trainer:
                 who = f"plugin '{owner.plugin}' ({owner.distribution} {owner.version})"
                 self.note(f"{who} failed in {hook} and is switched off: {type(error).__name__}: {error}")
 
-    def note(self, text: str) -> None:
-        """Show a line, in the first process."""
+    def note(self, *lines: str) -> None:
+        """Show lines, in the first process."""
         if self.display:
-            self.display.note(text)
+            for line in lines:
+                self.display.note(line)
 
     def _workers(self) -> int:
         if self.hardware.workers is not None:
@@ -670,4 +707,5 @@ def _finished(folder: RunFolder) -> Result:
         {},
         folder.read("probes.json", {}),
         resumed_from=status["step"],
+        bad=len(folder.read(bad_images.FILE, [])),
     )

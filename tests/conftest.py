@@ -26,7 +26,9 @@ class Dots(Source):
     name = "dots"
     categories = ("red", "green")
 
-    def __init__(self, *, images: Annotated[int, Field(ge=1)] = 12, broken: int = -1, absent: bool = False) -> None:
+    def __init__(
+        self, *, images: Annotated[int, Field(ge=1)] = 12, broken: tuple[int, ...] = (), absent: bool = False
+    ) -> None:
         self.images = images
         self.broken = broken
         self.absent = absent
@@ -44,7 +46,7 @@ class Dots(Source):
         return f"{index:04d}.png"
 
     def read(self, index: int) -> bytes:
-        if index == self.broken:
+        if index in self.broken:
             return b"this is no picture"
         rng = np.random.default_rng(index)
         pixels = rng.integers(0, 256, (40, 48, 3), np.uint8)

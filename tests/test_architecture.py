@@ -31,6 +31,7 @@ FLOORS = [
     {
         "ablation",
         "augment",
+        "bad_images",
         "checkpoint",
         "cost",
         "data",
@@ -40,6 +41,7 @@ FLOORS = [
         "probing",
         "progress",
         "runfolder",
+        "scan",
         "spent",
         "trainer",
         "weights",

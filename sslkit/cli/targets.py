@@ -119,18 +119,26 @@ def load(name: str, sets: Sequence[str], plugins: Plugins, data: bool = False) -
 def open_target(target: str, sets: Sequence[str], plugins: Plugins | None = None) -> tuple[Source, Proposer]:
     """Return the opened source and the proposer of a recipe, or of a folder of photos.
 
-    A folder is read by the first source that takes a `root`, with selective search's defaults.
+    A folder is read by `folder`, with selective search's defaults.
     """
     plugins = plugins or Plugins.load()
-    if Path(target).is_dir():
-        source = plugins.find("source", "folder").cls(root=Path(target))
-        proposer = plugins.find("proposer", "selective-search").cls()
-    else:
-        plan, _ = load(target, sets, plugins)
-        if plan.proposer is None:
-            raise RecipeError(f"{target} has no [proposals] that its sampler needs")
-        source, proposer = plan.source.make(), plan.proposer.make()
-    return opened(source), proposer
+    if is_photos(target):
+        return open_photos(target, plugins), plugins.find("proposer", "selective-search").cls()
+    plan, _ = load(target, sets, plugins)
+    if plan.proposer is None:
+        raise RecipeError(f"{target} has no [proposals] that its sampler needs")
+    return opened(plan.source.make()), plan.proposer.make()
+
+
+def is_photos(target: str) -> bool:
+    """Say whether a target is a folder of photos, and not that of a run."""
+    return Path(target).is_dir() and not (Path(target) / RECIPE).is_file()
+
+
+def open_photos(target: str, plugins: Plugins) -> Source:
+    """Open a folder of photos."""
+    source: Source = opened(plugins.find("source", "folder").cls(root=Path(target)))
+    return source
 
 
 def opened(source: Any) -> Any:

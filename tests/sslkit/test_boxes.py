@@ -44,3 +44,11 @@ def test_clip_and_areas():
     np.testing.assert_array_equal(clipped, [[0, 2, 10, 20]])
     assert boxes.areas(clipped).tolist() == [180]
     assert boxes.areas(np.array([[5, 5, 3, 9]], np.float32)).tolist() == [0]
+
+
+def test_what_is_not_within_an_image_by_a_pixel_is_left_out():
+    given = [[1, 2, 30, 20], [-9, -9, -1, -1], [50, 0, 60, 9], [5, 5, 5, 9], [np.nan, 0, 9, 9], [40, 30, 99, np.inf]]
+    kept = boxes.within(np.array(given, np.float32), 40, 48)
+    assert kept.tolist() == [[1, 2, 30, 20], [40, 30, 48, 40]]
+    assert kept.dtype == np.float32
+    assert boxes.within(boxes.empty(), 40, 48).shape == (0, 4)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
 
 from sslkit import data, images, recipe, trainer
-from sslkit.errors import DataError
+from sslkit.errors import DataError, SslkitError
 from sslkit.wiring import make_plan
 
 
@@ -98,11 +101,75 @@ def test_a_photo_is_decoded_once_for_all_its_views(dataset, monkeypatch) -> None
 
 
 def test_what_is_wrong_with_a_file_comes_out_of_the_loader_with_its_name(dataset) -> None:
-    made = dataset("source.broken=2")
+    made = dataset("source.broken=[2]", 'on_bad_image="stop"')
     assert isinstance(made[data.Item(0, 2)], data.Failure)
     batches = data.batches(made, iter([[data.Item(0, 0), data.Item(0, 2)]]), 0, torch.device("cpu"))
-    with pytest.raises(DataError, match=r"image 2 \(0002\.png\): 0002\.png is no image"):
+    with pytest.raises(DataError, match=r"image 2 \(0002\.png\): 0002\.png is no image(.|\n)*on_bad_image = \"skip\""):
         next(batches)
+
+
+def test_a_bad_image_is_replaced_by_another_one_that_is_a_function_of_its_place(dataset) -> None:
+    """Always by the same, in other epochs by others, and with views of its own: it may be in the same batch."""
+    good = dataset()
+    several = [dataset("source.broken=[2]")[data.Item(epoch, 2)] for epoch in (0, 0, 1, 2, 3)]
+    taken = [int(item["index"]) for item in several]
+    assert 2 not in taken
+    assert taken[0] == taken[1]
+    assert len(set(taken)) > 1
+    assert torch.equal(several[0]["pixels.scene.online"], several[1]["pixels.scene.online"])
+    assert not torch.equal(several[0]["boxes.scene"], good[data.Item(0, taken[0])]["boxes.scene"])
+    assert several[0]["bad"] == [(2, several[0]["bad"][0][1])]
+    assert "image 2 (0002.png): 0002.png is no image" in several[0]["bad"][0][1]
+    assert "bad" not in good[data.Item(0, 2)]
+
+
+def test_in_place_of_one_that_is_bad_too_comes_the_next_try(dataset) -> None:
+    first = int(dataset("source.broken=[2]")[data.Item(0, 2)]["index"])
+    second = dataset(f"source.broken=[2, {first}]")[data.Item(0, 2)]
+    assert [image for image, _ in second["bad"]][:2] == [2, first]
+    assert int(second["index"]) not in (2, first)
+
+
+def test_when_nothing_can_be_read_it_says_so_and_ends(dataset) -> None:
+    made = dataset(f"source.broken={list(range(12))}")[data.Item(0, 2)]
+    assert isinstance(made, data.Failure)
+    assert made.message.startswith("101 images in a row cannot be used; the first: image 2 (0002.png)")
+
+
+def test_a_small_image_is_bad(dataset) -> None:
+    made = dataset("min_image_side=41", 'on_bad_image="stop"')[data.Item(0, 2)]
+    assert made == data.Failure(
+        "image 2 (0002.png): 0002.png is 48 x 40 pixels, and min_image_side = 41\n    "
+        'on_bad_image = "skip" goes on without it; `sslkit data check` finds all of them'
+    )
+    assert isinstance(dataset("min_image_side=40")[data.Item(0, 2)], dict)
+
+
+def test_proposals_outside_the_image_and_degenerate_ones_never_reach_the_sampler(dataset, monkeypatch) -> None:
+    made = dataset()
+    boxes = [[1, 2, 30, 20], [-9, -9, -1, -1], [50, 0, 60, 9], [5, 5, 5, 9], [np.nan, 0, 9, 9], [40, 30, 99, 99]]
+    made.proposals = {3: np.array(boxes, np.float32)}
+    seen = []
+    sample = made.sampler.sample
+    monkeypatch.setattr(made.sampler, "sample", lambda *args: seen.append(args[2]) or sample(*args))
+    made[data.Item(0, 3)]
+    assert seen[0].tolist() == [[1, 2, 30, 20], [40, 30, 48, 40]]
+
+
+@pytest.mark.parametrize(("name", "words"), [("SIGKILL", "was killed by SIGKILL, as when memory runs out")])
+def test_a_loader_process_that_dies_is_told_with_what_it_had_in_hand(dataset, monkeypatch, name, words) -> None:
+    made = dataset()
+    read = made.source.read
+
+    def dies(index: int) -> bytes:
+        if index == 5:
+            os.kill(os.getpid(), getattr(signal, name))
+        return read(index)
+
+    monkeypatch.setattr(made.source, "read", dies)
+    stream = data.batches(made, iter([[data.Item(0, place)] for place in range(8)]), 2, torch.device("cpu"))
+    with pytest.raises(SslkitError, match=rf"loader process 1 {words}; it had image 5 \(0005\.png\) in hand"):
+        list(stream)
 
 
 def test_a_batch_is_augmented_in_the_worker_or_on_the_device_with_the_same_bits(dataset) -> None:

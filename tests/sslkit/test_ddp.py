@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from sslkit import checkpoint, recipe, trainer
 from sslkit.plugins import Plugins
@@ -127,6 +130,36 @@ def test_a_loss_that_couples_the_batch_trains_over_two_processes_what_it_does_in
     assert any("queue" in name or "bank" in name for name in states[0]), list(states[0])[-5:]
     for name, value in states[0].items():
         torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=0, msg=name)
+
+
+def test_what_one_process_could_not_read_all_know_and_one_writes_down(tmp_path: Path) -> None:
+    """And the images that stand in are those that one process takes."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(16):
+        pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02d}.jpg")
+    for number in (3, 9):
+        file = tmp_path / "photos" / f"{number:02d}.jpg"
+        file.write_bytes(file.read_bytes()[:300])
+    source = 'max_bad_share = 0.5\n[source]\nuse = "folder"\nroot = "photos"\n[sampler]'
+    text = re.sub(r"\[source\].*?\[sampler\]", source, RECIPE.replace("steps = 3", "steps = 2"), flags=re.DOTALL)
+    (tmp_path / "two.toml").write_text(text)
+    states, listed = [], []
+    for arm, more in (("ranks", ["--devices", "2", "--strategy", "ddp"]), ("passes", ["--set", "accumulate=2"])):
+        command = ["run", "two.toml", "--arm", arm, "--accelerator", "cpu", "--workers", "1", *more]
+        done = subprocess.run(
+            [sys.executable, "-m", "sslkit", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / "runs" / "two" / f"{arm}-s0"
+        listed.append(json.loads((folder / "bad_images.json").read_text()))
+        states.append(checkpoint.load(checkpoint.latest(folder / "checkpoints")))  # type: ignore[arg-type]
+    assert [row["key"] for row in listed[0]] == ["03.jpg", "09.jpg"]
+    assert listed[0] == listed[1]
+    assert states[0]["bad_images"] == states[1]["bad_images"]
+    for name, value in states[0]["model"].items():
+        torch.testing.assert_close(value, states[1]["model"][name], atol=1e-6, rtol=0, msg=name)
 
 
 def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 import io
+import struct
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL.PngImagePlugin import PngImageFile
 from torchvision.transforms.v2 import functional as reference
 
 from sslkit import images
@@ -98,6 +100,22 @@ def test_what_cannot_be_read_is_told_with_its_name(data, says):
         images.decode(data, "photo.jpg")
     assert "photo.jpg" in str(caught.value)
     assert says in str(caught.value)
+
+
+def test_postscript_is_no_image():
+    """Pillow would start another program to draw it."""
+    with pytest.raises(DataError, match="is no image that Pillow knows"):
+        images.decode(encoded(Pillow.new("RGB", (9, 9)), "EPS"), "photo.jpg")
+
+
+@pytest.mark.parametrize("error", [struct.error("unpack"), IndexError(), MemoryError(), RuntimeError("codec")])
+def test_whatever_a_decoder_raises_is_told_with_the_name(monkeypatch, error):
+    def fails(self):
+        raise error
+
+    monkeypatch.setattr(PngImageFile, "load", fails)
+    with pytest.raises(DataError, match=rf"photo\.png cannot be decoded .*: ({error}|{type(error).__name__})"):
+        images.decode(encoded(Pillow.new("RGB", (9, 9))), "photo.png")
 
 
 def test_large_images_are_read_and_bombs_are_not(monkeypatch):

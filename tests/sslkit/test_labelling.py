@@ -169,9 +169,15 @@ def test_few_images_are_held_at_a_time(dots, monkeypatch):
     stream.close()
 
 
-def test_a_damaged_image_is_named(dots):
-    with pytest.raises(DataError, match=r"0003\.png is no image"):
-        pixels(gather(dots(images=8, broken=3), table(), 0))
+def test_crops_of_an_image_that_cannot_be_read_are_black_and_marked(dots):
+    found = gather(dots(images=8, broken=(3,)), table(), 0)
+    assert found.readable.all()
+    made = pixels(found)
+    assert found.readable.tolist() == [image != 3 for image in found.images.tolist()]
+    assert not made[~found.readable].any()
+    assert made[found.readable].flatten(1).any(1).all()
+    [problem] = found.unreadable
+    assert problem.startswith("0003.png is no image")
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,30 @@ def test_features_go_to_their_side_with_labels_and_images(plugins):
     assert len(train) + len(test) == 600
 
 
+def test_what_cannot_be_read_is_in_no_features(plugins):
+    source = plugins.find("source", "dots").cls(images=60, broken=(7, 8, 9))
+    source.open()
+    crops = gather(source, ProbeTable(use="nearest", size=8), 0)
+    sides = probing.features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))["x"]
+    seen = torch.cat([part.images for part in sides])
+    assert sorted(seen.tolist()) == [image for image in range(60) if image not in (7, 8, 9)]
+    for part in sides:
+        assert len(part.features) == len(part.labels) == len(part.images)
+        assert torch.equal(part.features.argmax(1), part.labels)
+    assert len(crops.unreadable) == 3
+
+
+def test_a_side_of_which_nothing_can_be_read_is_refused(plugins):
+    source = plugins.find("source", "dots").cls(images=8, broken=tuple(range(8)))
+    source.open()
+    crops = gather(source, ProbeTable(use="nearest", size=8), 0)
+    with pytest.raises(
+        DataError,
+        match=r"none of the \d images that a probe would train on can be read; the first: 000\d\.png is no image",
+    ):
+        probing.features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))
+
+
 def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypatch):
     probing_ = Probing(
         measurement(

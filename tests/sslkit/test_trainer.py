@@ -179,9 +179,9 @@ def test_every_global_generator_is_a_function_of_the_step(run, plugins, monkeypa
     drawn = []
     original = trainer._Trainer.agree
 
-    def agree(self, outcomes):
+    def agree(self, outcomes, bad):
         drawn.append((self.step, random.random(), np.random.rand(), torch.rand(()).item()))
-        return original(self, outcomes)
+        return original(self, outcomes, bad)
 
     monkeypatch.setattr(trainer._Trainer, "agree", agree)
     run(folder="whole")
@@ -240,10 +240,51 @@ def test_what_is_not_finite_stops_before_the_optimizer_step(run, tmp_path):
 
 
 def test_an_unreadable_image_is_named(run):
+    stops = ("source.broken=[5]", 'on_bad_image="stop"')
     with pytest.raises(DataError, match=r"image 5 \(0005.png\): 0005.png is no image"):
-        run("source.broken=5")
+        run(*stops)
     with pytest.raises(DataError, match=r"image 5 \(0005.png\)"):
-        run("source.broken=5", folder="workers", workers=1)
+        run(*stops, folder="workers", workers=1)
+
+
+def test_a_bad_image_is_skipped_listed_and_counted(run, records, capsys):
+    result = run("source.broken=[5]", "max_bad_share=0.1")
+    assert "warning: skipped, and replaced by another one: image 5 (0005.png): 0005.png is no image" in (
+        capsys.readouterr().err
+    )
+    [row] = json.loads((result.folder / "bad_images.json").read_text())
+    assert (row["image"], row["key"]) == (5, "0005.png")
+    assert "is no image" in row["reason"]
+    counted = [record.get("bad_images", 0) for record in records]
+    assert counted == sorted(counted)
+    assert (counted[0], counted[-1]) in {(0, 1), (1, 1)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_with_bad_images_a_resumed_run_ends_with_the_same_bits(run, workers):
+    sets = ("source.broken=[1, 5, 7]", "max_bad_share=0.5")
+    whole = run(*sets, folder="whole")
+    run(*sets, folder="half", stop_after=2, workers=workers)
+    rest = run(*sets, folder="half", workers=workers)
+    assert same(weights(whole), weights(rest))
+    assert weights(rest)["bad_images"].keys() == {1, 5, 7}
+
+
+@pytest.mark.parametrize("limit", ["max_bad_images=1", "max_bad_share=0.1"])
+def test_too_many_bad_images_end_the_run_and_a_higher_limit_lets_it_go_on(run, limit):
+    broken, free = "source.broken=[1, 5]", ("max_bad_share=1.0", "max_bad_images=9")
+    whole = run(broken, *free, folder="whole")
+    with pytest.raises(DataError, match=r"2 of 12 images cannot be used.*" + limit.replace("=", " = ")):
+        run(broken, "max_bad_share=1.0", limit)
+    rest = run(broken, *free)
+    assert rest.resumed_from > 0
+    assert same(weights(whole)["model"], weights(rest)["model"])
+
+
+def test_probes_leave_out_what_cannot_be_read_and_say_so(run, capsys):
+    probe = "probes.nearest={size=16, test_share=0.5}"
+    assert "trained" in run("source.broken=[5]", "max_bad_share=1.0", probe).probes
+    assert "warning: probes nearest leave out what cannot be read: 0005.png is no image" in capsys.readouterr().err
 
 
 def test_missing_data_says_how_to_get_it(run):
