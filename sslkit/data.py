@@ -73,6 +73,7 @@ class Epochs:
         pad: Whether an epoch's last batch is filled from its beginning, or left out.
         rank: Of this process.
         world: Number of processes.
+        skipped: Places of batches that are left out, in order: those that diverged.
     """
 
     images: int
@@ -82,6 +83,7 @@ class Epochs:
     pad: bool = True
     rank: int = 0
     world: int = 1
+    skipped: tuple[int, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -98,14 +100,20 @@ class Epochs:
         shuffled = generator(self.seed, "epoch", epoch).permutation(self.images)
         return np.resize(shuffled, self.steps * self.batch_size)
 
+    def place(self, step: int) -> int:
+        """Return which batch an optimizer step takes, counted from the first epoch's first."""
+        for skipped in self.skipped:
+            step += skipped <= step
+        return step
+
     def micro_batches(self, start: int, stop: int) -> Iterator[list[Item]]:
         """Yield this rank's micro-batches of optimizer steps `start` to `stop` (excluded)."""
         epoch, order = -1, np.zeros(0, np.int64)
-        for step in range(start, stop):
-            if step // self.steps != epoch:
-                epoch = step // self.steps
+        for place in map(self.place, range(start, stop)):
+            if place // self.steps != epoch:
+                epoch = place // self.steps
                 order = self.order(epoch)
-            first = (step % self.steps) * self.batch_size
+            first = (place % self.steps) * self.batch_size
             for part in range(self.accumulate):
                 begin = first + (part * self.world + self.rank) * self.micro
                 yield [Item(epoch, int(index)) for index in order[begin : begin + self.micro]]

@@ -20,7 +20,7 @@ from sslkit.plan import Plan
 from sslkit.plugins import Component, Plugins
 from sslkit.probing import Figures, is_rate
 from sslkit.recipe import Text, View
-from sslkit.trainer import Result
+from sslkit.trainer import Replayed, Result
 
 if TYPE_CHECKING:
     from sslkit.ablation.estimate import Estimate
@@ -120,6 +120,35 @@ def print_measured(measured: Measured) -> None:
     _print(probe_table(measured.shown))
     where = f"written to {measured.written}" if measured.written else "not written anywhere"
     _print(f"measured {measured.weights}; {where}")
+
+
+def of_replayed(made: Replayed) -> dict[str, Any]:
+    """Describe a step that was done again; values as they are written in Python, for NaN has no JSON."""
+    return {
+        "step": made.step,
+        "then": {name: repr(value) for name, value in made.then.items()},
+        "now": {name: repr(value) for name, value in made.now.items()},
+        "differs": made.differs,
+        "same_images": made.same_images,
+        "first_bad": made.first_bad,
+    }
+
+
+def print_replayed(made: Replayed) -> None:
+    """Print what a step came to then and now, and where it went wrong."""
+    table = Table(title=f"Step {made.step}", title_justify="left")
+    for name in ("", "then", "now"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, value in made.then.items():
+        table.add_row(name, f"{value:.6g}", f"{made.now[name]:.6g}" + (" differs" if name in made.differs else ""))
+    _print(table)
+    _print(f"first non-finite output: {made.first_bad}" if made.first_bad else "every module's output was finite")
+    if not made.same_images:
+        _print("the images are others than those of the record: the source has changed")
+    if made.differs:
+        _print(f"{len(made.differs)} of {len(made.then)} values differ from the record")
+    else:
+        _print("the same as in the record, bit for bit")
 
 
 def print_bad_images(images: int, rows: Sequence[Mapping[str, Any]], out: Path | None) -> None:

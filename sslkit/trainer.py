@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from sslkit import __version__, bad_images, checkpoint
+from sslkit import __version__, bad_images, checkpoint, flight, tables
 from sslkit.api import Proposals, Run, Source
 from sslkit.bad_images import BadImages, Found
 from sslkit.data import ASKING, Epochs, ViewDataset, batches, to_device
@@ -53,6 +54,9 @@ class Hardware:
         log_every: Optimizer steps between records of the metrics.
         monitor_every: Optimizer steps between ranks and conflict maps; 0 switches them off.
         on_collapse: What to do when the features collapse.
+        on_divergence: What to do when a loss or gradient is not finite: stop there, or go back to the newest checkpoint
+            and leave out the batch.
+        max_rollbacks: So many times.
     """
 
     accelerator: str = "auto"
@@ -67,6 +71,28 @@ class Hardware:
     log_every: int = 1
     monitor_every: int = 50
     on_collapse: Literal["warn", "stop"] = "warn"
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    max_rollbacks: int = 3
+
+
+class NonFiniteError(DivergedError):
+    """A loss or gradient is not finite."""
+
+
+@dataclass
+class Passes:
+    """What the passes of one step took and gave.
+
+    Attributes:
+        batches: Images and boxes of each.
+        bad: Images that could not be used.
+        waited: Seconds for data.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    batches: list[dict[str, Tensor]] = field(default_factory=list)
+    bad: list[Found] = field(default_factory=list)
+    waited: float = 0.0
 
 
 @dataclass
@@ -108,6 +134,71 @@ def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware:
         with fabric.rank_zero_first():
             source, proposals = prepare(plan, text)
         return _Trainer(plan, text, plugins, folder, hardware, fabric, source, proposals).run()
+
+
+def again(plan: Plan, text: Text, plugins: Plugins, record: Path, hardware: Hardware) -> Replayed:
+    """Do the step of a flight record again, forward and backward, and write nothing.
+
+    Args:
+        plan: Of the record's recipe.
+        text: The same.
+        plugins: None of them is told of anything.
+        record: A folder `diverged-step-...`.
+        hardware: As many devices as the run had.
+
+    Raises:
+        DataError: The record is damaged, or images are missing.
+        UsageError: It is of another number of processes.
+    """
+    told = RunFolder(record).read(flight.RECORD, None)
+    if told is None:
+        raise DataError(f"{record} is no flight record: it has no {flight.RECORD}")
+    fabric = _fabric(plan, hardware)
+    if told["processes"] != fabric.world_size:
+        raise UsageError(f"{record} is of {told['processes']} processes: write --devices {told['processes']}")
+    source, proposals = prepare(plan, text)
+    with TemporaryDirectory() as aside:
+        trainer = _Trainer(plan, text, plugins, RunFolder(Path(aside)), hardware, fabric, source, proposals)
+        trainer.take(record / flight.BEFORE, checkpoint.load(record / flight.BEFORE))
+        trainer.network.train()
+        feed = trainer.feed(trainer.step + 1)
+        try:
+            with flight.FirstBad(trainer.network) as first:
+                taken = trainer.passes(feed)
+        finally:
+            feed.close()
+        terms = trainer.agree(taken.outcomes, [])
+    then = {name: float(value) for name, value in told["terms"].items()}
+    images = [hand["images"] for hand in told["in_hand"][fabric.global_rank]]
+    same = [batch["index"].tolist() for batch in taken.batches] == images
+    return Replayed(
+        told["step"], then, {name: terms.get(name, math.nan) for name in then}, same, first.found, fabric.global_rank
+    )
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A step that was done again.
+
+    Attributes:
+        then: What the record says, name -> value.
+        now: What it came to this time.
+        same_images: Whether it took the images of the record.
+        first_bad: The first module whose output was not finite though its input was.
+        rank: Of this process.
+    """
+
+    step: int
+    then: Mapping[str, float]
+    now: Mapping[str, float]
+    same_images: bool
+    first_bad: str | None
+    rank: int = 0
+
+    @property
+    def differs(self) -> list[str]:
+        """Names of values that are not the same bits; one NaN is as another."""
+        return [name for name, value in self.then.items() if repr(value) != repr(self.now[name])]
 
 
 @contextmanager
@@ -218,6 +309,8 @@ class _Trainer:
         self.unsaved: str | None = None
         self.step = 0
         self.counts: dict[str, float] = {}
+        self.counts_before = self.counts
+        self.buffers = flight.Buffers(self.network)
         self.bad = BadImages(len(source), recipe.max_bad_images, recipe.max_bad_share)
         self.monitors = Monitors(hardware.monitor_every, whole=_whole(fabric))
         self.sentinel = Sentinel(self._facts())
@@ -298,15 +391,27 @@ class _Trainer:
         return "finished" if self.step >= self.steps else "stopped"
 
     def loop(self) -> dict[str, float]:
-        """Take optimizer steps to the end, or to where we are asked to stop."""
+        """Take optimizer steps to the end, or to where we are asked to stop; go back where that is wanted."""
         stop = min(self.steps, self.hardware.stop_after or self.steps)
-        items = self.epochs.micro_batches(self.step, stop)
-        dataset = ViewDataset(self.plan, self.source, self.proposals)
-        feed = batches(dataset, items, self._workers(), self.fabric.device)
-        terms: dict[str, float] = {}
+        if self.hardware.on_divergence == "rollback" and self.step == 0:
+            self.save()
         self.network.train()
         if self.display:
             self.display.start(self.step)
+        try:
+            while True:
+                try:
+                    return self.steps_until(stop)
+                except NonFiniteError as error:
+                    self.roll_back(error)
+        finally:
+            if self.display:
+                self.display.stop()
+
+    def steps_until(self, stop: int) -> dict[str, float]:
+        """Take optimizer steps; return what the last one told."""
+        feed = self.feed(stop)
+        terms: dict[str, float] = {}
         try:
             while self.step < stop:
                 terms = self.optimizer_step(feed)
@@ -319,9 +424,35 @@ class _Trainer:
                     raise self.preempted()
         finally:
             feed.close()
-            if self.display:
-                self.display.stop()
         return terms
+
+    def feed(self, stop: int) -> Generator[dict[str, Any]]:
+        """Return the batches of the steps from here to `stop`."""
+        items = self.epochs.micro_batches(self.step, stop)
+        dataset = ViewDataset(self.plan, self.source, self.proposals)
+        return batches(dataset, items, self._workers(), self.fabric.device)
+
+    def roll_back(self, error: NonFiniteError) -> None:
+        """Go back to the newest checkpoint, to leave out the batch that diverged.
+
+        Raises:
+            NonFiniteError: That is not wanted, or has been done as often as it may.
+        """
+        skipped = (*self.epochs.skipped, self.epochs.place(self.step))
+        if self.hardware.on_divergence == "stop":
+            raise error
+        if len(skipped) > self.hardware.max_rollbacks:
+            told = f"{error}\n    batches have been left out {len(skipped) - 1} times, which is all of --max-rollbacks"
+            raise NonFiniteError(told) from error
+        self.optimizer.zero_grad(set_to_none=True)
+        diverged = self.step + 1
+        self.resume()
+        self.epochs.skipped = tuple(sorted(skipped))
+        self.note(
+            f"warning: step {diverged} was not finite; back to step {self.step}, without the batch of that step "
+            f"(rollback {len(skipped)} of at most {self.hardware.max_rollbacks})"
+        )
+        self.tell("sslkit_run_started")
 
     def preempted(self) -> PreemptedError:
         """Say who stopped us, where, and from where it goes on."""
@@ -333,24 +464,12 @@ class _Trainer:
         """Accumulate gradients over the step's passes, check them, move the online network, then the target."""
         began = time.monotonic()
         self.schedule()
-        outcomes, indices, waited = [], [], 0.0
-        bad: list[Found] = []
-        for part in range(self.plan.recipe.accumulate):
-            asked = time.monotonic()
-            batch = to_device(next(feed), self.plan.views, self.fabric.device)
-            waited += time.monotonic() - asked
-            self.count(batch.pop("counts"))
-            bad += batch.pop("bad")
-            indices.append(batch["index"])
-            last = part == self.plan.recipe.accumulate - 1
-            # Behind the data: a loader that is new after a resume takes random numbers of its own.
-            seed_all(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank)
-            with self.fabric.no_backward_sync(self.module, enabled=not last):
-                outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.maps(self.step + 1))
-                self.fabric.backward(outcome.loss / self.plan.recipe.accumulate)
-            outcomes.append(outcome)
-        terms = self.agree(outcomes, self.bad.new(bad))
-        self.guard(terms, indices)
+        self.buffers.keep()
+        self.counts_before = dict(self.counts)
+        taken = self.passes(feed)
+        outcomes, waited = taken.outcomes, taken.waited
+        terms = self.agree(outcomes, self.bad.new(taken.bad))
+        self.guard(terms, taken.batches)
         measured = self.measured(outcomes)
         self.clip()
         self.optimizer.step()
@@ -364,6 +483,25 @@ class _Trainer:
             "lr": self.lr(self.step), "target_momentum": momentum,
             "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": waited / seconds,
         }  # fmt: skip
+
+    def passes(self, feed: Iterator[dict[str, Any]]) -> Passes:
+        """Go forward and backward over all that a step takes."""
+        taken = Passes()
+        accumulate = self.plan.recipe.accumulate
+        for part in range(accumulate):
+            asked = time.monotonic()
+            batch = to_device(next(feed), self.plan.views, self.fabric.device)
+            taken.waited += time.monotonic() - asked
+            self.count(batch.pop("counts"))
+            taken.bad += batch.pop("bad")
+            taken.batches.append({name: batch[name] for name in batch if name == "index" or name.startswith("boxes.")})
+            # Behind the data: a loader that is new after a resume takes random numbers of its own.
+            seed_all(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank)
+            with self.fabric.no_backward_sync(self.module, enabled=part < accumulate - 1):
+                outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.maps(self.step + 1))
+                self.fabric.backward(outcome.loss / accumulate)
+            taken.outcomes.append(outcome)
+        return taken
 
     def schedule(self) -> None:
         """Set what the optimizer is told for this step: learning rate, and weight decay where that has a schedule."""
@@ -439,11 +577,11 @@ class _Trainer:
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         return norm
 
-    def guard(self, terms: Mapping[str, float], indices: list[Tensor]) -> None:
-        """Refuse to step on anything that is not finite.
+    def guard(self, terms: Mapping[str, float], passes: list[dict[str, Tensor]]) -> None:
+        """Refuse to step on anything that is not finite, and leave a flight record.
 
         Raises:
-            DivergedError: Names the terms, the step and the record on disk.
+            NonFiniteError: Names the terms, the step and the record on disk.
         """
         scaled = self.plan.recipe.precision == "16-mixed"  # its loss scaler skips such gradients by itself
         losses = {name: value for name, value in terms.items() if name not in EVERY_STEP}
@@ -452,15 +590,39 @@ class _Trainer:
         ]
         if not bad:
             return
-        file = f"diverged-step-{self.step + 1:08d}-rank{self.fabric.global_rank}.json"
-        values = {name: repr(value) for name, value in terms.items()}
-        self.folder.write(file, {"step": self.step + 1, "terms": values, "images": torch.cat(indices).tolist()})
+        where = self.record(terms, passes)
         shown = ", ".join(f"{name} = {terms[name]}" for name in bad)
-        raise DivergedError(
-            f"step {self.step + 1} is not finite: {shown}. The weights are those before the step; "
-            f"images and terms are in {self.folder.path / file}. Common causes: a learning rate too high for the batch "
-            f"(now {self.lr(self.step):.4g}), too short a warm-up, 16-bit precision"
+        raise NonFiniteError(
+            f"step {self.step + 1} is not finite: {shown}. The optimizer step was not made. {where}. "
+            f"Common causes: a learning rate too high for the batch (now {self.lr(self.step):.4g}), "
+            "too short a warm-up, 16-bit precision"
         )
+
+    def record(self, terms: Mapping[str, float], passes: list[dict[str, Tensor]]) -> str:
+        """Write the flight record of this step, and say where it is."""
+        own = flight.in_hand(passes)
+        hands = [self.fabric.broadcast(own, src=rank) for rank in range(self.fabric.world_size)]
+        self.buffers.put_back()
+        if not self.fabric.is_global_zero:
+            return "The first process keeps a record"
+        recipe, world = self.plan.recipe, self.fabric.world_size
+        for batch in (batch for hand in hands for batch in hand):
+            batch["keys"] = [self.source.key(index) for index in batch["images"]]
+        record = RunFolder(self.folder.path / flight.folder_name(self.step + 1))
+        told = {
+            "step": self.step + 1, "terms": {name: repr(value) for name, value in terms.items()},
+            "without_finite_gradient": flight.without_finite_gradient(self.network),
+            "lr": self.lr(self.step), "target_momentum": self._momentum(), "processes": world,
+            "device": str(self.fabric.device), "seeds": flight.seeds(recipe.seed, self.step, recipe.accumulate, world),
+            "in_hand": hands,
+        }  # fmt: skip
+        try:
+            checkpoint.save(record.path / flight.BEFORE, {**self.everything(), "counts": self.counts_before})
+            record.write_text(flight.RECIPE, tables.dumps(self.plan.resolved()))
+            record.write(flight.RECORD, told)
+        except StorageError as error:
+            return f"No record is left: {error}"
+        return f"`sslkit verify replay {record.path}` does it again"
 
     def watch(self, terms: Mapping[str, float]) -> None:
         """Say where the features have collapsed, and end the run there when asked to.
@@ -495,6 +657,8 @@ class _Trainer:
     def report(self, terms: dict[str, float]) -> None:
         """Show and log a step."""
         terms |= {f"sampler.{name}": value for name, value in self.counts.items()}
+        if self.epochs.skipped:
+            terms["rollbacks"] = len(self.epochs.skipped)
         if self.bad.reasons:
             terms["bad_images"] = len(self.bad.reasons)
         if self.display:
@@ -549,6 +713,7 @@ class _Trainer:
             "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of 16-mixed
             "counts": self.counts,
             "bad_images": self.bad.state(),
+            "skipped": list(self.epochs.skipped),
             "windows": self.monitors.state(),
             "sentinel": self.sentinel.state(),
             "sslkit": __version__,
@@ -579,6 +744,7 @@ class _Trainer:
             self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
             self.step, self.counts = state["step"], state["counts"]
             self.bad.load(state.get("bad_images", {}))
+            self.epochs.skipped = tuple(state.get("skipped", ()))
             self.monitors.load(state.get("windows", {}), self.fabric.device)  # older checkpoints have neither
             self.sentinel.load(state.get("sentinel", self.sentinel.state()))
         except (RuntimeError, KeyError, ValueError, TypeError) as error:

@@ -35,6 +35,7 @@ FLOORS = [
         "checkpoint",
         "cost",
         "data",
+        "flight",
         "labelling",
         "measuring",
         "networks",

@@ -17,6 +17,7 @@ _WRITERS: dict[Path, SummaryWriter] = {}
 
 def start(run: Run) -> None:
     """Open the run's writer; events behind `run.step` are purged."""
+    finish(run)
     folder = run.folder / "tensorboard"
     purge = run.step + 1 if run.step else None
     _WRITERS[run.folder] = SummaryWriter(str(folder), purge_step=purge)

@@ -7,6 +7,7 @@ import typer
 from sslkit.cli.ablate import ablate
 from sslkit.cli.commands import COMMANDS
 from sslkit.cli.data import data
+from sslkit.cli.verify import verify
 from sslkit.plugins import Plugins
 
 
@@ -23,6 +24,7 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
     for command in (*COMMANDS, ablate):
         app.command(command.__name__)(command)
     app.add_typer(data, name="data")
+    app.add_typer(verify, name="verify")
     plugins.commands(lambda name: _sub_app(app, plugins, name))
     app.info.context_settings = {"obj": plugins, "help_option_names": ["-h", "--help"]}
     return app

@@ -65,6 +65,13 @@ def test_any_step_can_be_asked_for_first() -> None:
     assert list(epochs.micro_batches(0, 9))[14:] == list(epochs.micro_batches(7, 9))
 
 
+def test_places_that_are_left_out_are_passed_over() -> None:
+    whole = list(data.Epochs(13, 4, 1, 7).micro_batches(0, 9))
+    epochs = data.Epochs(13, 4, 1, 7, skipped=(0, 1, 5))
+    assert [epochs.place(step) for step in range(6)] == [2, 3, 4, 6, 7, 8]
+    assert list(epochs.micro_batches(0, 6)) == [whole[place] for place in (2, 3, 4, 6, 7, 8)]
+
+
 def test_an_item_does_not_depend_on_what_was_made_before(dataset) -> None:
     one, other = dataset(), dataset()
     for place in range(5):

@@ -162,6 +162,28 @@ def test_what_one_process_could_not_read_all_know_and_one_writes_down(tmp_path: 
         torch.testing.assert_close(value, states[1]["model"][name], atol=1e-6, rtol=0, msg=name)
 
 
+def test_a_step_that_diverged_over_two_processes_is_done_again_by_two(tmp_path: Path) -> None:
+    text = RECIPE.replace("steps = 3", "steps = 30").replace("base_lr = 0.5", "base_lr = 1e30")
+    (tmp_path / "two.toml").write_text(text)
+    two = ["--accelerator", "cpu", "--workers", "0", "--devices", "2", "--strategy", "ddp"]
+
+    def sslkit(*command: str) -> subprocess.CompletedProcess[str]:
+        started = [sys.executable, "-m", "sslkit", *command]
+        return subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = sslkit("run", "two.toml", *two)
+    assert done.returncode == 6, done.stderr
+    [record] = tmp_path.rglob("diverged-*")
+    hands = json.loads((record / "record.json").read_text())["in_hand"]
+    assert [len(hand[0]["images"]) for hand in hands] == [4, 4]
+    again = sslkit("verify", "replay", str(record), *two)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("the same as in the record, bit for bit") == 1
+    refused = sslkit("verify", "replay", str(record))
+    assert refused.returncode == 2
+    assert "is of 2 processes: write --devices 2" in refused.stderr
+
+
 def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path: Path) -> None:
     """Otherwise the others would wait for it forever."""
     (tmp_path / "two.toml").write_text(RECIPE.replace("steps = 3", "steps = 500"))

@@ -15,6 +15,7 @@ from sslkit.errors import DataError, DivergedError, PreemptedError, RecipeError,
 from sslkit.monitors import is_measured
 from sslkit.plugins import Owner
 from sslkit.runfolder import RunFolder
+from sslkit.seeds import seed_of
 from sslkit.wiring import make_plan
 
 
@@ -234,9 +235,140 @@ def test_what_is_not_finite_stops_before_the_optimizer_step(run, tmp_path):
     saved = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
     assert saved["step"] == 1
     assert all(value.isfinite().all() for value in saved["model"].values() if value.is_floating_point())
-    record = json.loads((tmp_path / "run" / "diverged-step-00000002-rank0.json").read_text())
-    assert record["terms"]["explode.loss"] == "nan"
-    assert len(record["images"]) == 4
+    record = tmp_path / "run" / "diverged-step-00000002"
+    told = json.loads((record / "record.json").read_text())
+    assert (told["step"], told["processes"], told["terms"]["explode.loss"]) == (2, 1, "nan")
+    assert "online.backbone.net.0.weight" in told["without_finite_gradient"]
+    [[hand]] = told["in_hand"]
+    assert len(hand["images"]) == len(hand["keys"]) == len(hand["boxes.scene"]) == 4
+    assert told["seeds"] == {"0.0": seed_of(3, "pass", 1, 0, 0)}
+
+
+def test_the_flight_record_holds_everything_as_it_was_before_the_step(run, tmp_path):
+    """Also what the passes changed: running statistics, and queues (here: a counter)."""
+    with pytest.raises(DivergedError, match=r"sslkit verify replay .*diverged-step-00000002` does it again"):
+        run("objectives.explode={}", save_every=1)
+    before = checkpoint.load(tmp_path / "run" / "diverged-step-00000002" / "before.pt")
+    saved = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    for name in ("step", "model", "counts", "skipped"):
+        assert same(before[name], saved[name]), name
+    assert same(before["optimizer"]["state"], saved["optimizer"]["state"])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_diverged_step_done_again_is_the_same_bit_for_bit(run, tmp_path, plugins, accumulate):
+    sets = ("objectives.explode={}", "backbone.dropout=0.5", f"accumulate={accumulate}")
+    with pytest.raises(DivergedError):
+        run(*sets)
+    [record] = (tmp_path / "run").glob("diverged-*")
+    before = sorted(path for path in (tmp_path / "run").rglob("*"))
+    text = recipe.read(record / "recipe.toml")
+    plan, _ = make_plan(recipe.structure(text)[0], plugins)
+    made = trainer.again(plan, text, plugins, record, trainer.Hardware("cpu", workers=0))
+    assert made.differs == []
+    assert made.same_images
+    assert made.step == 2 // accumulate
+    assert made.first_bad.startswith("objectives.explode (Explode), from inputs of at most ")
+    assert {"explode.loss", "alike.distance", "grad_norm"} <= made.then.keys()
+    assert sorted(path for path in (tmp_path / "run").rglob("*")) == before
+
+
+def test_a_step_that_comes_out_differently_is_told(run, tmp_path, plugins):
+    with pytest.raises(DivergedError):
+        run("objectives.explode={}")
+    [record] = (tmp_path / "run").glob("diverged-*")
+    told = json.loads((record / "record.json").read_text())
+    told["terms"]["alike.norm"] = "7.0"
+    told["in_hand"][0][0]["images"][0] += 1
+    (record / "record.json").write_text(json.dumps(told))
+    text = recipe.read(record / "recipe.toml")
+    plan, _ = make_plan(recipe.structure(text)[0], plugins)
+    made = trainer.again(plan, text, plugins, record, trainer.Hardware("cpu", workers=0))
+    assert made.differs == ["alike.norm"]
+    assert not made.same_images
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Let batches at some places give a loss that is not finite, whenever they are taken."""
+
+    def poisoned(*places):
+        original = trainer._Trainer.agree
+
+        def agree(self, outcomes, bad):
+            terms = original(self, outcomes, bad)
+            return {**terms, "loss": float("nan")} if self.epochs.place(self.step) in places else terms
+
+        monkeypatch.setattr(trainer._Trainer, "agree", agree)
+
+    return poisoned
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_that_diverges_is_left_out_after_a_rollback(run, poisoned, records, capsys, workers):
+    poisoned(4)
+    result = run(on_divergence="rollback", save_every=3, workers=workers)
+    told = capsys.readouterr().err
+    assert (
+        "warning: step 5 was not finite; back to step 3, without the batch of that step (rollback 1 of at most 3)"
+        in told
+    )
+    assert (result.state, result.step) == ("finished", 6)
+    assert weights(result)["skipped"] == [4]
+    assert [item["step"] for item in records] == [1, 2, 3, 4, 4, 5, 6]
+    assert [item.get("rollbacks", 0) for item in records] == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_after_a_rollback_the_other_batches_are_those_that_a_run_without_it_takes(run, poisoned, monkeypatch):
+    taken = []
+    original = trainer._Trainer.passes
+
+    def passes(self, feed):
+        made = original(self, feed)
+        taken.append((self.step, made.batches[0]["index"].tolist()))
+        return made
+
+    monkeypatch.setattr(trainer._Trainer, "passes", passes)
+    run(folder="whole")
+    whole, taken[:] = dict(taken), []
+    poisoned(1, 3)
+    run(folder="rolled", on_divergence="rollback", save_every=1)
+    assert [step for step, _ in taken] == [0, 1, 1, 2, 2, 3, 4, 5]
+    last = dict(taken)
+    assert [last[step] for step in range(4)] == [whole[place] for place in (0, 2, 4, 5)]
+
+
+def test_a_killed_run_meets_the_same_rollbacks(run, poisoned):
+    poisoned(1, 4)
+    whole = run(folder="whole", on_divergence="rollback")
+    run(folder="half", on_divergence="rollback", stop_after=3)
+    rest = run(folder="half", on_divergence="rollback")
+    assert same(weights(whole)["model"], weights(rest)["model"])
+    assert weights(rest)["skipped"] == [1, 4]
+
+
+def test_the_first_step_can_be_rolled_back_too(run, poisoned):
+    poisoned(0)
+    result = run(on_divergence="rollback")
+    assert result.state == "finished"
+    assert weights(result)["skipped"] == [0]
+
+
+def test_rollbacks_come_to_an_end(run, poisoned):
+    poisoned(*range(2, 50))
+    with pytest.raises(
+        DivergedError, match=r"step 3 is not finite(.|\n)*left out 2 times, which is all of --max-rollbacks"
+    ):
+        run(on_divergence="rollback", max_rollbacks=2)
+
+
+def test_a_full_disk_leaves_no_record_and_says_so(run, monkeypatch):
+    def full(path, state):
+        raise StorageError("cannot write it: no space left")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(DivergedError, match="No record is left: cannot write it: no space left"):
+        run("objectives.explode={}", save_every=50)
 
 
 def test_an_unreadable_image_is_named(run):
