@@ -8,12 +8,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args, get_type_hints
+from datetime import date, time
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from sslkit.errors import Problem, closest
 
+Model = TypeVar("Model", bound=BaseModel)
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
 
@@ -52,11 +54,35 @@ def validate(
     Returns:
         All options with defaults filled in (empty when there are problems), and every problem.
     """
+    problems = list(_dates(given, key))
+    of_dates = [problem.key for problem in problems]
     try:
-        checked = model.model_validate_json(json.dumps(given, default=str), strict=True)
+        checked = parsed(model, given)
     except ValidationError as error:
-        return {}, [_problem(model, item, key, beside) for item in error.errors(include_url=False)]
+        found = [_problem(model, item, key, beside) for item in error.errors(include_url=False)]
+        problems += [problem for problem in found if problem.key not in of_dates]
+    if problems:
+        return {}, problems
     return {name: getattr(checked, name) for name in type(checked).model_fields}, []
+
+
+def parsed(model: type[Model], given: Mapping[str, Any]) -> Model:
+    """Make a model of what a recipe says, strictly.
+
+    Raises:
+        ValidationError: It does not fit.
+    """
+    return model.model_validate_json(json.dumps(given, default=str), strict=True)
+
+
+def _dates(value: Any, key: tuple[str, ...]) -> Iterator[Problem]:
+    """Yield a problem for each date and time, which TOML has and no option takes."""
+    if isinstance(value, (date, time)):
+        instead = f'no option takes one; a text has quotes: "{value}"'
+        yield Problem(f"{key[-1]} = {value}: is a date or time", key, instead)
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for part, item in inner:
+        yield from _dates(item, (*key, str(part)))
 
 
 def _problem(model: type[BaseModel], item: Any, key: tuple[str, ...], beside: Iterable[str]) -> Problem:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sslkit.errors import Problem, RecipeError, UsageError, closest
-from sslkit.options import validate
+from sslkit.options import parsed, validate
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
 """Names of heads, objectives, groups and probes: kebab-case."""
@@ -267,9 +267,15 @@ class Text:
         for size in range(len(key), 0, -1):
             if key[:size] in self.overrides:
                 return f"--set {self.overrides[key[:size]]}"
-            if key[:size] in self.lines:
-                return f"{self.origin}:{self.lines[key[:size]]}"
+            if line := self._line(key[:size]):
+                return f"{self.origin}:{line}"
         return self.origin
+
+    def _line(self, key: tuple[str, ...]) -> int | None:
+        """Return where a key stands; where only keys below it are written, as in `[heads.main]`, the first of them."""
+        return self.lines.get(key) or min(
+            (line for path, line in self.lines.items() if path[: len(key)] == key), default=None
+        )
 
 
 def read(path: Path, sets: Sequence[str] = ()) -> Text:
@@ -290,8 +296,10 @@ def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> Text:
     """Parse a recipe's text; see `read`."""
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # of which TOMLDecodeError is one; a number of thousands of digits raises another
         raise RecipeError(f"{origin} is no valid TOML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{origin} cannot be read: lists or tables are nested too deeply") from None
     overrides = dict(_override(values, item) for item in sets)
     return Text(name, origin, values, line_index(text), overrides)
 
@@ -299,7 +307,7 @@ def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> Text:
 def structure(text: Text) -> tuple[Recipe | None, list[Problem]]:
     """Check keys, types and ranges of everything that the core itself knows."""
     _, problems = validate(Recipe, text.values, ())
-    return (None, problems) if problems else (Recipe.model_validate(text.values), [])
+    return (None, problems) if problems else (parsed(Recipe, text.values), [])
 
 
 def complaint(text: Text, problems: Iterable[Problem]) -> str:
@@ -329,7 +337,7 @@ def value(written: str) -> Any:
     """Read a TOML value; what is none is a plain string, so that quotes are not needed in a shell."""
     try:
         return tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return written
 
 

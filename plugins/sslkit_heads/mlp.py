@@ -31,8 +31,9 @@ class Mlp(Head):
 
     def __init__(
         self, dims: Dims, *, hidden: Annotated[int, Field(ge=1)] = 4096, out: Annotated[int | None, Field(ge=1)] = None,
-        layers: Annotated[int, Field(ge=1)] = 2, norm: Literal["batch", "layer", "none"] = "batch", bias: bool = True,
-        last_bias: bool = True, last_norm: bool = False, init: Literal["torch", "kaiming-fan-in"] = "torch",
+        layers: Annotated[int, Field(ge=1, le=100)] = 2, norm: Literal["batch", "layer", "none"] = "batch",
+        bias: bool = True, last_bias: bool = True, last_norm: bool = False,
+        init: Literal["torch", "kaiming-fan-in"] = "torch",
     ) -> None:  # fmt: skip
         super().__init__()
         self.out_dim = out or dims["d"]

@@ -13,6 +13,7 @@ from sslkit.boxes import Boxes
 from sslkit.crops import random_crops
 
 Range = tuple[float, float]
+Count = Annotated[int, Field(ge=1, le=1000)]
 
 
 class TwoViews(ViewSampler):
@@ -26,9 +27,7 @@ class TwoViews(ViewSampler):
 
     name = "two-views"
 
-    def __init__(
-        self, *, views: Annotated[int, Field(ge=1)] = 2, scale: Range = (0.08, 1.0), ratio: Range = (3 / 4, 4 / 3)
-    ) -> None:
+    def __init__(self, *, views: Count = 2, scale: Range = (0.08, 1.0), ratio: Range = (3 / 4, 4 / 3)) -> None:
         self.views = views
         self.scale = _range("scale", scale, 1.0)
         self.ratio = _range("ratio", ratio)
@@ -57,7 +56,7 @@ class MultiCrop(ViewSampler):
     name = "multi-crop"
 
     def __init__(
-        self, *, global_crops: Annotated[int, Field(ge=1)] = 2, local_crops: Annotated[int, Field(ge=1)] = 6,
+        self, *, global_crops: Count = 2, local_crops: Count = 6,
         global_scale: Range = (0.4, 1.0), local_scale: Range = (0.05, 0.4), ratio: Range = (3 / 4, 4 / 3),
     ) -> None:  # fmt: skip
         self.global_crops = global_crops

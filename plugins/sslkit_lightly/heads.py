@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sslkit.api import Dims, Head
 from sslkit_lightly.shared import Count
 
-Layers = Annotated[int, Field(ge=2)]
+Layers = Annotated[int, Field(ge=2, le=100)]
 
 
 class LightlyHead(Head):

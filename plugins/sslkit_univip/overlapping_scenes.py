@@ -74,7 +74,7 @@ class OverlappingScenes(ViewSampler):
     def __init__(
         self,
         *,
-        instances: Annotated[int, Field(ge=1)] = 4,
+        instances: Annotated[int, Field(ge=1, le=1000)] = 4,
         attempts: Annotated[int, Field(ge=1, le=1000)] = 20,
         scale: tuple[Share, Share] = (0.08, 1.0),
         ratio: tuple[Ratio, Ratio] = (3 / 4, 4 / 3),

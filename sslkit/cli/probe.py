@@ -114,7 +114,7 @@ def _plan(text: Text, plugins: Plugins) -> Measurement:
         RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
     """
     from sslkit.cli.targets import Checked, missing_data
-    from sslkit.options import validate
+    from sslkit.options import parsed, validate
     from sslkit.recipe import ProbeRecipe
 
     values = {key: value for key, value in text.values.items() if key in ProbeRecipe.model_fields}
@@ -123,7 +123,7 @@ def _plan(text: Text, plugins: Plugins) -> Measurement:
     if not problems:
         from sslkit.probe_wiring import plan_probes
 
-        plan, problems = plan_probes(ProbeRecipe.model_validate(values), plugins)
+        plan, problems = plan_probes(parsed(ProbeRecipe, values), plugins)
     if plan and not problems:
         problems = missing_data(plan.probes)
     if error := Checked(text, problems=problems).error():

@@ -1,3 +1,4 @@
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,6 +49,16 @@ def test_every_problem_comes_at_once_with_its_key_and_value():
 @pytest.mark.parametrize("bad", [{"count": "4"}, {"count": 4.5}, {"count": True}, {"scale": [1.0]}, {"mode": 1}])
 def test_types_are_strict(bad):
     assert check(**bad)[1]
+
+
+def test_dates_are_told_wherever_they_stand():
+    _, problems = check(path=date(1979, 5, 27), sides=[time(7, 32), 3], count=0)
+    assert {problem.key: problem.what for problem in problems} == {
+        ("sampler", "path"): "path = 1979-05-27: is a date or time",
+        ("sampler", "sides", "0"): "0 = 07:32:00: is a date or time",
+        ("sampler", "count"): "count = 0: must be greater than or equal to 1",
+    }
+    assert 'a text has quotes: "1979-05-27"' in problems[0].instead
 
 
 def test_whole_numbers_stand_for_floats():

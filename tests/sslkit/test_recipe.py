@@ -25,6 +25,22 @@ def test_broken_toml_names_its_line():
         parsed("seed = 1\nepochs = = 2\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("seed = " + "9" * 5000, "is no valid TOML"), ("seed = " + "[" * 3000 + "]" * 3000, "nested too deeply")],
+)
+def test_numbers_and_lists_beyond_bounds_are_told(text, what):
+    with pytest.raises(RecipeError, match=f"test.toml .*{what}"):
+        parsed(text)
+    assert recipe.value("[" * 3000 + "]" * 3000).startswith("[[["), "as an override, it is a plain string"
+
+
+def test_of_a_table_of_which_only_inner_tables_are_written_the_first_is_named(recipe_text):
+    lines = recipe_text.split("\n")
+    found = problems("\n".join([*lines, "[heads.Main.projector]", 'use = "mlp"']))
+    assert f"test.toml:{len(lines) + 1}: [heads.Main" in found
+
+
 def test_every_problem_has_its_line_and_comes_at_once(recipe_text):
     text = recipe_text.replace("epochs = 2", 'epochs = "two"').replace("size = 24", "size = 2\nflipp = 1")
     lines = text.splitlines()
