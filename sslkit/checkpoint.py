@@ -72,24 +72,52 @@ def load(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise DamagedError(f"{path} is no complete checkpoint: {_advice(path)}")
     try:
+        refuse_inflating(path)
         _verify(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} was not loaded: it holds more than tensors and plain values, and loading it could execute "
             f"code ({_culprit(error)}). Use only checkpoints that sslkit wrote"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged pickle fails in any way
         raise DamagedError(f"{path} is damaged ({_first_line(error)}): {_advice(path)}") from error
     if not isinstance(state, dict):
         raise DataError(f"{path} holds a {type(state).__name__}, not a checkpoint")
     written = state.pop("format", FORMAT)
+    if not isinstance(written, int):
+        raise DataError(f"{path} is no checkpoint of sslkit: its format is {str(written)[:80]!r}, and not a number")
     if written > FORMAT:
         raise DataError(
             f"{path} is of format {written}, and this sslkit reads up to {FORMAT}: "
             "go on with the version that wrote it (environment.json beside it names it), or with a newer one"
         )
+    if not isinstance(state.get("step"), int):
+        raise DataError(f"{path} is no checkpoint of sslkit: it does not say after which step it was written")
     return state
+
+
+def refuse_inflating(path: Path) -> None:
+    """Refuse an archive that takes more memory than disk; nothing is done where `path` is none.
+
+    `torch.save` compresses nothing and writes each record once.
+
+    Raises:
+        DataError: A record is compressed, or all of them together are larger than the file.
+        BadZipFile: The archive is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        records = file.infolist()
+    claimed, there = sum(record.file_size for record in records), path.stat().st_size
+    if claimed > there or any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise DataError(
+            f"{path} was not loaded: its {len(records)} records are compressed or overlap, and claim {claimed} bytes "
+            f"in a file of {there}; torch.save writes no such file"
+        )
 
 
 def restore(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
@@ -213,7 +241,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise DataError(f"{path} is no complete safetensors file ({_first_line(error)}): {_advice(path)}") from error
 
 

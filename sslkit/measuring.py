@@ -50,7 +50,10 @@ class Weights:
         if found is None:
             raise DataError(f"{folder.path} has neither {folder.weights.name} nor a checkpoint: nothing to measure yet")
         newest, state, _ = found
-        return cls(f"step {state['step']}", str(newest), state["model"], _ONLINE)
+        model = state.get("model")
+        if not isinstance(model, dict) or not all(isinstance(part, Tensor) for part in model.values()):
+            raise DataError(f"{newest} holds no weights: it is no checkpoint of sslkit")
+        return cls(f"step {state['step']}", str(newest), model, _ONLINE)
 
     @classmethod
     def of_file(cls, path: Path, prefix: str) -> Weights:

@@ -34,6 +34,7 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old files; what matters is said here
+            checkpoint.refuse_inflating(path)
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
@@ -41,7 +42,9 @@ def read(path: Path) -> dict[str, Tensor]:
             f"({_first_line(error)}). Where you trust it, write its state dict alone: "
             "torch.save(model.state_dict(), ...)"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way
         raise DataError(f"{path} cannot be read as weights: {_first_line(error)}") from None
     return _state_dict(found, path)
 

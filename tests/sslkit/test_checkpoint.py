@@ -1,9 +1,11 @@
 """Checkpoints: whole or not at all, and nothing in them is ever executed."""
 
+import contextlib
 import json
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import zipfile
@@ -16,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslkit import checkpoint
+from sslkit import checkpoint, weights
 from sslkit.errors import DataError, SslkitError
 
 
@@ -116,6 +118,48 @@ def test_a_damaged_or_foreign_file_is_told(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "list.pt")
 
 
+def test_an_archive_that_takes_more_memory_than_disk_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "small.pt"
+    torch.save({"step": 1, "model": torch.zeros(100_000)}, path)
+    with zipfile.ZipFile(path) as file:
+        records = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in records.items():
+            file.writestr(name, data)
+    with pytest.raises(
+        DataError, match=r"small\.pt was not loaded: its \d+ records are compressed .* claim \d{6} bytes"
+    ):
+        checkpoint.load(path)
+    with pytest.raises(DataError, match="are compressed"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "what"),
+    [
+        ({"format": "new", "step": 1}, "its format is 'new', and not a number"),
+        ({"format": 1, "step": [4]}, "does not say after which step"),
+        ({"format": 1}, "does not say after which step"),
+    ],
+)
+def test_plain_values_that_are_no_checkpoint_are_told(tmp_path: Path, state: dict[str, Any], what: str) -> None:
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(DataError, match=f"no checkpoint of sslkit: .*{what}"):
+        checkpoint.load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    "pickled", [b"\x80\x02R.", b"\x80\x02h\x07.", b"\x80\x02}]K\x01s.", b"\x80\x02X\xff\xff\xff\x7fa."]
+)
+def test_a_pickle_that_breaks_its_rules_is_damaged(tmp_path: Path, pickled: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as file:
+        for name, data in {"data.pkl": pickled, "version": b"3\n", "byteorder": b"little"}.items():
+            file.writestr(f"archive/{name}", data)
+    for load in (checkpoint.load, weights.read):
+        with pytest.raises(DataError, match=r"a\.pt (is damaged|was not loaded|cannot be read as weights)"):
+            load(tmp_path / "a.pt")
+
+
 def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     checkpoint.save(path, {"model": torch.full((1000,), 1.25)})
@@ -131,7 +175,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from sslkit import checkpoint
+from sslkit import checkpoint, weights
 def die(self, target):
     os.kill(os.getpid(), signal.SIGKILL)
 Path.replace = die
@@ -261,7 +305,7 @@ _LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch
-from sslkit import checkpoint
+from sslkit import checkpoint, weights
 from sslkit.errors import StorageError
 folder = Path(sys.argv[1])
 checkpoint.add(folder, {"step": 1, "model": torch.zeros(100)}, 2)
@@ -307,6 +351,32 @@ def test_the_same_weights_are_the_same_file_in_every_process(tmp_path: Path) -> 
         assert metadata == described
         assert all(torch.equal(read[name], value) for name, value in tensors.items())
     assert len(written) == 1
+
+
+def _described(path: Path, described: dict[str, Any]) -> Path:
+    header = json.dumps(described).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    return path
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"a": {"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 8]}},
+        {"a": {"dtype": "OBJECT", "shape": [2], "data_offsets": [0, 8]}},
+        {"__metadata__": {"a": [1]}},
+    ],
+)
+def test_safetensors_that_break_their_rules_are_refused(tmp_path: Path, described: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="no complete safetensors file"):
+        checkpoint.load_weights(_described(tmp_path / "w.safetensors", described))
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("F8_E8M0", [8]), ("F4", [16])])
+def test_kinds_of_numbers_that_torch_may_lack_end_in_words(tmp_path: Path, dtype: str, shape: list[int]) -> None:
+    described = {"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, 8]}}
+    with contextlib.suppress(DataError):  # a newer torch knows more kinds
+        assert checkpoint.load_weights(_described(tmp_path / "w.safetensors", described))[0]["a"].nbytes == 8
 
 
 def test_weights_that_cannot_be_read_are_told(tmp_path: Path) -> None:
