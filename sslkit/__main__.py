@@ -11,6 +11,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sslkit.cli import make_app
     from sslkit.errors import SslkitError
 
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files may hold bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         make_app()(args=arguments, standalone_mode=True)
     except SslkitError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -116,6 +117,8 @@ def read_file(path: Path) -> bytes:
         DataError: It cannot be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait, and a device may have no end
+            raise DataError(f"{path} cannot be read: it is no regular file")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None

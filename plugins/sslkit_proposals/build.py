@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sslkit.api import Progress, Source
 from sslkit.errors import DataError
 from sslkit_proposals import shards
-from sslkit_proposals.files import number
+from sslkit_proposals.files import encoded, number
 from sslkit_proposals.search import Search, find
 from sslkit_proposals.select import NOTHING, Rules, Selected, select
 from sslkit_proposals.shards import Found, Shard, join
@@ -62,7 +62,7 @@ class Searcher:
 
     def __call__(self, index: int) -> Found:
         """Return what was found in image `index`."""
-        key = number(self.source.key(index).encode())
+        key = number(encoded(self.source.key(index)))
         try:
             data = self.source.read(index)
         except (DataError, OSError) as error:
@@ -86,7 +86,8 @@ class Searcher:
 def died(source: Source, index: int) -> Found:
     """Return the result for an image that kills its process."""
     key = source.key(index)
-    return Found(number(key.encode()), 0, 0, 0, None, f"{key}: the search killed its process twice (out of memory?)")
+    reason = f"{key}: the search killed its process twice (out of memory?)"
+    return Found(number(encoded(key)), 0, 0, 0, None, reason)
 
 
 def search_all(source: Source, store: Store, jobs: int, progress: Progress) -> None:
@@ -193,5 +194,5 @@ def _raw_digest(store: Store) -> str:
             raise DataError(damaged(store, part))
         for array in (notes.contents, notes.sizes, notes.origins, notes.offsets):
             total.update(array.tobytes())
-        total.update("".join(notes.reasons).encode())
+        total.update(encoded("".join(notes.reasons)))
     return total.hexdigest()

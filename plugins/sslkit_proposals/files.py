@@ -54,6 +54,11 @@ def digest(value: Any) -> str:
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
+def encoded(key: str) -> bytes:
+    """Return the bytes of a name, also of one that is no text: names of files may hold any bytes."""
+    return key.encode(errors="surrogatepass")
+
+
 def number(data: bytes) -> int:
     """Hash bytes to a whole number in [1, 2**64)."""
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little") or 1

@@ -15,7 +15,7 @@ from sslkit.api import Progress, Proposer, Source
 from sslkit.errors import DataError, UsageError
 from sslkit_proposals import shards
 from sslkit_proposals.build import select_all
-from sslkit_proposals.files import number
+from sslkit_proposals.files import encoded, number
 from sslkit_proposals.search import Pixels
 from sslkit_proposals.selective import SelectiveSearch
 from sslkit_proposals.shards import IMPORTED, Found, join
@@ -175,7 +175,7 @@ def _row(source: Source, index: int, boxes: Pixels | None) -> Found:
     from sslkit.images import upright_size
 
     name = source.key(index)
-    key = number(name.encode())
+    key = number(encoded(name))
     if boxes is None:
         return Found(key, 0, 0, 0, None, f"{name}: not in the proposal files")
     try:

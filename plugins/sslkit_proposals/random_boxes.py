@@ -11,7 +11,7 @@ from pydantic import Field
 from sslkit.api import Progress, Proposals, Proposer, Source
 from sslkit.boxes import Boxes, empty
 from sslkit.errors import DataError
-from sslkit_proposals.files import number
+from sslkit_proposals.files import encoded, number
 from sslkit_proposals.search import Pixels
 from sslkit_proposals.select import apart
 
@@ -87,7 +87,7 @@ class RandomProposals(Proposals):
             height, width = upright_size(self.source.read(index), key)
         except (DataError, OSError):
             return empty()
-        rng = np.random.default_rng([self.rules.seed, number(key.encode())])
+        rng = np.random.default_rng([self.rules.seed, number(encoded(key))])
         return draw(height, width, self.rules, rng).astype(np.float32)
 
 

@@ -25,7 +25,7 @@ from sslkit.api import Proposals, Source
 from sslkit.boxes import Boxes
 from sslkit.errors import DataError
 from sslkit_proposals import shards
-from sslkit_proposals.files import digest, load_json, number, save_array, save_json
+from sslkit_proposals.files import digest, encoded, load_json, number, save_array, save_json
 from sslkit_proposals.search import Search
 from sslkit_proposals.select import Rules
 from sslkit_proposals.shards import Shard
@@ -44,7 +44,7 @@ def fingerprint(source: Source) -> str:
     """
     total = blake2b(digest_size=8)
     for index in range(len(source)):
-        total.update(source.key(index).encode() + b"\0")
+        total.update(encoded(source.key(index)) + b"\0")
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).astype(int)) if len(source) else ():
         total.update(content(source, int(index)).to_bytes(8, "little"))
     return total.hexdigest()

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pickle
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_missing_and_empty_folders_say_what_is_there(tmp_path):
     with pytest.raises(DataError, match=r"there are no photos below .*found files ending in \.heic"):
         Folder(root=tmp_path / "photos").open()
     assert "is a file" in Folder(root=tmp_path / "photos" / "a.heic").missing()
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    source = Folder(root=tmp_path)
+    source.open()
+    for index in range(2):
+        with pytest.raises(DataError, match=f"{source.key(index)} cannot be read: it is no regular file"):
+            source.read(index)
 
 
 @pytest.fixture

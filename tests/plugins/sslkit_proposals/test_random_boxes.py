@@ -1,12 +1,15 @@
+import os
 import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask
 
 from sslkit.api import no_progress
+from sslkit_images.folder import Folder
 from sslkit_proposals.random_boxes import Constraints, RandomBoxes, draw
 
 
@@ -55,3 +58,10 @@ def test_an_unreadable_photo_has_none(photos, fault):
     source = photos(1)
     source.files[0].unlink() if fault == "gone" else source.files[0].write_bytes(b"no picture")
     assert RandomBoxes().open(source)[0].shape == (0, 4)
+
+
+def test_a_name_that_is_no_text_has_boxes(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / os.fsdecode(b"odd \xff.png"))
+    source = Folder(root=tmp_path)
+    source.open()
+    assert len(RandomBoxes(min_side=8).open(source)[0])
