@@ -24,7 +24,8 @@ def _group(name: str) -> list[str]:
 def _pytest(session: nox.Session) -> None:
     """Run pytest over two processes of one thread each; more threads than cores wait for each other."""
     spread = [] if os.environ.get("SSLKIT_TESTS_SERIAL") else ["-n", "2", "--dist", "worksteal"]
-    session.run("pytest", *spread, *session.posargs, env={"OMP_NUM_THREADS": "1"} if spread else {})
+    env = {"PYTHONDONTWRITEBYTECODE": ""}  # dozens of processes are started, and each would compile torch's Python anew
+    session.run("pytest", *spread, *session.posargs, env=env | ({"OMP_NUM_THREADS": "1"} if spread else {}))
 
 
 @nox.session
@@ -68,6 +69,13 @@ def minimums(session: nox.Session) -> None:
     session.run("uv", "pip", "install", "--quiet", "--python", str(Path(session.bin) / "python"), "-r", str(pins))
     session.install(".", "--no-deps")
     _pytest(session)
+
+
+@nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Inject faults by the thousand: hostile recipes, checkpoints and photos, kills, a long run (half an hour)."""
+    session.install(".", *_group("test"))
+    session.run("python", "-m", "faults", *session.posargs, env={"PYTHONPATH": "benchmarks", "OMP_NUM_THREADS": "1"})
 
 
 @nox.session(default=False)

@@ -1,0 +1,76 @@
+"""The fault campaign: `nox -s faults`, or `PYTHONPATH=benchmarks python -m faults`.
+
+    --short         what the test suite runs: a few of each
+    --seed N        of everything that is drawn; 0 by default
+    --only PART     kills, images, recipes, checkpoints, memory; may be repeated
+    --out FILE      figures and faults as JSON
+
+The exit code is 1 where something was not survived; each such case is printed with what makes it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from faults import checkpoints, images, kills, memory, recipes
+from faults.outcome import Part
+
+PARTS: dict[str, Callable[[Path, int], Part]] = {
+    "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=3000, mutate=330),
+    "checkpoints": lambda folder, seed: checkpoints.campaign(folder),
+    "images": lambda folder, seed: images.campaign(folder, seed, damaged=600, good=400),
+    "kills": lambda folder, seed: kills.campaign(folder, seed, kills=12, steps=60),
+    "memory": lambda folder, seed: memory.campaign(folder, steps=2000, workers=3),
+}
+"""Name -> runs that part in an empty folder."""
+SHORT: dict[str, Callable[[Path, int], Part]] = {
+    "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=150, mutate=33),
+    "checkpoints": lambda folder, seed: checkpoints.campaign(folder, checkpoints.FEW),
+    "images": lambda folder, seed: images.campaign(folder, seed, damaged=80, good=40),
+}
+"""What the test suite runs; it kills runs in tests of its own."""
+
+
+def run(parts: dict[str, Callable[[Path, int], Part]], seed: int) -> dict[str, Part]:
+    """Run parts, each in an empty folder, and say how each went."""
+    done = {}
+    for name, campaign in parts.items():
+        began = time.monotonic()
+        print(f"{name} ...", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            part = done[name] = campaign(Path(folder).resolve(), seed)
+        part.figures["seconds"] = round(time.monotonic() - began)
+        print(f"{name}: {sum(part.cases.values())} cases, {len(part.faults)} not survived, {part.figures['seconds']} s")
+        for fault in part.faults:
+            print(f"\n{fault.case}: {fault.what}\n    again: {fault.again}\n")
+    return done
+
+
+def main() -> int:
+    """Run the campaign and write its figures."""
+    parser = argparse.ArgumentParser(prog="faults", description="Inject faults, and see what is not survived.")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", choices=list(PARTS))
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    offered = SHORT if asked.short else PARTS
+    done = run({name: part for name, part in offered.items() if not asked.only or name in asked.only}, asked.seed)
+    if asked.out:
+        about = {"python": platform.python_version(), "torch": torch.__version__, "seed": asked.seed}
+        told = {**about, "parts": [part.told() for part in done.values()]}
+        asked.out.write_text(json.dumps(told, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
+    return int(any(part.faults for part in done.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

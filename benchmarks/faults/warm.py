@@ -1,0 +1,27 @@
+"""What processes of `apart` have loaded when they begin, so that each is there in a moment."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+MODULES = (
+    "matplotlib.pyplot", "lightning_fabric", "sslkit.__main__", "sslkit.cli", "sslkit.cli.targets", "sslkit.measuring",
+    "sslkit.report", "sslkit.scan", "sslkit.trainer", "sslkit.wiring",
+)  # fmt: skip
+
+
+@cache
+def up() -> None:
+    """Import what commands import, and the plugins' components, once."""
+    for module in MODULES:
+        importlib.import_module(module)
+    import matplotlib
+    import torch
+
+    from sslkit.plugins import Plugins
+
+    for asked in (matplotlib.get_configdir, matplotlib.get_cachedir):  # both make a folder, once
+        asked()
+    torch.set_num_threads(1)
+    dict(Plugins.load().components)

@@ -1,0 +1,128 @@
+"""The fault campaign in its short form, and that it notices what is not survived."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def campaign(monkeypatch):
+    """Its modules can be imported."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def test_the_short_campaign_is_survived(tmp_path):
+    command = [sys.executable, "-m", "faults", "--short", "--out", str(tmp_path / "out.json")]
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = {part["name"]: part for part in json.loads((tmp_path / "out.json").read_text())["parts"]}
+    assert set(parts) == {"recipes", "checkpoints", "images"}
+    assert parts["recipes"]["cases"]["generated"] >= 100
+    assert parts["recipes"]["figures"]["exit_codes"]["3"] > 100
+    assert parts["checkpoints"]["figures"]["files"] == 6
+    assert len(parts["checkpoints"]["figures"]["places"]) == 6
+    assert parts["images"]["figures"]["unusable"] > 40
+    assert parts["images"]["figures"]["damaged_but_usable"] > 0
+
+
+@pytest.mark.usefixtures("campaign")
+def test_code_that_is_executed_is_noticed(tmp_path, monkeypatch):
+    from faults import checkpoints
+
+    load = torch.load
+    place = checkpoints.Places(tmp_path)
+    monkeypatch.setattr(torch, "load", lambda *args, **options: load(*args, **options | {"weights_only": False}))
+    canary = tmp_path / "canary"
+    for name, way in (
+        ("os.system in an archive", "its code was executed"),
+        ("exec in an archive", "its code was executed"),
+    ):
+        ended = place.offer("run goes on", checkpoints.CODE[name], canary)
+        assert checkpoints.judge(ended, "step", canary) == way
+        assert any("canary" in did for did in ended.did) or any("os.system" in did for did in ended.did)
+
+
+@pytest.mark.usefixtures("campaign")
+def test_what_a_check_should_not_say_is_noticed(tmp_path):
+    from faults import recipes
+    from faults.recipes import Case, Said
+
+    file = tmp_path / "recipe.toml"
+    case = Case("typo", "", (3,), "", line=7)
+    assert recipes.judge(case, Said(3, "recipe.toml:7: [seed] unknown"), file) is None
+    for said, wrong in (
+        (Said(None, "KeyError: 'x'"), "it raised: KeyError"),
+        (Said(3, "Traceback (most recent call last)\nKeyError"), "it raised"),
+        (Said(0, "fine"), "exit code 0"),
+        (Said(3, "recipe.toml:17: [seed] unknown"), "line 7 is not named"),
+        (Said(3, "recipe.toml:7: x", ("open /etc/passwd",)), "more was done than reading"),
+    ):
+        assert wrong in recipes.judge(case, said, file)
+    (tmp_path / "made").touch()
+    assert "files were made: made" in recipes.judge(case, Said(3, "recipe.toml:7: x"), file)
+
+
+@pytest.mark.usefixtures("campaign")
+def test_a_recipe_that_is_not_survived_is_made_small(tmp_path, monkeypatch):
+    from faults import recipes
+    from faults.outcome import Part
+
+    monkeypatch.setattr(recipes.Checks, "__init__", lambda self, folder: None)
+    monkeypatch.setattr(recipes.Checks, "wrong", lambda self, case: "a bomb" if "epochs = 2" not in case.text else None)
+    part = Part("recipes")
+    recipes.search(recipes.Checks(tmp_path), part, seed=0, count=200)
+    [fault] = part.faults
+    assert fault.what == "a bomb"
+    assert "epochs = 2" not in fault.again
+
+
+@pytest.mark.usefixtures("campaign")
+def test_images_that_are_not_listed_or_should_not_be_are_noticed(tmp_path):
+    from faults import images
+
+    made = [images.Broken("text", "a.jpg", False), images.Broken("good", "b.jpg", True)]
+    row = {"key": "a.jpg", "reason": "a.jpg is no image"}
+    assert not images.against({"a.jpg"}, [row], made)
+    assert images.against({"a.jpg"}, [], made)[0][1] == "it cannot be used, and is not listed"
+    assert (
+        images.against({"a.jpg"}, [row, {"key": "b.jpg", "reason": "x"}], made)[0][1] == "it can be used, and is listed"
+    )
+    assert images.against({"a.jpg"}, [row, row], made)[0][1] == "it is listed twice"
+    assert images.against({"a.jpg"}, [{**row, "reason": " "}], made)[0][1] == "it is listed without a reason"
+
+
+@pytest.mark.usefixtures("campaign")
+def test_a_mutation_names_the_line_that_it_changed():
+    from faults import recipes
+
+    for number in range(2 * len(recipes.MUTATIONS)):
+        case = recipes.mutated(0, number)
+        assert case.line is None or 1 <= case.line <= case.text.count("\n") + 1
+    assert recipes.generated(random.Random(3)).text != recipes.VALID
+
+
+@pytest.mark.usefixtures("campaign")
+def test_bits_that_differ_after_kills_are_noticed():
+    from faults import kills
+
+    from sslkit.resuming import Comparison, Kill
+
+    same = Comparison(4, {"model": "a"}, {"model": "a"}, [Kill(1, saving=True)])
+    assert not kills.judge("x", same, 1, "again")
+    assert "1 of 2 kills" in kills.judge("x", same, 2, "again")[0].what
+    other = Comparison(4, {"model": "a"}, {"model": "b"}, [Kill(1, saving=True)])
+    assert "model differs" in kills.judge("x", other, 1, "again")[0].what
