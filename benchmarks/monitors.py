@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from sslkit import monitors, recipe, trainer
-from sslkit.data import ViewDataset, batches
+from sslkit.data import Feed, ViewDataset
 from sslkit.plugins import Plugins
 from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan
@@ -37,12 +37,12 @@ class Lane:
         plan, problems = make_plan(made, plugins)
         assert plan, problems
         hardware = trainer.Hardware("cpu", workers=0, monitor_every=every)
-        fabric = trainer._fabric(plan, hardware)
+        fabric = trainer.fabric_of(plan, hardware)
         source, proposals = trainer.prepare(plan, text)
-        self.run = trainer._Trainer(plan, text, plugins, RunFolder(folder), hardware, fabric, source, proposals)
+        self.run = trainer.Trainer(plan, text, plugins, RunFolder(folder), hardware, fabric, source, proposals)
         self.run.display = None
         dataset = ViewDataset(plan, source, proposals)
-        self.feed = batches(dataset, self.run.epochs.micro_batches(0, steps), 0, fabric.device)
+        self.feed = Feed(dataset, self.run.epochs.micro_batches(0, steps), 0, fabric.device)
         self.run.network.train()
         self.on, self.wall, self.cpu = every > 0, list[float](), list[float]()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +21,9 @@ from sslkit import augment, images
 from sslkit.api import Proposals, Source, ViewSampler
 from sslkit.bad_images import Found, usable
 from sslkit.boxes import Boxes, empty, within
-from sslkit.errors import DataError, SslkitError
+from sslkit.errors import DataError, PluginError, SslkitError
 from sslkit.plan import Plan
+from sslkit.plugins import blamed
 from sslkit.recipe import View
 from sslkit.seeds import generator
 
@@ -57,9 +61,14 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Failure:
-    """An item that could not be made; it travels through the loader in place of a batch."""
+    """An item that could not be made; it travels through the loader in place of a batch.
+
+    Attributes:
+        error: What is raised where it arrives.
+    """
 
     message: str
+    error: type[SslkitError] = DataError
 
 
 @dataclass
@@ -119,12 +128,21 @@ class Epochs:
                 yield [Item(epoch, int(index)) for index in order[begin : begin + self.micro]]
 
 
+def listing(source: Source) -> dict[str, Any]:
+    """Return how many images a source has, and a hash of their names in order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for index in range(len(source)):
+        digest.update(source.key(index).encode(errors="surrogatepass") + b"\n")
+    return {"images": len(source), "names": digest.hexdigest()}
+
+
 class ViewDataset(Dataset[Any]):
     """Decodes an image once and cuts every view that the plan reads from it, as uint8."""
 
     def __init__(self, plan: Plan, source: Source, proposals: Proposals | None) -> None:
         self.source = source
         self.proposals = proposals
+        self.reads, self.draws = plan.source.component, plan.sampler.component
         self.sampler: ViewSampler = plan.sampler.make()
         self.groups = plan.groups
         self.views = plan.views
@@ -150,6 +168,8 @@ class ViewDataset(Dataset[Any]):
                 bad.append((tried.image, f"image {tried.image} ({self.source.key(tried.image)}): {error}"))
                 if not self.skips:
                     return Failure(f"{bad[0][1]}\n    {_GO_ON}")
+            except PluginError as error:
+                return Failure(f"image {tried.image} ({self.source.key(tried.image)}): {error}", PluginError)
         return Failure(f"{len(bad)} images in a row cannot be used; the first: {bad[0][1]}")
 
     def _hold(self, image: int) -> None:
@@ -165,7 +185,8 @@ class ViewDataset(Dataset[Any]):
     def draw(self, item: Item, height: int, width: int) -> tuple[Mapping[str, Boxes], Mapping[str, float]]:
         """Draw the boxes of every view group, and what the sampler counted."""
         proposals = empty() if self.proposals is None else within(self.proposals[item.image], height, width)
-        sample = self.sampler.sample(height, width, proposals, generator(self.seed, *item.seeds, "boxes"))
+        with blamed(self.draws):
+            sample = self.sampler.sample(height, width, proposals, generator(self.seed, *item.seeds, "boxes"))
         return sample.boxes, sample.counts
 
     def make(self, item: Item) -> dict[str, Any]:
@@ -177,8 +198,10 @@ class ViewDataset(Dataset[Any]):
 
         Raises:
             DataError: The image cannot be read, or is too small.
+            PluginError: The source or the sampler failed.
         """
-        image = usable(self.source, item.image, self.min_side)
+        with blamed(self.reads):
+            image = usable(self.source, item.image, self.min_side)
         height, width = image.shape[:2]
         boxes, counts = self.draw(item, height, width)
         made: dict[str, Any] = {
@@ -252,65 +275,80 @@ def _augment(pixels: Tensor, draws: Tensor, tables: Sequence[View]) -> Tensor:
     return torch.stack(each, dim=1)
 
 
-def batches(
-    dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device
-) -> Generator[dict[str, Any]]:
-    """Yield batches of `items` in order; close it to end the workers.
+class Feed:
+    """Batches of items in order, made ahead by loader processes; these end where its block does.
+
+    Args:
+        dataset: Makes the items.
+        items: Of each batch.
+        workers: Loader processes; with 0, batches are made here when they are asked for.
+        device: That the batches are for.
 
     Raises:
         DataError: An image cannot be used; the message names it.
-        SslkitError: A worker process died; the message says how, and what it had in hand.
+        PluginError: The source or the sampler failed.
+        SslkitError: A loader process died; the message says how, and what it had in hand.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # how many is the user's choice
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_sampler=_Listed(items),
-            num_workers=workers,
-            collate_fn=Collate(dataset.views, augmented=device.type == "cpu"),
-            pin_memory=device.type == "cuda",
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_quiet if workers else None,
-        )
-        stream = iter(loader)
-    try:
-        while (batch := _next(stream, dataset)) is not None:
-            if isinstance(batch, Failure):
-                raise DataError(batch.message)
-            yield batch
-    finally:
-        _end(stream)
+
+    def __init__(self, dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> None:
+        self.dataset = dataset
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This DataLoader will create")  # how many is the user's choice
+            loader: DataLoader[Any] = DataLoader(
+                dataset,
+                batch_sampler=_Listed(items),
+                num_workers=workers,
+                collate_fn=Collate(dataset.views, augmented=device.type == "cpu"),
+                pin_memory=device.type == "cuda",
+                prefetch_factor=4 if workers else None,
+                worker_init_fn=_quiet if workers else None,
+            )
+            self.stream: Any = iter(loader)
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """End the loader processes; of one that died, which torch tells at any moment and place, say what it held."""
+        dead: list[str] = []
+        for _again in range(2):  # torch may tell of the death here, too
+            with suppress(RuntimeError):
+                dead = dead or (self._dead() if isinstance(error, RuntimeError) else [])
+                self._end()
+                break
+        if dead:
+            raise SslkitError("\n".join(dead)) from error
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        batch: dict[str, Any] | Failure = next(self.stream)
+        if isinstance(batch, Failure):
+            raise batch.error(batch.message)
+        return batch
+
+    def _dead(self) -> list[str]:
+        """Say of each loader process that died how it did, and what it had in hand."""
+        return [
+            f"loader process {number} {_how(worker.exitcode)}; it had {self.dataset.in_hand(number)} in hand"
+            for number, worker in enumerate(getattr(self.stream, "_workers", []))
+            if worker.exitcode
+        ]
+
+    def _end(self) -> None:
+        """End the loader processes now: they ignore signals that would end them later, and Python's exit waits."""
+        if hasattr(self.stream, "_shutdown_workers"):
+            self.stream._shutdown_workers()
+            for worker in self.stream._workers:
+                worker.kill()
 
 
-def _next(stream: Iterator[Any], dataset: ViewDataset) -> dict[str, Any] | Failure | None:
-    try:
-        return next(stream, None)
-    except RuntimeError as error:
-        dead = _dead(stream, dataset)
-        if not dead:
-            raise
-        raise SslkitError("\n".join(dead)) from error
-
-
-def _dead(stream: Any, dataset: ViewDataset) -> list[str]:
-    """Say of each worker process that died how it did, and what it had in hand."""
-    told = []
-    for number, worker in enumerate(getattr(stream, "_workers", [])):
-        if worker.exitcode:
-            how = f"ended with code {worker.exitcode}"
-            if worker.exitcode < 0:
-                name = signal.Signals(-worker.exitcode).name
-                how = f"was killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
-            told.append(f"loader process {number} {how}; it had {dataset.in_hand(number)} in hand")
-    return told
-
-
-def _end(stream: Any) -> None:
-    """End the workers now: they ignore the signals that would end them later, and Python waits for them at its exit."""
-    if hasattr(stream, "_shutdown_workers"):
-        stream._shutdown_workers()
-        for worker in stream._workers:
-            worker.kill()
+def _how(code: int) -> str:
+    if code > 0:
+        return f"ended with code {code}"
+    name = signal.Signals(-code).name
+    return f"was killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
 
 
 def to_device(

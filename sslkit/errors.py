@@ -2,6 +2,7 @@
 
     SslkitError           1  the run failed
     ├── StorageError      1  a file cannot be written: the disk is full, or the folder not ours
+    ├── PeerError         *  another process of the run died; the code is that one's
     ├── UsageError        2  the command line asks for something that cannot be
     ├── RecipeError       3  the recipe has problems (all of them, at once)
     ├── PluginError       4  a plugin is missing, broken or ambiguous
@@ -44,6 +45,14 @@ class SslkitError(Exception):
 
 class StorageError(SslkitError):
     """A file cannot be written; what was there before is as it was."""
+
+
+class PeerError(SslkitError):
+    """Another process of the run died; `exit_code` is its own, or 1 where it had none."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class UsageError(SslkitError):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sslkit.seeds import seed_of
+from sslkit.sharding import local
 
 RECORD, BEFORE, RECIPE = "record.json", "before.pt", "recipe.toml"
 _NAMED = 50
@@ -61,9 +62,7 @@ def in_hand(passes: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Any]]:
 
 def without_finite_gradient(network: nn.Module) -> list[str]:
     """Name the parameters whose gradient is not finite, the first few."""
-    names = [
-        name for name, held in network.named_parameters() if held.grad is not None and not held.grad.isfinite().all()
-    ]
+    names = [name for name, held in network.named_parameters() if held.grad is not None and not _finite(held.grad)]
     return names[:_NAMED]
 
 
@@ -95,7 +94,7 @@ class FirstBad:
     def _look(self, name: str) -> Any:
         def look(part: nn.Module, given: Any, made: Any) -> None:
             if self.found is None and _finite(given) and not _finite(made):
-                sizes = [float(item.detach().abs().max()) for item in _tensors(given) if item.numel()]
+                sizes = [float(item.detach().abs().max()) for item in tensors(given) if item.numel()]
                 weights = "" if _finite(list(part.parameters())) else "; its parameters are not finite"
                 self.found = (
                     f"{name} ({type(part).__name__}), from inputs of at most {max(sizes, default=0.0):.4g}{weights}"
@@ -104,15 +103,16 @@ class FirstBad:
         return look
 
 
-def _tensors(value: Any) -> Sequence[Tensor]:
+def tensors(value: Any) -> Sequence[Tensor]:
+    """Return the floating-point tensors of a nested value, in order."""
     if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
+        return [local(value)] if value.is_floating_point() else []
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, (list, tuple)):
         return []
-    return [item for part in value for item in _tensors(part)]
+    return [item for part in value for item in tensors(part)]
 
 
 def _finite(value: Any) -> bool:
-    return all(bool(item.isfinite().all()) for item in _tensors(value))
+    return all(bool(item.isfinite().all()) for item in tensors(value))

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from sslkit import monitors
 from sslkit.api import Head, Objective, Terms
 from sslkit.ema import ema_update
+from sslkit.nn import widen
 from sslkit.plan import HeadPlan, ObjectivePlan, Plan, Row
+from sslkit.plugins import Component, blamed
 from sslkit.seeds import torch_seeded
+from sslkit.sharding import local
 
 Batch = Mapping[str, Tensor]
 """`pixels.{group}.{network}` (b v 3 h w), `boxes.{group}` (b v 4), `flipped.{group}` (b v), `size` (b 2), `index`."""
@@ -25,8 +28,9 @@ Batch = Mapping[str, Tensor]
 class Network(nn.Module):
     """A backbone with its named projectors and predictors."""
 
-    def __init__(self, backbone: nn.Module, heads: Mapping[str, HeadPlan], seed: int) -> None:
+    def __init__(self, backbone: nn.Module, made: Component, heads: Mapping[str, HeadPlan], seed: int) -> None:
         super().__init__()
+        self.made, self.heads = made, heads
         self.backbone = backbone
         self.taken = {name: head.taken for name, head in heads.items()}
         self.projectors = nn.ModuleDict()
@@ -40,14 +44,22 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, wanted: Sequence[Row]) -> list[Tensor]:
         """Return the wanted rows of images (n 3 h w), each (n ...)."""
-        given = self.backbone(x)
+        with blamed(self.made):
+            given = self.backbone(x)
         heads = dict.fromkeys(row.head for row in wanted if row.head)  # each once: batch norm counts its passes
-        projected = {head: self.projectors[head](given[self.taken[head]]) for head in heads}
+        projected = {head: self._project(head, given) for head in heads}
         return [self._row(row, given, projected) for row in wanted]
+
+    def _project(self, head: str, given: Mapping[str, Tensor]) -> Tensor:
+        with blamed(self.heads[head].projector.component):
+            return self.projectors[head](given[self.taken[head]])  # type: ignore[no-any-return]
 
     def _row(self, row: Row, given: Mapping[str, Tensor], projected: Mapping[str, Tensor]) -> Tensor:
         if row.kind == "prediction":
-            return self.predictors[row.head](projected[row.head])  # type: ignore[no-any-return]
+            predictor = self.heads[row.head].predictor
+            assert predictor
+            with blamed(predictor.component):
+                return self.predictors[row.head](projected[row.head])  # type: ignore[no-any-return]
         return projected[row.head] if row.head else given[row.kind]
 
 
@@ -84,7 +96,7 @@ class StepModule(nn.Module):
         }
         with torch_seeded(seed, "backbone"):
             backbone = plan.backbone.make()
-        self.online = Network(backbone, plan.heads, seed)
+        self.online = Network(backbone, plan.backbone.component, plan.heads, seed)
         self.target = _target(self.online, plan) if plan.has("target") else None
         self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
         self.gather: Callable[[Tensor], Tensor] | None = None
@@ -95,7 +107,7 @@ class StepModule(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, batch: Batch, measure: bool = False) -> Outcome:
-        """Run every network on every view group that is read, then every objective in float32.
+        """Run every network on every view group that is read, then every objective in float32, or in float64.
 
         Args:
             batch: Views and what is known of them.
@@ -134,7 +146,9 @@ class StepModule(nn.Module):
         parts: dict[str, monitors.Part] = {}
         timer = monitors.Timer(batch["index"].device, on=measure)
         for item in self.plans:
-            losses = _terms(self.objectives[item.name](**self._inputs(item, batch, table)))
+            inputs = self._inputs(item, batch, table)
+            with blamed(item.made.component):
+                losses = _terms(self.objectives[item.name](**inputs))
             loss = item.weight * torch.stack(list(losses.terms.values())).sum()
             parts[item.name] = monitors.Part(loss, timer.lap())
             terms.update({f"{item.name}.{term}": value.detach() for term, value in losses.terms.items()})
@@ -157,7 +171,7 @@ class StepModule(nn.Module):
         """Move the target's parameters towards the online ones; its batch norm keeps its own statistics."""
         if self.target is not None:
             followed = dict(self.online.named_parameters())
-            pairs = [(own, followed[name]) for name, own in self.target.named_parameters()]
+            pairs = [(local(own), local(followed[name])) for name, own in self.target.named_parameters()]
             ema_update([own for own, _ in pairs], [other for _, other in pairs], momentum)
 
     def after_step(self, step: int, epoch: float) -> None:
@@ -190,7 +204,7 @@ def _image(x: Tensor) -> Tensor:
 def _input(row: Row | str, batch: Batch, table: Mapping[Row, Tensor]) -> Tensor:
     if isinstance(row, str):
         return batch[row.removeprefix("batch.")]
-    return table[row].float()
+    return widen(table[row])
 
 
 def _terms(returned: Tensor | Mapping[str, Tensor] | Terms) -> Terms:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -18,7 +20,7 @@ from typing import Any
 import pluggy
 
 from sslkit import hookspecs
-from sslkit.errors import PluginError, closest
+from sslkit.errors import PluginError, SslkitError, closest
 from sslkit.hookspecs import COLLECTING
 
 GROUP = "sslkit"
@@ -32,6 +34,9 @@ class Owner:
     plugin: str
     distribution: str
     version: str
+
+    def __str__(self) -> str:
+        return f"plugin '{self.plugin}' ({self.distribution} {self.version})"
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,27 @@ class Component:
     def summary(self) -> str:
         """First line of the class docstring."""
         return (self.cls.__doc__ or "").strip().partition("\n")[0]
+
+
+@contextmanager
+def blamed(component: Component) -> Iterator[None]:
+    """Tell of what fails inside the block with the name and version of the plugin, and the line.
+
+    Raises:
+        PluginError: Something failed that is told in no words of its own. A full memory is nobody's fault.
+    """
+    try:
+        yield
+    except (SslkitError, MemoryError):
+        raise
+    except Exception as error:
+        if "out of memory" in str(error):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise PluginError(
+            f"{component.kind} '{component.id}' of {component.owner} failed: {type(error).__name__}: {error}\n"
+            f"    {last.filename}, line {last.lineno}, in {last.name}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from sslkit import bad_images
+from sslkit import bad_images, worldsize
 from sslkit.errors import PluginError, Problem, closest
 from sslkit.measuring import Measured
 from sslkit.options import schema
@@ -20,7 +21,9 @@ from sslkit.plan import Plan
 from sslkit.plugins import Component, Plugins
 from sslkit.probing import Figures, is_rate
 from sslkit.recipe import Text, View
-from sslkit.trainer import Replayed, Result
+from sslkit.replaying import Replayed
+from sslkit.resuming import Comparison
+from sslkit.trainer import Result
 
 if TYPE_CHECKING:
     from sslkit.ablation.estimate import Estimate
@@ -149,6 +152,76 @@ def print_replayed(made: Replayed) -> None:
         _print(f"{len(made.differs)} of {len(made.then)} values differ from the record")
     else:
         _print("the same as in the record, bit for bit")
+
+
+def of_comparison(made: Comparison) -> dict[str, Any]:
+    """Describe a run that was killed, beside one that was not."""
+    return {
+        "steps": made.steps,
+        "kills": [{"step": kill.step, "saving": kill.saving} for kill in made.kills],
+        "whole": made.whole,
+        "killed": made.killed,
+        "differs": made.differs,
+    }
+
+
+def print_comparison(made: Comparison) -> None:
+    """Print both runs' hashes, component by component."""
+    table = Table()
+    for name in ("component", "without a kill", "with kills", ""):
+        table.add_column(name)
+    for name, value in made.whole.items():
+        other = made.killed.get(name, "(none)")
+        table.add_row(name, value, other, "same" if value == other else "differs")
+    _print(table)
+    for line in made.lines:
+        _print(line)
+    saving = sum(kill.saving for kill in made.kills)
+    what = f"{len(made.kills)} kills, {saving} of them inside a save, in {made.steps} steps"
+    _print(f"{what}: {'the same bits' if not made.differs else 'differs in ' + ', '.join(made.differs)}")
+
+
+def of_world_sizes(made: Sequence[worldsize.Comparison]) -> list[dict[str, Any]]:
+    """Describe numbers of processes beside the first."""
+    return [
+        {
+            "sizes": list(item.sizes), "steps": item.steps, "largest": item.largest, "breaking": item.breaking,
+            "first": item.first and asdict(item.first),
+            "whole_batch_norm": of_world_sizes([item.whole])[0] if item.whole else None,
+        }
+        for item in made
+    ]  # fmt: skip
+
+
+def print_world_sizes(made: Sequence[worldsize.Comparison]) -> None:
+    """Print how far what is made with each number of processes is from what the first makes."""
+    for item in made:
+        table = Table("", *(["as it is", "batch norm over all processes"] if item.whole else ["difference"]))
+        for kind, value in item.largest.items():
+            others = [item.whole.largest[kind]] if item.whole else []
+            table.add_row(kind, *(_apart(difference) for difference in (value, *others)))
+        _print(table)
+        for found in (item, item.whole):
+            if found:
+                _print(_verdict(found, over_all=found is item.whole))
+
+
+def _apart(relative: float) -> str:
+    return (
+        "the same bits" if relative == 0 else f"{relative:.1e}" + (" differs" if relative > worldsize.TOLERANCE else "")
+    )
+
+
+def _verdict(found: worldsize.Comparison, over_all: bool) -> str:
+    one, other = (f"{size} process{'es' * (size > 1)}" for size in found.sizes)
+    which = ", with batch norm over all processes" if over_all else ""
+    if found.first is None:
+        return f"{one} and {other}{which}: the same up to rounding, {found.steps} steps"
+    first = found.first
+    return (
+        f"{one} and {other}{which} differ, first in step {first.step} at {first.name} by {first.relative:.1e}: "
+        f"{first.component}"
+    )
 
 
 def print_bad_images(images: int, rows: Sequence[Mapping[str, Any]], out: Path | None) -> None:

@@ -5,6 +5,7 @@ runs/<recipe>/<arm>-s<seed>/
     environment.json    versions, plugins, hardware, git, command: one entry per session
     status.json         running, stopped or finished, and at which step
     metrics.jsonl       written by the logs plugin
+    failed.txt          the traceback of what ended it, for who has to repair that
     bad_images.json     what was skipped, with reasons; absent where there was nothing
     checkpoints/        step-00000100.pt, newest.json points to the newest complete one
     probes.json         figures of the frozen backbone
@@ -47,6 +48,7 @@ _PACKAGES = (
     "pillow",
     "opencv-contrib-python-headless",
 )
+FAILED = "failed.txt"
 _NOT_COMPARED = ("plugins", "summary", "on_bad_image", "max_bad_images", "max_bad_share")
 """Words, and when to give up: up to there, the numbers are the same."""
 
@@ -165,6 +167,7 @@ class RunFolder:
         """Write the resolved recipe and add this session to the environment."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.write_text("recipe.toml", tables.dumps(plan.resolved()))
+        (self.path / FAILED).unlink(missing_ok=True)
         sessions = self.read("environment.json", [])
         overrides = list(text.overrides.values())
         self.write("environment.json", [*sessions, environment(plan, overrides, world, device)])

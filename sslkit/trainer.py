@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from sslkit import __version__, bad_images, checkpoint, flight, tables
+from sslkit import __version__, bad_images, checkpoint, flight, sharding, tables
 from sslkit.api import Proposals, Run, Source
 from sslkit.bad_images import BadImages, Found
-from sslkit.data import ASKING, Epochs, ViewDataset, batches, to_device
-from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, StorageError, UsageError
+from sslkit.data import ASKING, Epochs, Feed, ViewDataset, listing, to_device
+from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, StorageError, UsageError, closest
 from sslkit.folders import cores
 from sslkit.monitors import EVERY_STEP, Monitors, is_measured
 from sslkit.networks import Outcome, StepModule
@@ -28,16 +29,20 @@ from sslkit.optim import make_optimizer
 from sslkit.plan import Plan
 from sslkit.plugins import Plugins
 from sslkit.probing import Figures, Probing
+from sslkit.processes import watched
 from sslkit.progress import Display, bar
 from sslkit.recipe import Text
-from sslkit.runfolder import RunFolder
+from sslkit.runfolder import FAILED, RunFolder
 from sslkit.schedules import LearningRate, cosine, target_momentum
-from sslkit.seeds import seed_all
+from sslkit.seeds import seed_all, torch_seeded
 from sslkit.sentinel import Facts, Sentinel
 from sslkit.spent import Spent
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
+"""What `--strategy` takes: Lightning Fabric's names, and fsdp for `sslkit.sharding`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Hardware:
         on_divergence: What to do when a loss or gradient is not finite: stop there, or go back to the newest checkpoint
             and leave out the batch.
         max_rollbacks: So many times.
+        on_changed_images: What to do when the source's images are not those that the run began with.
     """
 
     accelerator: str = "auto"
@@ -73,6 +79,7 @@ class Hardware:
     on_collapse: Literal["warn", "stop"] = "warn"
     on_divergence: Literal["stop", "rollback"] = "stop"
     max_rollbacks: int = 3
+    on_changed_images: Literal["stop", "go-on"] = "stop"
 
 
 class NonFiniteError(DivergedError):
@@ -125,80 +132,17 @@ def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware:
         DataError: Data or proposals are missing or unreadable.
         DivergedError: A loss or gradient is not finite; the optimizer step was not made.
         PreemptedError: A signal asked to stop; a checkpoint was written.
+        PeerError: Another process of the run died.
     """
     folder.refuse_other(plan.resolved())
     if folder.status().get("state") == "finished":
         return _finished(folder)
     with _held(folder):
-        fabric = _fabric(plan, hardware)
-        with fabric.rank_zero_first():
-            source, proposals = prepare(plan, text)
-        return _Trainer(plan, text, plugins, folder, hardware, fabric, source, proposals).run()
-
-
-def again(plan: Plan, text: Text, plugins: Plugins, record: Path, hardware: Hardware) -> Replayed:
-    """Do the step of a flight record again, forward and backward, and write nothing.
-
-    Args:
-        plan: Of the record's recipe.
-        text: The same.
-        plugins: None of them is told of anything.
-        record: A folder `diverged-step-...`.
-        hardware: As many devices as the run had.
-
-    Raises:
-        DataError: The record is damaged, or images are missing.
-        UsageError: It is of another number of processes.
-    """
-    told = RunFolder(record).read(flight.RECORD, None)
-    if told is None:
-        raise DataError(f"{record} is no flight record: it has no {flight.RECORD}")
-    fabric = _fabric(plan, hardware)
-    if told["processes"] != fabric.world_size:
-        raise UsageError(f"{record} is of {told['processes']} processes: write --devices {told['processes']}")
-    source, proposals = prepare(plan, text)
-    with TemporaryDirectory() as aside:
-        trainer = _Trainer(plan, text, plugins, RunFolder(Path(aside)), hardware, fabric, source, proposals)
-        trainer.take(record / flight.BEFORE, checkpoint.load(record / flight.BEFORE))
-        trainer.network.train()
-        feed = trainer.feed(trainer.step + 1)
-        try:
-            with flight.FirstBad(trainer.network) as first:
-                taken = trainer.passes(feed)
-        finally:
-            feed.close()
-        terms = trainer.agree(taken.outcomes, [])
-    then = {name: float(value) for name, value in told["terms"].items()}
-    images = [hand["images"] for hand in told["in_hand"][fabric.global_rank]]
-    same = [batch["index"].tolist() for batch in taken.batches] == images
-    return Replayed(
-        told["step"], then, {name: terms.get(name, math.nan) for name in then}, same, first.found, fabric.global_rank
-    )
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """A step that was done again.
-
-    Attributes:
-        then: What the record says, name -> value.
-        now: What it came to this time.
-        same_images: Whether it took the images of the record.
-        first_bad: The first module whose output was not finite though its input was.
-        rank: Of this process.
-    """
-
-    step: int
-    then: Mapping[str, float]
-    now: Mapping[str, float]
-    same_images: bool
-    first_bad: str | None
-    rank: int = 0
-
-    @property
-    def differs(self) -> list[str]:
-        """Names of values that are not the same bits; one NaN is as another."""
-        return [name for name, value in self.then.items() if repr(value) != repr(self.now[name])]
+        fabric = fabric_of(plan, hardware)
+        with watched(fabric):
+            with fabric.rank_zero_first():
+                source, proposals = prepare(plan, text)
+            return Trainer(plan, text, plugins, folder, hardware, fabric, source, proposals).run()
 
 
 @contextmanager
@@ -218,6 +162,7 @@ def _held(folder: RunFolder) -> Iterator[None]:
             reason = str(error) if isinstance(error, SslkitError) else f"{type(error).__name__}: {error}"
             with suppress(StorageError):  # what went wrong first is told
                 folder.write("status.json", {**folder.status(), "state": "failed", "reason": reason})
+                folder.write_text(FAILED, traceback.format_exc())
             raise
 
 
@@ -249,23 +194,39 @@ def prepare(plan: Plan, text: Text | None = None) -> tuple[Source, Proposals | N
     return source, proposer.open(source)
 
 
-def _fabric(plan: Plan, hardware: Hardware) -> Fabric:
+def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
+    """Start the processes of a run, and return what joins them.
+
+    Raises:
+        UsageError: The batch does not divide over them, or there is no such strategy.
+    """
     from lightning_fabric import Fabric
 
+    check_strategy(hardware.strategy, plan.recipe.precision)
     accelerator = "cpu" if hardware.accelerator == "auto" and not torch.cuda.is_available() else hardware.accelerator
     devices: int | str = int(hardware.devices) if hardware.devices.isdecimal() else hardware.devices
     if devices == "auto" and accelerator == "cpu":
         devices = 1
+    strategy = sharding.strategy() if hardware.strategy == "fsdp" else hardware.strategy
     fabric = Fabric(
         accelerator=accelerator, devices=devices, num_nodes=hardware.nodes,
-        strategy=hardware.strategy, precision=plan.recipe.precision,
+        strategy=strategy, precision=plan.recipe.precision,
     )  # fmt: skip
+    check_batch(plan.recipe.batch_size, plan.recipe.accumulate, fabric.world_size)
     fabric.launch()
-    _fabric_check(plan.recipe.batch_size, plan.recipe.accumulate, fabric.world_size)
+    warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather")  # Fabric's business
     return fabric
 
 
-def _fabric_check(batch_size: int, accumulate: int, world: int) -> None:
+def check_strategy(strategy: str, precision: str) -> None:
+    """Refuse strategies whose checkpoints would not be whole, and precisions that one does not have."""
+    if strategy not in STRATEGIES:
+        raise UsageError(f"no strategy '{strategy}'{closest(strategy, STRATEGIES)} (known: {', '.join(STRATEGIES)})")
+    if strategy == "fsdp" and precision not in sharding.PRECISIONS:
+        raise UsageError(f'--strategy fsdp has no precision = "{precision}": write "bf16-mixed" or "32-true"')
+
+
+def check_batch(batch_size: int, accumulate: int, world: int) -> None:
     """Refuse batches that do not divide over passes and processes, or leave batch norm a single image."""
     images = batch_size / (accumulate * world)
     if images < 2 or images % 1:
@@ -275,7 +236,7 @@ def _fabric_check(batch_size: int, accumulate: int, world: int) -> None:
         )
 
 
-class _Trainer:
+class Trainer:
     """One run, from here to its end."""
 
     def __init__(
@@ -289,16 +250,20 @@ class _Trainer:
             len(source), recipe.batch_size, recipe.accumulate, recipe.seed,
             recipe.last_batch == "pad", fabric.global_rank, fabric.world_size,
         )  # fmt: skip
+        self.listing = listing(source)
+        self._all_see_the_same()
         if not self.epochs.steps:
             what = f"{len(source)} images make no batch of {recipe.batch_size}"
             raise DataError(f'{what}: write a smaller batch_size, or last_batch = "pad"')
         self.steps = recipe.steps or max(1, math.ceil(recipe.epochs * self.epochs.steps - 1e-9))  # type: ignore[operator]
         self.lr = self._learning_rate()
-        self.network = StepModule(plan)
-        if recipe.forward.sync_batch_norm and fabric.world_size > 1 and fabric.device.type == "cuda":
-            self.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        self.network = self.make_network()
+        self.module = fabric.setup_module(self.network)
+        self.sharded = sharding.is_sharded(self.network)
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
-        self.module, self.optimizer = fabric.setup(self.network, optimizer)
+        made = fabric.setup_optimizers(optimizer)
+        assert not isinstance(made, tuple)
+        self.optimizer = made
         if fabric.world_size > 1:
             self.network.gather, self.network.mean = self._gather, self._mean
         self.run_info = Run(folder.path, plan.resolved(), self.steps, self.epochs.steps)
@@ -312,8 +277,30 @@ class _Trainer:
         self.counts_before = self.counts
         self.buffers = flight.Buffers(self.network)
         self.bad = BadImages(len(source), recipe.max_bad_images, recipe.max_bad_share)
-        self.monitors = Monitors(hardware.monitor_every, whole=_whole(fabric))
+        self.monitors = Monitors(hardware.monitor_every, whole=not self.sharded)
         self.sentinel = Sentinel(self._facts())
+
+    def _all_see_the_same(self) -> None:
+        """Refuse processes, as on machines with folders of their own, whose images are not the first one's."""
+        first = self.fabric.broadcast(self.listing)
+        if first != self.listing:
+            raise DataError(
+                f"process {self.fabric.global_rank} sees other images than process 0: {self.listing['images']} and "
+                f"{first['images']}; all machines must see the same files"
+            )
+
+    def make_network(self) -> StepModule:
+        """Make both networks and the objectives, with equal weights in every process."""
+        network = StepModule(self.plan)
+        if self.shares_batch_norm:
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return network
+
+    @property
+    def shares_batch_norm(self) -> bool:
+        """Whether batch norm takes its statistics over all processes; torch has that on GPUs only."""
+        wanted = self.plan.recipe.forward.sync_batch_norm
+        return wanted and self.fabric.world_size > 1 and self.fabric.device.type == "cuda"
 
     def _facts(self) -> Facts:
         """Tell the sentinel what this recipe does against collapse."""
@@ -367,7 +354,11 @@ class _Trainer:
         )
         if self.fabric.is_global_zero:
             self.folder.start(self.plan, self.text, self.fabric.world_size, str(self.fabric.device))
-        probing, result.probes = self.probe_before()
+        if self.sharded:
+            self.note(sharding.told(self.network))
+        backbone = self.backbone() if self.plan.probes and self.step == 0 else None
+        with self.fabric.rank_zero_first():  # the others wait as long as it takes
+            probing, result.probes = self.probe_before(backbone)
         error: BaseException | None = None
         try:
             self.tell("sslkit_run_started")
@@ -410,9 +401,8 @@ class _Trainer:
 
     def steps_until(self, stop: int) -> dict[str, float]:
         """Take optimizer steps; return what the last one told."""
-        feed = self.feed(stop)
         terms: dict[str, float] = {}
-        try:
+        with self.feed(stop) as feed:
             while self.step < stop:
                 terms = self.optimizer_step(feed)
                 self.step += 1
@@ -422,15 +412,13 @@ class _Trainer:
                 self.save_when_due(stop)
                 if self.stopping and self.step < stop:  # what is done is done: its weights are still to be written
                     raise self.preempted()
-        finally:
-            feed.close()
         return terms
 
-    def feed(self, stop: int) -> Generator[dict[str, Any]]:
+    def feed(self, stop: int) -> Feed:
         """Return the batches of the steps from here to `stop`."""
         items = self.epochs.micro_batches(self.step, stop)
         dataset = ViewDataset(self.plan, self.source, self.proposals)
-        return batches(dataset, items, self._workers(), self.fabric.device)
+        return Feed(dataset, items, self._workers(), self.fabric.device)
 
     def roll_back(self, error: NonFiniteError) -> None:
         """Go back to the newest checkpoint, to leave out the batch that diverged.
@@ -460,7 +448,7 @@ class _Trainer:
         goes_on = f"\n    {self.unsaved}: it goes on from an older checkpoint" if self.unsaved else ""
         return PreemptedError(f"stopped by {who} {where}; the same command goes on{goes_on}")
 
-    def optimizer_step(self, feed: Iterator[dict[str, Any]]) -> dict[str, float]:
+    def optimizer_step(self, feed: Feed) -> dict[str, float]:
         """Accumulate gradients over the step's passes, check them, move the online network, then the target."""
         began = time.monotonic()
         self.schedule()
@@ -484,13 +472,15 @@ class _Trainer:
             "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": waited / seconds,
         }  # fmt: skip
 
-    def passes(self, feed: Iterator[dict[str, Any]]) -> Passes:
+    def passes(self, feed: Feed) -> Passes:
         """Go forward and backward over all that a step takes."""
         taken = Passes()
         accumulate = self.plan.recipe.accumulate
         for part in range(accumulate):
             asked = time.monotonic()
             batch = to_device(next(feed), self.plan.views, self.fabric.device)
+            if self.sharded:
+                sharding.align(self.network)
             taken.waited += time.monotonic() - asked
             self.count(batch.pop("counts"))
             taken.bad += batch.pop("bad")
@@ -573,9 +563,13 @@ class _Trainer:
         return told
 
     def _grad_norm(self) -> Tensor:
-        grads = [p.grad for p in self.network.parameters() if p.grad is not None]
+        grads = [sharding.local(p.grad) for p in self.network.parameters() if p.grad is not None]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        return norm
+        if not self.sharded:
+            return norm
+        total = self.fabric.all_reduce(norm.float().square(), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total.sqrt()
 
     def guard(self, terms: Mapping[str, float], passes: list[dict[str, Tensor]]) -> None:
         """Refuse to step on anything that is not finite, and leave a flight record.
@@ -601,8 +595,11 @@ class _Trainer:
     def record(self, terms: Mapping[str, float], passes: list[dict[str, Tensor]]) -> str:
         """Write the flight record of this step, and say where it is."""
         own = flight.in_hand(passes)
-        hands = [self.fabric.broadcast(own, src=rank) for rank in range(self.fabric.world_size)]
+        ranks = range(self.fabric.world_size)
+        hands = [self.fabric.broadcast(own, src=rank) for rank in ranks]
+        bad = [self.fabric.broadcast(flight.without_finite_gradient(self.network), src=rank) for rank in ranks]
         self.buffers.put_back()
+        trained = self.trained()
         if not self.fabric.is_global_zero:
             return "The first process keeps a record"
         recipe, world = self.plan.recipe, self.fabric.world_size
@@ -611,13 +608,13 @@ class _Trainer:
         record = RunFolder(self.folder.path / flight.folder_name(self.step + 1))
         told = {
             "step": self.step + 1, "terms": {name: repr(value) for name, value in terms.items()},
-            "without_finite_gradient": flight.without_finite_gradient(self.network),
+            "without_finite_gradient": list(dict.fromkeys(name for names in bad for name in names)),
             "lr": self.lr(self.step), "target_momentum": self._momentum(), "processes": world,
             "device": str(self.fabric.device), "seeds": flight.seeds(recipe.seed, self.step, recipe.accumulate, world),
             "in_hand": hands,
         }  # fmt: skip
         try:
-            checkpoint.save(record.path / flight.BEFORE, {**self.everything(), "counts": self.counts_before})
+            checkpoint.save(record.path / flight.BEFORE, {**self.everything(trained), "counts": self.counts_before})
             record.write_text(flight.RECIPE, tables.dumps(self.plan.resolved()))
             record.write(flight.RECORD, told)
         except StorageError as error:
@@ -692,24 +689,31 @@ class _Trainer:
 
     def _save(self) -> str | None:
         """Write a checkpoint in the first process, and return what went wrong."""
+        trained = self.trained()
         if not self.fabric.is_global_zero:
             return None
         every = self.hardware.keep_every
         steps = every and every * (self.hardware.save_every or self.epochs.steps)
         try:
-            path = checkpoint.add(self.folder.checkpoints, self.everything(), self.hardware.keep, steps)
+            path = checkpoint.add(self.folder.checkpoints, self.everything(trained), self.hardware.keep, steps)
         except StorageError as error:
             return str(error)
         self.status("running")
         self.tell("sslkit_checkpoint_saved", step=self.step, path=path)
         return None
 
-    def everything(self) -> dict[str, Any]:
+    def trained(self) -> dict[str, Any]:
+        """Return the state of networks and optimizer, whole in the first process; to be called in all of them."""
+        state = {"model": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return sharding.whole(state, self.fabric.is_global_zero) if self.sharded else state
+
+    def everything(self, trained: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a checkpoint holds."""
         return {
+            **trained,
             "step": self.step,
-            "model": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "processes": self.fabric.world_size,
+            "listing": self.listing,
             "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of 16-mixed
             "counts": self.counts,
             "bad_images": self.bad.state(),
@@ -729,8 +733,30 @@ class _Trainer:
             self.take(path, state)
             self.note(*(f"warning: {damage}" for damage in wrong))
             self.note(f"resumed from {path} after step {self.step} of {self.steps}")
+            self.compare(state)
         if self.fabric.broadcast(self.step) != self.step:
             raise DataError(f"processes would go on from different checkpoints in {self.folder.checkpoints}")
+
+    def compare(self, state: Mapping[str, Any]) -> None:
+        """Say what around the run is not as it was when a checkpoint was written, and changes its numbers.
+
+        Raises:
+            DataError: The images are others, and `on_changed_images` is "stop".
+        """
+        now, then = self.fabric.world_size, state.get("processes", self.fabric.world_size)
+        if now != then:
+            self.note(
+                f"warning: {then} process{'es' * (then > 1)} so far, now {now}: `sslkit verify world-size` shows what "
+                "that changes"
+            )
+        before = state.get("listing", self.listing)
+        if before == self.listing:
+            return
+        counts = f"there were {before['images']}, there are {self.listing['images']}"
+        told = f"the images are not those that the run began with ({counts}): every draw from here on would be another"
+        if self.hardware.on_changed_images == "stop":
+            raise DataError(f"{told}. Put them back, write --arm NAME to begin anew, or --on-changed-images go-on")
+        self.note(f"warning: {told}")
 
     def take(self, path: Path, state: Mapping[str, Any]) -> None:
         """Put everything back as it was when a checkpoint was written.
@@ -739,19 +765,21 @@ class _Trainer:
             DataError: It holds other networks or optimizers than this version makes of the recipe.
         """
         try:
-            self.network.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.network.load_state_dict(sharding.cut_model(state["model"], self.network))
+            parameters = [held for group in self.optimizer.param_groups for held in group["params"]]
+            self.optimizer.load_state_dict(sharding.cut_optimizer(state["optimizer"], parameters))
             self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
             self.step, self.counts = state["step"], state["counts"]
             self.bad.load(state.get("bad_images", {}))
             self.epochs.skipped = tuple(state.get("skipped", ()))
             self.monitors.load(state.get("windows", {}), self.fabric.device)  # older checkpoints have neither
             self.sentinel.load(state.get("sentinel", self.sentinel.state()))
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise DataError(_misfit(path, state, self.plan, error)) from error
         self.run_info.step = self.step
 
     def status(self, state: str) -> None:
+        """Write where the run is and what it has cost, in the first process."""
         if self.fabric.is_global_zero and self.folder.path.exists():
             told = {"state": state, "step": self.step, "steps": self.steps, **self.spent.told(self.fabric.device)}
             self.keep("status.json", told)
@@ -765,26 +793,40 @@ class _Trainer:
 
     # ----------------------------------------------------------------------------------------- probing
 
-    def probe_before(self) -> tuple[Probing | None, dict[str, Figures]]:
-        """Measure raw pixels and, before the first step, the random weights."""
+    def backbone(self) -> torch.nn.Module:
+        """Return the online backbone, whole in the first process; to be called in all of them."""
+        own = self.network.online.backbone
+        if not self.sharded:
+            return own
+        state = sharding.whole(own.state_dict(), self.fabric.is_global_zero)
+        if not self.fabric.is_global_zero:
+            return own
+        with torch_seeded(self.plan.recipe.seed, "backbone"):
+            made: torch.nn.Module = self.plan.backbone.make()
+        made.load_state_dict(state)
+        return made.to(self.fabric.device)
+
+    def probe_before(self, backbone: torch.nn.Module | None) -> tuple[Probing | None, dict[str, Figures]]:
+        """Measure raw pixels and, before the first step, the random weights of a backbone."""
         if not self.plan.probes or not self.fabric.is_global_zero:
             return None, {}
         figures: dict[str, Figures] = self.folder.read("probes.json", {})
-        backbone, device = self.network.online.backbone, self.fabric.device
         with bar() as progress:
             probing = Probing(self.plan.measurement, progress)
             self.note(*probing.news())
-            if self.step == 0:
-                figures = probing.of_pixels_and("random weights", backbone, device, progress)
+            if backbone is not None:
+                figures = probing.of_pixels_and("random weights", backbone, self.fabric.device, progress)
                 self.folder.write("probes.json", figures)
         self.note(*probing.news())
         return probing, figures
 
     def probe_after(self, probing: Probing | None, figures: dict[str, Figures]) -> dict[str, Figures]:
         """Measure the trained backbone and write its weights."""
-        if not self.fabric.is_global_zero or self.state() != "finished":
+        if self.state() != "finished":
             return figures
-        backbone = self.network.online.backbone
+        backbone = self.backbone()
+        if not self.fabric.is_global_zero:
+            return figures
         described = {"backbone": self.plan.backbone.component.id, "step": str(self.step), "format": "pt"}
         checkpoint.save_weights(self.folder.weights, dict(backbone.state_dict()), described)
         if probing:
@@ -825,8 +867,7 @@ class _Trainer:
             except Exception as error:  # an observer must not end the run
                 owner = self.plugins.owners[impl.plugin_name]
                 self.plugins.manager.unregister(impl.plugin)
-                who = f"plugin '{owner.plugin}' ({owner.distribution} {owner.version})"
-                self.note(f"{who} failed in {hook} and is switched off: {type(error).__name__}: {error}")
+                self.note(f"{owner} failed in {hook} and is switched off: {type(error).__name__}: {error}")
 
     def note(self, *lines: str) -> None:
         """Show lines, in the first process."""
@@ -840,18 +881,11 @@ class _Trainer:
         return max(0, min(8, cores() - 1))
 
 
-def _whole(fabric: Fabric) -> bool:
-    """Say whether every process holds whole parameters: sharded ones have no gradient of their own to compare."""
-    from lightning_fabric.strategies.ddp import DDPStrategy
-    from lightning_fabric.strategies.single_device import SingleDeviceStrategy
-
-    return isinstance(fabric.strategy, (DDPStrategy, SingleDeviceStrategy))
-
-
 def _misfit(path: Path, state: Mapping[str, Any], plan: Plan, error: Exception) -> str:
     """Say that a checkpoint does not fit, which versions differ, and what can be done."""
     now = {"sslkit": __version__, **plan.resolved()["plugins"]}
-    then = {"sslkit": state.get("sslkit", "an unknown version"), **state.get("plugins", {})}
+    plugins = state.get("plugins")
+    then = {"sslkit": state.get("sslkit", "an unknown version"), **(plugins if isinstance(plugins, dict) else {})}
     changed = [f"{name} {then.get(name, '(none)')} -> {now.get(name, '(none)')}" for name in {**then, **now}
                if then.get(name) != now.get(name)]  # fmt: skip
     by = f"versions differ: {', '.join(changed)}" if changed else "no version differs"

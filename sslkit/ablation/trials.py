@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sslkit import checkpoint, tables
 from sslkit import recipe as recipes
-from sslkit import tables
 from sslkit.ablation.arms import Arm
 from sslkit.ablation.results import ArmResult, Results, State, Trial
 from sslkit.cost import measure
@@ -48,7 +48,7 @@ class Run:
             return "failed"
         if self.folder.busy:
             return "running"
-        return "stopped" if said else "waiting"
+        return "stopped" if said or checkpoint.latest(self.folder.checkpoints) else "waiting"
 
     @property
     def reason(self) -> str:

@@ -35,7 +35,7 @@ def _sub_app(app: typer.Typer, plugins: Plugins, name: str) -> typer.Typer:
     sub = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode=None,
-        help=f"Commands of plugin '{name}' ({owner.distribution} {owner.version}).",
+        help=f"Commands of {owner}.",
     )
     app.add_typer(sub, name=name)
     return sub

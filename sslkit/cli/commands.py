@@ -47,6 +47,10 @@ def run(
         typer.Option(help="What to do when a loss is not finite: end with code 6, or leave out the batch."),
     ] = "stop",
     max_rollbacks: Annotated[int, typer.Option(min=1, help="Batches that may be left out.")] = 3,
+    on_changed_images: Annotated[
+        Literal["stop", "go-on"],
+        typer.Option(help="What to do when images were added or removed since the run began; stop ends with code 5."),
+    ] = "stop",
     as_json: Json = False,
 ) -> None:
     """Train a recipe, or go on in a run's folder; the same command again goes on where it stopped."""
@@ -61,7 +65,7 @@ def run(
     folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
     hardware = trainer.Hardware(
         accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, keep_every, log_every,
-        monitor_every, on_collapse, on_divergence, max_rollbacks,
+        monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
     )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_a_photo_is_decoded_once_for_all_its_views(dataset, monkeypatch) -> None
 def test_what_is_wrong_with_a_file_comes_out_of_the_loader_with_its_name(dataset) -> None:
     made = dataset("source.broken=[2]", 'on_bad_image="stop"')
     assert isinstance(made[data.Item(0, 2)], data.Failure)
-    batches = data.batches(made, iter([[data.Item(0, 0), data.Item(0, 2)]]), 0, torch.device("cpu"))
+    batches = data.Feed(made, iter([[data.Item(0, 0), data.Item(0, 2)]]), 0, torch.device("cpu"))
     with pytest.raises(DataError, match=r"image 2 \(0002\.png\): 0002\.png is no image(.|\n)*on_bad_image = \"skip\""):
         next(batches)
 
@@ -163,8 +164,9 @@ def test_proposals_outside_the_image_and_degenerate_ones_never_reach_the_sampler
     assert seen[0].tolist() == [[1, 2, 30, 20], [40, 30, 48, 40]]
 
 
+@pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize(("name", "words"), [("SIGKILL", "was killed by SIGKILL, as when memory runs out")])
-def test_a_loader_process_that_dies_is_told_with_what_it_had_in_hand(dataset, monkeypatch, name, words) -> None:
+def test_a_loader_process_that_dies_is_told_with_what_it_had_in_hand(dataset, monkeypatch, name, words, behind) -> None:
     made = dataset()
     read = made.source.read
 
@@ -174,9 +176,14 @@ def test_a_loader_process_that_dies_is_told_with_what_it_had_in_hand(dataset, mo
         return read(index)
 
     monkeypatch.setattr(made.source, "read", dies)
-    stream = data.batches(made, iter([[data.Item(0, place)] for place in range(8)]), 2, torch.device("cpu"))
-    with pytest.raises(SslkitError, match=rf"loader process 1 {words}; it had image 5 \(0005\.png\) in hand"):
-        list(stream)
+    items = iter([[data.Item(0, place)] for place in range(8)])
+    told = pytest.raises(SslkitError, match=rf"loader process 1 {words}; it had image 5 \(0005\.png\) in hand")
+    with told, data.Feed(made, items, 2, torch.device("cpu")) as feed:
+        next(feed)
+        if behind:  # torch tells of it wherever the main process is, not only where it waits for a batch
+            for _ in range(1000):
+                time.sleep(0.02)
+        list(feed)
 
 
 def test_a_batch_is_augmented_in_the_worker_or_on_the_device_with_the_same_bits(dataset) -> None:

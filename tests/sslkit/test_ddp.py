@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from sslkit import checkpoint, recipe, trainer
+from sslkit.data import Epochs
 from sslkit.plugins import Plugins
 from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan
@@ -32,7 +33,8 @@ side = 96
 [sampler]
 use = "two-views"
 [backbone]
-use = "vit-small"                 # no batch norm: its statistics would differ by design on the CPU
+use = "timm"                      # no batch norm: its statistics would differ by design on the CPU
+model = "test_vit"
 image_size = 32
 [heads.main]
 projector = { use = "mlp", hidden = 16, out = 8, norm = "layer" }
@@ -132,19 +134,27 @@ def test_a_loss_that_couples_the_batch_trains_over_two_processes_what_it_does_in
         torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=0, msg=name)
 
 
+def photos(folder: Path, count: int) -> list[Path]:
+    """Write pictures of noise."""
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    files = [folder / "photos" / f"{number:02d}.jpg" for number in range(count)]
+    for file in files:
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(file)
+    return files
+
+
+def of_photos(*lines: str) -> str:
+    """Return the recipe over them."""
+    source = "\n".join([*lines, '[source]\nuse = "folder"\nroot = "photos"\n[sampler]'])
+    return re.sub(r"\[source\].*?\[sampler\]", source, RECIPE.replace("steps = 3\n", ""), flags=re.DOTALL)
+
+
 def test_what_one_process_could_not_read_all_know_and_one_writes_down(tmp_path: Path) -> None:
     """And the images that stand in are those that one process takes."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "photos").mkdir()
-    for number in range(16):
-        pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02d}.jpg")
-    for number in (3, 9):
-        file = tmp_path / "photos" / f"{number:02d}.jpg"
+    for file in photos(tmp_path, 16)[3:10:6]:
         file.write_bytes(file.read_bytes()[:300])
-    source = 'max_bad_share = 0.5\n[source]\nuse = "folder"\nroot = "photos"\n[sampler]'
-    text = re.sub(r"\[source\].*?\[sampler\]", source, RECIPE.replace("steps = 3", "steps = 2"), flags=re.DOTALL)
-    (tmp_path / "two.toml").write_text(text)
+    (tmp_path / "two.toml").write_text(of_photos("max_bad_share = 0.5", "steps = 2"))
     states, listed = [], []
     for arm, more in (("ranks", ["--devices", "2", "--strategy", "ddp"]), ("passes", ["--set", "accumulate=2"])):
         command = ["run", "two.toml", "--arm", arm, "--accelerator", "cpu", "--workers", "1", *more]
@@ -160,6 +170,33 @@ def test_what_one_process_could_not_read_all_know_and_one_writes_down(tmp_path: 
     assert states[0]["bad_images"] == states[1]["bad_images"]
     for name, value in states[0]["model"].items():
         torch.testing.assert_close(value, states[1]["model"][name], atol=1e-6, rtol=0, msg=name)
+
+
+def test_a_process_that_fails_takes_the_others_down_with_its_own_words_first(tmp_path: Path) -> None:
+    """The third of three meets a damaged image in step 2; the same command goes on once that is repaired."""
+    third = Epochs(images=24, batch_size=6, accumulate=1, seed=0, rank=2, world=3)
+    [[item, _]] = third.micro_batches(1, 2)
+    file = photos(tmp_path, 24)[item.image]
+    good = file.read_bytes()
+    file.write_bytes(good[:300])
+    (tmp_path / "two.toml").write_text(of_photos("steps = 4", 'on_bad_image = "stop"').replace("size = 8", "size = 6"))
+    three = ["run", "two.toml", "--accelerator", "cpu", "--workers", "0", "--devices", "3", "--strategy", "ddp"]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sslkit", *three, "--save-every", "1"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+
+    failed = run()
+    errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert failed.returncode == 5, failed.stderr
+    assert f"({file.name})" in errors[0], failed.stderr
+    assert any("process 2 ended with code 5; the same command goes on" in line for line in errors[1:]), failed.stderr
+    assert "Traceback" not in failed.stderr
+    status = json.loads((tmp_path / "runs" / "two" / "full-s0" / "status.json").read_text())
+    assert status["state"] == "failed"
+    file.write_bytes(good)
+    done = run()
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_step_that_diverged_over_two_processes_is_done_again_by_two(tmp_path: Path) -> None:

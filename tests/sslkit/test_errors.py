@@ -14,7 +14,9 @@ CODES = {
 
 def test_every_failure_has_an_exit_code_of_its_own() -> None:
     assert {cls: cls.exit_code for cls in CODES} == CODES
-    assert set(errors.SslkitError.__subclasses__()) | {errors.SslkitError} == set(CODES)
+    of_peers = {errors.PeerError}  # its code is that of the process that died
+    assert set(errors.SslkitError.__subclasses__()) | {errors.SslkitError} == set(CODES) | of_peers
+    assert errors.PeerError("it died", 6).exit_code == 6
 
 
 @pytest.mark.parametrize(

@@ -9,28 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit import checkpoint, hookimpl, recipe, schedules, sentinel, trainer
+from sslkit import checkpoint, hookimpl, schedules, sentinel, trainer
 from sslkit.api import Objective
-from sslkit.errors import DataError, DivergedError, PreemptedError, RecipeError, StorageError, UsageError
+from sslkit.errors import DataError, DivergedError, PluginError, PreemptedError, RecipeError, StorageError, UsageError
 from sslkit.monitors import is_measured
 from sslkit.plugins import Owner
 from sslkit.runfolder import RunFolder
 from sslkit.seeds import seed_of
-from sslkit.wiring import make_plan
-
-
-@pytest.fixture
-def run(plugins, recipe_text, tmp_path):
-    def run(*sets, folder="run", text=recipe_text, **hardware):
-        given = recipe.parse(text, "dots", "dots.toml", sets)
-        made, problems = recipe.structure(given)
-        assert not problems, problems
-        plan, problems = make_plan(made, plugins)
-        assert not problems, problems
-        hardware = trainer.Hardware(**{"workers": 0, "accelerator": "cpu", **hardware})
-        return trainer.train(plan, given, plugins, RunFolder(tmp_path / folder), hardware)
-
-    return run
 
 
 def weights(result):
@@ -150,14 +135,14 @@ def test_a_full_disk_behind_the_last_step_fails_and_the_same_command_ends_it(run
 
 def test_a_full_disk_when_asked_to_stop_is_told(run, full_disk, monkeypatch):
     full_disk(3)
-    original = trainer._Trainer.report
+    original = trainer.Trainer.report
 
     def report(self, terms):
         original(self, terms)
         if self.step == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(trainer._Trainer, "report", report)
+    monkeypatch.setattr(trainer.Trainer, "report", report)
     with pytest.raises(PreemptedError, match=r"after step 3 of 6.*\n    cannot write it.*from an older checkpoint"):
         run(save_every=2)
 
@@ -178,13 +163,13 @@ def test_a_checkpoint_of_other_networks_says_which_versions_differ(run, monkeypa
 def test_every_global_generator_is_a_function_of_the_step(run, plugins, monkeypatch):
     """An objective that draws from numpy's or Python's draws the same after a resume."""
     drawn = []
-    original = trainer._Trainer.agree
+    original = trainer.Trainer.agree
 
     def agree(self, outcomes, bad):
         drawn.append((self.step, random.random(), np.random.rand(), torch.rand(()).item()))
         return original(self, outcomes, bad)
 
-    monkeypatch.setattr(trainer._Trainer, "agree", agree)
+    monkeypatch.setattr(trainer.Trainer, "agree", agree)
     run(folder="whole")
     whole, drawn[:] = list(drawn), []
     run(folder="half", stop_after=2)
@@ -255,51 +240,18 @@ def test_the_flight_record_holds_everything_as_it_was_before_the_step(run, tmp_p
     assert same(before["optimizer"]["state"], saved["optimizer"]["state"])
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_diverged_step_done_again_is_the_same_bit_for_bit(run, tmp_path, plugins, accumulate):
-    sets = ("objectives.explode={}", "backbone.dropout=0.5", f"accumulate={accumulate}")
-    with pytest.raises(DivergedError):
-        run(*sets)
-    [record] = (tmp_path / "run").glob("diverged-*")
-    before = sorted(path for path in (tmp_path / "run").rglob("*"))
-    text = recipe.read(record / "recipe.toml")
-    plan, _ = make_plan(recipe.structure(text)[0], plugins)
-    made = trainer.again(plan, text, plugins, record, trainer.Hardware("cpu", workers=0))
-    assert made.differs == []
-    assert made.same_images
-    assert made.step == 2 // accumulate
-    assert made.first_bad.startswith("objectives.explode (Explode), from inputs of at most ")
-    assert {"explode.loss", "alike.distance", "grad_norm"} <= made.then.keys()
-    assert sorted(path for path in (tmp_path / "run").rglob("*")) == before
-
-
-def test_a_step_that_comes_out_differently_is_told(run, tmp_path, plugins):
-    with pytest.raises(DivergedError):
-        run("objectives.explode={}")
-    [record] = (tmp_path / "run").glob("diverged-*")
-    told = json.loads((record / "record.json").read_text())
-    told["terms"]["alike.norm"] = "7.0"
-    told["in_hand"][0][0]["images"][0] += 1
-    (record / "record.json").write_text(json.dumps(told))
-    text = recipe.read(record / "recipe.toml")
-    plan, _ = make_plan(recipe.structure(text)[0], plugins)
-    made = trainer.again(plan, text, plugins, record, trainer.Hardware("cpu", workers=0))
-    assert made.differs == ["alike.norm"]
-    assert not made.same_images
-
-
 @pytest.fixture
 def poisoned(monkeypatch):
     """Let batches at some places give a loss that is not finite, whenever they are taken."""
 
     def poisoned(*places):
-        original = trainer._Trainer.agree
+        original = trainer.Trainer.agree
 
         def agree(self, outcomes, bad):
             terms = original(self, outcomes, bad)
             return {**terms, "loss": float("nan")} if self.epochs.place(self.step) in places else terms
 
-        monkeypatch.setattr(trainer._Trainer, "agree", agree)
+        monkeypatch.setattr(trainer.Trainer, "agree", agree)
 
     return poisoned
 
@@ -321,14 +273,14 @@ def test_a_batch_that_diverges_is_left_out_after_a_rollback(run, poisoned, recor
 
 def test_after_a_rollback_the_other_batches_are_those_that_a_run_without_it_takes(run, poisoned, monkeypatch):
     taken = []
-    original = trainer._Trainer.passes
+    original = trainer.Trainer.passes
 
     def passes(self, feed):
         made = original(self, feed)
         taken.append((self.step, made.batches[0]["index"].tolist()))
         return made
 
-    monkeypatch.setattr(trainer._Trainer, "passes", passes)
+    monkeypatch.setattr(trainer.Trainer, "passes", passes)
     run(folder="whole")
     whole, taken[:] = dict(taken), []
     poisoned(1, 3)
@@ -419,6 +371,39 @@ def test_probes_leave_out_what_cannot_be_read_and_say_so(run, capsys):
     assert "warning: probes nearest leave out what cannot be read: 0005.png is no image" in capsys.readouterr().err
 
 
+@pytest.fixture
+def renamed(plugins, monkeypatch):
+    """Let one image have another name from now on."""
+
+    def rename():
+        cls = plugins.components["source"]["fake/dots"].cls
+        original = cls.key
+        monkeypatch.setattr(cls, "key", lambda self, index: "new.png" if index == 5 else original(self, index))
+
+    return rename
+
+
+def test_other_images_than_the_run_began_with_are_refused(run, renamed, capsys):
+    run(stop_after=2)
+    renamed()
+    with pytest.raises(DataError, match=r"not those that the run began with .*--on-changed-images go-on"):
+        run()
+    result = run(on_changed_images="go-on")
+    assert result.state == "finished"
+    assert "warning: the images are not those that the run began with" in capsys.readouterr().err
+
+
+def test_another_number_of_processes_than_before_is_told(run, monkeypatch, capsys):
+    original = trainer.Trainer.everything
+    monkeypatch.setattr(
+        trainer.Trainer, "everything", lambda self, trained: {**original(self, trained), "processes": 4}
+    )
+    run(stop_after=2)
+    assert "processes so far" not in capsys.readouterr().err
+    run()
+    assert "warning: 4 processes so far, now 1: `sslkit verify world-size` shows" in capsys.readouterr().err
+
+
 def test_missing_data_says_how_to_get_it(run):
     with pytest.raises(DataError, match="run: make dots"):
         run("source.absent=true")
@@ -428,14 +413,14 @@ def test_missing_data_says_how_to_get_it(run):
 def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, workers):
     """The signal comes behind step 2; all processes agree to stop with the numbers of step 3."""
     whole = run(folder="whole")
-    original = trainer._Trainer.report
+    original = trainer.Trainer.report
 
     def report(self, terms):
         original(self, terms)
         if self.step == 2 and not self.text.overrides:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(trainer._Trainer, "report", report)
+    monkeypatch.setattr(trainer.Trainer, "report", report)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(PreemptedError, match="stopped by SIGTERM after step 3 of 6"):
         run(folder="half", workers=workers)
@@ -447,14 +432,14 @@ def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, worker
 
 def test_a_signal_in_the_last_step_leaves_a_whole_run(run, monkeypatch):
     """Not one that says it is finished, and has no weights."""
-    original = trainer._Trainer.report
+    original = trainer.Trainer.report
 
     def report(self, terms):
         original(self, terms)
         if self.step == 5:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(trainer._Trainer, "report", report)
+    monkeypatch.setattr(trainer.Trainer, "report", report)
     result = run("probes.nearest={size=16, test_share=0.5}")
     assert (result.state, result.step) == ("finished", 6)
     assert "trained" in result.probes
@@ -465,7 +450,7 @@ def test_too_few_images_per_pass_are_refused(run):
     with pytest.raises(DataError, match="12 images make no batch of 64"):
         run("batch_size=64", 'last_batch="drop"')
     with pytest.raises(UsageError, match="1 images a pass"):
-        trainer._fabric_check(4, 2, 2)
+        trainer.check_batch(4, 2, 2)
 
 
 def test_padding_fills_the_last_batch(run):
@@ -485,6 +470,50 @@ def test_a_failing_observer_is_switched_off_and_the_run_goes_on(run, plugins, ca
     plugins.add(Owner("bad", "sslkit-bad", "0.1"), module)
     assert run().state == "finished"
     assert capsys.readouterr().err.count("plugin 'bad' (sslkit-bad 0.1) failed in sslkit_step_finished") == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "id_", "method"),
+    [
+        ("objective", "fake/alike", "forward"), ("backbone", "fake/tiny", "forward"), ("head", "fake/linear", "forward"),
+        ("sampler", "fake/pair", "sample"), ("source", "fake/dots", "read"),
+    ],
+)  # fmt: skip
+def test_a_failing_component_ends_the_run_with_its_plugins_name_and_version(
+    run, plugins, monkeypatch, tmp_path, kind, id_, method, workers
+):
+    cls = plugins.components[kind][id_].cls
+    original = getattr(cls, method)
+
+    def fail(self, *given, **named):
+        if given and getattr(given[0], "is_meta", False):  # planning asks for shapes
+            return original(self, *given, **named)
+        raise ZeroDivisionError("by nought")
+
+    monkeypatch.setattr(cls, method, fail)
+    with pytest.raises(PluginError) as caught:
+        run(workers=workers)
+    told = str(caught.value)
+    assert f"{kind} '{id_}' of plugin 'fake' (sslkit-fake 1.2) failed: ZeroDivisionError: by nought\n" in told
+    assert told.endswith(", in fail")
+    assert "Traceback" not in told
+    assert told.startswith("image ") == (kind in ("sampler", "source"))
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", told)
+    assert (tmp_path / "run" / "failed.txt").read_text().startswith("Traceback")
+    monkeypatch.undo()
+    assert run().state == "finished"
+    assert not (tmp_path / "run" / "failed.txt").exists()
+
+
+def test_a_full_memory_is_no_plugins_fault(run, plugins, monkeypatch):
+    def fail(self, *given, **named):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(plugins.components["objective"]["fake/alike"].cls, "forward", fail)
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        run()
 
 
 def test_probes_are_printed_beside_pixels_and_random_weights(run):

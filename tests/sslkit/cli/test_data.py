@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ def test_a_folder_is_checked_and_the_list_written(photos, tmp_path, capsys):
     assert json.loads((tmp_path / "bad.json").read_text()) == [
         {"image": 2, "key": "c.png", "reason": "c.png is empty (0 bytes)"}
     ]
+
+
+def test_a_name_that_is_no_text_is_told(photos, tmp_path, capsys):
+    (photos / "c.png").rename(photos / os.fsdecode(b"odd \xff.png"))
+    assert main(["data", "check", str(photos), "--out", str(tmp_path / "bad.json")]) == 5
+    assert r"odd \udcff.png is empty" in capsys.readouterr().out
+    assert json.loads((tmp_path / "bad.json").read_text())[0]["key"] == "odd \udcff.png"
 
 
 def test_a_good_folder_ends_with_zero(photos, capsys):
