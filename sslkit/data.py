@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ ASKING = tuple(
 )
 """Signals that ask a run to stop; SLURM sends SIGTERM, and what its `--signal` names, which often is SIGUSR1."""
 _MOST_WORKERS = 256
+_DYING_S = 2.0
 TRIES = 100
 """So many images are tried in place of one that cannot be used."""
 
@@ -313,7 +315,9 @@ class Feed:
         dead: list[str] = []
         for _again in range(2):  # torch may tell of the death here, too
             with suppress(RuntimeError):
-                dead = dead or (self._dead() if isinstance(error, RuntimeError) else [])
+                if isinstance(error, OSError | EOFError):
+                    self._wait_for_one_that_dies()
+                dead = dead or (self._dead() if isinstance(error, RuntimeError | OSError | EOFError) else [])
                 self._end()
                 break
         if dead:
@@ -332,9 +336,17 @@ class Feed:
         """Say of each loader process that died how it did, and what it had in hand."""
         return [
             f"loader process {number} {_how(worker.exitcode)}; it had {self.dataset.in_hand(number)} in hand"
-            for number, worker in enumerate(getattr(self.stream, "_workers", []))
+            for number, worker in enumerate(self._workers())
             if worker.exitcode
         ]
+
+    def _wait_for_one_that_dies(self) -> None:
+        """Wait a moment: the connections of a process that dies end before it does."""
+        if workers := self._workers():
+            wait([worker.sentinel for worker in workers], _DYING_S)
+
+    def _workers(self) -> Sequence[Any]:
+        return getattr(self.stream, "_workers", ())
 
     def _end(self) -> None:
         """End the loader processes now: they ignore signals that would end them later, and Python's exit waits."""

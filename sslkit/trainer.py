@@ -136,7 +136,7 @@ def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware:
     """
     folder.refuse_other(plan.resolved())
     if folder.status().get("state") == "finished":
-        return _finished(folder)
+        return finished(folder)
     with _held(folder):
         fabric = fabric_of(plan, hardware)
         with watched(fabric):
@@ -161,7 +161,8 @@ def _held(folder: RunFolder) -> Iterator[None]:
         except Exception as error:
             reason = str(error) if isinstance(error, SslkitError) else f"{type(error).__name__}: {error}"
             with suppress(StorageError):  # what went wrong first is told
-                folder.write("status.json", {**folder.status(), "state": "failed", "reason": reason})
+                told = {"state": "failed", "reason": reason, "code": getattr(error, "exit_code", 1)}
+                folder.write("status.json", {**folder.status(), **told})
                 folder.write_text(FAILED, traceback.format_exc())
             raise
 
@@ -208,6 +209,7 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     if devices == "auto" and accelerator == "cpu":
         devices = 1
     strategy = sharding.strategy() if hardware.strategy == "fsdp" else hardware.strategy
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # who does not use it knows
     fabric = Fabric(
         accelerator=accelerator, devices=devices, num_nodes=hardware.nodes,
         strategy=strategy, precision=plan.recipe.precision,
@@ -840,15 +842,19 @@ class Trainer:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Let the first signal of `ASKING` ask for a stop at the next step; a second one acts at once."""
+        """Let the first signal of `ASKING` ask for a stop at the next step; a second one acts at once.
+
+        One that was ignored before stays ignored: `nohup` does that, so that a run outlives its terminal.
+        """
         before = {number: signal.getsignal(number) for number in ASKING}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
         def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
             self.stop_signal = signal.Signals(number).name
             for other, handler in before.items():
                 signal.signal(other, handler)
 
-        for number in ASKING:
+        for number in before:
             signal.signal(number, ask)
         try:
             yield
@@ -897,15 +903,10 @@ def _misfit(path: Path, state: Mapping[str, Any], plan: Plan, error: Exception) 
     )
 
 
-def _finished(folder: RunFolder) -> Result:
+def finished(folder: RunFolder) -> Result:
+    """Return what a run came to that ended some time ago."""
     status = folder.status()
     return Result(
-        folder.path,
-        "finished",
-        status["step"],
-        status["steps"],
-        {},
-        folder.read("probes.json", {}),
-        resumed_from=status["step"],
-        bad=len(folder.read(bad_images.FILE, [])),
-    )
+        folder.path, "finished", status["step"], status["steps"], probes=folder.read("probes.json", {}),
+        seconds=status.get("seconds", 0.0), resumed_from=status["step"], bad=len(folder.read(bad_images.FILE, [])),
+    )  # fmt: skip

@@ -1,46 +1,105 @@
-"""Train the runs of an ablation on a SLURM cluster, through submitit: one array, requeued when it is preempted."""
+"""Train runs on a SLURM cluster, through submitit: one array, each job of it queued again when it is preempted.
+
+SLURM tells a job in two ways that it has to go. Before its time limit it sends the signal that submitit asks for, and
+submitit has `Train.checkpoint` stop the run behind its step, and the job queued again. When it preempts or cancels a
+job it sends SIGTERM, and SIGKILL some time later: `Train` stops the run then, too, and leaves the job to SLURM.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from sslkit.ablation.launch import LOG, Told, command
 from sslkit.ablation.trials import Run
-from sslkit.errors import PreemptedError, UsageError
+from sslkit.data import ASKING
+from sslkit.errors import PreemptedError, SslkitError, UsageError
+from sslkit.recipe import value
+from sslkit.trainer import Hardware
 
 JOB = "job.json"
 """In a run's folder: the job that trains it."""
 _ALIVE = {"PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "COMPLETING", "PREEMPTED", "SUSPENDED"}
 _POLL_S = 5.0
+_STOP = signal.SIGINT
+"""What asks a run to stop: SLURM does not send it by itself."""
+_LONGEST_GRACE_S = 3600.0
+_DEFAULTS = {"slurm_srun_args": ["--kill-on-bad-exit=1"]}
+_MOST_TIMEOUTS = 1000
+"""So many time limits a run may take; submitit's own 3 would end runs of days on queues of hours."""
 
 
 class Train:
-    """What a job does: train a run's folder, and end behind a step with a checkpoint when it is preempted."""
+    """What a job does: train a run's folder, and end behind a step with a checkpoint when it has to go."""
 
     def __init__(self, options: Sequence[str]) -> None:
         self.options = list(options)
         self.child: subprocess.Popen[bytes] | None = None
+        self.told_to_end = False
 
     def __call__(self, folder: str) -> int:
-        """Train, and return the exit code."""
-        with (Path(folder) / LOG).open("ab") as log:
-            args = [sys.executable, "-m", "sslkit", *command(Path(folder), self.options)]
-            self.child = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
-            return self.child.wait()
+        """Train, and return the exit code: 0, or 75 where the run was stopped.
+
+        Raises:
+            SslkitError: The run failed. The job fails with it, so that `srun` ends those of its other processes.
+        """
+        before = signal.signal(signal.SIGTERM, self._end)
+        try:
+            code = self._train(Path(folder))
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        if code not in (0, PreemptedError.exit_code):
+            raise SslkitError(f"exit code {code}: see {Path(folder) / LOG}")
+        return code
+
+    def _train(self, folder: Path) -> int:
+        with (folder / LOG).open("ab") as log:
+            args = [sys.executable, "-m", "sslkit", *command(folder, self.options)]
+            self.child = subprocess.Popen(  # noqa: S603
+                args, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=_hear_only_us,
+            )  # fmt: skip
+            code = self.child.wait()
+        if self.told_to_end:
+            time.sleep(_LONGEST_GRACE_S)  # a job that ends by itself is not queued again
+        return code
+
+    def _end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.told_to_end = True
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.child is not None and self.child.poll() is None:
+            self.child.send_signal(_STOP)
 
     def checkpoint(self, folder: str) -> Any:
         """Stop the run behind its step, and say to submitit what is to be queued again."""
         import submitit
 
         if self.child is not None:
-            self.child.terminate()
-            self.child.wait()
+            self._stop()
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOWAIT)  # we are called amidst `Popen.wait`
         return submitit.helpers.DelayedSubmission(Train(self.options), folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "child": None}
+
+
+def _hear_only_us() -> None:
+    """Ignore the signals that SLURM may send to every process of a job: a second one would end the run at once."""
+    for number in ASKING:
+        if number != _STOP:
+            signal.signal(number, signal.SIG_IGN)
+    signal.signal(_STOP, signal.SIG_DFL)
 
 
 class Slurm:
@@ -90,9 +149,11 @@ class Slurm:
         """Make submitit's executor with the parameters."""
         submitit = _submitit()
         try:
-            executor = submitit.AutoExecutor(folder=self.logs, cluster=self.cluster)
-            executor.update_parameters(name="sslkit", **self.parameters)
-        except (RuntimeError, NameError, TypeError, ValueError) as error:
+            parameters = {"slurm_max_num_timeout": _MOST_TIMEOUTS, **_DEFAULTS, **self.parameters}
+            given = {name: parameters.pop(name) for name in list(parameters) if name.endswith("_max_num_timeout")}
+            executor = submitit.AutoExecutor(folder=self.logs, cluster=self.cluster, **given)
+            executor.update_parameters(name="sslkit", **parameters)
+        except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
             raise UsageError(f"submitit: {error}") from None
         return executor
 
@@ -113,7 +174,7 @@ class Slurm:
         """Wait until every job has ended, and note the exit codes."""
         left = list(jobs)
         while left:
-            for run, job in [item for item in left if item[1].done()]:
+            for run, job in [item for item in left if _has_ended(item[1])]:
                 left.remove((run, job))
                 run.code = _code(job)
                 self.told(f"{run.arm}, seed {run.seed}: {run.state}" + (f": {run.reason}" if run.reason else ""))
@@ -121,9 +182,47 @@ class Slurm:
                 time.sleep(_POLL_S)
 
 
+def asked(written: Sequence[str], hardware: Hardware) -> tuple[dict[str, Any], str]:
+    """Read what is asked of submitit: what the hardware of a run implies, and `KEY=VALUE` over it.
+
+    Returns:
+        Parameters, and the name of submitit's cluster.
+
+    Raises:
+        UsageError: One has no `=`, or there is no time limit.
+    """
+    if wrong := [item for item in written if "=" not in item]:
+        raise UsageError(f"--slurm {wrong[0]}: write KEY=VALUE, as in --slurm timeout_min=600")
+    found = {key: value(text) for key, _, text in (item.partition("=") for item in written)}
+    if "timeout_min" not in found:
+        raise UsageError(
+            "--launcher slurm needs the time limit of a job: write --slurm timeout_min=MINUTES. "
+            "A run that takes longer is queued again and goes on"
+        )
+    implied: dict[str, Any] = {"nodes": hardware.nodes} if hardware.nodes > 1 else {}
+    if hardware.devices.isdecimal():
+        implied["tasks_per_node"] = int(hardware.devices)
+        if hardware.accelerator != "cpu":
+            implied["gpus_per_node"] = int(hardware.devices)
+    cluster = str(found.pop("cluster", "slurm"))
+    return implied | found, cluster
+
+
+def _has_ended(job: Any) -> bool:
+    """Say whether a job has ended for good: while one is queued again, SLURM may say for a moment that it failed."""
+    if job.task(0).paths.result_pickle.exists():
+        return True
+    if not job.done():
+        return False
+    time.sleep(_POLL_S)
+    job.watcher.clear()
+    return bool(job.done())
+
+
 def _code(job: Any) -> int:
+    """Return the exit code of a job's first process; the others end with it."""
     try:
-        return int(job.result())
+        return int(job.task(0).result())
     except Exception:  # submitit raises what the job raised, or its own words on a job that vanished
         return 1
 

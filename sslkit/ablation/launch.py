@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 
 from sslkit.ablation.trials import Run
 from sslkit.folders import cores
+from sslkit.trainer import Hardware
 
 LOG = "log.txt"
 """In a run's folder: what its process wrote, where it did not write to the terminal."""
@@ -27,6 +29,13 @@ Told = Callable[[str], None]
 def command(folder: Path, options: Sequence[str]) -> list[str]:
     """Return the command that trains a run's folder; it is the one that a person would write."""
     return ["run", str(folder), *options]
+
+
+def options(hardware: Hardware) -> list[str]:
+    """Write hardware as options of `sslkit run`, those at their defaults left out."""
+    given = [(item.name, getattr(hardware, item.name)) for item in fields(hardware)
+             if getattr(hardware, item.name) != item.default]  # fmt: skip
+    return [part for name, value in given for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def script(runs: Sequence[Run], options: Sequence[str]) -> str:

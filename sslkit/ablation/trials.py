@@ -38,6 +38,12 @@ class Run:
     folder: RunFolder
     code: int | None = None
 
+    def write_recipe(self) -> None:
+        """Put the resolved recipe into its folder, so that `sslkit run FOLDER` trains exactly that."""
+        if not self.folder.recipe.exists():
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.folder.write_text("recipe.toml", tables.dumps(self.plan.resolved()))
+
     @property
     def state(self) -> State:
         """What its folder says, and what its process's end adds: a process that was killed says nothing itself."""
@@ -187,11 +193,9 @@ def _folder(base: Path, recipe: str, arm: str, seed: int, plan: Plan, known: Map
 
 
 def write_recipes(ablation: Ablation) -> None:
-    """Put each run's resolved recipe into its folder, so that `sslkit run FOLDER` trains exactly that."""
+    """Put each run's resolved recipe into its folder."""
     for run in ablation.runs():
-        if not run.folder.recipe.exists():
-            run.folder.path.mkdir(parents=True, exist_ok=True)
-            run.folder.write_text("recipe.toml", tables.dumps(run.plan.resolved()))
+        run.write_recipe()
 
 
 # ------------------------------------------------------------------------------------------------ what came of it

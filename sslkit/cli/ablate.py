@@ -17,6 +17,7 @@ from sslkit.errors import PreemptedError, SslkitError, UsageError
 
 if TYPE_CHECKING:
     from sslkit.ablation.trials import Ablation
+    from sslkit.trainer import Hardware
 
 Words = list[str] | None
 
@@ -58,7 +59,7 @@ def ablate(
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[str, typer.Option(help="Devices per node and run: a number, or auto.")] = "auto",
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of a run.")] = 1,
-    strategy: Annotated[str, typer.Option(help="auto, ddp, ...: Lightning Fabric's names.")] = "auto",
+    strategy: Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes per device.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = None,
     as_json: Json = False,
@@ -72,6 +73,7 @@ def ablate(
     plugins = loaded(context)
     from sslkit.ablation import arms, launch, trials
     from sslkit.cli import targets
+    from sslkit.trainer import Hardware
 
     asked = arms.Asked(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
     full, text = targets.load(recipe, sets or [], plugins)
@@ -84,23 +86,14 @@ def ablate(
         _print_plan(made, as_json)
         return
     trials.write_recipes(made)
-    options = _options(
-        accelerator=accelerator, devices=devices, nodes=nodes, strategy=strategy, workers=workers, save_every=save_every
-    )
+    hardware = Hardware(accelerator, devices, nodes, strategy, workers, save_every=save_every)
     if emit:
-        typer.echo(launch.script(list(made.runs()), options), nl=False)
+        typer.echo(launch.script(list(made.runs()), launch.options(hardware)), nl=False)
         return
     out = out or runs / text.name / f"ablation-{_name(made)}"
     if not collect:
-        _train(made, launcher, jobs, slurm or [], options, out)
+        _train(made, launcher, jobs, slurm or [], hardware, out)
     _tell(made, out, as_json)
-
-
-def _options(**values: Any) -> list[str]:
-    """Write hardware options as `sslkit run` takes them, those at their defaults left out."""
-    plain = {"accelerator": "auto", "devices": "auto", "nodes": 1, "strategy": "auto"}
-    given = {name: value for name, value in values.items() if value is not None and value != plain.get(name)}
-    return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def _name(ablation: Ablation) -> str:
@@ -110,10 +103,9 @@ def _name(ablation: Ablation) -> str:
 
 
 def _train(
-    ablation: Ablation, launcher: Launcher, jobs: int | None, slurm: Sequence[str], options: list[str], out: Path
+    ablation: Ablation, launcher: Launcher, jobs: int | None, slurm: Sequence[str], hardware: Hardware, out: Path
 ) -> None:
     from sslkit.ablation import cluster, launch
-    from sslkit.recipe import value
 
     runs = list(ablation.runs())
 
@@ -121,14 +113,13 @@ def _train(
         typer.echo(line, err=True)
 
     if launcher is Launcher.slurm:
-        parameters = {key: value(written) for key, _, written in (item.partition("=") for item in slurm)}
-        name = str(parameters.pop("cluster", "slurm"))
-        cluster.Slurm(out / "slurm", options, parameters, told, name).train(runs)
+        parameters, name = cluster.asked(slurm, hardware)
+        cluster.Slurm(out / "slurm", launch.options(hardware), parameters, told, name).train(runs)
         return
     if any(run.state != "finished" for run in runs):
         _prepare(ablation)
     count = jobs or (launch.default_jobs() if launcher is Launcher.pool else 1)
-    launch.Pool(count, options, told).train(runs)
+    launch.Pool(count, launch.options(hardware), told).train(runs)
 
 
 def _prepare(ablation: Ablation) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 from sslkit.cli.options import Json, Sets, loaded
 from sslkit.cli.probe import probe
+
+if TYPE_CHECKING:
+    from sslkit.ablation.trials import Run
+    from sslkit.trainer import Hardware, Result
 
 Recipe = Annotated[
     str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
@@ -25,7 +30,7 @@ def run(
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[str, typer.Option(help="Devices per node: a number, or auto.")] = "auto",
     nodes: Annotated[int, typer.Option(min=1)] = 1,
-    strategy: Annotated[str, typer.Option(help="auto, ddp, ...: Lightning Fabric's names.")] = "auto",
+    strategy: Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")] = "auto",
     workers: Annotated[Optional[int], typer.Option(min=0, help="Loader processes per device.")] = None,  # noqa: UP045
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,
     save_every: Annotated[
@@ -51,6 +56,11 @@ def run(
         Literal["stop", "go-on"],
         typer.Option(help="What to do when images were added or removed since the run began; stop ends with code 5."),
     ] = "stop",
+    launcher: Annotated[Literal["local", "slurm"], typer.Option(help="Where to train: here, or as a job.")] = "local",
+    slurm: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="KEY=VALUE", help="Of submitit, as timeout_min=600; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, or go on in a run's folder; the same command again goes on where it stopped."""
@@ -59,6 +69,7 @@ def run(
 
     plan, text = targets.load(recipe, sets or [], plugins, data=True)
     from sslkit import report, trainer
+    from sslkit.ablation.trials import Run
     from sslkit.runfolder import RunFolder
 
     own = Path(recipe).is_dir()
@@ -69,9 +80,41 @@ def run(
     )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)
-    result = trainer.train(plan, text, plugins, folder, hardware)
+    if launcher == "slurm":
+        result = _train_as_job(Run(arm, plan.recipe.seed, plan, folder), hardware, slurm or [])
+    else:
+        result = trainer.train(plan, text, plugins, folder, hardware)
     if result.rank == 0:
         report.print_json(report.of_result(result)) if as_json else report.print_result(result)
+
+
+def _train_as_job(run: Run, hardware: Hardware, slurm: list[str]) -> Result:
+    """Submit a run, and wait until it is finished; the same command waits again for one that is in the queue.
+
+    Raises:
+        PreemptedError: It was stopped, or waiting was.
+        SslkitError: It failed, with the exit code that it ended with.
+    """
+    from sslkit.ablation import cluster, launch
+    from sslkit.errors import PreemptedError, SslkitError
+    from sslkit.trainer import finished
+
+    parameters, name = cluster.asked(slurm, hardware)
+    run.folder.refuse_other(run.plan.resolved())
+    was_finished = run.state == "finished"
+    run.write_recipe()
+    jobs = cluster.Slurm(
+        run.folder.path / "slurm", launch.options(hardware), parameters, lambda line: typer.echo(line, err=True), name
+    )
+    jobs.train([run])
+    if run.state == "failed":
+        error = SslkitError(f"the job failed: {run.folder.status().get('reason') or f'see {jobs.logs}'}")
+        error.exit_code = run.folder.status().get("code", 1)
+        raise error
+    if run.state != "finished":
+        raise PreemptedError("the job was stopped; the same command submits it again, and it goes on")
+    result = finished(run.folder)
+    return result if was_finished else replace(result, resumed_from=0)
 
 
 def check(context: typer.Context, recipe: Recipe, sets: Sets = None, as_json: Json = False) -> None:

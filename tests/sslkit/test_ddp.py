@@ -55,9 +55,13 @@ base_lr = 0.5
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(once: Callable[[str, Callable[[Path], None]], Path]) -> tuple[Path, Path]:
     """Train the same three steps twice: over two processes, and in one with two passes a step."""
-    here = tmp_path_factory.mktemp("ddp")
+    here = once("ddp", train)
+    return here / "runs" / "two" / "ranks-s0", here / "runs" / "two" / "passes-s0"
+
+
+def train(here: Path) -> None:
     (here / "two.toml").write_text(RECIPE)
     for arm, more in (
         ("ranks", ["--devices", "2", "--strategy", "ddp"]),
@@ -68,7 +72,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             [sys.executable, "-m", "sslkit", *command], cwd=here, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    return here / "runs" / "two" / "ranks-s0", here / "runs" / "two" / "passes-s0"
 
 
 def test_two_processes_train_what_one_does(folders: tuple[Path, Path]) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,12 @@ clip_grad_norm = 0.5
 k = 1
 size = 32
 """
+ON_CPU = ["--accelerator", "cpu", "--workers", "0"]
 SHARDED = ["--devices", "2", "--strategy", "fsdp"]
 
 
 def sslkit(here: Path, arm: str, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "sslkit",
-        "run",
-        "wide.toml",
-        "--arm",
-        arm,
-        "--accelerator",
-        "cpu",
-        "--workers",
-        "0",
-    ]
+    command = [sys.executable, "-m", "sslkit", "run", "wide.toml", "--arm", arm, *ON_CPU]
     return subprocess.run([*command, *more], cwd=here, capture_output=True, text=True, check=False)
 
 
@@ -73,9 +63,12 @@ def newest(here: Path, arm: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """One process and two with shards, and each gone on with from its second step by the other, or by itself."""
-    here = tmp_path_factory.mktemp("fsdp")
+    return once("fsdp", train)
+
+
+def train(here: Path) -> None:
     (here / "wide.toml").write_text(RECIPE)
 
     def run(arm: str, *more: str) -> None:
@@ -94,7 +87,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "status.json").unlink()
         (folder / "checkpoints" / "step-00000004.pt").unlink()
         run(arm, *more)
-    return here
 
 
 @pytest.mark.parametrize("arm", ["two", "two-one", "one-two"])

@@ -430,6 +430,22 @@ def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, worker
     assert same(weights(whole), weights(run(folder="half")))
 
 
+def test_a_signal_that_was_ignored_before_stays_ignored(run, monkeypatch):
+    """As under nohup, so that a run outlives its terminal."""
+    original = trainer.Trainer.report
+
+    def report(self, terms):
+        original(self, terms)
+        signal.raise_signal(signal.SIGHUP)
+
+    monkeypatch.setattr(trainer.Trainer, "report", report)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run().state == "finished"
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_signal_in_the_last_step_leaves_a_whole_run(run, monkeypatch):
     """Not one that says it is finished, and has no weights."""
     original = trainer.Trainer.report
