@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sslkit.errors import PeerError
+from sslkit.errors import PeerError, UsageError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -29,6 +29,39 @@ _LAST_WORDS_S = 5.0
 _POLL_S = 0.5
 _LOST = ("gloo", "connection closed", "connection reset", "monitoredbarrier", "nccl", "tcpstore", "broken pipe")
 """In messages of torch that say that another process cannot be reached."""
+
+
+def check_launcher(fabric: Fabric) -> None:
+    """Refuse a number of processes other than that which torchrun, srun or mpirun started.
+
+    Where each of them took itself for the only one, all would train the same run in the same folder; where some are
+    missing, the others would wait for them for ever.
+
+    Raises:
+        UsageError: With the options to write.
+    """
+    count, by = _started()
+    environment = getattr(fabric.strategy, "cluster_environment", None)  # none for one device
+    needs_srun = type(environment).__name__ == "SLURMEnvironment" and fabric.world_size > 1
+    if count == fabric.world_size or not (needs_srun or count > 1):
+        return
+    if needs_srun and count <= 1:
+        raise UsageError(
+            f"SLURM is to start {fabric.world_size} processes, and started this one alone: "
+            "write srun before the command"
+        )
+    raise UsageError(
+        f"{by} started {count} processes, and --devices and --nodes make {fabric.world_size}: "
+        "write --devices with the number of processes on each machine, and --nodes with that of machines"
+    )
+
+
+def _started() -> tuple[int, str]:
+    """Return how many processes were started together, and by what; 1 where nothing says so."""
+    sizes = [("SLURM_STEP_NUM_TASKS", "srun"), ("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpirun")]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        sizes.insert(0, ("WORLD_SIZE", "torchrun"))
+    return next(((int(os.environ[name]), by) for name, by in sizes if name in os.environ), (1, ""))
 
 
 class Watch(threading.Thread):

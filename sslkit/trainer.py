@@ -29,7 +29,7 @@ from sslkit.optim import make_optimizer
 from sslkit.plan import Plan
 from sslkit.plugins import Plugins
 from sslkit.probing import Figures, Probing
-from sslkit.processes import watched
+from sslkit.processes import check_launcher, watched
 from sslkit.progress import Display, bar
 from sslkit.recipe import Text
 from sslkit.runfolder import FAILED, RunFolder
@@ -148,9 +148,7 @@ def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware:
 @contextmanager
 def _held(folder: RunFolder) -> Iterator[None]:
     """Hold the folder in the first process, and note there why a run failed."""
-    from lightning_fabric.utilities.rank_zero import rank_zero_only
-
-    if getattr(rank_zero_only, "rank", 0):
+    if rank_so_far():
         yield
         return
     with folder.locked():
@@ -165,6 +163,13 @@ def _held(folder: RunFolder) -> Iterator[None]:
                 folder.write("status.json", {**folder.status(), **told})
                 folder.write_text(FAILED, traceback.format_exc())
             raise
+
+
+def rank_so_far() -> int:
+    """Return the number of this process by what launchers say, before the processes of a run are joined."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0)
 
 
 def prepare(plan: Plan, text: Text | None = None) -> tuple[Source, Proposals | None]:
@@ -199,7 +204,7 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     """Start the processes of a run, and return what joins them.
 
     Raises:
-        UsageError: The batch does not divide over them, or there is no such strategy.
+        UsageError: The batch does not divide over them, there is no such strategy, or Fabric cannot have what is asked.
     """
     from lightning_fabric import Fabric
 
@@ -210,10 +215,15 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
         devices = 1
     strategy = sharding.strategy() if hardware.strategy == "fsdp" else hardware.strategy
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # who does not use it knows
-    fabric = Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=hardware.nodes,
-        strategy=strategy, precision=plan.recipe.precision,
-    )  # fmt: skip
+    try:
+        fabric = Fabric(
+            accelerator=accelerator, devices=devices, num_nodes=hardware.nodes,
+            strategy=strategy, precision=plan.recipe.precision,
+        )  # fmt: skip
+    except Exception as error:  # of any kind: devices that are not there, a launcher that started another number
+        asked = f"--accelerator {accelerator} --devices {devices} --nodes {hardware.nodes}"
+        raise UsageError(f"{asked}: Lightning Fabric says: {' '.join(str(error).split())}") from error
+    check_launcher(fabric)
     check_batch(plan.recipe.batch_size, plan.recipe.accumulate, fabric.world_size)
     fabric.launch()
     warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather")  # Fabric's business
@@ -367,6 +377,10 @@ class Trainer:
             with self.signals():
                 result.terms = self.loop()
             result.probes = self.probe_after(probing, result.probes)
+        except PreemptedError as caught:
+            error = caught
+            if self.fabric.is_global_zero:  # the others end with 0, so that launchers leave the first one alone
+                raise
         except BaseException as caught:
             error = caught
             raise
@@ -446,9 +460,9 @@ class Trainer:
 
     def preempted(self) -> PreemptedError:
         """Say who stopped us, where, and from where it goes on."""
-        who, where = self.stop_signal or "another process", f"after step {self.step} of {self.steps}"
+        where = f"after step {self.step} of {self.steps}"
         goes_on = f"\n    {self.unsaved}: it goes on from an older checkpoint" if self.unsaved else ""
-        return PreemptedError(f"stopped by {who} {where}; the same command goes on{goes_on}")
+        return PreemptedError(f"stopped by {self.stop_signal} {where}; the same command goes on{goes_on}")
 
     def optimizer_step(self, feed: Feed) -> dict[str, float]:
         """Accumulate gradients over the step's passes, check them, move the online network, then the target."""
@@ -529,10 +543,18 @@ class Trainer:
         )
         mean = self._mean(values) if self.fabric.world_size > 1 else values
         *told, stops, met = mean.tolist()
-        self.stopping = stops > 0
+        if stops:
+            self.stopping, self.stop_signal = True, self._any_signal(values.device)
         if met:
             self.skip(bad)
         return dict(zip([*names, "grad_norm"], told, strict=True))
+
+    def _any_signal(self, device: torch.device) -> str:
+        """Return which signal asked for a stop, in whatever process it did; to be called in all of them."""
+        own = torch.tensor(signal.Signals[self.stop_signal] if self.stop_signal else 0, device=device)
+        numbers = self.fabric.all_gather(own)
+        assert isinstance(numbers, Tensor)
+        return signal.Signals(int(numbers.max())).name
 
     def skip(self, bad: list[Found]) -> None:
         """Let every process know of the images that any of them could not use; write them down and say so."""
@@ -908,5 +930,6 @@ def finished(folder: RunFolder) -> Result:
     status = folder.status()
     return Result(
         folder.path, "finished", status["step"], status["steps"], probes=folder.read("probes.json", {}),
-        seconds=status.get("seconds", 0.0), resumed_from=status["step"], bad=len(folder.read(bad_images.FILE, [])),
+        seconds=status.get("seconds", 0.0), rank=rank_so_far(),
+        resumed_from=status["step"], bad=len(folder.read(bad_images.FILE, [])),
     )  # fmt: skip

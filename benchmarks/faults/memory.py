@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -40,29 +42,38 @@ size = 24
 use = "sgd"
 base_lr = 0.05
 """
-EARLY, BOUND = 200, 1.05
+BOUND = 1.05
 _EVERY_S = 0.5
 
 
-def resident(pid: int) -> tuple[float, list[float]]:
-    """Return the memory of a process, and of each of its children, in MB.
+@dataclass(frozen=True)
+class Memory:
+    """What a run and its loader processes hold, in MB, each kind summed over them.
 
-    It is the proportional share of what is resident: pages that several processes map count once.
+    Attributes:
+        resident: Resident set; pages that several processes map count in each.
+        own: What would be free if they ended: pages that no other process maps.
     """
-    own = psutil.Process(pid)
-    children = own.children(recursive=True)
-    return _share(own), sorted(_share(child) for child in children)
+
+    step: int
+    resident: float
+    own: float
 
 
-def _share(process: psutil.Process) -> float:
+def held(step: int, pid: int, workers: int) -> Memory | None:
+    """Return what a process and its loader processes hold; None where not all of them are there."""
     try:
-        return float(process.memory_full_info().pss) / 2**20
+        parent = psutil.Process(pid)
+        found = [process.memory_full_info() for process in (parent, *parent.children(recursive=True))]
     except psutil.Error:
-        return 0.0
+        return None
+    if len(found) <= workers:
+        return None
+    return Memory(step, sum(info.rss for info in found) / 2**20, sum(info.uss for info in found) / 2**20)
 
 
 def campaign(folder: Path, steps: int, workers: int) -> Part:
-    """Train, and compare the memory behind step 200 with that at the end.
+    """Train, and compare the resident memory behind a tenth of the steps with that at the end.
 
     Args:
         folder: Empty.
@@ -73,7 +84,7 @@ def campaign(folder: Path, steps: int, workers: int) -> Part:
     (folder / "long.toml").write_text(RECIPE, encoding="utf-8")
     command = [sys.executable, "-m", "sslkit", "run", "long.toml", "--set", f"steps={steps}", "--workers", str(workers)]
     metrics = folder / "runs/long/full-s0/metrics.jsonl"
-    seen: list[tuple[int, float, list[float]]] = []
+    seen: list[Memory] = []
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / "err").open("w") as err, subprocess.Popen(
         [*command, "--accelerator", "cpu"], cwd=folder, stdout=subprocess.DEVNULL, stderr=err, env=env
@@ -81,29 +92,34 @@ def campaign(folder: Path, steps: int, workers: int) -> Part:
         while process.poll() is None:
             time.sleep(_EVERY_S)
             step = len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
-            own, children = resident(process.pid)
-            if step and own and len(children) >= workers:
-                seen.append((step, own, children))
+            if step and (now := held(step, process.pid, workers)):
+                seen.append(now)
     part.cases[f"{steps} steps, {workers} loader processes"] = 1
     if process.returncode:
         part.fault("memory", (folder / "err").read_text()[-500:], "memory.campaign")
         return part
-    early = [item for item in seen if EARLY <= item[0] < EARLY + steps // 20]
-    late = [item for item in seen if steps - steps // 20 <= item[0] < steps]
-    first, last = _mean(early), _mean(late)
-    part.figures = {
-        "behind_step_200_mb": round(first, 1),
-        "at_the_end_mb": round(last, 1),
-        "ratio": round(last / first, 4),
-        "course_mb": [
-            round(_mean(seen[at : at + len(seen) // 20]), 1) for at in range(0, len(seen), max(1, len(seen) // 20))
-        ],
-    }
-    if last > BOUND * first:
-        part.fault("memory", f"{first:.1f} MB behind step {EARLY}, {last:.1f} MB at the end", "memory.campaign")
+    judge(part, seen, steps)
     return part
 
 
-def _mean(seen: list[tuple[int, float, list[float]]]) -> float:
-    """Return the memory of all processes together, averaged over samples."""
-    return sum(own + sum(children) for _, own, children in seen) / max(1, len(seen))
+def judge(part: Part, seen: Sequence[Memory], steps: int) -> None:
+    """Compare what was held behind a tenth of the steps with what was held at the end."""
+    early = [item for item in seen if steps // 10 <= item.step < steps // 10 + steps // 20]
+    late = [item for item in seen if steps - steps // 20 <= item.step < steps]
+    each = max(1, len(seen) // 20)
+    part.figures = {
+        kind: {
+            "behind_a_tenth_mb": round(_mean(early, kind), 1),
+            "at_the_end_mb": round(_mean(late, kind), 1),
+            "ratio": round(_mean(late, kind) / _mean(early, kind), 4),
+            "course_mb": [round(_mean(seen[at : at + each], kind), 1) for at in range(0, len(seen), each)],
+        }
+        for kind in ("resident", "own")
+    }
+    for kind, found in part.figures.items():
+        if found["ratio"] > BOUND:
+            part.fault(f"{kind} memory", f"{found['ratio']} times that behind a tenth of the steps", "memory.campaign")
+
+
+def _mean(seen: Sequence[Memory], kind: str) -> float:
+    return sum(getattr(item, kind) for item in seen) / len(seen)

@@ -30,7 +30,7 @@ def test_the_short_campaign_is_survived(tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = {part["name"]: part for part in json.loads((tmp_path / "out.json").read_text())["parts"]}
-    assert set(parts) == {"recipes", "checkpoints", "images"}
+    assert set(parts) == {"recipes", "checkpoints", "images", "memory"}
     assert parts["recipes"]["cases"]["generated"] >= 100
     assert parts["recipes"]["figures"]["exit_codes"]["3"] > 100
     assert parts["checkpoints"]["figures"]["files"] == 6
@@ -126,3 +126,18 @@ def test_bits_that_differ_after_kills_are_noticed():
     assert "1 of 2 kills" in kills.judge("x", same, 2, "again")[0].what
     other = Comparison(4, {"model": "a"}, {"model": "b"}, [Kill(1, saving=True)])
     assert "model differs" in kills.judge("x", other, 1, "again")[0].what
+
+
+@pytest.mark.usefixtures("campaign")
+@pytest.mark.parametrize(
+    ("growth", "kinds"), [(0.0, []), (0.02, ["own memory"]), (0.5, ["resident memory", "own memory"])]
+)
+def test_memory_that_grows_is_noticed(growth, kinds):
+    from faults import memory
+    from faults.outcome import Part
+
+    seen = [memory.Memory(step, 900 + growth * step, 200 + growth * step) for step in range(1, 1001, 5)]
+    part = Part("memory")
+    memory.judge(part, seen, 1000)
+    assert [fault.case for fault in part.faults] == kinds
+    assert part.figures["own"]["ratio"] == pytest.approx((200 + growth * 974) / (200 + growth * 124), abs=5e-3)

@@ -238,8 +238,7 @@ def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path
         finally:
             started.kill()
     assert started.returncode == 75, told
-    assert "stopped by SIGTERM after step" in told
-    assert "stopped by another process after step" in told
+    assert told.count("stopped by SIGTERM after step") == 1  # said by the first process, for all of them
     assert not psutil.wait_procs([other], timeout=30)[1], "it still runs"
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "stopped"

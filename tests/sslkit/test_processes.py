@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sslkit import processes
-from sslkit.errors import PeerError
+from sslkit.errors import PeerError, UsageError
 
 
 @pytest.fixture
@@ -108,3 +108,46 @@ def test_what_is_no_lost_process_is_told_as_it_is(fabric: Any) -> None:
 def test_one_process_needs_no_watch() -> None:
     with processes.watched(SimpleNamespace(world_size=1)):  # type: ignore[arg-type]
         pass
+
+
+class SLURMEnvironment:
+    """Stands in for Lightning's class of that name."""
+
+
+def started(world_size: int, environment: object = None) -> Any:
+    return SimpleNamespace(world_size=world_size, strategy=SimpleNamespace(cluster_environment=environment))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing started this process together with others."""
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "TORCHELASTIC_RUN_ID", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("variables", "by"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "4"}, "srun"),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "SLURM_STEP_NUM_TASKS": "2"}, "torchrun"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "mpirun"),
+    ],
+)
+def test_another_number_of_processes_than_was_started_is_refused(variables, by, monkeypatch) -> None:
+    """Each would take itself for the first one, and train in the same folder."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for world in (1, 2, 8):
+        with pytest.raises(UsageError, match=f"{by} started 4 processes, and --devices and --nodes make {world}: "):
+            processes.check_launcher(started(world))
+    processes.check_launcher(started(4, SLURMEnvironment()))
+
+
+@pytest.mark.usefixtures("alone")
+def test_one_that_waits_for_what_srun_should_start_is_refused(monkeypatch) -> None:
+    with pytest.raises(UsageError, match="SLURM is to start 2 processes, and started this one alone: write srun"):
+        processes.check_launcher(started(2, SLURMEnvironment()))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # an interactive shell, in which Lightning starts the others
+    processes.check_launcher(started(2))
+    processes.check_launcher(started(1, SLURMEnvironment()))

@@ -469,6 +469,18 @@ def test_too_few_images_per_pass_are_refused(run):
         trainer.check_batch(4, 2, 2)
 
 
+@pytest.mark.parametrize(
+    ("hardware", "says"),
+    [
+        ({"accelerator": "gpux"}, "--accelerator gpux --devices auto --nodes 1: Lightning Fabric says: .*gpux"),
+        ({"devices": "0"}, "--accelerator cpu --devices 0 --nodes 1: Lightning Fabric says: "),
+    ],
+)
+def test_hardware_that_is_not_there_is_told(run, hardware, says):
+    with pytest.raises(UsageError, match=says):
+        run(**hardware)
+
+
 def test_padding_fills_the_last_batch(run):
     assert run("batch_size=8", "epochs=1").steps == 2
     assert run("batch_size=8", "epochs=1", 'last_batch="drop"', folder="drop").steps == 1
