@@ -14,6 +14,7 @@ runs/<recipe>/<arm>-s<seed>/
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -110,9 +111,10 @@ class RunFolder:
         with (self.path / ".lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise UsageError(f"{self.path} is in use by {file.read() or 'another process'}") from None
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):  # others: this file system has no locks
+                    file.seek(0)
+                    raise UsageError(f"{self.path} is in use by {file.read() or 'another process'}") from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()

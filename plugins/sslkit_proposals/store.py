@@ -24,6 +24,7 @@ import numpy.typing as npt
 from sslkit.api import Proposals, Source
 from sslkit.boxes import Boxes
 from sslkit.errors import DataError
+from sslkit.folders import require_within_reach
 from sslkit_proposals import shards
 from sslkit_proposals.files import digest, encoded, load_json, number, save_array, save_json
 from sslkit_proposals.search import Search
@@ -127,7 +128,12 @@ class Store:
         return sum(len(self.members(part)) for part in self.parts if self.path(part).exists())
 
     def describe(self, source: Source, options: dict[str, Any]) -> None:
-        """Write down, for people, what lies here."""
+        """Write down, for people, what lies here; the first thing that is written.
+
+        Raises:
+            DataError: A recipe names a place to write to that is not the user's choice.
+        """
+        require_within_reach(self.root)
         save_json(self.family / "search.json", self.search.describe())
         first = source.key(0) if len(source) else ""
         save_json(self.folder / "source.json", {"images": self.images, "first": first, **options})

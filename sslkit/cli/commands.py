@@ -20,6 +20,27 @@ Recipe = Annotated[
     str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
 ]
 
+SaveEvery = Annotated[int | None, typer.Option(min=1, help="Optimizer steps between checkpoints; an epoch by default.")]
+KeepEvery = Annotated[int | None, typer.Option(min=1, help="Also keep every so many-th checkpoint for good.")]
+MonitorEvery = Annotated[
+    int, typer.Option(min=0, help="Optimizer steps between ranks and conflict maps; 0 switches them off.")
+]
+OnCollapse = Annotated[
+    Literal["warn", "stop"], typer.Option(help="What to do when the features collapse; stop ends with code 6.")
+]
+OnDivergence = Annotated[
+    Literal["stop", "rollback"],
+    typer.Option(help="What to do when a loss is not finite: end with code 6, or leave out the batch."),
+]
+OnChangedImages = Annotated[
+    Literal["stop", "go-on"],
+    typer.Option(help="What to do when images were added or removed since the run began; stop ends with code 5."),
+]
+SlurmWords = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(metavar="KEY=VALUE", help="Of submitit, as timeout_min=600; repeatable."),
+]
+
 
 def run(
     context: typer.Context,
@@ -29,38 +50,21 @@ def run(
     arm: Annotated[str, typer.Option(help="Name of this variant; the run's folder is RUNS/RECIPE/ARM-sSEED.")] = "full",
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[str, typer.Option(help="Devices per node: a number, or auto.")] = "auto",
-    nodes: Annotated[int, typer.Option(min=1)] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")] = "auto",
     workers: Annotated[Optional[int], typer.Option(min=0, help="Loader processes per device.")] = None,  # noqa: UP045
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,
-    save_every: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps between checkpoints; an epoch by default.")
-    ] = None,
+    save_every: SaveEvery = None,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep.")] = 2,
-    keep_every: Annotated[
-        int | None, typer.Option(min=1, help="Also keep every so many-th checkpoint for good.")
-    ] = None,
+    keep_every: KeepEvery = None,
     log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
-    monitor_every: Annotated[
-        int, typer.Option(min=0, help="Optimizer steps between ranks and conflict maps; 0 switches them off.")
-    ] = 50,
-    on_collapse: Annotated[
-        Literal["warn", "stop"], typer.Option(help="What to do when the features collapse; stop ends with code 6.")
-    ] = "warn",
-    on_divergence: Annotated[
-        Literal["stop", "rollback"],
-        typer.Option(help="What to do when a loss is not finite: end with code 6, or leave out the batch."),
-    ] = "stop",
+    monitor_every: MonitorEvery = 50,
+    on_collapse: OnCollapse = "warn",
+    on_divergence: OnDivergence = "stop",
     max_rollbacks: Annotated[int, typer.Option(min=1, help="Batches that may be left out.")] = 3,
-    on_changed_images: Annotated[
-        Literal["stop", "go-on"],
-        typer.Option(help="What to do when images were added or removed since the run began; stop ends with code 5."),
-    ] = "stop",
+    on_changed_images: OnChangedImages = "stop",
     launcher: Annotated[Literal["local", "slurm"], typer.Option(help="Where to train: here, or as a job.")] = "local",
-    slurm: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="KEY=VALUE", help="Of submitit, as timeout_min=600; repeatable."),
-    ] = None,
+    slurm: SlurmWords = None,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, or go on in a run's folder; the same command again goes on where it stopped."""

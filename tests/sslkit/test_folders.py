@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sslkit.folders import cache_dir, cores
+from sslkit.errors import DataError
+from sslkit.folders import cache_dir, cores, require_within_reach
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,16 @@ def test_only_cores_that_the_process_may_use_count() -> None:
     finally:
         os.sched_setaffinity(0, allowed)
     assert cores() == len(allowed)
+
+
+def test_what_a_recipe_names_is_written_to_in_the_current_and_the_cache_folder_alone(tmp_path, monkeypatch):
+    for name in ("work", "cache", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "cache"))
+    for good in (Path("store"), tmp_path / "work", tmp_path / "cache" / "a" / "b", Path("../cache/a")):
+        require_within_reach(good)
+    Path("link").symlink_to(tmp_path / "elsewhere")
+    for bad in (Path("../elsewhere"), Path("link/store"), Path("/"), Path("~/.ssh"), tmp_path / "work2"):
+        with pytest.raises(DataError, match="SSLKIT_CACHE="):
+            require_within_reach(bad)

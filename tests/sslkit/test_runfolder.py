@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import tomllib
 from pathlib import Path
@@ -99,3 +100,12 @@ def test_the_commit_is_told_with_a_mark_for_changes(tmp_path, monkeypatch) -> No
     Path("file").write_text("x")
     subprocess.run([*git, "add", "file"], check=True)
     assert runfolder._git() == clean + "+"
+
+
+def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch) -> None:
+    def lockf(file, how) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runfolder.fcntl, "lockf", lockf)
+    with RunFolder(tmp_path).locked():
+        assert not RunFolder(tmp_path).busy

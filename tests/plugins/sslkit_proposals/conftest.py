@@ -28,6 +28,12 @@ def scene():
     return make
 
 
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    """Stores that lie elsewhere are not written to."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def photos(tmp_path, scene):
     """Return a maker of opened sources of so many pictures."""

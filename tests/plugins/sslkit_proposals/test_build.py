@@ -266,3 +266,15 @@ def test_a_shard_is_whole_or_not_there(photos, proposer, monkeypatch):
         save(path, load(path))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("written", ["/opt/elsewhere", "../elsewhere", "~/elsewhere"])
+def test_a_recipe_does_not_say_where_to_write(photos, tmp_path, monkeypatch, written):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "work").mkdir()
+    source = photos(2)
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(DataError, match="is in neither the current folder .* nor the cache folder"):
+        SelectiveSearch(store=Path(written), min_sides=(24,)).build(source, no_progress, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "work"]
+    assert not Path(written).expanduser().exists()
