@@ -10,6 +10,7 @@ import pickle
 import shutil
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -500,6 +501,7 @@ def campaign(folder: Path, only: Iterable[tuple[str, str]] | None = None, places
         only: Kinds and names of `HOSTILE`; all of them by default.
         places: All of them by default.
     """
+    warnings.filterwarnings("ignore", message="Duplicate name")  # of zipfile: two records of one name are meant
     part, offered = Part("checkpoints"), Places(folder)
     canary = folder / "canary"
     seconds = peak = 0.0

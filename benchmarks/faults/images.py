@@ -239,6 +239,7 @@ SPECIAL = (
     "a link to nothing",
     "a link in a circle",
     "a link to a device",
+    "an input/output error",
     "a socket",
     "no permission",
     "an odd name",
@@ -280,6 +281,7 @@ def _special(folder: Path) -> list[Broken]:
     (folder / "nothing.jpg").symlink_to("nowhere.jpg")
     (folder / "circle.jpg").symlink_to("circle.jpg")
     (folder / "endless.jpg").symlink_to("/dev/zero")
+    (folder / "failing.jpg").symlink_to("/proc/self/mem")  # a regular file; reading it is an input/output error
     here = os.open(folder, os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as bound:  # its path may be 108 bytes long
         bound.bind(f"/proc/self/fd/{here}/socket.jpg")
@@ -293,6 +295,7 @@ def _special(folder: Path) -> list[Broken]:
     return [
         Broken("a named pipe", "pipe.jpg", False), Broken("a link to nothing", "nothing.jpg", False),
         Broken("a link in a circle", "circle.jpg", False), Broken("a link to a device", "endless.jpg", False), Broken("a socket", "socket.jpg", False),
+        Broken("an input/output error", "failing.jpg", False),
         Broken("no permission", "denied.jpg", denied), Broken("an odd name", odd, False),
     ]  # fmt: skip
 

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import pickle
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -28,6 +29,27 @@ def test_a_folder_lists_photos_in_the_order_of_their_paths(tmp_path):
     assert source.read(0)[:2] == b"\xff\xd8"
     again = pickle.loads(pickle.dumps(source))
     assert again.key(2) == "b/2.JPG"
+
+
+@contextmanager
+def anybody():
+    """Be no superuser for a moment, who may read everything."""
+    user = os.geteuid()
+    if not user:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_photo_without_permission_is_told(tmp_path):
+    photo(tmp_path / "1.jpg")
+    source = Folder(root=tmp_path)
+    source.open()
+    (tmp_path / "1.jpg").chmod(0)
+    with anybody(), pytest.raises(DataError, match=r"1\.jpg cannot be read: Permission denied"):
+        source.read(0)
 
 
 def test_first_folders_are_labels_when_asked(tmp_path):
