@@ -73,7 +73,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def faults(session: nox.Session) -> None:
-    """Inject faults by the thousand: hostile recipes, checkpoints and photos, kills, a long run (half an hour)."""
+    """Inject faults by the thousand: hostile recipes, checkpoints and photos, kills, a long run (15 minutes)."""
     session.install(".", *_group("test"))
     session.run("python", "-m", "faults", *session.posargs, env={"PYTHONPATH": "benchmarks", "OMP_NUM_THREADS": "1"})
 

@@ -27,16 +27,16 @@ from faults.outcome import Part
 PARTS: dict[str, Callable[[Path, int], Part]] = {
     "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=3000, mutate=330),
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder),
-    "images": lambda folder, seed: images.campaign(folder, seed, damaged=600, good=400),
+    "images": lambda folder, seed: images.campaign(folder, seed, damaged=800, good=400),
     "kills": lambda folder, seed: kills.campaign(folder, seed, kills=12, steps=60),
     "memory": lambda folder, seed: memory.campaign(folder, steps=2000, workers=3),
 }
 """Name -> runs that part in an empty folder."""
 SHORT: dict[str, Callable[[Path, int], Part]] = {
-    "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=150, mutate=33),
+    "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=100, mutate=22),
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder, checkpoints.FEW),
     "images": lambda folder, seed: images.campaign(folder, seed, damaged=80, good=40),
-    "memory": lambda folder, seed: memory.campaign(folder, steps=300, workers=2),
+    "memory": lambda folder, seed: memory.campaign(folder, steps=200, workers=2),
 }
 """What the test suite runs; it kills runs in tests of its own."""
 

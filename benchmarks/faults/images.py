@@ -269,7 +269,7 @@ def _shares(count: int) -> list[str]:
     """Return `count` kinds of damage, by their shares, each at least once where there is room."""
     each = [kind for kind, (share, _) in DAMAGE.items() for _ in range(share)]
     once = [kind for kind, (share, _) in DAMAGE.items() if share]
-    return (once + [each[number * 7 % len(each)] for number in range(count)])[:count]
+    return (once + [each[number * 11 % len(each)] for number in range(count)])[:count]
 
 
 def _special(folder: Path) -> list[Broken]:

@@ -32,7 +32,7 @@ def test_the_short_campaign_is_survived(tmp_path):
     parts = {part["name"]: part for part in json.loads((tmp_path / "out.json").read_text())["parts"]}
     assert set(parts) == {"recipes", "checkpoints", "images", "memory"}
     assert parts["recipes"]["cases"]["generated"] >= 100
-    assert parts["recipes"]["figures"]["exit_codes"]["3"] > 100
+    assert parts["recipes"]["figures"]["exit_codes"]["3"] > 80
     assert parts["checkpoints"]["figures"]["files"] == 6
     assert len(parts["checkpoints"]["figures"]["places"]) == 6
     assert parts["images"]["figures"]["unusable"] > 40
@@ -130,7 +130,7 @@ def test_bits_that_differ_after_kills_are_noticed():
 
 @pytest.mark.usefixtures("campaign")
 @pytest.mark.parametrize(
-    ("growth", "kinds"), [(0.0, []), (0.02, ["own memory"]), (0.5, ["resident memory", "own memory"])]
+    ("growth", "kinds"), [(0.0, []), (0.03, ["own memory"]), (0.5, ["resident memory", "own memory"])]
 )
 def test_memory_that_grows_is_noticed(growth, kinds):
     from faults import memory
@@ -140,4 +140,4 @@ def test_memory_that_grows_is_noticed(growth, kinds):
     part = Part("memory")
     memory.judge(part, seen, 1000)
     assert [fault.case for fault in part.faults] == kinds
-    assert part.figures["own"]["ratio"] == pytest.approx((200 + growth * 974) / (200 + growth * 124), abs=5e-3)
+    assert part.figures["own"]["ratio"] == pytest.approx((200 + growth * 976) / (200 + growth * 121), abs=1e-3)
