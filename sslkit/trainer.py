@@ -385,17 +385,17 @@ class Trainer:
             error = caught
             raise
         finally:
-            self.status(
-                "failed" if isinstance(error, Exception) and not isinstance(error, PreemptedError) else self.state()
-            )
+            self.status(self.state(error))
             self.tell("sslkit_run_finished", error=error)
         result.step, result.state, result.seconds = self.step, self.state(), time.monotonic() - started
         result.bad = len(self.bad.reasons)
         return result
 
-    def state(self) -> str:
-        """Return "finished" at the last step, "stopped" before it."""
-        return "finished" if self.step >= self.steps else "stopped"
+    def state(self, error: BaseException | None = None) -> str:
+        """Return "failed" behind an error, "finished" at the last step, "stopped" before it or when interrupted."""
+        if isinstance(error, Exception) and not isinstance(error, PreemptedError):
+            return "failed"
+        return "finished" if error is None and self.step >= self.steps else "stopped"
 
     def loop(self) -> dict[str, float]:
         """Take optimizer steps to the end, or to where we are asked to stop; go back where that is wanted."""

@@ -446,6 +446,37 @@ def test_a_signal_that_was_ignored_before_stays_ignored(run, monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_second_signal_acts_at_once(run, monkeypatch):
+    """Ctrl-C twice; the run goes on from its newest checkpoint."""
+    original = trainer.Trainer.optimizer_step
+
+    def step(self, feed):
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, feed)
+
+    monkeypatch.setattr(trainer.Trainer, "optimizer_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        run(save_every=2)
+    monkeypatch.undo()
+    result = run()
+    assert (result.resumed_from, result.state) == (2, "finished")
+
+
+def test_one_that_is_interrupted_behind_the_last_step_still_writes_its_weights(run, monkeypatch):
+    def interrupted(self, probing, figures):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.Trainer, "probe_after", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.undo()
+    result = run()
+    assert result.state == "finished"
+    assert (result.folder / "backbone.safetensors").exists()
+
+
 def test_a_signal_in_the_last_step_leaves_a_whole_run(run, monkeypatch):
     """Not one that says it is finished, and has no weights."""
     original = trainer.Trainer.report
