@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sslkit.errors import PeerError, UsageError
+from sslkit.errors import PeerError, SslkitError, UsageError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -148,6 +148,10 @@ def watched(fabric: Fabric) -> Iterator[None]:
             raise
         watch.wait(GRACE_S, any)
         raise PeerError(watch.told(), watch.code()) from error
+    except SslkitError:
+        if fabric.is_global_zero and not watch.children:
+            time.sleep(_LAST_WORDS_S)  # srun and torchrun end all as soon as one has failed: the others end before it
+        raise
     finally:
         watch.done.set()
         if watch.dead():

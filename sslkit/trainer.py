@@ -86,6 +86,10 @@ class NonFiniteError(DivergedError):
     """A loss or gradient is not finite."""
 
 
+class TooManyBadImagesError(DataError):
+    """More images cannot be used than the recipe says."""
+
+
 @dataclass
 class Passes:
     """What the passes of one step took and gave.
@@ -377,9 +381,9 @@ class Trainer:
             with self.signals():
                 result.terms = self.loop()
             result.probes = self.probe_after(probing, result.probes)
-        except PreemptedError as caught:
+        except (PreemptedError, DivergedError, TooManyBadImagesError) as caught:  # raised in every process
             error = caught
-            if self.fabric.is_global_zero:  # the others end with 0, so that launchers leave the first one alone
+            if self.fabric.is_global_zero:  # the others end with 0: launchers would end the first one, which may write
                 raise
         except BaseException as caught:
             error = caught
@@ -387,7 +391,7 @@ class Trainer:
         finally:
             self.status(self.state(error))
             self.tell("sslkit_run_finished", error=error)
-        result.step, result.state, result.seconds = self.step, self.state(), time.monotonic() - started
+        result.step, result.state, result.seconds = self.step, self.state(error), time.monotonic() - started
         result.bad = len(self.bad.reasons)
         return result
 
@@ -567,11 +571,11 @@ class Trainer:
         """End the run where more images are bad than it may skip.
 
         Raises:
-            DataError: They are; a checkpoint was written.
+            TooManyBadImagesError: They are; a checkpoint was written.
         """
         if too_many := self.bad.too_many():
             self.save()
-            raise DataError(too_many)
+            raise TooManyBadImagesError(too_many)
 
     def measured(self, outcomes: list[Outcome]) -> dict[str, float]:
         """Return what is not measured in every step: ranks, of the first process' images, and the conflict map."""
@@ -625,7 +629,7 @@ class Trainer:
         self.buffers.put_back()
         trained = self.trained()
         if not self.fabric.is_global_zero:
-            return "The first process keeps a record"
+            return ""  # the first one tells
         recipe, world = self.plan.recipe, self.fabric.world_size
         for batch in (batch for hand in hands for batch in hand):
             batch["keys"] = [self.source.key(index) for index in batch["images"]]

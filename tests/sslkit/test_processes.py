@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sslkit import processes
-from sslkit.errors import PeerError, UsageError
+from sslkit.errors import PeerError, PreemptedError, UsageError
 
 
 @pytest.fixture
@@ -103,6 +103,19 @@ def test_a_collective_that_fails_is_told_by_the_death_behind_it(fabric: Any, wor
 def test_what_is_no_lost_process_is_told_as_it_is(fabric: Any) -> None:
     with pytest.raises(RuntimeError, match="shapes do not match"), processes.watched(fabric):
         raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize(("first", "children", "waits"), [(True, 0, True), (False, 0, False), (True, 1, False)])
+def test_under_a_launcher_the_first_process_ends_last(first, children, waits, child, monkeypatch) -> None:
+    """srun and torchrun end all of them as soon as one has ended with a code."""
+    slept: list[float] = []
+    started = [child(SLEEPS) for _ in range(children)]
+    monkeypatch.setattr(processes, "_watch", lambda fabric: processes.Watch(started, None, lambda code: None))
+    monkeypatch.setattr(processes.time, "sleep", slept.append)
+    run = SimpleNamespace(world_size=2, is_global_zero=first)
+    with pytest.raises(PreemptedError), processes.watched(run):  # type: ignore[arg-type]
+        raise PreemptedError("stopped")
+    assert slept == [0.2] * waits
 
 
 def test_one_process_needs_no_watch() -> None:
