@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")
 """Those that it has; `16-mixed` would need a loss scale that knows of shards."""
 
+ON_CPU = hasattr(torch.cpu.Stream, "record_event")
+"""Whether this torch shards on the CPU; 2.6 does not."""
+
 
 def strategy() -> ModelParallelStrategy:
     """Return the strategy of `--strategy fsdp` for Lightning Fabric."""

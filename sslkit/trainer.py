@@ -212,8 +212,8 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     """
     from lightning_fabric import Fabric
 
-    check_strategy(hardware.strategy, plan.recipe.precision)
     accelerator = "cpu" if hardware.accelerator == "auto" and not torch.cuda.is_available() else hardware.accelerator
+    check_strategy(hardware.strategy, plan.recipe.precision, accelerator)
     devices: int | str = int(hardware.devices) if hardware.devices.isdecimal() else hardware.devices
     if devices == "auto" and accelerator == "cpu":
         devices = 1
@@ -234,12 +234,14 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     return fabric
 
 
-def check_strategy(strategy: str, precision: str) -> None:
-    """Refuse strategies whose checkpoints would not be whole, and precisions that one does not have."""
+def check_strategy(strategy: str, precision: str, accelerator: str) -> None:
+    """Refuse strategies whose checkpoints would not be whole, and what one does not have."""
     if strategy not in STRATEGIES:
         raise UsageError(f"no strategy '{strategy}'{closest(strategy, STRATEGIES)} (known: {', '.join(STRATEGIES)})")
     if strategy == "fsdp" and precision not in sharding.PRECISIONS:
         raise UsageError(f'--strategy fsdp has no precision = "{precision}": write "bf16-mixed" or "32-true"')
+    if strategy == "fsdp" and accelerator == "cpu" and not sharding.ON_CPU:
+        raise UsageError(f"--strategy fsdp takes GPUs, or a newer torch: {torch.__version__} cannot shard on the CPU")
 
 
 def check_batch(batch_size: int, accumulate: int, world: int) -> None:

@@ -72,6 +72,7 @@ class Watch:
         self.where: Path | None = None
         self.canary = ""
         self.did: list[str] = []
+        sys.dont_write_bytecode = True  # what is imported late is no file that a command wrote
         sys.addaudithook(self._see)
 
     @contextmanager
@@ -160,7 +161,6 @@ def _child(arguments: list[str], folder: str, aside: str, canary: str, also: Cal
     sys.stdout = open(1, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
     os.chdir(folder)
-    sys.dont_write_bytecode = True  # what is imported late is no file that a command wrote
     for variable, name in (("SSLKIT_CACHE", "cache"), ("TMPDIR", "tmp")):
         Path(folder, name).mkdir(exist_ok=True)
         os.environ[variable] = str(Path(folder, name))

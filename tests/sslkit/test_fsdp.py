@@ -48,6 +48,7 @@ k = 1
 size = 32
 """
 ON_CPU = ["--accelerator", "cpu", "--workers", "0"]
+on_cpu = pytest.mark.skipif(not sharding.ON_CPU, reason="this torch does not shard on the CPU")
 SHARDED = ["--devices", "2", "--strategy", "fsdp"]
 
 
@@ -89,6 +90,7 @@ def train(here: Path) -> None:
         run(arm, *more)
 
 
+@on_cpu
 @pytest.mark.parametrize("arm", ["two", "two-one", "one-two"])
 def test_shards_train_what_one_process_does_and_go_on_over_any_number(runs: Path, arm: str) -> None:
     """Up to the order in which gradients are added, which Adam's first steps make much of where they are near 0."""
@@ -107,12 +109,14 @@ def test_shards_train_what_one_process_does_and_go_on_over_any_number(runs: Path
     assert not any(sharding.is_cut(value) for value in other["model"].values())
 
 
+@on_cpu
 def test_stopped_and_gone_on_it_ends_with_the_same_bits(runs: Path) -> None:
     whole, resumed = newest(runs, "two"), newest(runs, "two-two")
     for name, value in whole["model"].items():
         assert torch.equal(resumed["model"][name], value), name
 
 
+@on_cpu
 def test_metrics_and_figures_of_probes_are_those_of_one_process(runs: Path) -> None:
     folders = [runs / "runs" / "wide" / f"{arm}-s0" for arm in ("one", "two")]
     one, two = (
@@ -129,6 +133,7 @@ def test_metrics_and_figures_of_probes_are_those_of_one_process(runs: Path) -> N
         torch.testing.assert_close(weights[1][name], value, atol=2e-5, rtol=0, msg=name)
 
 
+@on_cpu
 def test_a_step_that_is_not_finite_leaves_a_record_that_one_process_can_read(runs: Path) -> None:
     done = sslkit(runs, "high", *SHARDED, "--set", "optimizer.base_lr=1e30", "--set", "optimizer.warmup_epochs=0")
     assert done.returncode == 6, done.stderr
@@ -143,10 +148,16 @@ def test_a_step_that_is_not_finite_leaves_a_record_that_one_process_can_read(run
 
 def test_strategies_that_would_not_keep_whole_checkpoints_are_refused() -> None:
     with pytest.raises(UsageError, match=r"no strategy 'fsdp2': did you mean 'fsdp'\? \(known: auto, ddp, .*fsdp\)"):
-        trainer.check_strategy("fsdp2", "32-true")
+        trainer.check_strategy("fsdp2", "32-true", "cpu")
     with pytest.raises(UsageError, match='--strategy fsdp has no precision = "16-mixed": write "bf16-mixed"'):
-        trainer.check_strategy("fsdp", "16-mixed")
-    trainer.check_strategy("fsdp", "bf16-mixed")
+        trainer.check_strategy("fsdp", "16-mixed", "cuda")
+    trainer.check_strategy("fsdp", "bf16-mixed", "cuda")
+
+
+def test_a_torch_that_does_not_shard_on_the_cpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "ON_CPU", False)
+    with pytest.raises(UsageError, match=f"takes GPUs, or a newer torch: {re.escape(torch.__version__)} cannot"):
+        trainer.check_strategy("fsdp", "32-true", "cpu")
 
 
 def test_blocks_are_what_a_backbone_repeats() -> None:
