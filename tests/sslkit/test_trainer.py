@@ -446,6 +446,15 @@ def test_a_signal_that_was_ignored_before_stays_ignored(run, monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt, which it does not in what a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_acts_at_once(run, monkeypatch):
     """Ctrl-C twice; the run goes on from its newest checkpoint."""
     original = trainer.Trainer.optimizer_step
