@@ -80,10 +80,10 @@ def load(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} was not loaded: it holds more than tensors and plain values, and loading it could execute "
-            f"code ({_culprit(error)}). Use only checkpoints that sslkit wrote"
+            f"code ({culprit(error)}). Use only checkpoints that sslkit wrote"
         ) from error
     except Exception as error:  # a damaged pickle fails in any way
-        raise DamagedError(f"{path} is damaged ({_first_line(error)}): {_advice(path)}") from error
+        raise DamagedError(f"{path} is damaged ({first_line(error)}): {_advice(path)}") from error
     if not isinstance(state, dict):
         raise DataError(f"{path} holds a {type(state).__name__}, not a checkpoint")
     written = state.pop("format", FORMAT)
@@ -242,7 +242,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
-        raise DataError(f"{path} is no complete safetensors file ({_first_line(error)}): {_advice(path)}") from error
+        raise DataError(f"{path} is no complete safetensors file ({first_line(error)}): {_advice(path)}") from error
 
 
 @contextmanager
@@ -256,7 +256,7 @@ def _aside(path: Path) -> Iterator[Path]:
         part.replace(path)
         _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        raise StorageError(f"cannot write {path}: {_first_line(_root(error))}; an older file is as it was") from error
+        raise StorageError(f"cannot write {path}: {first_line(_root(error))}; an older file is as it was") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -321,9 +321,10 @@ def _advice(path: Path) -> str:
     return f"it holds {path.stat().st_size} bytes and may have been cut short; delete it to go on from an older one"
 
 
-def _culprit(error: Exception) -> str:
+def culprit(error: Exception) -> str:
+    """Return what `torch.load` refused to execute, out of its pages of advice to execute it all the same."""
     found = re.search(r"GLOBAL (\S+)", str(error))
-    return found[1] if found else _first_line(error)
+    return found[1] if found else first_line(error)
 
 
 def _root(error: BaseException) -> BaseException:
@@ -334,5 +335,6 @@ def _root(error: BaseException) -> BaseException:
     return found or error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, or its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

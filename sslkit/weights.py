@@ -39,18 +39,14 @@ def read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} was not loaded: it holds more than tensors and plain values, and loading it could execute code "
-            f"({_first_line(error)}). Where you trust it, write its state dict alone: "
+            f"({checkpoint.culprit(error)}). Where you trust it, write its state dict alone: "
             "torch.save(model.state_dict(), ...)"
         ) from None
     except DataError:
         raise
     except Exception as error:  # a damaged pickle fails in any way
-        raise DataError(f"{path} cannot be read as weights: {_first_line(error)}") from None
+        raise DataError(f"{path} cannot be read as weights: {checkpoint.first_line(error)}") from None
     return _state_dict(found, path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:

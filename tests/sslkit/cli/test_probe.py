@@ -159,7 +159,7 @@ class Code:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ({"state_dict": {"a": torch.zeros(2)}, "hparams": Code()}, "loading it could execute code"),
+        ({"state_dict": {"a": torch.zeros(2)}, "hparams": Code()}, "exec). Where you trust it"),
         ({"a": {"w": torch.zeros(2)}, "b": {"w": torch.zeros(2)}}, "holds several state dicts (a, b)"),
         ({"epoch": 3}, "holds no state dict: it has the keys epoch"),
         ([1, 2], "holds no state dict: it has list"),
