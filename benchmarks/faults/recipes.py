@@ -310,11 +310,16 @@ def _put(lines: list[str], place: int, text: str) -> list[str]:
 
 
 def _typo(rng: random.Random, lines: list[str]) -> tuple[list[str], int]:
-    """Put a letter into a key; without its `use`, a table is named, for nobody knows what its other keys are."""
+    """Put a letter into a key.
+
+    Without its `use`, a table is named, for nobody knows what its other keys are: unless its own name is a component's.
+    """
     place = rng.choice(_own_keys(lines))
     key, equals, rest = lines[place].partition(" = ")
     at = rng.randrange(len(key))
-    named = max(other for other in _headers(lines) if other < place) if key == "use" else place
+    header = max((other for other in _headers(lines) if other < place), default=0)
+    own_name = lines[header].strip("[] ").rpartition(".")[2] == rest.split("#")[0].strip(' "').rpartition("/")[2]
+    named = header if key == "use" and not own_name else place
     return _put(lines, place, key[: at + 1] + "z" + key[at + 1 :] + equals + rest), named + 1
 
 
