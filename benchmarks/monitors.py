@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import fmean, median
 
 from sslkit import monitors, recipe, trainer
-from sslkit.data import Feed, ViewDataset
+from sslkit.feed import Feed
+from sslkit.views import ViewDataset
 from sslkit.plugins import Plugins
 from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan
