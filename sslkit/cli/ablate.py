@@ -17,7 +17,7 @@ from sslkit.errors import PreemptedError, SslkitError, UsageError
 
 if TYPE_CHECKING:
     from sslkit.ablation.trials import Ablation
-    from sslkit.trainer import Hardware
+    from sslkit.hardware import Hardware
 
 Words = list[str] | None
 
@@ -73,7 +73,7 @@ def ablate(
     plugins = loaded(context)
     from sslkit.ablation import arms, launch, trials
     from sslkit.cli import targets
-    from sslkit.trainer import Hardware
+    from sslkit.hardware import Hardware
 
     asked = arms.Asked(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
     full, text = targets.load(recipe, sets or [], plugins)
@@ -124,7 +124,7 @@ def _train(
 
 def _prepare(ablation: Ablation) -> None:
     """Make what the runs read before any of them begins; an arm that lacks something says so in its own run."""
-    from sslkit import trainer
+    from sslkit.preparing import prepare
 
     seen: list[Any] = []
     for number, variant in enumerate(ablation.variants):
@@ -134,7 +134,7 @@ def _prepare(ablation: Ablation) -> None:
             continue
         seen.append(reads)
         try:
-            trainer.prepare(variant.plan, ablation.full)
+            prepare(variant.plan, ablation.full)
         except SslkitError:
             if number == 0:
                 raise

@@ -14,7 +14,8 @@ from sslkit.cli.probe import probe
 
 if TYPE_CHECKING:
     from sslkit.ablation.trials import Run
-    from sslkit.trainer import Hardware, Result
+    from sslkit.hardware import Hardware
+    from sslkit.trainer import Result
 
 Recipe = Annotated[
     str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
@@ -74,11 +75,12 @@ def run(
     plan, text = targets.load(recipe, sets or [], plugins, data=True)
     from sslkit import report, trainer
     from sslkit.ablation.trials import Run
+    from sslkit.hardware import Hardware
     from sslkit.runfolder import RunFolder
 
     own = Path(recipe).is_dir()
     folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
-    hardware = trainer.Hardware(
+    hardware = Hardware(
         accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, keep_every, log_every,
         monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
     )  # fmt: skip
@@ -223,9 +225,10 @@ def views(
     from sslkit.cli import targets
 
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
-    from sslkit import contact, trainer
+    from sslkit import contact
+    from sslkit.preparing import prepare
 
-    source, proposals = trainer.prepare(plan, text)
+    source, proposals = prepare(plan, text)
     contact.sheet(plan, source, proposals, count, epoch).save(out)
     typer.echo(out)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sslkit import contact, recipe, trainer
+from sslkit import contact, preparing, recipe
 from sslkit.data import Collate, Item, ViewDataset
 from sslkit.recipe import View
 from sslkit.wiring import make_plan
@@ -27,7 +27,7 @@ def planned(plugins, recipe_text):
         assert made, problems
         plan, problems = make_plan(made, plugins)
         assert plan, problems
-        return plan, *trainer.prepare(plan)
+        return plan, *preparing.prepare(plan)
 
     return planned
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit import data, images, recipe, trainer
+from sslkit import data, images, preparing, recipe
 from sslkit.errors import DataError, SslkitError
 from sslkit.wiring import make_plan
 
@@ -25,7 +25,7 @@ def dataset(plugins, recipe_text):
         assert given, problems
         plan, problems = make_plan(given, plugins)
         assert plan, problems
-        return data.ViewDataset(plan, *trainer.prepare(plan))
+        return data.ViewDataset(plan, *preparing.prepare(plan))
 
     return make
 
