@@ -36,6 +36,7 @@ FLOORS = [
         "augment_uint8",
         "bad_images",
         "cache",
+        "ring",
         "checkpoint",
         "cost",
         "diverging",
