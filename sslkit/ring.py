@@ -36,7 +36,7 @@ class Ring:
     def __getitem__(self, batch: int) -> dict[str, Tensor]:
         """Return the buffer of a batch: that of the one so many before it."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        parts = self.memory[batch % self.places].split(sizes)
+        parts = torch.split(self.memory[batch % self.places], sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     @property
@@ -89,4 +89,5 @@ def laid_out(pixels: Tensor) -> Tensor:
 def _shared(count: int) -> Tensor:
     if mp.get_start_method() == "fork":
         return torch.frombuffer(mmap.mmap(-1, max(1, count)), dtype=torch.uint8)[:count]
-    return torch.empty(count, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+    shared: Tensor = torch.empty(count, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+    return shared
