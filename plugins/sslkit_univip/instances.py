@@ -13,6 +13,7 @@ from sslkit.nn import cosine, unit, widen
 from sslkit_univip.scenes import PairLoss, pair_loss
 from sslkit_univip.sinkhorn import Side, entropy, marginal_error, sinkhorn
 
+
 class Transport(NamedTuple):
     """A transport problem and its solution, without gradients.
 
@@ -45,9 +46,8 @@ class InstanceInstance(Objective):
         pair_loss: `negative-cosine` (the paper's) or `squared-distance` (2 - 2 cos per unit of mass).
         epsilon: Weight of the plan's entropy, in units of cost (OTA's value; the paper names none).
         iterations: Sinkhorn updates of each side (OTA's value).
-        tolerance: Fewer iterations where they do: stop once `marginal_error`, both sides scaled to sum 1, is at most this
-            for each image of the batch. Looked at every 10 iterations, for which the host waits for a GPU; not by
-            default.
+        tolerance: Stop the updates once each image of the batch has at most this `marginal_error`, both sides scaled to
+            sum 1. Looked at every 10 iterations, for which the host waits for a GPU; by default nothing is.
         marginals: `cross`, the masses above, or `uniform`.
         similarity: Product behind the masses: `dot` (the paper's) or `cosine`, for which embedding norms do not count.
         normalise: Whether each side's masses are scaled to sum 1.

@@ -70,7 +70,7 @@ def sinkhorn(
     rows, columns = widen(rows).expand(cost.shape[:-1]), widen(columns).expand(*cost.shape[:-2], cost.shape[-1])
     # The batch goes last: along it, arithmetic on a few instances is several times as fast as their small products.
     exponent = (-widen(cost) / epsilon).movedim((-2, -1), (0, 1)).contiguous()
-    b, a = (_shares(mass).movedim(-1, 0) for mass in (rows, columns))
+    b, a = _shares(rows).movedim(-1, 0).unsqueeze(1), _shares(columns).movedim(-1, 0).unsqueeze(0)
     spread = math.inf if cost_range is None else cost_range / epsilon
     plain = sums_stay_normal(spread, max(cost.shape[-2:]), iterations, exponent.dtype)
     tolerance = None if cost.is_meta else tolerance
@@ -85,8 +85,8 @@ def sums_stay_normal(spread: float, k: int, iterations: int, dtype: torch.dtype 
     """Say whether the kernel domain is as good as the log domain: whether its sums stay among the normal numbers.
 
     Let R be the spread and K_mn = exp((min_n cost_mn - cost_mn) / epsilon), which lies in [exp(-R), 1] and has a 1 in
-    each row. An iteration takes x = 1 / s to w = 1 / t = 1 / (K' b x) and that to the next x = 1 / (K a w), where b and a
-    sum to 1. The first x is taken as exp(R / 2) / (K 1); the constant changes neither plan nor row sums.
+    each row. An iteration takes x = 1 / s to w = 1 / t = 1 / (K' b x) and that to the next x = 1 / (K a w), where b and
+    a sum to 1. The first x is taken as exp(R / 2) / (K 1); the constant changes neither plan nor row sums.
 
     1. The first x is in exp(R / 2) [1 / k, 1]. With it, each K_mn x_m is in exp(R / 2) [exp(-R) / k, 1], and so is its
        mean over b: the first w is in exp(-R / 2) [1, k exp(R)].
@@ -99,7 +99,7 @@ def sums_stay_normal(spread: float, k: int, iterations: int, dtype: torch.dtype 
        no w beyond the same multiples of the first w. By 1, every s and t is within exp(+-L), L = 3 R / 2 + log k.
     4. Rounding makes half an iteration the exact one times a factor within 1 +- 2 (k + 2) u, with u the spacing of
        numbers at 1: the sum, the masses that do not quite sum to 1, the weights K a or K b, the quotient, and 5. By the
-       argument of 3 factors are not amplified later, so all of them together add at most D = 4 (k + 2) u iterations to L.
+       argument of 3 factors are not amplified later, so all of them add at most D = 4 (k + 2) u iterations to L.
     5. A term that underflows is off by at most the least normal number; as none exceeds its sum, none overflows. Beside
        sums of at least exp(-L - D), k such errors are within u if L + D + log k <= log(u / least). That also keeps the
        weights normal, which are at least exp(-R) TINY / k.
@@ -121,29 +121,35 @@ def sums_stay_normal(spread: float, k: int, iterations: int, dtype: torch.dtype 
 def _kernel_domain(
     exponent: Tensor, b: Tensor, a: Tensor, iterations: int, tolerance: float | None, spread: float
 ) -> Tensor:
-    """Solve for shares of the columns' masses (m n ...), from -cost / epsilon (m n ...) and masses (m ...), (n ...)."""
+    """Solve for shares of the columns' masses (m n ...), from -cost / epsilon, and masses (m 1 ...) and (1 n ...)."""
     kernel = (exponent - exponent.amax(1, keepdim=True)).exp()
-    by_row, by_column = kernel * a, kernel * b.unsqueeze(1)
-    s = kernel.sum(1) * math.exp(-spread / 2)
+    by_row, by_column = kernel * a, kernel * b
+    s = kernel.sum(1, keepdim=True) * math.exp(-spread / 2)
     for done in range(1, iterations):
-        t = (by_column / s.unsqueeze(1)).sum(0)
-        before, s = s, (by_row / t).sum(1)
+        t = (by_column / s).sum(0, keepdim=True)
+        before, s = s, (by_row / t).sum(1, keepdim=True)
         if tolerance is not None and done % CHECK_EVERY == 0 and _worst(b, s / before) <= tolerance:
             break
-    share = by_column / s.unsqueeze(1)
-    return share / share.sum(0)
+    share = by_column / s
+    return share / share.sum(0, keepdim=True)
 
 
 def _log_domain(exponent: Tensor, b: Tensor, a: Tensor, iterations: int, tolerance: float | None) -> Tensor:
     """Do the same with the logarithms of s and t."""
-    by_row, by_column = exponent + a.log(), exponent + b.log().unsqueeze(1)
-    s = exponent.logsumexp(1)
+    by_row, by_column = exponent + a.log(), exponent + b.log()
+    s = _logsumexp(exponent, 1)
     for done in range(1, iterations):
-        t = (by_column - s.unsqueeze(1)).logsumexp(0)
-        before, s = s, (by_row - t).logsumexp(1)
+        t = _logsumexp(by_column - s, 0)
+        before, s = s, _logsumexp(by_row - t, 1)
         if tolerance is not None and done % CHECK_EVERY == 0 and _worst(b, (s - before).exp()) <= tolerance:
             break
-    return (by_column - s.unsqueeze(1)).softmax(0)
+    return (by_column - s).softmax(0)
+
+
+def _logsumexp(x: Tensor, dim: int) -> Tensor:
+    """Do what torch.logsumexp does, keeping the axis, faster: that one looks for infinite numbers as well."""
+    largest = x.detach().amax(dim, keepdim=True)
+    return (x - largest).exp_().sum(dim, keepdim=True).log() + largest
 
 
 def _worst(b: Tensor, factor: Tensor) -> float:
