@@ -1,6 +1,6 @@
 """Where raw regions and proposals lie on the disk.
 
-<store>/selective-search/<search>/      one folder per search options
+<store>/<algorithm>/<search>/           one folder per search options
     search.json                         the options
     <source>/                           one per list of images: keys in order, and a sample of their contents
         source.json                     what it is, for people
@@ -98,7 +98,7 @@ class Store:
     @cached_property
     def family(self) -> Path:
         """The folder of everything that was searched with these options."""
-        return self.root / "selective-search" / digest(self.search.describe())
+        return self.root / self.search.algorithm / digest(self.search.describe())
 
     @cached_property
     def folder(self) -> Path:
