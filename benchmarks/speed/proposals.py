@@ -130,7 +130,9 @@ def lattice(height: int, width: int, least: float) -> Pixels:
             size = 2 ** (-level / 2) * np.array([width * shape**0.5, height / shape**0.5])
             if size.min() < least or (size > [width, height]).any():
                 continue
-            steps = [np.linspace(0, free, 1 + int(np.ceil(2 * free / side))) for free, side in _gaps(size, width, height)]
+            steps = [
+                np.linspace(0, free, 1 + int(np.ceil(2 * free / side))) for free, side in _gaps(size, width, height)
+            ]
             corner = np.stack(np.meshgrid(*steps), axis=-1).reshape(-1, 2)
             boxes.append(np.concatenate([corner, corner + size], axis=1))
     return np.rint(np.concatenate(boxes)).astype(np.int64)

@@ -83,10 +83,11 @@ def _protocol(proposer: Proposer) -> SelectiveSearch:
     """Refuse a proposer that would not have found what the files hold."""
     if not isinstance(proposer, SelectiveSearch):
         raise UsageError(f"only 'selective-search' has a store to import into, not '{proposer.name}'")
-    if (proposer.search.mode, proposer.search.working_side) != ("fast", None):
+    search = proposer.search
+    if (search.mode, search.working_side) != ("fast", None):
         raise UsageError(
             "ORL's files hold regions of mode = 'fast' at full resolution, but this proposer is set to"
-            f" mode = {proposer.search.mode!r}, working_side = {proposer.search.working_side}: unset these"
+            f" mode = {search.mode!r}, working_side = {search.working_side}: unset these"
         )
     return proposer
 

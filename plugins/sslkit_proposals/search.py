@@ -86,7 +86,7 @@ class DlibSearch(Search):
         max_merging_iterations: Rounds in which neighbours are merged.
     """
 
-    kvals: tuple[float, float, int] = (50, 200, 3)
+    kvals: tuple[float, float, int] = (50.0, 200.0, 3)
     min_size: int = 20
     max_merging_iterations: int = 50
 

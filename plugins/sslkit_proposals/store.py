@@ -80,6 +80,26 @@ class MappedProposals(Proposals):
 
 
 @dataclass(frozen=True)
+class Share:
+    """Every `count`-th shard from `index` on: what one of `count` builds searches.
+
+    Attributes:
+        index: From 0.
+        count: At least 1.
+    """
+
+    index: int
+    count: int
+
+    def of(self, parts: range) -> range:
+        """Return the shards of this share."""
+        return parts[self.index :: self.count]
+
+
+ALL = Share(0, 1)
+
+
+@dataclass(frozen=True)
 class Store:
     """The files of one source under one kind of search.
 

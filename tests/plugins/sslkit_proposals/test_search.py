@@ -1,10 +1,12 @@
 import io
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sslkit_proposals.search import OpenCVSearch, find
+from sslkit.errors import UsageError
+from sslkit_proposals.search import DlibSearch, OpenCVSearch, find
 
 
 @pytest.fixture
@@ -75,3 +77,35 @@ def test_a_panorama_is_reduced():
     boxes = find(pixels, OpenCVSearch(max_pixels=40_000))
     assert [0, 0, 12_000, 300] in boxes.tolist()
     assert np.abs(boxes - [3000, 50, 4000, 200]).max(axis=1).min() <= 40
+
+
+def test_dlibs_regions_are_dlibs(image):
+    dlib = pytest.importorskip("dlib")
+    rects = []
+    dlib.find_candidate_object_locations(image, rects, (40, 150, 2), 30, 20)
+    reference = {(rect.left(), rect.top(), rect.left() + rect.width(), rect.top() + rect.height()) for rect in rects}
+    found = find(image, DlibSearch(kvals=(40.0, 150.0, 2), min_size=30, max_merging_iterations=20))
+    assert set(map(tuple, found)) == reference
+    assert np.array_equal(found, np.unique(found, axis=0))
+
+
+def test_dlib_finds_a_square_to_the_pixel_and_scales_back():
+    pytest.importorskip("dlib")
+    pixels = np.zeros((300, 360, 3), np.uint8)
+    pixels[60:210, 30:120] = 255
+    for search in (DlibSearch(), DlibSearch(working_side=100)):
+        assert [30, 60, 120, 210] in find(pixels, search).tolist()
+
+
+def test_without_dlib_the_way_to_get_it_is_told(image, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    with pytest.raises(UsageError, match=r"needs dlib, which is not installed: pip install 'sslkit\[dlib\]'"):
+        find(image, DlibSearch())
+
+
+def test_searches_are_told_apart_and_older_stores_found():
+    assert OpenCVSearch().describe() == {
+        "algorithm": "selective-search", "rules": 1, "mode": "fast", "working_side": None, "max_pixels": 4_000_000,
+    }  # fmt: skip
+    assert DlibSearch().describe()["algorithm"] == "selective-search-dlib"
+    assert DlibSearch(min_size=30).describe() != DlibSearch().describe()
