@@ -1,7 +1,7 @@
 """Region proposals: seconds a photo and recall of labelled boxes, per search, working size and control.
 
 python benchmarks/speed/proposals.py COCO_PHOTOS INSTANCES.json --photos 20              # timed, one process
-python benchmarks/speed/proposals.py COCO_PHOTOS INSTANCES.json --untimed --jobs 2       # recall on every photo
+python benchmarks/speed/proposals.py COCO_PHOTOS INSTANCES.json --jobs 2                 # recall on every photo
 
 Give photos at full size; they are read before. A photo is decoded, reduced, searched and filtered once per variant, the
 variants in turn on each photo, in an order that moves on. Recall at IoU 0.5 is that of all raw regions, and of what the
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -211,7 +212,9 @@ def timings(results: Sequence[dict[str, list[Outcome]]], variants: Mapping[str, 
     """Return one row a variant: median and quartiles of the seconds a photo, and their mean, which a data set costs."""
     rows = []
     for name in variants:
-        seconds = [one[name][0].seconds for one in results]
+        seconds = [one[name][0].seconds for one in results if np.isfinite(one[name][0].seconds)]
+        if not seconds:
+            continue
         low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
         row = {"what": "seconds a photo, one core", "variant": name, "median_s": median, "low_s": low, "high_s": high}
         rows.append(row | {"n": len(seconds), "mean_s": float(np.mean(seconds))})
@@ -246,16 +249,26 @@ def _clocked(seconds: list[float], job: Callable[[], Any]) -> Any:
 
 
 def bench(
-    photos: Sequence[Photo], variants: Mapping[str, Search], rules: Rules, jobs: int = 1
+    photos: Sequence[Photo], variants: Mapping[str, Search], rules: Rules, jobs: int = 1, keep: Path | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the rows of `timings` (meaningful for one job) and of `recalls`."""
+    """Return the rows of `timings`, without what more than one job did, and of `recalls`."""
+    known: dict[str, dict[str, list[Outcome]]] = pickle.loads(keep.read_bytes()) if keep and keep.exists() else {}
     job = partial(measure, variants=variants, rules=rules)
+    new = [(turn, photo) for turn, photo in enumerate(photos) if photo.name not in known]
     if jobs == 1:
-        results = [job(photo, turn) for turn, photo in enumerate(photos)]
+        known |= {photo.name: job(photo, turn) for turn, photo in new}
     else:
         with ProcessPoolExecutor(jobs) as pool:
-            results = list(pool.map(job, photos, range(len(photos))))
+            found = pool.map(job, [photo for _, photo in new], [turn for turn, _ in new])
+            known |= {photo.name: _untimed(one) for (_, photo), one in zip(new, found, strict=True)}
+    if keep:
+        keep.write_bytes(pickle.dumps(known))
+    results = [known[photo.name] for photo in photos]
     return timings(results, variants), recalls(photos, results)
+
+
+def _untimed(found: Mapping[str, list[Outcome]]) -> dict[str, list[Outcome]]:
+    return {name: [trial._replace(seconds=float("nan")) for trial in trials] for name, trials in found.items()}
 
 
 def extrapolated(row: Mapping[str, Any]) -> str:
@@ -285,15 +298,15 @@ def main() -> None:
     parser.add_argument("--photos", type=int, help="how many; all by default")
     parser.add_argument("--only", nargs="+", default=[""], help="variants with one of these words in their names")
     parser.add_argument("--min-sides", type=int, nargs="+", default=[96, 64], help="of the filter")
-    parser.add_argument("--untimed", action="store_true", help="print recall only")
-    parser.add_argument("--jobs", type=int, default=1, help="processes of an untimed run")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; photos are timed with one only")
+    parser.add_argument("--keep", type=Path, help="add results to this file, and take those that it has: in stretches")
     parser.add_argument("--json", type=Path, help="write the rows there")
     options = parser.parse_args()
     photos = read(options.root, options.annotations, options.photos)
     variants = {name: search for name, search in VARIANTS.items() if any(word in name for word in options.only)}
     rules = Rules(min_sides=tuple(options.min_sides))
-    times, found = bench(photos, variants, rules, options.jobs if options.untimed else 1)
-    times = [] if options.untimed else times + steps(photos, 320)
+    times, found = bench(photos, variants, rules, options.jobs, options.keep)
+    times += steps(photos[:20], 320) if options.jobs == 1 else []
     packages = ", ".join(f"{name} {version(name)}" for name in ("opencv-contrib-python-headless", "dlib-bin", "numpy"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
     show(times, found)

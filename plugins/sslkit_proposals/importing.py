@@ -86,8 +86,9 @@ def _protocol(proposer: Proposer) -> SelectiveSearch:
     search = proposer.search
     if (search.mode, search.working_side) != ("fast", None):
         raise UsageError(
-            "ORL's files hold regions of mode = 'fast' at full resolution, but this proposer is set to"
-            f" mode = {search.mode!r}, working_side = {search.working_side}: unset these"
+            'ORL\'s files hold regions of mode = "fast" at full resolution, but this proposer has'
+            f' mode = "{search.mode}", working_side = {search.working_side or "full"}:'
+            ' write mode = "fast", working_side = "full" in [proposals] of the recipe'
         )
     return proposer
 

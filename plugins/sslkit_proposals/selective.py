@@ -11,6 +11,12 @@ from sslkit_proposals.search import DlibSearch, OpenCVSearch
 from sslkit_proposals.select import Order, Rules
 from sslkit_proposals.stored import StoredProposer
 
+Side = Annotated[int, Field(ge=16)] | Literal["full"]
+
+
+def _pixels(side: Side) -> int | None:
+    return None if side == "full" else side
+
 
 class SelectiveSearch(StoredProposer):
     """Regions by selective search (OpenCV's), filtered as ORL and UniVIP do, in a memory-mapped store.
@@ -19,7 +25,7 @@ class SelectiveSearch(StoredProposer):
         mode: OpenCV's preset: "fast" is the protocol's, "quality" finds several times as many regions and
             takes that much longer.
         working_side: Short side in pixels to which a larger image is reduced before the search; boxes are
-            scaled back. Without it the search runs at full resolution, as in the protocol.
+            scaled back. "full" searches at full resolution, as the protocol does.
         max_pixels: An image of more pixels is reduced to this many before the search, which takes time and
             memory in proportion.
         min_sides: Minimum width and height in pixels: the first is applied to the raw regions and, where
@@ -42,7 +48,7 @@ class SelectiveSearch(StoredProposer):
         self,
         *,
         mode: Literal["fast", "quality"] = "fast",
-        working_side: Annotated[int, Field(ge=16)] | None = None,
+        working_side: Side = 320,
         max_pixels: Annotated[int, Field(ge=10_000)] | None = 4_000_000,
         min_sides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (96, 64),
         enough: Annotated[int, Field(ge=1)] = 4,
@@ -53,7 +59,7 @@ class SelectiveSearch(StoredProposer):
         seed: Annotated[int, Field(ge=0)] = 0,
         store: Path | None = None,
     ) -> None:
-        self.search = OpenCVSearch(working_side, max_pixels, mode)
+        self.search = OpenCVSearch(_pixels(working_side), max_pixels, mode)
         self.rules = Rules(tuple(min_sides), enough, max_aspect, max_iou, top, order, seed)
         self.root = store
 
@@ -63,7 +69,7 @@ class DlibSelectiveSearch(StoredProposer):
 
     Args:
         working_side: Short side in pixels to which a larger image is reduced before the search; boxes are
-            scaled back.
+            scaled back. "full" searches at full resolution.
         max_pixels: An image of more pixels is reduced to this many before the search, which takes time and
             memory in proportion.
         kvals: First and last scale k of the segmentation, and how many, evenly spaced, are used.
@@ -86,7 +92,7 @@ class DlibSelectiveSearch(StoredProposer):
     def __init__(
         self,
         *,
-        working_side: Annotated[int, Field(ge=16)] = 320,
+        working_side: Side = 320,
         max_pixels: Annotated[int, Field(ge=10_000)] | None = 4_000_000,
         kvals: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[int, Field(ge=1)]] = (
             50.0,
@@ -105,7 +111,11 @@ class DlibSelectiveSearch(StoredProposer):
         store: Path | None = None,
     ) -> None:
         self.search = DlibSearch(
-            working_side, max_pixels, (float(kvals[0]), float(kvals[1]), kvals[2]), min_size, max_merging_iterations
+            _pixels(working_side),
+            max_pixels,
+            (float(kvals[0]), float(kvals[1]), kvals[2]),
+            min_size,
+            max_merging_iterations,
         )
         self.rules = Rules(tuple(min_sides), enough, max_aspect, max_iou, top, order, seed)
         self.root = store

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +100,11 @@ class Share:
 ALL = Share(0, 1)
 
 
+def _written(value: Any) -> str:
+    """Write a search's option as a recipe does."""
+    return '"full"' if value is None else json.dumps(value)
+
+
 @dataclass(frozen=True)
 class Store:
     """The files of one source under one kind of search.
@@ -146,6 +152,21 @@ class Store:
     def searched(self) -> int:
         """Count the images that lie in finished shards."""
         return sum(len(self.members(part)) for part in self.parts if self.path(part).exists())
+
+    def others(self) -> list[tuple[Path, str]]:
+        """Return where regions of this source lie that were searched under other options, and which these are."""
+        mine, found = {name: json.dumps(value) for name, value in self.search.describe().items()}, []
+        for path in sorted(self.root.glob("*/*/search.json")):
+            options = load_json(path)
+            folder = path.parent / self.source
+            if folder != self.folder and (folder / "raw").is_dir():
+                differ = [
+                    f"{name} = {_written(value)}"
+                    for name, value in options.items()
+                    if mine.get(name) != json.dumps(value)
+                ]
+                found.append((folder, ", ".join(differ)))
+        return found
 
     def describe(self, source: Source, options: dict[str, Any]) -> None:
         """Write down, for people, what lies here; the first thing that is written.

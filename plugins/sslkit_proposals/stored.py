@@ -69,8 +69,9 @@ def _missing(store: Store) -> str:
     searched = store.searched()
     state = "filtered under these options" if searched == store.images else "searched"
     done = 0 if searched == store.images else searched
+    others = "".join(f"\n{folder} has regions of these images by {how}" for folder, how in store.others())
     return (
         f"the region proposals of {store.images} images are not there:"
-        f" {done} of {store.images} {state} in {store.folder}\n"
+        f" {done} of {store.images} {state} in {store.folder}{others}\n"
         "make them, or go on, with: sslkit proposals build RECIPE"
     )

@@ -76,6 +76,16 @@ def test_two_processes_find_what_one_finds(photos, proposer, tmp_path):
         assert load(other.store(source).path(part)).same(load(proposer.store(source).path(part)))
 
 
+def test_regions_of_another_search_are_pointed_out(photos, tmp_path):
+    source = photos(2)
+    full, small = (SelectiveSearch(store=tmp_path / "store", working_side=side) for side in ("full", 60))
+    full.build(source, no_progress, 1)
+    told = small.missing(source)
+    assert f'{full.store(source).folder} has regions of these images by working_side = "full"\n' in told
+    assert full.missing(source) is None
+    assert "has regions" not in full.missing(photos(3))
+
+
 def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
