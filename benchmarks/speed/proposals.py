@@ -34,8 +34,6 @@ from sslkit_proposals.select import Rules, select, survivors
 
 DATA_SETS = {"COCO train2017": 118_287, "ImageNet-1k": 1_281_167}
 CORES = 16
-LARGE = 64
-"""Pixels: both sides of a box that the last minimum side leaves room for."""
 SEEDS = 5
 """Of random boxes: their recall is a mean over these."""
 VARIANTS: Mapping[str, Search] = {
@@ -177,8 +175,8 @@ def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def recalls(photos: Sequence[Photo], results: Sequence[dict[str, list[Outcome]]]) -> list[dict[str, Any]]:
-    """Return one row a variant: boxes a photo, and recall of all labelled boxes and of large ones."""
+def recalls(photos: Sequence[Photo], results: Sequence[dict[str, list[Outcome]]], large: float) -> list[dict[str, Any]]:
+    """Return one row a variant: boxes a photo, and recall of all labelled boxes and of large ones, both sides at least `large`."""
     firsts = [count(one[next(iter(one))][0]) for one in results]
     table: list[dict[str, Any]] = []
     reference = None
@@ -189,14 +187,14 @@ def recalls(photos: Sequence[Photo], results: Sequence[dict[str, list[Outcome]]]
             "kept": [[_hit(trial, None) for trial in each] for each in trials],
             "equal": [[_hit(trial, top) for trial in each] for each, top in zip(trials, firsts, strict=True)],
         }
-        row: dict[str, Any] = {"what": "recall at IoU 0.5", "variant": name, "photos": len(photos)}
+        row: dict[str, Any] = {"what": "recall at IoU 0.5", "variant": name, "photos": len(photos), "large": large}
         row["raw"] = float(np.mean([np.mean([trial.raw for trial in each]) for each in trials]))
         row["kept"] = float(np.mean([np.mean([count(trial) for trial in each]) for each in trials]))
-        for kind, least in (("all", 0.0), ("large", LARGE)):
+        for kind, least in (("all", 0.0), ("large", large)):
             for stage, found in hits.items():
                 rows = recall(photos, found, least)
                 row |= {f"n_{kind}": int(rows[:, 0].sum()), f"{stage}_{kind}": rows[:, 1].sum() / rows[:, 0].sum()}
-        kept = recall(photos, hits["kept"], LARGE)
+        kept = recall(photos, hits["kept"], large)
         reference = kept if reference is None else reference
         row["low"], row["high"] = difference(kept, reference)
         table.append(row)
@@ -264,7 +262,7 @@ def bench(
     if keep:
         keep.write_bytes(pickle.dumps(known))
     results = [known[photo.name] for photo in photos]
-    return timings(results, variants), recalls(photos, results)
+    return timings(results, variants), recalls(photos, results, rules.min_sides[-1])
 
 
 def _untimed(found: Mapping[str, list[Outcome]]) -> dict[str, list[Outcome]]:
@@ -288,7 +286,8 @@ def show(times: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]])
         beside = f"equal: {row['equal_large']:.3f}, beside the first {row['low']:+.3f} to {row['high']:+.3f}"
         print(f"{row['variant']:24} {raw}  {kept} {beside}")
     if found:
-        print(f"{found[0]['photos']} photos, {found[0]['n_all']} boxes, {found[0]['n_large']} of {LARGE} px or more")
+        photos, boxes, sized, large = (found[0][name] for name in ("photos", "n_all", "n_large", "large"))
+        print(f"{photos} photos, {boxes} boxes, {sized} of {large} px or more")
 
 
 def main() -> None:

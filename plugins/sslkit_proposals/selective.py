@@ -92,7 +92,7 @@ class DlibSelectiveSearch(StoredProposer):
     def __init__(
         self,
         *,
-        working_side: Side = 320,
+        working_side: Side = 240,
         max_pixels: Annotated[int, Field(ge=10_000)] | None = 4_000_000,
         kvals: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[int, Field(ge=1)]] = (
             50.0,
