@@ -176,7 +176,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 
 def recalls(photos: Sequence[Photo], results: Sequence[dict[str, list[Outcome]]], large: float) -> list[dict[str, Any]]:
-    """Return one row a variant: boxes a photo, and recall of all labelled boxes and of large ones, both sides at least `large`."""
+    """Return one row a variant: boxes a photo, and recall of all labelled boxes, and of those of `large` pixels."""
     firsts = [count(one[next(iter(one))][0]) for one in results]
     table: list[dict[str, Any]] = []
     reference = None

@@ -5,13 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from sslkit_proposals.search import DlibSearch, OpenCVSearch
 from sslkit_proposals.select import Order, Rules
 from sslkit_proposals.stored import StoredProposer
 
-Side = Annotated[int, Field(ge=16)] | Literal["full"]
+
+def _told_once(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Say in one message what both kinds of value would be."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError('must be whole pixels, at least 16, or "full"') from None
+
+
+Side = Annotated[Annotated[int, Field(ge=16)] | Literal["full"], WrapValidator(_told_once)]
+"""Short side in pixels, or "full" for an image as it is."""
 
 
 def _pixels(side: Side) -> int | None:

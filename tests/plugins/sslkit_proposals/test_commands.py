@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from sslkit.api import no_progress
 from sslkit.errors import DataError, UsageError
+from sslkit.options import schema, validate
 from sslkit_proposals import sslkit_commands, sslkit_proposers, stats, store
 from sslkit_proposals.random_boxes import RandomBoxes
-from sslkit_proposals.selective import SelectiveSearch
+from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch
 from sslkit_proposals.sharing import build_share
 from sslkit_proposals.sheet import contact_sheet
 
@@ -41,6 +42,17 @@ def run(photos, proposer, monkeypatch):
 
 def test_the_plugin_names_its_proposers():
     assert [cls.name for cls in sslkit_proposers()] == ["selective-search", "selective-search-dlib", "random-boxes"]
+
+
+@pytest.mark.parametrize("proposer", [SelectiveSearch, DlibSelectiveSearch])
+def test_the_working_side_is_pixels_or_full(proposer):
+    model = schema(proposer)
+    for side in (16, 320, "full"):
+        assert validate(model, {"working_side": side}, ())[0]["working_side"] == side
+    for side in (8, "ful", 32.5, None):
+        _, [problem] = validate(model, {"working_side": side}, ("proposals",))
+        assert problem.what == f'working_side = {json.dumps(side)}: must be whole pixels, at least 16, or "full"'
+        assert problem.key == ("proposals", "working_side")
 
 
 def test_build_stats_and_view(run, tmp_path):
