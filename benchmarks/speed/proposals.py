@@ -223,14 +223,15 @@ def steps(photos: Sequence[Photo], side: int | None) -> list[dict[str, Any]]:
     """Return where the time goes around OpenCV's and dlib's search: decoding, reducing, filtering."""
     import cv2
 
-    spent: dict[str, list[float]] = {"decode": [], "reduce": [], "filter": []}
+    spent: dict[str, list[float]] = {"decode": [], "reduce": [], "filter, OpenCV": [], "filter, dlib": []}
     for photo in photos:
         image = _clocked(spent["decode"], partial(decode, photo.data, photo.name))
         scale = OpenCVSearch(working_side=side).scale(*image.shape[:2])
         size = tuple(round(edge * scale) for edge in image.shape[1::-1])
         _clocked(spent["reduce"], partial(cv2.resize, image, size, interpolation=cv2.INTER_AREA))
-        raw = find(image, DlibSearch(working_side=side))
-        _clocked(spent["filter"], partial(select, raw, *image.shape[:2], Rules()))
+        for name, search in (("OpenCV", OpenCVSearch(working_side=side)), ("dlib", DlibSearch(working_side=side))):
+            raw = find(image, search)
+            _clocked(spent[f"filter, {name}"], partial(select, raw, *image.shape[:2], Rules()))
     rows = [(name, np.quantile(seconds, [0.25, 0.5, 0.75])) for name, seconds in spent.items()]
     what = f"around the search, {side}"
     return [
@@ -305,7 +306,7 @@ def main() -> None:
     variants = {name: search for name, search in VARIANTS.items() if any(word in name for word in options.only)}
     rules = Rules(min_sides=tuple(options.min_sides))
     times, found = bench(photos, variants, rules, options.jobs, options.keep)
-    times += steps(photos[:20], 320) if options.jobs == 1 else []
+    times += steps(photos[:10], 320) if options.jobs == 1 else []
     packages = ", ".join(f"{name} {version(name)}" for name in ("opencv-contrib-python-headless", "dlib-bin", "numpy"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
     show(times, found)
