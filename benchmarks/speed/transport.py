@@ -24,7 +24,7 @@ EPSILON = 0.1
 LOOP, LOOP_NUMPY = "loop over ot.sinkhorn, tensors", "loop over ot.sinkhorn, NumPy arrays"
 POT_KERNEL, POT_LOG = "POT's batched solver, kernel domain", "POT's batched solver, log domain"
 KERNEL, LOG = "ours, kernel domain", "ours, log domain"
-OBJECTIVE = "ours, the objective's: cosines, masses and plan"
+OBJECTIVE = "ours, the objective's: masses and plan"
 RATIOS = [
     (LOOP, KERNEL, "a loop over POT on tensors, kernel domain, takes times ours"),
     (LOOP_NUMPY, KERNEL, "a loop over POT on NumPy arrays, kernel domain, times ours"),
