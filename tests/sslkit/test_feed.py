@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +81,7 @@ def test_a_batch_is_its_own_until_the_next_is_asked_for(dataset) -> None:
 
 def test_processes_that_are_spawned_fill_the_same_batches(dataset, monkeypatch) -> None:
     made = dataset()
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds the source of `tests` by name
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda *_, **__: "spawn")
     context = multiprocessing.get_context("spawn")
     batches = [[Item(0, 0), Item(1, 1)]]
