@@ -22,7 +22,7 @@ from sslkit_proposals.sheet import contact_sheet
 @pytest.fixture
 def proposer(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD", 4)
-    return SelectiveSearch(store=tmp_path / "store", min_sides=(48, 24), max_pixels=15_000)
+    return SelectiveSearch(store=tmp_path / "store", working_side="full", min_sides=(48, 24), max_pixels=15_000)
 
 
 @pytest.fixture
