@@ -27,6 +27,7 @@ class Hardware:
     Attributes:
         devices: Per node; "auto" takes all GPUs, or one CPU process.
         workers: Loader processes per device; None chooses by the number of cores.
+        cache_gb: Gigabytes of memory per machine that decoded images may take.
         stop_after: Stop, resumable, once so many optimizer steps are done.
         save_every: Optimizer steps between checkpoints; None saves once an epoch.
         keep: Checkpoints kept.
@@ -45,6 +46,7 @@ class Hardware:
     nodes: int = 1
     strategy: str = "auto"
     workers: int | None = None
+    cache_gb: float = 0.0
     stop_after: int | None = None
     save_every: int | None = None
     keep: int = 2

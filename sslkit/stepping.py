@@ -14,8 +14,10 @@ from torch import Tensor
 from sslkit import flight, sharding
 from sslkit.api import Proposals, Source
 from sslkit.bad_images import BadImages, Found
-from sslkit.data import Epochs, Feed, ViewDataset, listing, to_device
+from sslkit.cache import GB, Cache
+from sslkit.epochs import Epochs, listing
 from sslkit.errors import DataError
+from sslkit.feed import Feed
 from sslkit.folders import cores
 from sslkit.hardware import Hardware
 from sslkit.monitors import EVERY_STEP, Monitors
@@ -26,6 +28,7 @@ from sslkit.schedules import LearningRate, cosine, target_momentum
 from sslkit.seeds import seed_all
 from sslkit.sentinel import Facts, Sentinel
 from sslkit.stopping import Stop
+from sslkit.views import ViewDataset, to_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -100,6 +103,7 @@ class Stepper:
         self.optimizer = made
         if fabric.world_size > 1:
             self.network.gather, self.network.mean = self._gather, self._mean
+        self.cache = self._cache()
         self.stop = Stop()
         self.step = 0
         self.counts: dict[str, float] = {}
@@ -173,8 +177,14 @@ class Stepper:
     def feed(self, stop: int) -> Feed:
         """Return the batches of the steps from here to `stop`."""
         items = self.epochs.micro_batches(self.step, stop)
-        dataset = ViewDataset(self.plan, self.source, self.proposals)
-        return Feed(dataset, items, self._workers(), self.fabric.device)
+        device = self.fabric.device
+        dataset = ViewDataset(self.plan, self.source, self.proposals, device.type == "cpu", self.cache)
+        return Feed(dataset, items, self._workers(), device)
+
+    def _cache(self) -> Cache | None:
+        """Make room for decoded images: this process' share of what its machine may hold."""
+        room = round(self.hardware.cache_gb * GB) * self.hardware.nodes // self.fabric.world_size
+        return Cache(len(self.source), room) if room else None
 
     def _workers(self) -> int:
         if self.hardware.workers is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sslkit.data import ASKING
+from sslkit.feed import ASKING
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslkit.bad_images import Found
-from sslkit.data import Feed
+from sslkit.feed import Feed
 from sslkit.flight import tensors
 from sslkit.hardware import Hardware, fabric_of
 from sslkit.networks import Outcome, StepModule

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sslkit import bad_images, sharding
 from sslkit.api import Proposals, Run, Source
-from sslkit.data import Feed
 from sslkit.diverging import NonFiniteError, recorded
 from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, StorageError
+from sslkit.feed import Feed
 from sslkit.hardware import Hardware, fabric_of
 from sslkit.keeping import Keeper
 from sslkit.monitors import is_measured

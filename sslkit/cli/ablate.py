@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli.options import CacheGB, Json, Sets, loaded
 from sslkit.errors import PreemptedError, SslkitError, UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def ablate(
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of a run.")] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes per device.")] = None,
+    cache_gb: CacheGB = 0.0,
     save_every: Annotated[int | None, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -86,7 +87,7 @@ def ablate(
         _print_plan(made, as_json)
         return
     trials.write_recipes(made)
-    hardware = Hardware(accelerator, devices, nodes, strategy, workers, save_every=save_every)
+    hardware = Hardware(accelerator, devices, nodes, strategy, workers, cache_gb, save_every=save_every)
     if emit:
         typer.echo(launch.script(list(made.runs()), launch.options(hardware)), nl=False)
         return

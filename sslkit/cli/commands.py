@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli.options import CacheGB, Json, Sets, loaded
 from sslkit.cli.probe import probe
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def run(
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")] = "auto",
     workers: Annotated[Optional[int], typer.Option(min=0, help="Loader processes per device.")] = None,  # noqa: UP045
+    cache_gb: CacheGB = 0.0,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,
     save_every: SaveEvery = None,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep.")] = 2,
@@ -81,8 +82,8 @@ def run(
     own = Path(recipe).is_dir()
     folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
     hardware = Hardware(
-        accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, keep_every, log_every,
-        monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
+        accelerator, devices, nodes, strategy, workers, cache_gb, stop_after, save_every, keep, keep_every,
+        log_every, monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
     )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)
