@@ -199,9 +199,7 @@ class ViewDataset(Dataset[Any]):
 
     def _draws(self, item: Item, group: str, network: str, views: Sequence[View]) -> list[list[float]]:
         """Draw each view's augmentation from its own stream, so that dropping one leaves the others as they are."""
-        return [
-            augment.draw(view, self.seed, *item.seeds, group, number, network) for number, view in enumerate(views)
-        ]
+        return [augment.draw(view, self.seed, *item.seeds, group, number, network) for number, view in enumerate(views)]
 
 
 def cuts_of(views: Mapping[tuple[str, str], Sequence[View]]) -> dict[tuple[str, str], tuple[str, str]]:
@@ -220,8 +218,8 @@ def _bytes(shape: tuple[int, ...]) -> Tensor:
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     count = math.prod(shape)
-    shared = torch.UntypedStorage._new_shared(count)
-    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)  # type: ignore[no-untyped-call]
+    shared = torch.UntypedStorage._new_shared(count)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
 
 
 def _side_by_side(pixels: Tensor) -> npt.NDArray[np.uint8]:
