@@ -32,7 +32,10 @@ def uniforms(count: int, *parts: int | str) -> list[float]:
 def seed_all(*parts: int | str) -> None:
     """Seed every global generator that an objective may draw from: torch's on all devices, numpy's and Python's."""
     seed = seed_of(*parts)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # the same for the one device there is, without torch's notes on devices that may come
+        torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 

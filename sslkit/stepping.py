@@ -98,6 +98,8 @@ class Stepper:
         self.module = fabric.setup_module(self.network)
         self.sharded = sharding.is_sharded(self.network)
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
+        if recipe.precision == "16-mixed":  # Fabric does not clip where an optimizer unscales gradients by itself
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         made = fabric.setup_optimizers(optimizer)
         assert not isinstance(made, tuple)
         self.optimizer = made
@@ -109,6 +111,7 @@ class Stepper:
         self.counts: dict[str, float] = {}
         self.counts_before = self.counts
         self.buffers = flight.Buffers(self.network)
+        self.trained = [held for held in self.network.parameters() if held.requires_grad]
         self.bad = BadImages(len(source), recipe.max_bad_images, recipe.max_bad_share)
         self.said: list[str] | None = None
         self.monitors = Monitors(hardware.monitor_every, whole=not self.sharded)
@@ -288,7 +291,7 @@ class Stepper:
         self.said = [*(self.said or ()), *self.bad.add(found)]
 
     def _grad_norm(self) -> Tensor:
-        grads = [sharding.local(p.grad) for p in self.network.parameters() if p.grad is not None]
+        grads = [sharding.local(p.grad) for p in self.trained if p.grad is not None]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         if not self.sharded:
             return norm

@@ -402,7 +402,9 @@ def told(rows: Sequence[Row]) -> str:
     lines = [f"{ratio(rows, a, b):.3f}x  {name}" for name, a, b in RATIOS if {a, b} <= names]
     if {"sslkit, whole loop", "bare loop"} <= names:
         medians = {item["variant"]: item["median_s"] for item in rows}
-        lines.append(f"{1e6 * (medians['sslkit, whole loop'] - medians['bare loop']):.0f} microseconds  cost of our loop")
+        lines.append(
+            f"{1e6 * (medians['sslkit, whole loop'] - medians['bare loop']):.0f} microseconds  cost of our loop"
+        )
     for item in rows:
         low, mid, high = (1e3 * item[f"{name}_s"] for name in ("low", "median", "high"))
         lines.append(
