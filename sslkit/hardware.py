@@ -41,6 +41,8 @@ class Hardware:
             and leave out the batch.
         max_rollbacks: So many times.
         on_changed_images: What to do when the source's images are not those that the run began with.
+        compile: Let torch compile the backbones.
+        checkpoint_activations: Keep the inputs of a backbone's blocks alone, and make the rest again on the way back.
     """
 
     accelerator: str = "auto"
@@ -59,6 +61,8 @@ class Hardware:
     on_divergence: Literal["stop", "rollback"] = "stop"
     max_rollbacks: int = 3
     on_changed_images: Literal["stop", "go-on"] = "stop"
+    compile: bool = False
+    checkpoint_activations: bool = False
 
 
 def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:

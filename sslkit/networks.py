@@ -170,6 +170,12 @@ class StepModule(nn.Module):
             rows = {name: self.gather(row) for name, row in rows.items()}
         return {**dict.fromkeys(cls.optional), **rows}
 
+    def compile_backbones(self) -> None:
+        """Let torch compile what both networks spend their time in, when it is first used."""
+        for network in (self.online, self.target):
+            if network is not None:
+                network.backbone.compile()
+
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
         """Move the target's parameters towards the online ones; its batch norm keeps its own statistics."""

@@ -338,9 +338,9 @@ def _run(folder: Path) -> Trainer:
     run = Trainer(plan, text, plugins, RunFolder(folder), hardware, fabric_of(plan, hardware), source, None)
     run.folder.start(plan, text, 1, "cpu")
     run.tell("sslkit_run_started")
-    run.save_when_due = lambda stop: None  # type: ignore[method-assign]
+    run.save_when_due = lambda _: None  # type: ignore[method-assign]
     ready: Any = Ready(plan, images)
-    run.stepper.feed = lambda stop: ready  # type: ignore[method-assign]
+    run.stepper.feed = lambda _: ready  # type: ignore[method-assign]
     run.stepper.network.train()
     return run
 
