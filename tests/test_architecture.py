@@ -57,6 +57,7 @@ FLOORS = [
         "recomputing",
         "replaying",
         "resuming",
+        "ring",
         "runfolder",
         "scan",
         "spent",
