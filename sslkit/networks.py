@@ -19,7 +19,7 @@ from sslkit.nn import widen
 from sslkit.plan import HeadPlan, ObjectivePlan, Plan, Row
 from sslkit.plugins import Component, blamed
 from sslkit.seeds import torch_seeded
-from sslkit.sharding import local
+from sslkit.sharding import is_cut, local
 
 Batch = Mapping[str, Tensor]
 """`pixels.{group}.{network}` (b v 3 h w), `boxes.{group}` (b v 4), `flipped.{group}` (b v), `size` (b 2), `index`."""
@@ -187,9 +187,11 @@ class StepModule(nn.Module):
         if self._pairs is None:
             online = dict(self.online.named_parameters())
             named = list(target.named_parameters())
-            self._pairs = [own for _, own in named], [online[name] for name, _ in named]
-        own, followed = self._pairs
-        return [*map(local, own)], [*map(local, followed)]
+            pairs = [own for _, own in named], [online[name] for name, _ in named]
+            if any(map(is_cut, pairs[0])):  # what a process holds of them may lie elsewhere in the next step
+                return [*map(local, pairs[0])], [*map(local, pairs[1])]
+            self._pairs = pairs
+        return self._pairs
 
     def after_step(self, step: int, epoch: float) -> None:
         """Let objectives and heads with state of their own update it."""

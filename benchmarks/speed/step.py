@@ -1,10 +1,11 @@
 """One training step: sslkit beside lightly's documented BYOL, UniVIP beside BYOL, our loop beside a bare one.
 
-python benchmarks/speed/step.py byol --network resnet18 --size 96 --batch 32
-python benchmarks/speed/step.py byol --network resnet50 --size 224 --batch 8
-python benchmarks/speed/step.py univip --network resnet50 --batch 8
-python benchmarks/speed/step.py loop
-python benchmarks/speed/step.py help
+PYTHONPATH=benchmarks python -m speed.step byol --network resnet18 --size 96 --batch 32
+PYTHONPATH=benchmarks python -m speed.step byol --network resnet50 --size 224 --batch 8
+PYTHONPATH=benchmarks python -m speed.step univip --network resnet50 --batch 8
+PYTHONPATH=benchmarks python -m speed.step loop
+PYTHONPATH=benchmarks python -m speed.step options
+PYTHONPATH=benchmarks python -m speed.step help
 
 Images are noise that is there already: reading photos is measured elsewhere. What is compared is interleaved, step by
 step in turn, in one process. The first line of each is the ratio.
@@ -14,27 +15,23 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from lightly import __version__ as lightly_version
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
-from sslkit import __version__, recipe
+from speed.plans import planned
+from speed.timing import Row, interleaved, machine, ratio, table
 from sslkit.ema import ema_update
 from sslkit.hardware import Hardware, fabric_of
 from sslkit.plan import Plan
@@ -42,10 +39,8 @@ from sslkit.plugins import Plugins
 from sslkit.runfolder import RunFolder
 from sslkit.stepping import Stepper
 from sslkit.trainer import Trainer
-from sslkit.wiring import make_plan
+from sslkit.views import to_device
 
-Row = dict[str, Any]
-"""`what`, `variant`, `median_s`, `low_s` and `high_s` (the quartiles), `n`."""
 ROOT = Path(__file__).parent.parent.parent
 WIDTHS = {"resnet18": 512, "resnet50": 2048}
 
@@ -100,47 +95,7 @@ base_lr = 0.01
 """
 
 
-# ------------------------------------------------------------------------------------------------------ timing
-
-
-def interleaved(what: str, lanes: Mapping[str, Callable[[], object]], n: int) -> list[Row]:
-    """Call every lane in turn, n + 1 times; the first round warms up and is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in lanes}
-    for number in range(n + 1):
-        for name in lanes if number % 2 else reversed(lanes):
-            began = time.perf_counter()
-            lanes[name]()
-            if number:
-                seconds[name].append(time.perf_counter() - began)
-    return [row(what, name, taken) for name, taken in seconds.items()]
-
-
-def row(what: str, variant: str, seconds: Sequence[float]) -> Row:
-    """Summarise."""
-    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [*seconds] * 3
-    return {
-        "what": what, "variant": variant, "median_s": statistics.median(seconds), "low_s": low, "high_s": high,
-        "n": len(seconds),
-    }  # fmt: skip
-
-
-def ratio(rows: Sequence[Row], slow: str, fast: str) -> float:
-    """Return how many times as long one variant takes as another."""
-    medians = {item["variant"]: item["median_s"] for item in rows}
-    return float(medians[slow] / medians[fast])
-
-
 # -------------------------------------------------------------------------------------------------------- ours
-
-
-def planned(text: str, *sets: str) -> Plan:
-    """Make a plan of a recipe's text, for networks alone: proposals are left out, as nothing is cut."""
-    given = recipe.parse(text, "speed", "speed.toml", sets)
-    made, problems = recipe.structure(given)
-    assert made, recipe.complaint(given, problems)
-    plan, problems = make_plan(made, Plugins.load())
-    assert plan, recipe.complaint(given, problems)
-    return plan
 
 
 class Nothing:
@@ -167,7 +122,8 @@ class Ready:
         }  # fmt: skip
         for (group, network), views in plan.views.items():
             shape = (images, len(views), 3, views[0].size, views[0].size)
-            self.batch[f"pixels.{group}.{network}"] = torch.randn(shape, generator=noise)
+            pixels = torch.randint(256, (*shape[:2], *shape[3:], 3), generator=noise, dtype=torch.uint8)
+            self.batch[f"pixels.{group}.{network}"] = pixels.permute(0, 1, 4, 2, 3)  # as loaders give them
             self.batch[f"boxes.{group}"] = torch.tensor([0.0, 0.0, 256.0, 256.0]).expand(images, len(views), 4)
             self.batch[f"flipped.{group}"] = torch.zeros(images, len(views))
 
@@ -188,13 +144,17 @@ class Ours:
     """Takes optimizer steps as a run does, on images that are there already."""
 
     def __init__(self, text: str, *sets: str, hardware: Hardware | None = None) -> None:
-        plan = planned(text, *sets)
+        plan, _ = planned(text, *sets)
         hardware = hardware or Hardware("cpu", workers=0, monitor_every=0)
         fabric = fabric_of(plan, hardware)
         images = plan.recipe.batch_size
         self.stepper = Stepper(plan, hardware, fabric, Nothing(64 * images), None)  # type: ignore[arg-type]
         self.stepper.network.train()
         self.ready = Ready(plan, images)
+
+    def normalised(self) -> dict[str, Any]:
+        """Return the batch as networks see it."""
+        return to_device(next(self.ready), self.stepper.plan.views, self.stepper.fabric.device)
 
     def __call__(self) -> dict[str, float]:
         return self.stepper.optimizer_step(self.ready)  # type: ignore[arg-type]
@@ -283,7 +243,7 @@ def byol(network: str, size: int, batch: int, n: int) -> list[Row]:
     """
     text = BYOL.format(network=network, size=size, batch=batch)
     ours = {"sslkit, float32": Ours(text, "precision=32-true"), "sslkit, default": Ours(text)}
-    views = ours["sslkit, float32"].ready.batch["pixels.scene.online"].unbind(1)
+    views = ours["sslkit, float32"].normalised()["pixels.scene.online"].unbind(1)
     layouts = {"lightly, documented": torch.contiguous_format, "lightly, channels last": torch.channels_last}
     theirs = {name: Theirs(network, views, layout) for name, layout in layouts.items()}
     for mine in ours.values():
@@ -306,35 +266,35 @@ def univip(network: str, batch: int, n: int, size: int = 224) -> list[Row]:
 
 
 def loop(n: int) -> list[Row]:
-    """Our whole loop on a tiny network, with metrics and display, beside a bare loop over the same module.
+    """Our whole loop on a tiny network beside a bare loop over the same module.
 
-    Blocks of 20 steps in turn; seconds are per step.
+    Blocks of 50 steps in turn; seconds are per step. Both normalise the same bytes. A bare loop knows nothing of its
+    steps; ours takes gradient norm, monitors and a copy of the running statistics in each, and records them in every
+    one (as by default) or in every fiftieth.
     """
-    steps = 20
+    steps = 50
     with tempfile.TemporaryDirectory() as folder:
-        run = _run(Path(folder) / "run")
+        runs = {
+            "sslkit, whole loop": _run(Path(folder) / "rarely", log_every=steps),
+            "sslkit, a record of every step": _run(Path(folder) / "often", log_every=1),
+        }
         bare = _bare(Ours(TINY))
 
-        def ours() -> None:
-            run.steps_until(run.step + steps)
+        def lane(run: Trainer) -> Callable[[], object]:
+            return lambda: run.steps_until(run.step + steps)
 
-        def theirs() -> None:
-            for _ in range(steps):
-                bare()
-
-        rows = interleaved("a step of a tiny network", {"sslkit, whole loop": ours, "bare loop": theirs}, n)
-    for item in rows:
-        item |= {name: item[name] / steps for name in ("median_s", "low_s", "high_s")}
-    return rows
+        lanes = {name: lane(run) for name, run in runs.items()}
+        return interleaved(
+            "a step of a tiny network", {**lanes, "bare loop": lambda: [bare() for _ in range(steps)]}, n, steps
+        )
 
 
-def _run(folder: Path) -> Trainer:
+def _run(folder: Path, log_every: int) -> Trainer:
     """Make a run that reports as any other, over images that are there already, and that saves nothing."""
-    plan, plugins = planned(TINY), Plugins.load()
-    hardware = Hardware("cpu", workers=0, save_every=10**9)
+    (plan, text), plugins = planned(TINY), Plugins.load()
+    hardware = Hardware("cpu", workers=0, save_every=10**9, log_every=log_every, monitor_every=0)
     images = plan.recipe.batch_size
     source: Any = Nothing(64 * images)
-    text = recipe.parse(TINY, "speed", "speed.toml", ())
     run = Trainer(plan, text, plugins, RunFolder(folder), hardware, fabric_of(plan, hardware), source, None)
     run.folder.start(plan, text, 1, "cpu")
     run.tell("sslkit_run_started")
@@ -347,7 +307,7 @@ def _run(folder: Path) -> Trainer:
 
 def _bare(ours: Ours) -> Callable[[], None]:
     """Return the least that takes the same step: forward, backward, optimizer, target."""
-    network, batch = ours.stepper.network, ours.ready.batch
+    network = ours.stepper.network
     assert network.target
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     followed = dict(network.online.named_parameters())
@@ -355,7 +315,7 @@ def _bare(ours: Ours) -> Callable[[], None]:
     online = [followed[name] for name, _ in network.target.named_parameters()]
 
     def step() -> None:
-        network(batch).loss.backward()
+        network(ours.normalised()).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         ema_update(target, online, 0.99)
@@ -374,18 +334,19 @@ def help_(n: int) -> list[Row]:
     return interleaved("start", lanes, n)
 
 
+def options(n: int, network: str = "resnet18", size: int = 96, batch: int = 32) -> list[Row]:
+    """A BYOL step as it is, with --compile, and with --checkpoint-activations."""
+    text = BYOL.format(network=network, size=size, batch=batch)
+    lanes: dict[str, Hardware] = {
+        "as it is": Hardware("cpu", workers=0, monitor_every=0),
+        "--compile": Hardware("cpu", workers=0, monitor_every=0, compile=True),
+        "--checkpoint-activations": Hardware("cpu", workers=0, monitor_every=0, checkpoint_activations=True),
+    }
+    made = {name: Ours(text, hardware=hardware) for name, hardware in lanes.items()}
+    return interleaved(f"BYOL step, {network}, {size} px, batch {batch}", made, n)
+
+
 # ------------------------------------------------------------------------------------------------------ printing
-
-
-def machine() -> str:
-    """Say on what all of this was measured."""
-    cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor())  # fmt: skip
-    return (
-        f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
-        f"sslkit {__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
-        f"lightly {lightly_version}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-    )
 
 
 RATIOS = (
@@ -398,25 +359,20 @@ RATIOS = (
 
 def told(rows: Sequence[Row]) -> str:
     """Write ratios, then what they are made of."""
-    names = {item["variant"] for item in rows}
-    lines = [f"{ratio(rows, a, b):.3f}x  {name}" for name, a, b in RATIOS if {a, b} <= names]
-    if {"sslkit, whole loop", "bare loop"} <= names:
-        medians = {item["variant"]: item["median_s"] for item in rows}
-        lines.append(
-            f"{1e6 * (medians['sslkit, whole loop'] - medians['bare loop']):.0f} microseconds  cost of our loop"
-        )
-    for item in rows:
-        low, mid, high = (1e3 * item[f"{name}_s"] for name in ("low", "median", "high"))
-        lines.append(
-            f"    {mid:.4g} ms (quartiles {low:.4g} to {high:.4g}, n = {item['n']})  {item['what']}: {item['variant']}"
-        )
-    return "\n".join(lines)
+    medians = {item["variant"]: item["median_s"] for item in rows}
+    lines = [f"{ratio(rows, a, b):.3f}x  {name}" for name, a, b in RATIOS if {a, b} <= set(medians)]
+    if "bare loop" in medians:
+        bare = medians.pop("bare loop")
+        lines += [
+            f"{1e6 * (taken - bare):.0f} microseconds more than a bare loop: {name}" for name, taken in medians.items()
+        ]
+    return "\n".join([*lines, "", table(rows)])
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["byol", "univip", "loop", "help"])
+    parser.add_argument("what", choices=["byol", "univip", "loop", "options", "help"])
     parser.add_argument("--network", choices=list(WIDTHS), default="resnet18")
     parser.add_argument("--size", type=int, default=96, help="of BYOL's views")
     parser.add_argument("--batch", type=int, default=32)
@@ -426,7 +382,8 @@ def main() -> None:
     measured = {
         "byol": lambda: byol(args.network, args.size, args.batch, args.n),
         "univip": lambda: univip(args.network, args.batch, args.n),
-        "loop": lambda: loop(args.n), "help": lambda: help_(args.n),
+        "loop": lambda: loop(args.n), "options": lambda: options(args.n, args.network, args.size, args.batch),
+        "help": lambda: help_(args.n),
     }  # fmt: skip
     print(told(measured[args.what]()))
     print(machine())
