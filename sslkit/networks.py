@@ -184,13 +184,13 @@ class StepModule(nn.Module):
 
     def _followed(self, target: Network) -> tuple[list[Tensor], list[Tensor]]:
         """Return the target's parameters and the online ones that they follow; looked up once."""
-        if self._pairs is None:
-            online = dict(self.online.named_parameters())
-            named = list(target.named_parameters())
-            pairs = [own for _, own in named], [online[name] for name, _ in named]
-            if any(map(is_cut, pairs[0])):  # what a process holds of them may lie elsewhere in the next step
-                return [*map(local, pairs[0])], [*map(local, pairs[1])]
-            self._pairs = pairs
+        if self._pairs is not None:
+            return self._pairs
+        online, named = dict(self.online.named_parameters()), list(target.named_parameters())
+        own, followed = [held for _, held in named], [online[name] for name, _ in named]
+        if any(map(is_cut, own)):  # what a process holds of them may lie elsewhere in the next step
+            return [*map(local, own)], [*map(local, followed)]
+        self._pairs = list[Tensor](own), list[Tensor](followed)
         return self._pairs
 
     def after_step(self, step: int, epoch: float) -> None:
