@@ -95,9 +95,12 @@ def whole(value: Any, keep: bool = True) -> Any:
 
 
 def cut_like(value: Tensor, like: Tensor) -> Tensor:
-    """Cut a whole tensor as `like` is, where it is."""
-    if not is_cut(like) or value.shape != like.shape:
+    """Cut a whole tensor as `like` is, where it is; else lay it out as that: fused optimizers read memory in order."""
+    if value.shape != like.shape:
         return value
+    if not is_cut(like):
+        same = value.stride() == like.stride()
+        return value if same else torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)

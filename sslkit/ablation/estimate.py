@@ -11,6 +11,7 @@ import torch
 from sslkit.ablation.trials import Variant
 from sslkit.cost import Cost, measure, step_batch
 from sslkit.errors import SslkitError
+from sslkit.hardware import precision_of
 from sslkit.networks import StepModule
 from sslkit.plan import Plan
 
@@ -55,7 +56,7 @@ def _one(plan: Plan, cost: Cost, per_flop: float, keep: int) -> Estimate:
     images = _images(plan)
     slots = _SLOTS.get(plan.recipe.optimizer.use, 2)
     trained, target = 4 * cost.online_parameters, 4 * cost.target_parameters
-    half = 0.5 if plan.recipe.precision != "32-true" else 1.0
+    half = 0.5 if precision_of(plan.recipe) != "32-true" else 1.0
     activations = half * cost.activations * plan.recipe.batch_size / plan.recipe.accumulate
     return Estimate(
         flops=cost.flops, images=images, hours=images * cost.flops * per_flop / 3600 if images else None,
@@ -95,7 +96,7 @@ def seconds_per_image(plan: Plan) -> float:
 def _seconds(step: StepModule, plan: Plan, images: int, device: torch.device) -> float:
     """Return how long the faster of two steps takes."""
     batch = {name: value.to(device) for name, value in step_batch(plan, images).items()}
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(plan.recipe.precision)
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision_of(plan.recipe, device.type))
     best = math.inf
     for _ in range(2):
         began = time.perf_counter()
