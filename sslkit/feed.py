@@ -22,6 +22,8 @@ ASKING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
 )
 """Signals that ask a run to stop; SLURM sends SIGTERM, and what its `--signal` names, which often is SIGUSR1."""
+PREFETCH = 4
+"""Batches that are in the making or waiting, for each loader process."""
 _DYING_S = 2.0
 
 
@@ -51,7 +53,7 @@ class Feed:
                 num_workers=workers,
                 collate_fn=_as_it_is,
                 pin_memory=device.type == "cuda",
-                prefetch_factor=4 if workers else None,
+                prefetch_factor=PREFETCH if workers else None,
                 worker_init_fn=_quiet if workers else None,
             )
             self.stream: Any = iter(loader)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -236,7 +236,7 @@ class Stepper:
         accumulate = self.plan.recipe.accumulate
         for part in range(accumulate):
             asked = time.monotonic()
-            batch = to_device(next(feed), self.plan.views, self.fabric.device)
+            batch = self.fetch(feed)
             if self.sharded:
                 sharding.align(self.network)
             taken.waited += time.monotonic() - asked
@@ -250,6 +250,10 @@ class Stepper:
                 self.fabric.backward(outcome.loss / accumulate)
             taken.outcomes.append(outcome)
         return taken
+
+    def fetch(self, feed: Feed) -> dict[str, Any]:
+        """Return the next batch, ready for the networks."""
+        return to_device(next(feed), self.plan.views, self.fabric.device)
 
     def count(self, counts: Mapping[str, float]) -> None:
         """Average what the sampler counted over the epoch so far."""

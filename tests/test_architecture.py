@@ -39,6 +39,7 @@ FLOORS = [
         "checkpoint",
         "cost",
         "diverging",
+        "doctor",
         "epochs",
         "feed",
         "flight",
@@ -66,7 +67,7 @@ FLOORS = [
         "weights",
         "worldsize",
     },
-    {"__main__", "cli", "contact", "jsonschema", "paper", "report"},
+    {"__main__", "cli", "contact", "diagnosis", "jsonschema", "paper", "report"},
 ]
 PUBLIC = {
     "",
