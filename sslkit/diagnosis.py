@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from sslkit.doctor.advice import WAITS
 from sslkit.doctor.examining import Examination
 from sslkit.doctor.outlook import total
 from sslkit.feed import PREFETCH
@@ -39,8 +40,11 @@ def of_examination(found: Examination) -> dict[str, Any]:
             "timed": found.photo.count, "seconds": found.photo.seconds, "sections": dict(found.photo.sections),
             "decoded_bytes": found.photo.decoded, "bytes": found.photo.made,
         },
-        "rates": {"step": figures.step, "loader": found.loader, "core": 1 / found.photo.seconds},
-        "waits": figures.waits,
+        "rates": {"step": found.first.step, "loader": found.loader, "core": 1 / found.photo.seconds},
+        "in_the_long_run": {
+            "waits": found.first.waits, "waiting": found.first.waiting, "images_per_s": found.first.now,
+            "from_the_second_epoch_on": figures.now,
+        },
         "memory": {**asdict(found.memory), "pipeline": found.pipeline},
         "utilisation": found.peak and {
             "peak": found.peak.flops, "of": found.peak.of, "flops_per_image": found.arms[0].cost.flops,
@@ -155,23 +159,24 @@ def _about_steps(found: Examination) -> Iterator[str]:
 
 
 def _sides(found: Examination) -> Iterator[str]:
-    steps, figures = found.steps, found.figures
-    share = steps.waiting / steps.seconds
-    one = 1 / found.photo.seconds
-    yield f"the step: {_rate(figures.batch_size / steps.busy)} photos/s when it need not wait"
-    workers = _count(figures.workers * figures.processes, "loader process", "es") if figures.workers else "this process"
-    yield f"the loader: {_rate(found.loader)} photos/s by {workers}, alone; one core makes {_rate(one)}"
-    if figures.on_cpu and figures.workers:
-        yield f"both share {_count(figures.cores, 'core')}, so that neither is as fast beside the other"
-    if not figures.workers:
+    first, figures, timed = found.first, found.figures, found.steps.waiting / found.steps.seconds
+    share = first.waiting / (first.busy + first.waiting)
+    yield f"the step: {_rate(first.step)} photos/s when it need not wait"
+    workers = _count(first.workers * first.processes, "loader process", "es") if first.workers else "this process"
+    yield f"the loader: {_rate(first.loader)} photos/s by {workers}, alone; one core makes {_rate(1 / first.photo)}"
+    if first.on_cpu and first.workers:
+        yield f"both share {_count(first.cores, 'core')}, so that neither is as fast beside the other"
+    if not first.workers:
         yield f"there is no loader process: {share:.1%} of a step is making its batch"
-    elif share > 0.03:
-        faster = steps.seconds / steps.busy
-        yield f"the loader is the limit: the step waits {share:.1%} of the time; fed well, it is {faster:.2f} times as fast"
+    elif first.waits:
+        faster = first.step / first.now
+        yield f"the loader is the limit: the step waits {share:.1%} of the time; fed well, it is {faster:.2f} x as fast"
     else:
-        spare = found.loader / (figures.batch_size / steps.busy)
+        spare = first.loader / first.step
         yield f"the step is the limit: it waits {share:.1%} of the time; the loader alone is {spare:.1f} times as fast"
-    if figures.cache_gb:
+    if share > timed + WAITS:
+        yield f"these few steps waited {timed:.1%}, as batches were made ahead; in the end the loader decides"
+    if figures is not first:
         yield (
             f"from the second epoch on, with --cache-gb {figures.cache_gb:g}: the loader makes {_rate(figures.loader)} "
             f"photos/s, and a step takes {_seconds(figures.busy + figures.waiting)}"

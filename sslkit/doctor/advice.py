@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 WORTH = 1.05
 """Changes that bring less are not named."""
-_WAITS = 0.03
+WAITS = 0.03
 """Share of a step from which on waiting for data is more than a hitch."""
 _OF_FREE = 0.8
 """Share of the free memory that a cache may take."""
@@ -82,7 +82,7 @@ class Figures:
     @property
     def waits(self) -> bool:
         """Whether the step waits for the loader."""
-        return self.waiting > _WAITS * (self.busy + self.waiting)
+        return self.waiting > WAITS * (self.busy + self.waiting)
 
     @property
     def worker(self) -> float:

@@ -35,7 +35,8 @@ class Examination:
 
     Attributes:
         device: Name of the GPU, or of the processor with its threads.
-        figures: From the second epoch on, where decoded photos are kept; else of the steps as they were.
+        first: Of the steps as they were, in the long run: see `_waiting`.
+        figures: The same, and from the second epoch on where decoded photos are kept.
         loader: Photos per second of the loader alone.
         pipeline: Bound, in bytes, of the batches that a process and its loader processes hold; see `memory.bound`.
         skipped: Images that could not be used.
@@ -52,6 +53,7 @@ class Examination:
     loader: float
     memory: memory.Memory
     pipeline: int
+    first: Figures
     figures: Figures
     skipped: int
     images: int
@@ -109,9 +111,10 @@ def _measured(stepper: Timed, source: Source, proposals: Proposals | None, steps
     alone = loading.rate(ViewDataset(plan, source, proposals, on_cpu), items, workers, fabric.device)
     loader = alone * fabric.world_size
     pipeline = memory.bound(workers, photo.made * stepper.epochs.micro, pinned=fabric.device.type == "cuda")
+    first = _figures(stepper, timed, photo, loader, held.free)
     return Examination(
         name="", device=_device(fabric.device), steps=timed, photo=photo, loader=loader,
-        memory=held, pipeline=pipeline, figures=_figures(stepper, timed, photo, loader, held.free),
+        memory=held, pipeline=pipeline, first=first, figures=_with_cache(first) if first.cache_gb else first,
         skipped=len(stepper.bad.reasons), images=len(source), rank=fabric.global_rank,
     )  # fmt: skip
 
@@ -119,10 +122,11 @@ def _measured(stepper: Timed, source: Source, proposals: Proposals | None, steps
 def _figures(stepper: Timed, timed: Steps, photo: loading.Photo, loader: float, free: int | None) -> Figures:
     recipe, fabric, epochs = stepper.plan.recipe, stepper.fabric, stepper.epochs
     forward = [name for name in timed.sections if name.startswith(("online", "target", "objective", "backward"))]
-    figures = Figures(
+    waiting = _waiting(timed, recipe.batch_size / loader if stepper._workers() else 0.0)
+    return Figures(
         cores=cores() * stepper.hardware.nodes, nodes=stepper.hardware.nodes,
         on_cpu=fabric.device.type == "cpu", threads=torch.get_num_threads(), processes=fabric.world_size,
-        workers=stepper._workers(), batch_size=recipe.batch_size, busy=timed.busy, waiting=timed.waiting,
+        workers=stepper._workers(), batch_size=recipe.batch_size, busy=timed.busy, waiting=waiting,
         networks=timed.busy * sum(timed.sections[name] for name in forward) / (timed.apart - timed.sections[WAITING]),
         photo=photo.seconds, decoding=photo.decoding, loader=loader,
         decoded_gb=photo.decoded * epochs.images / GB, cache_gb=stepper.hardware.cache_gb,
@@ -130,7 +134,14 @@ def _figures(stepper: Timed, timed: Steps, photo: loading.Photo, loader: float, 
         precision=recipe.precision, precisions={},
         monitor_every=stepper.hardware.monitor_every, monitored=timed.monitored,
     )  # fmt: skip
-    return _with_cache(figures) if figures.cache_gb else figures
+
+
+def _waiting(timed: Steps, loading: float) -> float:
+    """Return how long a step waits in the long run, by the seconds in which the loader alone makes its photos.
+
+    Few steps may find what was made ahead while the first ones took longer.
+    """
+    return max(timed.waiting, loading - timed.busy)
 
 
 def _with_cache(figures: Figures) -> Figures:
