@@ -145,8 +145,9 @@ def more_workers(figures: Figures) -> Iterator[Advice]:
 
 def cache(figures: Figures) -> Iterator[Advice]:
     """Propose to keep decoded photos, where memory has room for them."""
-    room = math.inf if figures.free_gb is None else _OF_FREE * figures.free_gb
-    size = min(math.ceil(figures.all_decoded_gb * 10) / 10, math.floor(room * 10) / 10)
+    size = math.ceil(figures.all_decoded_gb * 10) / 10
+    if figures.free_gb is not None:
+        size = min(size, math.floor(_OF_FREE * figures.free_gb * 10) / 10)
     if not figures.waits or figures.epochs <= 1 or size <= figures.cache_gb:
         return
     share = min(1.0, size / figures.all_decoded_gb)

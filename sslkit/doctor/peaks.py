@@ -75,7 +75,7 @@ def listed(name: str, precision: str, tf32: bool) -> Peak | None:
     half, tensor, single = _GPUS[gpu]
     if precision == "bf16-mixed" and gpu in _NO_BFLOAT16:
         return None
-    which, value = (precision.removesuffix("-mixed"), half) if precision != "32-true" else ("float32", single)
+    which, value = (kind_of(precision), half) if precision != "32-true" else ("float32", single)
     if precision == "32-true" and tf32 and tensor is not None:
         which, value = "TF32", tensor
     return None if value is None else Peak(1e12 * value, f"{value:g} TFLOP/s, the {gpu}'s dense {which} peak")

@@ -120,8 +120,8 @@ class Timed(Stepper):
         return max(WARM_UP, self._workers())
 
     def most(self, steps: int) -> int:
-        """Return how many steps `time` takes at most."""
-        return self.warm_up() + (2 if self.clock.waits else 1) * steps + _MONITORED
+        """Return how many steps `time` takes."""
+        return self.warm_up() + (2 if self.clock.waits else 1) * steps + (_MONITORED if self.monitors.every else 0)
 
     def time(self, feed: Feed, steps: int, told: Callable[[int], None]) -> Steps:
         """Take unmeasured steps, then `steps` that are measured, twice on a GPU, and some with all monitors.
