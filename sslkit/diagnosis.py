@@ -176,7 +176,7 @@ def _sides(found: Examination) -> Iterator[str]:
         yield f"the step is the limit: it waits {share:.1%} of the time; the loader alone is {spare:.1f} times as fast"
     if share > timed + WAITS:
         yield f"these few steps waited {timed:.1%}, as batches were made ahead; in the end the loader decides"
-    if figures is not first:
+    if figures.cache_gb:
         yield (
             f"from the second epoch on, with --cache-gb {figures.cache_gb:g}: the loader makes {_rate(figures.loader)} "
             f"photos/s, and a step takes {_seconds(figures.busy + figures.waiting)}"
