@@ -15,7 +15,7 @@ from rich.text import Text
 from sslkit.doctor.advice import WAITS
 from sslkit.doctor.examining import Examination
 from sslkit.doctor.outlook import total
-from sslkit.feed import PREFETCH
+from sslkit.feed import AHEAD
 from sslkit.report import make_console
 
 
@@ -190,9 +190,9 @@ def _memory(found: Examination) -> Iterator[str]:
     if held.process is not None:
         each = f"; the largest loader process {_bytes(held.workers)}, with what it shares" if held.workers else ""
         yield f"resident at the peak: this process {_bytes(held.process)}{each}"
-    buffers = f"{PREFETCH} x {_count(workers, 'loader process', 'es')} + 1 in use" if workers else "1 in use"
-    pinned = " + 1 being pinned" if held.device is not None else ""
-    yield f"batches hold at most {_bytes(found.pipeline)}: {buffers}{pinned}, {_bytes(found.photo.made)} a photo"
+    buffers = f"{AHEAD} x {_count(workers, 'loader process', 'es')} + 1 in use" if workers else "1 in use"
+    pinned = ", each once more where it is pinned" if held.device is not None else ""
+    yield f"batches hold at most {_bytes(found.pipeline)}: {buffers}{pinned}; {_bytes(found.photo.made)} a photo"
     if found.figures.cache_gb:
         yield f"decoded photos: at most {found.figures.cache_gb:g} GB more, by --cache-gb"
 

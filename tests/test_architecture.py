@@ -56,6 +56,7 @@ FLOORS = [
         "progress",
         "replaying",
         "resuming",
+        "ring",
         "runfolder",
         "scan",
         "spent",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,6 +25,9 @@ from sslkit.processes import watched
 from sslkit.progress import bar
 from sslkit.recipe import Text
 from sslkit.views import ViewDataset
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _ON_CPU = 8
 """Images of a step on noise: a CPU is as fast with few."""
@@ -131,7 +135,7 @@ def _figures(stepper: Timed, timed: Steps, photo: loading.Photo, loader: float, 
         photo=photo.seconds, decoding=photo.decoding, loader=loader,
         decoded_gb=photo.decoded * epochs.images / GB, cache_gb=stepper.hardware.cache_gb,
         free_gb=None if free is None else free / GB, epochs=stepper.steps / epochs.steps,
-        precision=recipe.precision, precisions={},
+        precision=_precision(fabric), precisions={},
         monitor_every=stepper.hardware.monitor_every, monitored=timed.monitored,
     )  # fmt: skip
 
@@ -159,7 +163,9 @@ def _with_cache(figures: Figures) -> Figures:
 def _concluded(found: Examination, stepper: Timed, text: Text, plugins: Plugins) -> Examination:
     """Add what follows from the measurements, and what the first process measures by itself."""
     plan, device = stepper.plan, stepper.fabric.device
-    figures = replace(found.figures, precisions=_precisions(plan, device, stepper.epochs.micro))
+    figures = replace(
+        found.figures, precisions=_precisions(plan, device, stepper.epochs.micro, found.figures.precision)
+    )
     source, proposals, epochs = stepper.source, stepper.proposals, stepper.epochs
 
     def photo(one: Plan) -> float:
@@ -169,7 +175,7 @@ def _concluded(found: Examination, stepper: Timed, text: Text, plugins: Plugins)
         return made.seconds - made.decoding + figures.decoding
 
     arms, why = outlook.outlook(text, plan, plugins, figures, photo)
-    peak = peaks.peak(device, plan.recipe.precision)
+    peak = peaks.peak(device, figures.precision)
     rates = (plan.recipe.batch_size / found.steps.seconds, figures.step)
     used, busy = (arms[0].cost.flops * rate / (peak.flops * figures.processes) for rate in rates)
     return replace(
@@ -178,10 +184,10 @@ def _concluded(found: Examination, stepper: Timed, text: Text, plugins: Plugins)
     )  # fmt: skip
 
 
-def _precisions(plan: Plan, device: torch.device, most: int) -> Mapping[str, float]:
-    """Return how long forward and backward passes of an image take on noise, at the recipe's precision and others."""
+def _precisions(plan: Plan, device: torch.device, most: int, own: str) -> Mapping[str, float]:
+    """Return how long forward and backward passes of an image take on noise, at the run's own precision and others."""
     images = min(most, _ON_CPU) if device.type == "cpu" else most
-    kinds: dict[str, None] = dict.fromkeys((plan.recipe.precision, "bf16-mixed", "32-true"))
+    kinds = dict.fromkeys((own, "bf16-mixed", "32-true"))
     step = StepModule(plan).to(device)
     found = {}
     for kind in kinds:
@@ -190,6 +196,11 @@ def _precisions(plan: Plan, device: torch.device, most: int) -> Mapping[str, flo
         except torch.OutOfMemoryError:
             return {}
     return found
+
+
+def _precision(fabric: Fabric) -> str:
+    """Return what a run is computed in."""
+    return str(fabric.strategy.precision.precision)
 
 
 def _device(device: torch.device) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sslkit.feed import PREFETCH
+from sslkit.feed import AHEAD
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Memory:
 def bound(workers: int, batch: int, pinned: bool = False) -> int:
     """Return how many bytes of batches a process of a run holds at most, besides what is on the device.
 
-    `PREFETCH` batches for each loader process are in the making or wait, and one is being used; a pinned one is copied
-    while its original is still there.
+    `AHEAD` batches for each loader process are in the making or wait, and one is being used; where batches are pinned,
+    for a GPU, each may be there twice.
 
     Args:
         workers: Loader processes.
         batch: Bytes of a batch.
-        pinned: Whether batches are copied into pinned memory, for a GPU.
+        pinned: Whether batches are copied into pinned memory.
     """
-    return (PREFETCH * workers + 1 + pinned) * batch
+    return (AHEAD * workers + 1) * batch * (2 if pinned else 1)
 
 
 def measure(device: torch.device, workers: Sequence[int]) -> Memory:

@@ -60,7 +60,7 @@ def test_the_page_tells_where_time_goes_and_fits(capsys):
         "mine: 20 steps of 30 photos, 32-true, on cpu", "99.9 photos/s: a step takes 300 ms (290 ms to 310 ms)",
         "every 50th step takes 300 ms longer", "on one core (64 photos)", "1 loader process",
         "the loader is the limit: the step waits 33.3% of the time; fed well, it is 1.50 x", "1 GiB",
-        "batches hold at most 5 MiB: 4 x 1 loader process + 1 in use", "40.0% of what a product reaches here",
+        "batches hold at most 5 MiB: 2 x 1 loader process + 1 in use", "40.0% of what a product reaches here",
         "1. --workers 2: 1.50 times as many photos/s", "the loader is the limit", "drop-a", "4.1 days", "30.0 min",
         "2 arms x 1 seed: 2 runs, 4.1 days one after another, 2 GiB on disk",
     ):  # fmt: skip

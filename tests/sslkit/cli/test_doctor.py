@@ -42,7 +42,7 @@ def test_it_tells_of_real_steps_and_keeps_nothing(doctor, capsys):
     assert full["hours"] == pytest.approx(60 * 4 / full["images_per_s"] / 3600)
     used = full["gflops_per_image"] * 1e9 * step["images_per_s"] / told["utilisation"]["peak"]
     assert told["utilisation"]["used"] == pytest.approx(used)
-    assert told["memory"]["pipeline"] == 5 * 4 * photo["bytes"]
+    assert told["memory"]["pipeline"] == 3 * 4 * photo["bytes"]
     assert told["precisions"].keys() == {"32-true", "bf16-mixed"}
     assert told["total"]["hours"] == pytest.approx(2 * sum(arm["hours"] for arm in told["arms"]))
 

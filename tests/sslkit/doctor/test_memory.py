@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from itertools import repeat
@@ -13,7 +14,7 @@ import torch
 
 from sslkit.doctor import memory
 from sslkit.epochs import Item
-from sslkit.feed import PREFETCH, Feed
+from sslkit.feed import AHEAD, Feed
 
 
 def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeypatch):
@@ -30,10 +31,12 @@ def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeyp
             next(feed)
             time.sleep(0.02)
         ahead = len(made) - 5
-    assert ahead == PREFETCH * workers
+        assert feed.ring is not None
+        assert feed.ring.nbytes == memory.bound(workers, sum(map(math.prod, feed.ring.shapes.values())))
+    assert ahead == AHEAD * workers
     assert memory.bound(workers, 10) == 10 * (ahead + 1)
     assert memory.bound(0, 10) == 10
-    assert memory.bound(0, 10, pinned=True) == 20
+    assert memory.bound(1, 10, pinned=True) == 60
 
 
 def test_peaks_are_at_least_what_is_resident(dataset):
