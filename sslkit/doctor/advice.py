@@ -126,6 +126,9 @@ def advice(figures: Figures) -> list[Advice]:
 
 
 def _limit(figures: Figures) -> str:
+    if not figures.workers:
+        share = figures.waiting / (figures.busy + figures.waiting)
+        return f"a step spends {share:.0%} of its time on making its batch, as there are no loader processes"
     return (
         f"the loader is the limit: it makes {_rate(figures.loader)} photos/s, the step could take {_rate(figures.step)}"
     )
@@ -152,13 +155,15 @@ def cache(figures: Figures) -> Iterator[Advice]:
         return
     share = min(1.0, size / figures.all_decoded_gb)
     photo = figures.photo - share * figures.decoding
-    gain = figures.reached(figures.loader * figures.photo / photo, photo=photo) / figures.now
+    reached = figures.reached(figures.loader * figures.photo / photo, photo=photo)
+    if not figures.workers:
+        reached = figures.batch_size / (figures.busy + figures.waiting * photo / figures.photo)
     rest = "" if share == 1 else f", of which {share:.0%} fit into the memory that is free"
     why = (
         f"{_limit(figures)}; reading and decoding are {figures.decoding / figures.photo:.0%} of a photo's time, all "
         f"decoded photos take {figures.all_decoded_gb:.3g} GB{rest}; from the second epoch on"
     )
-    yield Advice(f"--cache-gb {size:g}", why, gain)
+    yield Advice(f"--cache-gb {size:g}", why, reached / figures.now)
 
 
 def more_cores(figures: Figures) -> Iterator[Advice]:

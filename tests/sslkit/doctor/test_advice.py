@@ -53,6 +53,9 @@ def test_a_cache_where_memory_has_room(figures):
     assert "of which 40% fit" in found.why
     assert only(cache, figures(processes=4, nodes=2, workers=1)).change == "--cache-gb 20"
     assert only(cache, figures(free_gb=None)).change == "--cache-gb 10"
+    serial = only(cache, figures(workers=0))
+    assert serial.gain == pytest.approx(0.5 / (0.25 + 0.25 / 2)), "batches are made in between"
+    assert "50% of its time on making its batch" in serial.why
 
 
 def test_no_cache_where_it_brings_nothing(figures):
