@@ -168,6 +168,9 @@ def _sides(found: Examination) -> Iterator[str]:
         yield f"both share {_count(first.cores, 'core')}, so that neither is as fast beside the other"
     if not first.workers:
         yield f"there is no loader process: {share:.1%} of a step is making its batch"
+    elif first.waits and first.loader > first.step:
+        why = "both need the same cores" if first.on_cpu else "batches come unevenly"
+        yield f"the step waits {share:.1%} of the time, though the loader alone is faster: {why}"
     elif first.waits:
         faster = first.step / first.now
         yield f"the loader is the limit: the step waits {share:.1%} of the time; fed well, it is {faster:.2f} x as fast"

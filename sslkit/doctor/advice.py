@@ -85,6 +85,11 @@ class Figures:
         return self.waiting > WAITS * (self.busy + self.waiting)
 
     @property
+    def short(self) -> bool:
+        """Whether the step waits for want of cores or loader processes, and not just for batches that come unevenly."""
+        return self.waits and (self.on_cpu or not self.workers or self.loader < self.step)
+
+    @property
     def worker(self) -> float:
         """Photos per second of one loader process: as measured, and not more than a core makes."""
         return min(1 / self.photo, self.loader / (self.workers * self.processes)) if self.workers else 1 / self.photo
@@ -126,9 +131,11 @@ def advice(figures: Figures) -> list[Advice]:
 
 
 def _limit(figures: Figures) -> str:
+    share = figures.waiting / (figures.busy + figures.waiting)
     if not figures.workers:
-        share = figures.waiting / (figures.busy + figures.waiting)
         return f"a step spends {share:.0%} of its time on making its batch, as there are no loader processes"
+    if figures.loader > figures.step:
+        return f"a step waits {share:.0%} of its time, as its threads and the loader need the same cores"
     return (
         f"the loader is the limit: it makes {_rate(figures.loader)} photos/s, the step could take {_rate(figures.step)}"
     )
@@ -139,7 +146,7 @@ def more_workers(figures: Figures) -> Iterator[Advice]:
     room = figures.cores // figures.processes - (1 if figures.on_cpu or figures.cores > figures.processes else 0)
     wanted = math.ceil(figures.step / (figures.worker * figures.processes))
     count = min(wanted, room)
-    if not figures.waits or count <= figures.workers:
+    if not figures.short or count <= figures.workers:
         return
     loader = figures.worker * count * figures.processes
     why = f"{_limit(figures)}; a loader process makes {_rate(figures.worker)}"
@@ -151,7 +158,7 @@ def cache(figures: Figures) -> Iterator[Advice]:
     size = math.ceil(figures.all_decoded_gb * 10) / 10
     if figures.free_gb is not None:
         size = min(size, math.floor(_OF_FREE * figures.free_gb * 10) / 10)
-    if not figures.waits or figures.epochs <= 1 or size <= figures.cache_gb:
+    if not figures.short or figures.epochs <= 1 or size <= figures.cache_gb:
         return
     share = min(1.0, size / figures.all_decoded_gb)
     photo = figures.photo - share * figures.decoding
@@ -169,7 +176,7 @@ def cache(figures: Figures) -> Iterator[Advice]:
 def more_cores(figures: Figures) -> Iterator[Advice]:
     """Say how many cores would do, where this machine's do not."""
     wanted = math.ceil(figures.step / figures.worker) + figures.processes * (figures.threads if figures.on_cpu else 1)
-    if not figures.waits or wanted <= figures.cores:
+    if not figures.short or wanted <= figures.cores:
         return
     yield Advice(
         f"a machine with {wanted} cores",
@@ -180,16 +187,15 @@ def more_cores(figures: Figures) -> Iterator[Advice]:
 
 def precision(figures: Figures) -> Iterator[Advice]:
     """Propose the precision in which the networks are faster here."""
-    if figures.precision not in figures.precisions:
+    own = figures.precisions.get(figures.precision, 0.0)
+    other = min(figures.precisions, key=figures.precisions.__getitem__, default=figures.precision)
+    if other == figures.precision:
         return
-    own = figures.precisions[figures.precision]
-    other = min(figures.precisions, key=figures.precisions.__getitem__)
     ratio = figures.precisions[other] / own
     busy = figures.busy - figures.networks * (1 - ratio)
-    if figures.workers:
-        reached = min(figures.batch_size / busy, max(figures.loader, figures.now))
-    else:
-        reached = figures.batch_size / (busy + figures.waiting)
+    loading = figures.batch_size / figures.loader if figures.workers else 0.0
+    uneven = figures.waiting - max(0.0, loading - figures.busy)  # what the loader's rate does not explain stays
+    reached = figures.batch_size / (max(busy, loading) + uneven)
     share = figures.networks / figures.busy
     why = f"forward and backward passes, {share:.0%} of a step, take {ratio:.0%} of the time here"
     yield Advice(f'--set precision="{other}" (changes the numbers)', why, reached / figures.now)

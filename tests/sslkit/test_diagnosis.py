@@ -75,6 +75,9 @@ def test_what_else_there_may_be_to_tell():
     assert "the step is the limit: it waits 0.0% of the time; the loader alone is 3.0 times as fast" in told
     told = " ".join(page(examination(steps=replace(found.steps, waiting=0.0))).split())
     assert "these few steps waited 0.0%, as batches were made ahead" in told
+    uneven = replace(found.first, loader=450.0, on_cpu=False)
+    told = " ".join(page(examination(first=uneven)).split())
+    assert "the step waits 33.3% of the time, though the loader alone is faster: batches come unevenly" in told
     alone = replace(found.first, workers=0)
     assert "there is no loader process: 33.3% of a step is making its batch" in page(examination(first=alone))
     later = replace(found.first, cache_gb=1.0, loader=160.0, waiting=0.0)

@@ -44,6 +44,17 @@ def test_on_a_cpu_loader_and_step_share_the_cores(figures):
     assert not list(more_workers(figures(on_cpu=True, cores=2, threads=2, workers=1, loader=50, waiting=1.75)))
 
 
+def test_batches_that_come_unevenly_are_no_want_of_anything(figures):
+    """The loader alone is faster than the step, which waits all the same: a GPU has nothing to change then."""
+    uneven = figures(loader=500.0, cores=5, waiting=0.025)
+    assert uneven.waits
+    assert advice(uneven) == []
+    shared = figures(loader=500.0, cores=4, waiting=0.025, on_cpu=True, threads=4)
+    found = only(more_cores, shared)
+    assert (found.change, found.gain) == ("a machine with 12 cores", pytest.approx(0.275 / 0.25))
+    assert "a step waits 9% of its time, as its threads and the loader need the same cores" in found.why
+
+
 def test_a_cache_where_memory_has_room(figures):
     found = only(cache, figures())  # half of a photo's time is decoding: 400 photos/s
     assert (found.change, found.gain) == ("--cache-gb 10", pytest.approx(2))
@@ -89,6 +100,9 @@ def test_no_other_precision_where_it_is_no_faster_or_the_loader_is_the_limit(fig
     serial = figures(precisions=fast, workers=0)
     assert only(precision, serial).gain == pytest.approx(0.5 / (0.15 + 0.25)), "batches are made in between"
     assert not list(precision(figures(precisions={})))
+    assert not list(precision(figures(precisions={"32-true": 0.5, "bf16-mixed": 1.0})))
+    uneven = figures(precisions=fast, waiting=0.05, loader=500.0)
+    assert only(precision, uneven).gain == pytest.approx(0.3 / (0.2 + 0.05)), "the loader's 0.2 s, and as uneven"
 
 
 def test_fewer_monitored_steps_where_they_take_long(figures):
