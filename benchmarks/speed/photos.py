@@ -8,6 +8,7 @@ from PIL import Image
 
 from speed.plans import planned
 from sslkit.images import decode
+from sslkit.preparing import prepare
 
 DRAWN = """
 steps = 1
@@ -24,6 +25,7 @@ use = "resnet18"
 projector = {{ use = "mlp" }}
 predictor = {{ use = "mlp" }}
 [objectives.scene-scene]
+[[augment.scene]]
 [optimizer]
 use = "sgd"
 base_lr = 0.1
@@ -32,9 +34,7 @@ base_lr = 0.1
 
 def draw(folder: Path, count: int) -> Path:
     """Write scenes as JPEGs of 640 x 480 pixels, for who has no photographs at hand."""
-    plan, _ = planned(DRAWN.format(count=count))
-    source = plan.source.make()
-    source.open()
+    source, _ = prepare(*planned(DRAWN.format(count=count)))
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         image = Image.fromarray(decode(source.read(index), source.key(index)))

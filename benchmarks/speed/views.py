@@ -27,7 +27,6 @@ from lightly.transforms import BYOLView1Transform, BYOLView2Transform
 from lightly.transforms.multi_view_transform import MultiViewTransform
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from speed import photos
@@ -174,7 +173,7 @@ def torchvisions(files: Sequence[bytes]) -> Callable[[], None]:
 
     def views() -> None:
         for data in files:
-            image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+            image = v2.functional.pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB"))
             for one in made:
                 one(image)
 

@@ -1,4 +1,4 @@
-"""Region proposals: selective search, a memory-mapped store, ORL's published files, random boxes."""
+"""Region proposals: selective search by OpenCV or dlib, a memory-mapped store, ORL's published files, random boxes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_proposers() -> "Sequence[type[Proposer]]":
-    """Return the two ways to propose regions."""
+    """Return the ways to propose regions."""
     from sslkit_proposals.random_boxes import RandomBoxes
-    from sslkit_proposals.selective import SelectiveSearch
+    from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch
 
-    return [SelectiveSearch, RandomBoxes]
+    return [SelectiveSearch, DlibSelectiveSearch, RandomBoxes]
 
 
 @hookimpl

@@ -18,7 +18,7 @@ from sslkit_proposals.files import encoded, number
 from sslkit_proposals.search import Search, find
 from sslkit_proposals.select import NOTHING, Rules, Selected, select
 from sslkit_proposals.shards import Found, Shard, join
-from sslkit_proposals.store import Store
+from sslkit_proposals.store import Share, Store
 from sslkit_proposals.workers import ordered
 
 
@@ -90,23 +90,23 @@ def died(source: Source, index: int) -> Found:
     return Found(number(encoded(key)), 0, 0, 0, None, reason)
 
 
-def search_all(source: Source, store: Store, jobs: int, progress: Progress) -> None:
-    """Search every image of `source`, and save shard after shard.
-
-    Every image is read, so that a changed one is noticed, but only unknown contents are searched.
+def search_share(source: Source, store: Store, share: Share, jobs: int, progress: Progress) -> None:
+    """Save the raw regions of every image of a share, shard by shard; only unknown contents are searched.
 
     Raises:
         DataError: Not one image could be read.
     """
     known = Known(store.family)
     job = Searcher(source, store.search, known.contents)
-    results = _shown(ordered(job, range(len(source)), jobs, lambda index: died(source, index)), len(source), progress)
+    parts = share.of(store.parts)
+    mine = [index for part in parts for index in store.members(part)]
+    results = _shown(ordered(job, mine, jobs, lambda index: died(source, index)), len(mine), progress)
     failed: list[str] = []
-    for part in store.parts:
+    for part in parts:
         rows = [_complete(next(results), known) for _ in store.members(part)]
         failed += [row.reason for row in rows if row.reason]
         _save(store, part, join(rows))
-    if failed and len(failed) == len(source):
+    if failed and len(failed) == len(mine):
         raise DataError(_all_failed(failed))
 
 

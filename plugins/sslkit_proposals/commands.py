@@ -30,16 +30,29 @@ def build(
     target: Target,
     sets: Sets = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Search the I-th of N shares, from 0, or the task's own of a SLURM array: slurm."
+        ),
+    ] = None,
 ) -> None:
     """Compute and store the region proposals of every photo; go on where an earlier call stopped."""
     from sslkit.cli.targets import open_target
     from sslkit.progress import bar
+    from sslkit_proposals.sharing import build_share
     from sslkit_proposals.stats import report
 
     source, proposer = open_target(target, sets or [])
     with bar() as progress:
-        proposer.build(source, progress, jobs or cores())
-    for line in report(source, proposer):
+        if shard:
+            build_share(source, proposer, shard, progress, jobs or cores())
+        else:
+            proposer.build(source, progress, jobs or cores())
+    left = proposer.missing(source) if shard else None
+    for line in (
+        [f"share {shard} is searched; others are not: {left.splitlines()[0]}"] if left else report(source, proposer)
+    ):
         typer.echo(line)
 
 

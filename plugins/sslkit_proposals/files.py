@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -18,7 +19,7 @@ import numpy.typing as npt
 def whole(path: Path) -> Iterator[IO[bytes]]:
     """Write a file aside, flush it to the disk, and rename it into place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")  # machines may share the folder
     try:
         with aside.open("wb") as file:
             yield file

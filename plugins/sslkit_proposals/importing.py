@@ -83,10 +83,12 @@ def _protocol(proposer: Proposer) -> SelectiveSearch:
     """Refuse a proposer that would not have found what the files hold."""
     if not isinstance(proposer, SelectiveSearch):
         raise UsageError(f"only 'selective-search' has a store to import into, not '{proposer.name}'")
-    if (proposer.search.mode, proposer.search.working_side) != ("fast", None):
+    search = proposer.search
+    if (search.mode, search.working_side) != ("fast", None):
         raise UsageError(
-            "ORL's files hold regions of mode = 'fast' at full resolution, but this proposer is set to"
-            f" mode = {proposer.search.mode!r}, working_side = {proposer.search.working_side}: unset these"
+            'ORL\'s files hold regions of mode = "fast" at full resolution, but this proposer has'
+            f' mode = "{search.mode}", working_side = {search.working_side or "full"}:'
+            ' write mode = "fast", working_side = "full" in [proposals] of the recipe'
         )
     return proposer
 

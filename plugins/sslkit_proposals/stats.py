@@ -14,8 +14,8 @@ from rich.table import Table
 from sslkit.api import Proposals, Proposer, Source
 from sslkit_proposals import shards
 from sslkit_proposals.select import FIRST, NOTHING, SHRUNK, WHOLE, Rules
-from sslkit_proposals.selective import SelectiveSearch
 from sslkit_proposals.store import MappedProposals, Store
+from sslkit_proposals.stored import StoredProposer
 
 SIDES = (0, 32, 64, 96, 128, 192, 256, 384, 512)
 """Lower edges in pixels of the classes in which shorter sides and square roots of areas are counted."""
@@ -32,7 +32,7 @@ def describe(source: Source, proposer: Proposer) -> dict[str, Any]:
     proposals = proposer.open(source)
     boxes, counts = _arrays(proposals)
     figures = {"proposer": proposer.name, **_counts(counts), **_sizes(boxes)}
-    if isinstance(proposer, SelectiveSearch) and isinstance(proposals, MappedProposals):
+    if isinstance(proposer, StoredProposer) and isinstance(proposals, MappedProposals):
         figures |= _few(counts, proposer.rules.enough)
         figures |= {"min_side": _rungs(np.asarray(proposals.rungs), proposer.rules)}
         figures |= _origins(source, proposer.store(source))

@@ -1,6 +1,6 @@
 """Where raw regions and proposals lie on the disk.
 
-<store>/selective-search/<search>/      one folder per search options
+<store>/<algorithm>/<search>/           one folder per search options
     search.json                         the options
     <source>/                           one per list of images: keys in order, and a sample of their contents
         source.json                     what it is, for people
@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,6 +81,31 @@ class MappedProposals(Proposals):
 
 
 @dataclass(frozen=True)
+class Share:
+    """Every `count`-th shard from `index` on: what one of `count` builds searches.
+
+    Attributes:
+        index: From 0.
+        count: At least 1.
+    """
+
+    index: int
+    count: int
+
+    def of(self, parts: range) -> range:
+        """Return the shards of this share."""
+        return parts[self.index :: self.count]
+
+
+ALL = Share(0, 1)
+
+
+def _written(value: Any) -> str:
+    """Write a search's option as a recipe does."""
+    return '"full"' if value is None else json.dumps(value)
+
+
+@dataclass(frozen=True)
 class Store:
     """The files of one source under one kind of search.
 
@@ -98,7 +124,7 @@ class Store:
     @cached_property
     def family(self) -> Path:
         """The folder of everything that was searched with these options."""
-        return self.root / "selective-search" / digest(self.search.describe())
+        return self.root / self.search.algorithm / digest(self.search.describe())
 
     @cached_property
     def folder(self) -> Path:
@@ -126,6 +152,21 @@ class Store:
     def searched(self) -> int:
         """Count the images that lie in finished shards."""
         return sum(len(self.members(part)) for part in self.parts if self.path(part).exists())
+
+    def others(self) -> list[tuple[Path, str]]:
+        """Return where regions of this source lie that were searched under other options, and which these are."""
+        mine, found = {name: json.dumps(value) for name, value in self.search.describe().items()}, []
+        for path in sorted(self.root.glob("*/*/search.json")):
+            options = load_json(path)
+            folder = path.parent / self.source
+            if folder != self.folder and (folder / "raw").is_dir():
+                differ = [
+                    f"{name} = {_written(value)}"
+                    for name, value in options.items()
+                    if mine.get(name) != json.dumps(value)
+                ]
+                found.append((folder, ", ".join(differ)))
+        return found
 
     def describe(self, source: Source, options: dict[str, Any]) -> None:
         """Write down, for people, what lies here; the first thing that is written.

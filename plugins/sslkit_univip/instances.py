@@ -46,6 +46,8 @@ class InstanceInstance(Objective):
         pair_loss: `negative-cosine` (the paper's) or `squared-distance` (2 - 2 cos per unit of mass).
         epsilon: Weight of the plan's entropy, in units of cost (OTA's value; the paper names none).
         iterations: Sinkhorn updates of each side (OTA's value).
+        tolerance: Stop the updates once each image of the batch has at most this `marginal_error`, both sides scaled to
+            sum 1. Looked at every 10 iterations, for which the host waits for a GPU; by default nothing is.
         marginals: `cross`, the masses above, or `uniform`.
         similarity: Product behind the masses: `dot` (the paper's) or `cosine`, for which embedding norms do not count.
         normalise: Whether each side's masses are scaled to sum 1.
@@ -68,6 +70,7 @@ class InstanceInstance(Objective):
         pair_loss: PairLoss = "negative-cosine",
         epsilon: Annotated[float, Field(gt=0)] = 0.1,
         iterations: Annotated[int, Field(ge=1)] = 50,
+        tolerance: Annotated[float, Field(gt=0)] | None = None,
         marginals: Literal["cross", "uniform"] = "cross",
         similarity: Literal["dot", "cosine"] = "dot",
         normalise: bool = True,
@@ -78,6 +81,7 @@ class InstanceInstance(Objective):
         self.pair_loss = pair_loss
         self.epsilon = epsilon
         self.iterations = iterations
+        self.tolerance = tolerance
         self.marginals = marginals
         self.similarity = similarity
         self.normalise = normalise
@@ -102,7 +106,8 @@ class InstanceInstance(Objective):
     def transport(self, cosines: Tensor, o: Tensor, t: Tensor, p: Tensor, z: Tensor) -> Transport:
         """Weigh the instances and solve for the plan; `cosines` is (b k k), the rest as in `forward`."""
         b, a = self.masses(o, z), self.masses(t, p)
-        plan = sinkhorn(1 - cosines, b, a, self.epsilon, self.iterations, self.last_update)
+        options = {"cost_range": 2.0, "tolerance": self.tolerance}  # 1 - cosine lies in [0, 2]
+        plan = sinkhorn(1 - cosines, b, a, self.epsilon, self.iterations, self.last_update, **options)
         return Transport(plan, b, a)
 
     def masses(self, instances: Tensor, scenes: Tensor) -> Tensor:

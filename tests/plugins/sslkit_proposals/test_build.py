@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +16,9 @@ from sslkit.errors import DataError
 from sslkit_proposals import build, store
 from sslkit_proposals.search import find
 from sslkit_proposals.select import NOTHING
-from sslkit_proposals.selective import SelectiveSearch
+from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch
 from sslkit_proposals.shards import load, save
+from sslkit_proposals.store import Share
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,65 @@ def test_two_processes_find_what_one_finds(photos, proposer, tmp_path):
     assert everything(other.open(source)) == everything(proposer.open(source))
     for part in range(3):
         assert load(other.store(source).path(part)).same(load(proposer.store(source).path(part)))
+
+
+def test_regions_of_another_search_are_pointed_out(photos, tmp_path):
+    source = photos(2)
+    full, small = (SelectiveSearch(store=tmp_path / "store", working_side=side) for side in ("full", 60))
+    full.build(source, no_progress, 1)
+    told = small.missing(source)
+    assert f'{full.store(source).folder} has regions of these images by working_side = "full"\n' in told
+    assert full.missing(source) is None
+    assert "has regions" not in full.missing(photos(3))
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_shares_make_the_same_files_as_one_build(photos, proposer, searched, tmp_path):
+    source = photos(18)  # five shards: two, two and one
+    whole = SelectiveSearch(store=tmp_path / "whole", min_sides=(48, 24))
+    whole.build(source, no_progress, 1)
+    for done, index in enumerate((2, 0, 1)):
+        assert proposer.missing(source) is not None, done
+        proposer.build(source, no_progress, 1, Share(index, 3))
+    assert proposer.missing(source) is None
+    assert len(searched) == 2 * 18
+    assert files(tmp_path / "store") == files(tmp_path / "whole")
+
+
+def test_shares_of_two_stores_are_put_together_by_copying(photos, proposer, searched, tmp_path):
+    source = photos(10)
+    elsewhere = SelectiveSearch(store=tmp_path / "elsewhere", min_sides=(48, 24))
+    proposer.build(source, no_progress, 1, Share(0, 2))
+    elsewhere.build(source, no_progress, 1, Share(1, 2))
+    assert "4 of 10 searched" in elsewhere.missing(source)
+    shutil.copytree(tmp_path / "elsewhere", tmp_path / "store", dirs_exist_ok=True)
+    proposer.build(source, no_progress, 1)
+    assert len(searched) == 10
+    whole = SelectiveSearch(store=tmp_path / "whole", min_sides=(48, 24))
+    whole.build(source, no_progress, 1)
+    assert everything(whole.open(source)) == everything(proposer.open(source))
+
+
+def test_more_shares_than_there_is_work(photos, proposer):
+    source = photos(3)
+    proposer.build(source, no_progress, 1, Share(4, 5))
+    assert "0 of 3 searched" in proposer.missing(source)
+    proposer.build(source, no_progress, 2, Share(0, 5))
+    assert len(proposer.open(source)) == 3
+
+
+def test_dlib_fills_a_store_of_its_own(photos, tmp_path):
+    pytest.importorskip("dlib")
+    source = photos(5)
+    other = DlibSelectiveSearch(store=tmp_path / "store", min_sides=(48, 24), working_side=60)
+    other.build(source, no_progress, 2)
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["selective-search-dlib"]
+    assert all(len(boxes) for boxes in everything(other.open(source)))
+    again = DlibSelectiveSearch(store=tmp_path / "store", min_sides=(48, 24), working_side=60, kvals=(50, 200, 3))
+    assert again.missing(source) is None
 
 
 def test_nothing_is_searched_twice(photos, proposer, searched):

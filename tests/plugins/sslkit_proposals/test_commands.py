@@ -10,17 +10,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sslkit.api import no_progress
-from sslkit.errors import DataError
+from sslkit.errors import DataError, UsageError
+from sslkit.options import schema, validate
 from sslkit_proposals import sslkit_commands, sslkit_proposers, stats, store
 from sslkit_proposals.random_boxes import RandomBoxes
-from sslkit_proposals.selective import SelectiveSearch
+from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch
+from sslkit_proposals.sharing import build_share
 from sslkit_proposals.sheet import contact_sheet
 
 
 @pytest.fixture
 def proposer(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD", 4)
-    return SelectiveSearch(store=tmp_path / "store", min_sides=(48, 24), max_pixels=15_000)
+    return SelectiveSearch(store=tmp_path / "store", working_side="full", min_sides=(48, 24), max_pixels=15_000)
 
 
 @pytest.fixture
@@ -39,7 +41,18 @@ def run(photos, proposer, monkeypatch):
 
 
 def test_the_plugin_names_its_proposers():
-    assert [cls.name for cls in sslkit_proposers()] == ["selective-search", "random-boxes"]
+    assert [cls.name for cls in sslkit_proposers()] == ["selective-search", "selective-search-dlib", "random-boxes"]
+
+
+@pytest.mark.parametrize("proposer", [SelectiveSearch, DlibSelectiveSearch])
+def test_the_working_side_is_pixels_or_full(proposer):
+    model = schema(proposer)
+    for side in (16, 320, "full"):
+        assert validate(model, {"working_side": side}, ())[0]["working_side"] == side
+    for side in (8, "ful", 32.5, None):
+        _, [problem] = validate(model, {"working_side": side}, ("proposals",))
+        assert problem.what == f'working_side = {json.dumps(side)}: must be whole pixels, at least 16, or "full"'
+        assert problem.key == ("proposals", "working_side")
 
 
 def test_build_stats_and_view(run, tmp_path):
@@ -56,6 +69,24 @@ def test_build_stats_and_view(run, tmp_path):
     assert viewed.exit_code == 0, viewed.exception
     with Image.open(tmp_path / "deep" / "sheet.png") as sheet:
         assert sheet.width > 800
+
+
+def test_shares_are_built_one_by_one(run, monkeypatch):
+    first = run("build", "here", "--jobs", "1", "--shard", "1/2")
+    assert first.exit_code == 0, first.exception
+    assert (
+        "share 1/2 is searched; others are not: the region proposals of 6 images are not there: 2 of 6" in first.output
+    )
+    for name, value in (("ID", 1), ("MIN", 1), ("STEP", 1), ("COUNT", 2)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    last = run("build", "here", "--jobs", "1", "--shard", "slurm")
+    assert last.exit_code == 0, last.exception
+    assert "proposals of 6 images" in last.output
+
+
+def test_what_keeps_nothing_has_no_shares(photos):
+    with pytest.raises(UsageError, match="'random-boxes' has nothing to build"):
+        build_share(photos(1), RandomBoxes(), "0/2", no_progress, 1)
 
 
 def test_import(run, tmp_path):

@@ -20,7 +20,8 @@ def small_shards(monkeypatch):
 
 @pytest.fixture
 def proposer(tmp_path):
-    return SelectiveSearch(store=tmp_path / "store", min_sides=(20,), max_iou=1.0, max_aspect=100, order="stored")
+    filtered = {"min_sides": (20,), "max_iou": 1.0, "max_aspect": 100, "order": "stored"}
+    return SelectiveSearch(store=tmp_path / "store", working_side="full", **filtered)
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_malformed_boxes_are_named(photos, proposer, write, wrong):
 
 def test_only_the_same_search_takes_them(photos, tmp_path, write):
     path = write([WHOLE] * 2)
-    with pytest.raises(UsageError, match="working_side = 200"):
+    with pytest.raises(UsageError, match='working_side = 200: write mode = "fast", working_side = "full"'):
         taken(photos(2), SelectiveSearch(store=tmp_path / "s", working_side=200), [path])
     with pytest.raises(UsageError, match="random-boxes"):
         taken(photos(2), RandomBoxes(), [path])

@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sslkit_univip import sinkhorn as solver
 from sslkit_univip.instances import InstanceInstance, Transport
+from sslkit_univip.sinkhorn import marginal_error
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 MONITORS = {"plan_entropy", "diagonal_mass", "marginal_error", "cross_cosine"}
@@ -246,6 +248,24 @@ def test_marginal_error_falls_with_iterations() -> None:
     assert errors[-1] < 1e-5
 
 
+def test_tolerance_bounds_the_marginal_error_of_every_image() -> None:
+    rows = _transport_rows(embeddings())
+    exact, early = (made(iterations=1000, tolerance=tolerance).transport(*rows) for tolerance in (None, 1e-3))
+    assert not torch.equal(exact.plan, early.plan)
+    assert 1e-6 < marginal_error(early.plan, early.b, early.a).max() <= 1e-3
+
+
+def test_cosines_are_solved_by_plain_sums_unless_epsilon_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    for name in ("_kernel_domain", "_log_domain"):
+        solve = getattr(solver, name)
+        monkeypatch.setattr(solver, name, lambda *args, n=name, s=solve: (taken.append(n), s(*args))[1])
+    rows = [x.requires_grad_() for x in tensors(embeddings())]
+    for epsilon in (0.1, 0.05, 0.04):
+        loss(made(epsilon=epsilon), rows).backward()
+    assert taken == ["_kernel_domain", "_kernel_domain", "_log_domain"]
+
+
 def test_monitors_carry_no_gradient() -> None:
     rows = [x.requires_grad_() for x in tensors(embeddings())]
     assert not any(value.requires_grad for value in made()(*rows).monitors.values())
@@ -253,5 +273,5 @@ def test_monitors_carry_no_gradient() -> None:
 
 def test_runs_on_the_meta_device() -> None:
     with torch.device("meta"):
-        outcome = made()(*(torch.zeros(2, n, 16) for n in (4, 4, 2, 2)))
+        outcome = made(tolerance=1e-3)(*(torch.zeros(2, n, 16) for n in (4, 4, 2, 2)))
     assert outcome.terms["loss"].shape == ()

@@ -12,7 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslkit_univip.sinkhorn import entropy, marginal_error, sinkhorn
+from sslkit_univip import sinkhorn as module
+from sslkit_univip.sinkhorn import entropy, marginal_error, sinkhorn, sums_stay_normal
+
+DOMAINS = [None, 2.0]
+"""Ranges of the cost: unknown, so logarithms; that of `problem`, so plain sums for an epsilon from 0.05."""
 
 
 def problem(k: int = 4, batch: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -22,10 +26,26 @@ def problem(k: int = 4, batch: int = 6, seed: int = 0) -> tuple[torch.Tensor, to
     return torch.tensor(rng.uniform(0, 2, (batch, k, k))), torch.tensor(rows), torch.tensor(columns)
 
 
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """In which domain each call was solved."""
+    taken: list[str] = []
+    for name in ("_kernel_domain", "_log_domain"):
+        solve = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, n=name, s=solve: (taken.append(n), s(*args))[1])
+    return taken
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("cost_range", DOMAINS)
 @pytest.mark.parametrize(("k", "epsilon"), [(1, 0.1), (2, 0.1), (4, 0.1), (4, 0.5), (7, 0.2)])
-def test_agrees_with_pot_at_convergence(k: int, epsilon: float) -> None:
+def test_agrees_with_pot_at_convergence(
+    k: int, epsilon: float, cost_range: float | None, dtype: torch.dtype, ways: list[str]
+) -> None:
     cost, rows, columns = problem(k)
-    ours = sinkhorn(cost.float(), rows.float(), columns.float(), epsilon, 5000)
+    ours = sinkhorn(*(x.to(dtype) for x in (cost, rows, columns)), epsilon, 2000, cost_range=cost_range)
+    assert ways == ["_kernel_domain" if cost_range else "_log_domain"]
+    assert ours.dtype == dtype
     for plan, c, r, s in zip(ours.numpy(), cost.numpy(), rows.numpy(), columns.numpy(), strict=True):
         theirs = ot.sinkhorn(r, s, c, reg=epsilon, method="sinkhorn_log", numItermax=50_000, stopThr=1e-12)
         np.testing.assert_allclose(plan, theirs, atol=2e-5)
@@ -38,15 +58,143 @@ def test_marginals_at_convergence() -> None:
     torch.testing.assert_close(plan.sum(-2), columns.float(), atol=1e-4, rtol=0)
 
 
-def test_each_iteration_agrees_with_scaling_the_kernel() -> None:
+@pytest.mark.parametrize("cost_range", DOMAINS)
+def test_each_iteration_agrees_with_scaling_the_kernel(cost_range: float | None) -> None:
     """The textbook form: K = exp(-cost / epsilon), u = r / (K v), v = c / (K' u)."""
     cost, rows, columns = (x[0].numpy() for x in problem())
     kernel, v = np.exp(-cost / 0.3), np.ones(4)
     for iteration in range(1, 6):
         u = rows / (kernel @ v)
         v = columns / (kernel.T @ u)
-        ours = sinkhorn(*(torch.tensor(x) for x in (cost, rows, columns)), 0.3, iteration)
+        tensors = (torch.tensor(x) for x in (cost, rows, columns))
+        ours = sinkhorn(*tensors, 0.3, iteration, cost_range=cost_range)
         np.testing.assert_allclose(ours.numpy(), u[:, None] * kernel * v, rtol=1e-12)
+
+
+def widest(k: int, iterations: int) -> float:
+    """The largest spread for which plain sums are allowed in float32, to within 1e-4."""
+    low, high = 0.0, 1e3
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (middle, high) if sums_stay_normal(middle, k, iterations) else (low, middle)
+    return low
+
+
+def corners(k: int) -> list[torch.Tensor]:
+    """Every cost (k k) of zeros and ones with every pair of marginals of ones and 1e-8: (problems k k), (problems k)."""
+    cost = torch.tensor(list(itertools.product([0.0, 1.0], repeat=k * k)), dtype=torch.float64)
+    mass = torch.tensor(list(itertools.product([1e-8, 1.0], repeat=k)), dtype=torch.float64)
+    i, m, n = (
+        x.flatten() for x in torch.meshgrid(*map(torch.arange, (len(cost), len(mass), len(mass))), indexing="ij")
+    )
+    return [cost[i].reshape(-1, k, k), mass[m], mass[n]]
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 50])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_plain_sums_are_exact_at_their_widest_spread(k: int, iterations: int, ways: list[str]) -> None:
+    cost, rows, columns = corners(k)
+    epsilon = 1 / widest(k, iterations)
+    exact = sinkhorn(cost, rows, columns, epsilon, iterations)
+    found = sinkhorn(cost.float(), rows.float(), columns.float(), epsilon, iterations, cost_range=1.0)
+    assert ways == ["_log_domain", "_kernel_domain"]
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("times", [1.001, 1.5, 1e4])
+def test_wider_spreads_go_by_logarithms(times: float, ways: list[str]) -> None:
+    cost, rows, columns = corners(3)
+    epsilon = 1 / (widest(3, 20) * times)
+    found = sinkhorn(cost.float(), rows.float(), columns.float(), epsilon, 20, cost_range=1.0)
+    assert ways == ["_log_domain"]
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.sum(-2), columns.float())
+
+
+def test_plain_sums_fail_where_the_bound_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the tests above could: at twice the widest spread these corners overflow or vanish."""
+    cost, rows, columns = (x.float() for x in corners(3))
+    monkeypatch.setattr(module, "sums_stay_normal", lambda *_: True)
+    found = sinkhorn(cost, rows, columns, 1 / (2 * widest(3, 50)), 50, cost_range=1.0)
+    assert not found.isfinite().all()
+
+
+def test_sums_stay_within_the_bound_that_is_proved() -> None:
+    """Step 3 of the proof, in float64; the corners come within 4 % of it, so that a smaller one would be wrong."""
+    cost, rows, columns = corners(3)
+    spread = widest(3, 50)
+    kernel = (-spread * (cost - cost.amin(2, keepdim=True))).exp()
+    b, a = (x / x.sum(-1, keepdim=True) for x in (rows, columns))
+    x, seen = np.exp(spread / 2) / kernel.sum(2), []
+    for _ in range(50):
+        w = 1 / (kernel.mT @ (b * x).unsqueeze(2)).squeeze(2)
+        seen += [x, w]
+        x = 1 / (kernel @ (a * w).unsqueeze(2)).squeeze(2)
+    largest = float(torch.stack(seen).log().abs().max())
+    bound = 1.5 * spread + math.log(3)
+    assert 0.96 * bound < largest < bound
+
+
+def test_bound_for_cosines_and_its_limits() -> None:
+    assert sums_stay_normal(2 / 0.0447, 4, 50)
+    assert not sums_stay_normal(2 / 0.0446, 4, 50)
+    assert not sums_stay_normal(math.inf, 4, 50)
+    assert not sums_stay_normal(2 / 0.05, 4, 10_000_000)  # rounding adds up
+    assert sums_stay_normal(2 / 0.005, 4, 50, torch.float64)
+    assert not sums_stay_normal(2 / 0.004, 4, 50, torch.float64)
+
+
+@pytest.mark.parametrize("cost_range", DOMAINS)
+def test_totals_of_any_size_are_scaled_away(cost_range: float | None) -> None:
+    """u and v as the textbook has them grow by the ratio of the totals, 1e30 here, in every iteration."""
+    cost, rows, columns = (x.float() for x in problem())
+    plan = sinkhorn(cost, rows, columns, 0.1, 50, cost_range=cost_range)
+    other = sinkhorn(cost, rows * 1e-20, columns * 1e10, 0.1, 50, cost_range=cost_range)
+    torch.testing.assert_close(other, plan * 1e10, rtol=2e-4, atol=1e3)
+
+
+def test_gradients_are_those_of_the_iterations_and_take_logarithms(ways: list[str]) -> None:
+    cost, rows, columns = (x[:2].requires_grad_() for x in problem(3, 2))
+    assert torch.autograd.gradcheck(lambda *x: sinkhorn(*x, 0.2, 5, cost_range=2.0), (cost, rows, columns))
+    with torch.no_grad():
+        sinkhorn(cost, rows, columns, 0.2, 5, cost_range=2.0)
+    assert set(ways[:-1]) == {"_log_domain"}
+    assert ways[-1] == "_kernel_domain"
+
+
+@pytest.mark.parametrize("cost_range", DOMAINS)
+def test_tolerance_stops_early_at_a_plan_that_keeps_it(cost_range: float | None) -> None:
+    cost, rows, columns = (x.float() for x in problem())
+    full = sinkhorn(cost, rows, 3 * columns, 0.1, 2000, cost_range=cost_range)
+    early = sinkhorn(cost, rows, 3 * columns, 0.1, 2000, cost_range=cost_range, tolerance=1e-3)
+    error = marginal_error(early, 3 * rows, 3 * columns)
+    assert 1e-5 < error.max() <= 1e-3
+    assert not torch.equal(early, full)
+    fixed = sinkhorn(cost, rows, 3 * columns, 0.1, 30, cost_range=cost_range)
+    capped = sinkhorn(cost, rows, 3 * columns, 0.1, 30, cost_range=cost_range, tolerance=1e-12)
+    torch.testing.assert_close(capped, fixed)
+
+
+@pytest.mark.parametrize("cost_range", DOMAINS)
+def test_autocast_and_half_masses_change_nothing(cost_range: float | None) -> None:
+    cost, rows, columns = (x.bfloat16() for x in problem())
+    expected = sinkhorn(cost.float(), rows.float(), columns.float(), 0.1, 50, cost_range=cost_range)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = sinkhorn(cost, rows, columns, 0.1, 50, cost_range=cost_range)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("cost_range", DOMAINS)
+def test_batches_of_any_shape_and_problems_that_are_not_square(cost_range: float | None) -> None:
+    rng = np.random.default_rng(3)
+    cost, rows = torch.tensor(rng.uniform(0, 2, (2, 5, 3, 4))), torch.tensor(rng.dirichlet(np.ones(3), (2, 5)))
+    shared = torch.tensor(rng.dirichlet(np.ones(4)))
+    for last in ("rows", "columns"):
+        plan = sinkhorn(cost, rows, shared, 0.1, 20, last, cost_range=cost_range)  # type: ignore[arg-type]
+        one = sinkhorn(cost[1, 2], rows[1, 2], shared, 0.1, 20, last)  # type: ignore[arg-type]
+        assert plan.shape == cost.shape
+        torch.testing.assert_close(plan[1, 2], one)
 
 
 @pytest.mark.parametrize(("last", "axis"), [("columns", -2), ("rows", -1)])
