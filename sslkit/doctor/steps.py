@@ -67,10 +67,8 @@ class Timed(Stepper):
 
     def fetch(self, feed: Feed) -> dict[str, Any]:
         """Return the next batch, ready for the networks."""
-        asked = time.perf_counter()
         with self.clock.section(WAITING):
             batch = next(feed)
-        self.waited += time.perf_counter() - asked
         with self.clock.section("transfer"):
             batch = moved(batch, self.fabric.device)
         with self.clock.section("normalise" if self.fabric.device.type == "cpu" else "colour, normalise"):
@@ -138,11 +136,10 @@ class Timed(Stepper):
         waited = self.waited
         with self.watched():
             self.clock.on = True
-            self.waited = 0.0
             timed = self._steps(feed, steps, told)
             self.clock.on = False
         if not self.clock.waits:
-            plain, waited = timed, self.waited
+            plain, waited = timed, self.clock.seconds[WAITING]
         self.monitors.every = min(every, 1)
         longer = min(self._steps(feed, _MONITORED, told)) - min(plain) if every else 0.0
         return Steps(
@@ -159,8 +156,9 @@ class Timed(Stepper):
         for _ in range(count):
             began = time.perf_counter()
             with self.clock.section(REST):
-                self.optimizer_step(feed)
+                terms = self.optimizer_step(feed)
             seconds.append(time.perf_counter() - began)
+            self.waited += terms["waiting"] * self.plan.recipe.batch_size / terms["images_per_s"]
             told(self.step)
         if not self.clock.waits or self.clock.on:
             return seconds
