@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -12,6 +13,7 @@ from sslkit import sharding
 from sslkit.errors import UsageError, closest
 from sslkit.plan import Plan
 from sslkit.processes import check_launcher
+from sslkit.recipe import Recipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -39,6 +41,8 @@ class Hardware:
             and leave out the batch.
         max_rollbacks: So many times.
         on_changed_images: What to do when the source's images are not those that the run began with.
+        compile: Let torch compile the backbones.
+        checkpoint_activations: Keep the inputs of a backbone's blocks alone, and make the rest again on the way back.
     """
 
     accelerator: str = "auto"
@@ -57,6 +61,8 @@ class Hardware:
     on_divergence: Literal["stop", "rollback"] = "stop"
     max_rollbacks: int = 3
     on_changed_images: Literal["stop", "go-on"] = "stop"
+    compile: bool = False
+    checkpoint_activations: bool = False
 
 
 def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
@@ -68,7 +74,8 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     from lightning_fabric import Fabric
 
     accelerator = "cpu" if hardware.accelerator == "auto" and not torch.cuda.is_available() else hardware.accelerator
-    check_strategy(hardware.strategy, plan.recipe.precision, accelerator)
+    precision = precision_of(plan.recipe, accelerator)
+    check_strategy(hardware.strategy, precision, accelerator)
     devices: int | str = int(hardware.devices) if hardware.devices.isdecimal() else hardware.devices
     if devices == "auto" and accelerator == "cpu":
         devices = 1
@@ -77,7 +84,7 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     try:
         fabric = Fabric(
             accelerator=accelerator, devices=devices, num_nodes=hardware.nodes,
-            strategy=strategy, precision=plan.recipe.precision,
+            strategy=strategy, precision=precision,
         )  # fmt: skip
     except Exception as error:  # of any kind: devices that are not there, a launcher that started another number
         asked = f"--accelerator {accelerator} --devices {devices} --nodes {hardware.nodes}"
@@ -87,6 +94,47 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     fabric.launch()
     warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather")  # Fabric's business
     return fabric
+
+
+def precision_of(recipe: Recipe, accelerator: str = "auto") -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Return what a recipe is computed in: of "auto", what it came to where the run began, and here where none has."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    return recipe.auto_precision or ("bf16-mixed" if fast_at_bf16(accelerator) else "32-true")
+
+
+def settled(plan: Plan, accelerator: str, begun: Mapping[str, Any]) -> Plan:
+    """Return a plan whose precision no longer depends on the machine.
+
+    Args:
+        plan: Its recipe may say "auto".
+        accelerator: Of this machine.
+        begun: The resolved recipe of the run that goes on; empty for a new one.
+    """
+    if plan.recipe.precision != "auto":
+        return plan
+    kept = begun.get("auto_precision") or precision_of(plan.recipe, accelerator)
+    return replace(plan, recipe=plan.recipe.model_copy(update={"auto_precision": kept}))
+
+
+def told_of_precision(recipe: Recipe, accelerator: str) -> str:
+    """Say what a run is computed in, and where that is not what this machine would have chosen."""
+    kept = precision_of(recipe, accelerator)
+    if recipe.precision != "auto":
+        return f"precision {kept}"
+    here = "bf16-mixed" if fast_at_bf16(accelerator) else "32-true"
+    began = "" if here == kept else f': the run began so; "auto" would be {here} on this machine'
+    return f"precision {kept} (auto){began}"
+
+
+def fast_at_bf16(accelerator: str = "auto") -> bool:
+    """Say whether bfloat16 is faster here than float32: on GPUs from NVIDIA's Ampere on, on CPUs with its products."""
+    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        return torch.version.hip is not None or torch.cuda.get_device_capability() >= (8, 0)
+    if accelerator not in ("auto", "cpu"):
+        return False
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(ask()) for ask in asked if ask is not None)
 
 
 def check_strategy(strategy: str, precision: str, accelerator: str) -> None:

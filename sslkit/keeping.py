@@ -15,7 +15,10 @@ from sslkit.stepping import Stepper
 
 def trained(stepper: Stepper) -> dict[str, Any]:
     """Return the state of networks and optimizer, whole in the first process; to be called in all of them."""
-    state = {"model": stepper.network.state_dict(), "optimizer": stepper.optimizer.state_dict()}
+    optimizer = stepper.optimizer.state_dict()
+    for group in optimizer["param_groups"]:
+        group.pop("fused", None)  # is of the machine, and not of the run
+    state = {"model": stepper.network.state_dict(), "optimizer": optimizer}
     return sharding.whole(state, stepper.fabric.is_global_zero) if stepper.sharded else state
 
 
@@ -28,7 +31,12 @@ def take(stepper: Stepper, path: Path, state: Mapping[str, Any]) -> None:
     try:
         stepper.network.load_state_dict(sharding.cut_model(state["model"], stepper.network))
         parameters = [held for group in stepper.optimizer.param_groups for held in group["params"]]
-        stepper.optimizer.load_state_dict(sharding.cut_optimizer(state["optimizer"], parameters))
+        optimizer = sharding.cut_optimizer(state["optimizer"], parameters)
+        optimizer["param_groups"] = [
+            {**saved, **({"fused": own["fused"]} if "fused" in own else {})}
+            for saved, own in zip(optimizer["param_groups"], stepper.optimizer.param_groups, strict=True)
+        ]
+        stepper.optimizer.load_state_dict(optimizer)
         stepper.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
         stepper.step, stepper.counts = state["step"], state["counts"]
         stepper.bad.load(state.get("bad_images", {}))

@@ -41,7 +41,11 @@ def feature_std(z: Tensor) -> Tensor:
 
     The collapse check of SimSiam (arXiv 2011.10566, section 4.1), scaled so that its 1 / sqrt(d) becomes 1.
     """
-    return unit(z).std(dim=0, correction=0).mean() * math.sqrt(z.shape[-1])
+    return _std(unit(z))
+
+
+def _std(z: Tensor) -> Tensor:
+    return z.std(dim=0, correction=0).mean() * math.sqrt(z.shape[-1])
 
 
 def alignment(z: Tensor) -> Tensor:
@@ -50,7 +54,10 @@ def alignment(z: Tensor) -> Tensor:
     Arxiv 2005.10242, section 4.1, alpha = 2. With more than two views it is the mean over all pairs, which is twice
     the unbiased variance over the views, summed over d.
     """
-    z = unit(z)
+    return _alignment(unit(z))
+
+
+def _alignment(z: Tensor) -> Tensor:
     around = z - z.mean(dim=1, keepdim=True)
     return 2 * around.square().sum((1, 2)).mean() / (z.shape[1] - 1)
 
@@ -60,7 +67,10 @@ def uniformity(z: Tensor) -> Tensor:
 
     Arxiv 2005.10242, section 4.1, t = 2. Over the pairs of the first `MAX_IMAGES` rows.
     """
-    z = unit(z[:MAX_IMAGES])
+    return _uniformity(unit(z[:MAX_IMAGES]))
+
+
+def _uniformity(z: Tensor) -> Tensor:
     squared = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()  # pdist is not on all devices
     near = squared.mul(-2).exp().fill_diagonal_(0)
     return (near.sum() / (len(z) * (len(z) - 1))).log()
@@ -80,14 +90,14 @@ def every_step(online: Tensor, target: Tensor | None = None, prediction: Tensor 
         target: The same of the target network, where there is one.
         prediction: Shape (b v d): what the predictor makes of `online`, where some objective reads it.
     """
-    first = online[:, 0]
-    watched = {"feature_std": feature_std(first), "uniformity": uniformity(first)}
+    z = unit(online)
+    watched = {"feature_std": _std(z[:, 0]), "uniformity": _uniformity(z[:MAX_IMAGES, 0])}
     if prediction is not None:
         watched["prediction_std"] = feature_std(prediction[:, 0])
     if online.shape[1] > 1:
-        watched["alignment"] = alignment(online)
+        watched["alignment"] = _alignment(z)
     if target is not None:
-        watched["target_similarity"] = target_similarity(online, target)
+        watched["target_similarity"] = (z * unit(target)).sum(-1).mean()
     return watched
 
 

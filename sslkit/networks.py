@@ -19,7 +19,7 @@ from sslkit.nn import widen
 from sslkit.plan import HeadPlan, ObjectivePlan, Plan, Row
 from sslkit.plugins import Component, blamed
 from sslkit.seeds import torch_seeded
-from sslkit.sharding import local
+from sslkit.sharding import is_cut, local
 
 Batch = Mapping[str, Tensor]
 """`pixels.{group}.{network}` (b v 3 h w), `boxes.{group}` (b v 4), `flipped.{group}` (b v), `size` (b 2), `index`."""
@@ -103,6 +103,7 @@ class StepModule(nn.Module):
         """Joins a tensor's rows (b ...) over all processes, with gradients; None where there is one process."""
         self.mean: Callable[[Tensor], Tensor] | None = None
         """Averages a tensor over all processes, without gradients; None where there is one process."""
+        self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
         self.scale = 2.0**12 if plan.recipe.precision == "16-mixed" else 1.0
         self.to(memory_format=torch.channels_last)
 
@@ -113,30 +114,33 @@ class StepModule(nn.Module):
             batch: Views and what is known of them.
             measure: Also take the conflict map, for which the device is waited for.
         """
-        table = self._embed(batch, "online")
+        images: dict[str, list[Tensor]] = {}
+        table = self._embed(batch, "online", images)
         with torch.no_grad():
-            table.update(self._embed(batch, "target"))
+            table.update(self._embed(batch, "target", images))
         with torch.autocast(_autocast_type(batch["index"].device.type), enabled=False):
             return self._objectives(batch, table, measure)
 
-    def _embed(self, batch: Batch, network: str) -> dict[Row, Tensor]:
+    def _embed(self, batch: Batch, network: str, images: dict[str, list[Tensor]]) -> dict[Row, Tensor]:
+        """Return every row that is read of a network; `images` keeps what both networks see, laid out once."""
         table: dict[Row, Tensor] = {}
         for group, norm in self.norms.items():
             wanted = [row for row in self.rows if (row.network, row.group) == (network, group)]
             if wanted:
-                x = batch[self.pixels[group, network]]
-                table.update(zip(wanted, self._pass(network, x, wanted, norm), strict=True))
+                key = self.pixels[group, network]
+                if key not in images:
+                    images[key] = _images(batch[key], norm)
+                table.update(zip(wanted, self._pass(network, images[key], wanted, batch[key].shape[1]), strict=True))
         return table
 
-    def _pass(self, network: str, x: Tensor, wanted: Sequence[Row], norm: str) -> list[Tensor]:
-        """Return the wanted rows of views (b v 3 h w), each (b v ...)."""
+    def _pass(self, network: str, images: Sequence[Tensor], wanted: Sequence[Row], v: int) -> list[Tensor]:
+        """Return the wanted rows of v views, each (b v ...); all views in one pass, or as many passes as views."""
         module = self.online if network == "online" else self.target
         assert module is not None
-        b, v = x.shape[:2]
-        if norm == "per-group":
-            return [row.unflatten(0, (b, v)) for row in module(_image(x.flatten(0, 1)), wanted)]
-        views = [module(_image(view), wanted) for view in x.unbind(1)]
-        return [torch.stack(rows, dim=1) for rows in zip(*views, strict=True)]
+        passes = [module(x, wanted) for x in images]
+        if len(passes) == 1:
+            return [row.unflatten(0, (-1, v)) for row in passes[0]]
+        return [torch.stack(rows, dim=1) for rows in zip(*passes, strict=True)]
 
     def _objectives(self, batch: Batch, table: Mapping[Row, Tensor], measure: bool) -> Outcome:
         terms: dict[str, Tensor] = {}
@@ -166,13 +170,28 @@ class StepModule(nn.Module):
             rows = {name: self.gather(row) for name, row in rows.items()}
         return {**dict.fromkeys(cls.optional), **rows}
 
+    def compile_backbones(self) -> None:
+        """Let torch compile what both networks spend their time in, when it is first used."""
+        for network in (self.online, self.target):
+            if network is not None:
+                network.backbone.compile()
+
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
         """Move the target's parameters towards the online ones; its batch norm keeps its own statistics."""
         if self.target is not None:
-            followed = dict(self.online.named_parameters())
-            pairs = [(local(own), local(followed[name])) for name, own in self.target.named_parameters()]
-            ema_update([own for own, _ in pairs], [other for _, other in pairs], momentum)
+            ema_update(*self._followed(self.target), momentum)
+
+    def _followed(self, target: Network) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the target's parameters and the online ones that they follow; looked up once."""
+        if self._pairs is not None:
+            return self._pairs
+        online, named = dict(self.online.named_parameters()), list(target.named_parameters())
+        own, followed = [held for _, held in named], [online[name] for name, _ in named]
+        if any(map(is_cut, own)):  # what a process holds of them may lie elsewhere in the next step
+            return [*map(local, own)], [*map(local, followed)]
+        self._pairs = list[Tensor](own), list[Tensor](followed)
+        return self._pairs
 
     def after_step(self, step: int, epoch: float) -> None:
         """Let objectives and heads with state of their own update it."""
@@ -197,8 +216,10 @@ def _objective(item: ObjectivePlan, seed: int) -> nn.Module:
     return objective
 
 
-def _image(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+def _images(x: Tensor, norm: str) -> list[Tensor]:
+    """Return what each pass takes of views (b v 3 h w): all together, (b v) 3 h w, or one at a time, (b 3 h w)."""
+    parts = [x.flatten(0, 1)] if norm == "per-group" else x.unbind(1)
+    return [part.contiguous(memory_format=torch.channels_last) for part in parts]
 
 
 def _input(row: Row | str, batch: Batch, table: Mapping[Row, Tensor]) -> Tensor:

@@ -187,7 +187,12 @@ class Recipe(Table):
     last_batch: Literal["pad", "drop"] = Field(
         default="pad", description="Fill an epoch's last batch from its beginning, or leave the rest out"
     )
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        default="auto", description="auto: bf16-mixed where the hardware is fast at it, else 32-true"
+    )
+    auto_precision: Literal["32-true", "bf16-mixed"] | None = Field(
+        default=None, description="What auto came to where the run began, written by the run"
+    )
     on_bad_image: Literal["skip", "stop"] = Field(
         default="skip", description="Replace an image that cannot be used by another one and list it, or end the run"
     )

@@ -50,8 +50,8 @@ _PACKAGES = (
     "opencv-contrib-python-headless",
 )
 FAILED = "failed.txt"
-_NOT_COMPARED = ("plugins", "summary", "on_bad_image", "max_bad_images", "max_bad_share")
-"""Words, and when to give up: up to there, the numbers are the same."""
+_NOT_COMPARED = ("plugins", "summary", "auto_precision", "on_bad_image", "max_bad_images", "max_bad_share")
+"""Words, what a run writes itself, and when to give up: up to there, the numbers are the same."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ class RunFolder:
         """The trained backbone."""
         return self.path / "backbone.safetensors"
 
+    def resolved(self) -> dict[str, Any]:
+        """Return the resolved recipe that made what lies here; empty where there is none."""
+        return tomllib.loads(self.recipe.read_text(encoding="utf-8")) if self.recipe.exists() else {}
+
     def refuse_other(self, resolved: Mapping[str, Any]) -> None:
         """Make sure that what lies here was made by this recipe.
 
@@ -88,8 +92,7 @@ class RunFolder:
         """
         if not self.recipe.exists():
             return
-        old = tomllib.loads(self.recipe.read_text(encoding="utf-8"))
-        kept = [_compared(values) for values in (old, resolved)]
+        kept = [_compared(values) for values in (self.resolved(), resolved)]
         lines = [f"    {key}: {_shown(a)} -> {_shown(b)}" for key, a, b in tables.differences(*kept)]
         if lines:
             raise RecipeError(
@@ -206,6 +209,7 @@ def environment(plan: Plan, overrides: list[str], world: int, device: str) -> di
             "device": device,
             "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
             "processes": world,
+            "precision": plan.recipe.auto_precision or plan.recipe.precision,
         },
         "git": _git(),
     }

@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -32,9 +33,17 @@ def uniforms(count: int, *parts: int | str) -> list[float]:
 def seed_all(*parts: int | str) -> None:
     """Seed every global generator that an objective may draw from: torch's on all devices, numpy's and Python's."""
     seed = seed_of(*parts)
-    torch.manual_seed(seed)
+    if _has_accelerator():
+        torch.manual_seed(seed)
+    else:  # the same for the one device there is, without torch's notes on devices that may come
+        torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+@cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()  # asks the driver anew each time
 
 
 @contextmanager

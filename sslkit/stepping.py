@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from sslkit import flight, sharding
+from sslkit import flight, recomputing, sharding
+from sslkit.ahead import Ahead, Reading
 from sslkit.api import Proposals, Source
 from sslkit.bad_images import BadImages, Found
 from sslkit.cache import GB, Cache
@@ -95,20 +96,29 @@ class Stepper:
         self.steps = recipe.steps or max(1, math.ceil(recipe.epochs * self.epochs.steps - 1e-9))  # type: ignore[operator]
         self.lr = self._learning_rate()
         self.network = self.make_network()
+        if hardware.checkpoint_activations:
+            recomputing.recompute(self.network.online.backbone)
+        if hardware.compile:
+            self.network.compile_backbones()
         self.module = fabric.setup_module(self.network)
         self.sharded = sharding.is_sharded(self.network)
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
+        if recipe.precision == "16-mixed":  # Fabric does not clip where an optimizer unscales gradients by itself
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         made = fabric.setup_optimizers(optimizer)
         assert not isinstance(made, tuple)
         self.optimizer = made
         if fabric.world_size > 1:
             self.network.gather, self.network.mean = self._gather, self._mean
+        self.ahead: Ahead | None = None
+        self.looks_ahead = fabric.device.type == "cuda"
         self.cache = self._cache()
         self.stop = Stop()
         self.step = 0
         self.counts: dict[str, float] = {}
         self.counts_before = self.counts
         self.buffers = flight.Buffers(self.network)
+        self.trained = [held for held in self.network.parameters() if held.requires_grad]
         self.bad = BadImages(len(source), recipe.max_bad_images, recipe.max_bad_share)
         self.said: list[str] | None = None
         self.monitors = Monitors(hardware.monitor_every, whole=not self.sharded)
@@ -205,7 +215,7 @@ class Stepper:
         self.buffers.keep()
         self.counts_before = dict(self.counts)
         taken = self.passes(feed)
-        terms = self.agree(taken.outcomes, self.bad.new(taken.bad))
+        terms = self.agree(taken.outcomes, self.bad.new(taken.bad), taken)
         self.guard(terms, taken.batches)
         measured = self.measured(taken.outcomes)
         self.clip()
@@ -236,7 +246,7 @@ class Stepper:
         accumulate = self.plan.recipe.accumulate
         for part in range(accumulate):
             asked = time.monotonic()
-            batch = self.fetch(feed)
+            batch = self.batches(feed).take()
             if self.sharded:
                 sharding.align(self.network)
             taken.waited += time.monotonic() - asked
@@ -251,7 +261,13 @@ class Stepper:
             taken.outcomes.append(outcome)
         return taken
 
-    def fetch(self, feed: Feed) -> dict[str, Any]:
+    def batches(self, feed: Feed) -> Ahead:
+        """Return the batches of a feed on the device."""
+        if self.ahead is None or self.ahead.feed is not feed:  # after a rollback, a batch of the old one is dropped
+            self.ahead = Ahead(feed, self.fetch)
+        return self.ahead
+
+    def fetch(self, feed: Iterator[dict[str, Any]]) -> dict[str, Any]:
         """Return the next batch, ready for the networks."""
         return to_device(next(feed), self.plan.views, self.fabric.device)
 
@@ -264,11 +280,16 @@ class Stepper:
             before = self.counts.get(name, value)
             self.counts[name] = before + (value - before) / (place + 1)
 
-    def agree(self, outcomes: list[Outcome], bad: list[Found]) -> dict[str, float]:
+    def agree(self, outcomes: list[Outcome], bad: list[Found], taken: Passes | None = None) -> dict[str, float]:
         """Average losses, terms and monitors over passes and ranks; add the gradient norm.
 
         Whether any rank was asked to stop travels along, so that all of them stop behind the same step, and whether
-        any has met bad images, so that all of them know of these.
+        any has met bad images, so that all of them know of these. On a GPU the next batch is made ready meanwhile.
+
+        Args:
+            outcomes: Of the passes.
+            bad: Images that were not known to be bad.
+            taken: Told of a wait for the next batch; None where no more is to be read.
         """
         passes = [{"loss": outcome.loss.detach(), **outcome.terms, **outcome.monitors} for outcome in outcomes]
         names = list(passes[0])
@@ -279,12 +300,23 @@ class Stepper:
             [values, self._grad_norm().view(1), values.new_tensor([self.stop.signal is not None, len(bad)])]
         )
         mean = self._mean(values) if self.fabric.world_size > 1 else values
-        *told, stops, met = mean.tolist()
+        reading = Reading(mean)
+        if self.looks_ahead and taken is not None:
+            self.look_ahead(reading, taken)
+        *told, stops, met = reading.numbers()
         if stops:
             self.stop.agree(self.fabric)
         if met:
             self.skip(bad)
         return dict(zip([*names, "grad_norm"], told, strict=True))
+
+    def look_ahead(self, reading: Reading, taken: Passes) -> None:
+        """Make the next batch ready; a wait for it counts where the device has come to its end meanwhile."""
+        assert self.ahead is not None
+        asked = time.monotonic()
+        self.ahead.begin()
+        if reading.ready:
+            taken.waited += time.monotonic() - asked
 
     def skip(self, bad: list[Found]) -> None:
         """Let every process know of the images that any of them could not use."""
@@ -292,7 +324,7 @@ class Stepper:
         self.said = [*(self.said or ()), *self.bad.add(found)]
 
     def _grad_norm(self) -> Tensor:
-        grads = [sharding.local(p.grad) for p in self.network.parameters() if p.grad is not None]
+        grads = [sharding.local(p.grad) for p in self.trained if p.grad is not None]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         if not self.sharded:
             return norm

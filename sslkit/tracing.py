@@ -93,9 +93,9 @@ class Traced(Stepper):
             self.now["boxes"] |= {f"{name}, pass {part}": digest_rows(held) for name, held in boxes.items()}
         return taken
 
-    def agree(self, outcomes: list[Outcome], bad: list[Found]) -> dict[str, float]:
+    def agree(self, outcomes: list[Outcome], bad: list[Found], taken: Passes | None = None) -> dict[str, float]:
         """Write down the objectives' terms."""
-        told = super().agree(outcomes, bad)
+        told = super().agree(outcomes, bad, taken)
         self.now["terms"] = {name: _number(told[name]) for name in [*outcomes[0].terms, "loss"]}
         return told
 

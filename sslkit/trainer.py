@@ -15,7 +15,7 @@ from sslkit.api import Proposals, Run, Source
 from sslkit.diverging import NonFiniteError, recorded
 from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, StorageError
 from sslkit.feed import Feed
-from sslkit.hardware import Hardware, fabric_of
+from sslkit.hardware import Hardware, fabric_of, settled, told_of_precision
 from sslkit.keeping import Keeper
 from sslkit.monitors import is_measured
 from sslkit.observers import Observers
@@ -71,6 +71,7 @@ def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware:
         PreemptedError: A signal asked to stop; a checkpoint was written.
         PeerError: Another process of the run died.
     """
+    plan = settled(plan, hardware.accelerator, folder.resolved())
     folder.refuse_other(plan.resolved())
     if folder.status().get("state") == "finished":
         return finished(folder)
@@ -134,6 +135,7 @@ class Trainer:
         result.rank = self.fabric.global_rank
         if first:
             self.folder.start(self.plan, self.text, self.fabric.world_size, str(self.fabric.device))
+        self.note(told_of_precision(self.plan.recipe, self.hardware.accelerator))
         if self.stepper.sharded:
             self.note(sharding.told(self.stepper.network))
         self.probed.before()

@@ -244,6 +244,7 @@ summary = "two views of dots"
 seed = 3
 epochs = 2
 batch_size = 4
+precision = "32-true"
 
 [source]
 use = "dots"
@@ -272,6 +273,7 @@ base_lr = 0.5
 SMALL = """
 steps = 2
 batch_size = 4
+precision = "32-true"
 [source]
 use = "sample-scenes"
 images = 8

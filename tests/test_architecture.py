@@ -31,6 +31,7 @@ FLOORS = [
     {"choosing", "options", "plan", "plugins", "probe_wiring", "recipe", "wiring"},
     {
         "ablation",
+        "ahead",
         "augment",
         "augment_tensors",
         "augment_uint8",
@@ -54,6 +55,7 @@ FLOORS = [
         "probing",
         "processes",
         "progress",
+        "recomputing",
         "replaying",
         "resuming",
         "ring",

@@ -11,6 +11,7 @@ import torch
 from sslkit.ablation.trials import Variant
 from sslkit.cost import Cost, measure, step_batch
 from sslkit.errors import SslkitError
+from sslkit.hardware import precision_of
 from sslkit.networks import StepModule
 from sslkit.plan import Plan
 
@@ -65,7 +66,7 @@ def of_one(plan: Plan, cost: Cost, seconds: float, keep: int = 2) -> Estimate:
     images = _images(plan)
     slots = _SLOTS.get(plan.recipe.optimizer.use, 2)
     trained, target = 4 * cost.online_parameters, 4 * cost.target_parameters
-    half = 0.5 if plan.recipe.precision != "32-true" else 1.0
+    half = 0.5 if precision_of(plan.recipe) != "32-true" else 1.0
     activations = half * cost.activations * plan.recipe.batch_size / plan.recipe.accumulate
     return Estimate(
         flops=cost.flops, images=images, hours=images * seconds / 3600 if images else None,
@@ -115,7 +116,8 @@ def step_seconds(
         precision: The recipe's by default.
     """
     batch = {name: value.to(device) for name, value in step_batch(plan, images).items()}
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision or plan.recipe.precision)
+    own = precision or precision_of(plan.recipe, device.type)
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(own)
     best = math.inf
     for _ in range(2):
         began = time.perf_counter()

@@ -35,7 +35,8 @@ def options(hardware: Hardware) -> list[str]:
     """Write hardware as options of `sslkit run`, those at their defaults left out."""
     given = [(item.name, getattr(hardware, item.name)) for item in fields(hardware)
              if getattr(hardware, item.name) != item.default]  # fmt: skip
-    return [part for name, value in given for part in (f"--{name.replace('_', '-')}", str(value))]
+    named = [(f"--{name.replace('_', '-')}", value) for name, value in given]
+    return [part for name, value in named for part in ((name,) if value is True else (name, str(value)))]
 
 
 def script(runs: Sequence[Run], options: Sequence[str]) -> str:

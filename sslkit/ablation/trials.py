@@ -270,4 +270,4 @@ def _hardware(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the last bits of a run depend on."""
     kind = str(machine["device"]).partition(":")[0]
     own = ("cpu", "threads") if kind == "cpu" else ("gpu",)
-    return {"device": kind, **{name: machine.get(name) for name in (*own, "processes")}}
+    return {"device": kind, **{name: machine.get(name) for name in (*own, "processes", "precision")}}

@@ -37,6 +37,10 @@ OnChangedImages = Annotated[
     Literal["stop", "go-on"],
     typer.Option(help="What to do when images were added or removed since the run began; stop ends with code 5."),
 ]
+Compiled = Annotated[bool, typer.Option("--compile", help="Let torch compile the backbones; worth trying on a GPU.")]
+CheckpointActivations = Annotated[
+    bool, typer.Option("--checkpoint-activations", help="Less memory, a third more computing, the same numbers.")
+]
 SlurmWords = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(metavar="KEY=VALUE", help="Of submitit, as timeout_min=600; repeatable."),
@@ -65,6 +69,8 @@ def run(
     on_divergence: OnDivergence = "stop",
     max_rollbacks: Annotated[int, typer.Option(min=1, help="Batches that may be left out.")] = 3,
     on_changed_images: OnChangedImages = "stop",
+    compiled: Compiled = False,
+    checkpoint_activations: CheckpointActivations = False,
     launcher: Annotated[Literal["local", "slurm"], typer.Option(help="Where to train: here, or as a job.")] = "local",
     slurm: SlurmWords = None,
     as_json: Json = False,
@@ -84,6 +90,7 @@ def run(
     hardware = Hardware(
         accelerator, devices, nodes, strategy, workers, cache_gb, stop_after, save_every, keep, keep_every,
         log_every, monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
+        compiled, checkpoint_activations,
     )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)

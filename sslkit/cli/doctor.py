@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from sslkit.cli.commands import CheckpointActivations, Compiled
 from sslkit.cli.options import CacheGB, Json, Sets, loaded
 
 
@@ -22,6 +23,8 @@ def doctor(
     workers: Annotated[Optional[int], typer.Option(min=0, help="Loader processes per device.")] = None,  # noqa: UP045
     cache_gb: CacheGB = 0.0,
     monitor_every: Annotated[int, typer.Option(min=0, help="As the run would have it.")] = 50,
+    compiled: Compiled = False,
+    checkpoint_activations: CheckpointActivations = False,
     as_json: Json = False,
 ) -> None:
     """Take some real steps, and tell where time and memory go, what to change, and what the whole recipe takes.
@@ -36,7 +39,10 @@ def doctor(
     from sslkit.doctor.examining import examine
     from sslkit.hardware import Hardware
 
-    hardware = Hardware(accelerator, devices, nodes, strategy, workers, cache_gb, monitor_every=monitor_every)
+    hardware = Hardware(
+        accelerator, devices, nodes, strategy, workers, cache_gb, monitor_every=monitor_every, compile=compiled,
+        checkpoint_activations=checkpoint_activations,
+    )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)
     found = examine(plan, text, plugins, hardware, steps, seeds)

@@ -17,7 +17,7 @@ from sslkit.doctor.clock import Clock
 from sslkit.errors import DivergedError
 from sslkit.feed import Feed
 from sslkit.networks import Outcome
-from sslkit.stepping import NotFinite, Stepper
+from sslkit.stepping import NotFinite, Passes, Stepper
 from sslkit.views import moved, ready
 
 WAITING, REST = "waiting for data", "the rest"
@@ -65,7 +65,7 @@ class Timed(Stepper):
         self.clock = clock
         self.waited = 0.0
 
-    def fetch(self, feed: Feed) -> dict[str, Any]:
+    def fetch(self, feed: Iterator[dict[str, Any]]) -> dict[str, Any]:
         """Return the next batch, ready for the networks."""
         with self.clock.section(WAITING):
             batch = next(feed)
@@ -74,10 +74,10 @@ class Timed(Stepper):
         with self.clock.section("normalise" if self.fabric.device.type == "cpu" else "colour, normalise"):
             return ready(batch, self.plan.views)
 
-    def agree(self, outcomes: list[Outcome], bad: list[Found]) -> dict[str, float]:
+    def agree(self, outcomes: list[Outcome], bad: list[Found], taken: Passes | None = None) -> dict[str, float]:
         """Average over passes and processes; take the gradient norm."""
         with self.clock.section("gradient norm, checks"):
-            return super().agree(outcomes, bad)
+            return super().agree(outcomes, bad, taken)
 
     def guard(self, terms: Mapping[str, float], batches: list[dict[str, Tensor]]) -> None:
         """Say what is not finite, in words.

@@ -65,3 +65,18 @@ def test_views_are_made_in_every_way(tmp_path):
     rows = one_core(draw(tmp_path, 3), 3, 1)
     assert len({item["variant"] for item in rows}) == 9
     assert all(item["median_s"] > 0 for item in rows)
+
+
+def test_our_step_is_measured_beside_the_bare_passes_of_the_same_networks():
+    from speed.gpu import memory, step
+
+    rows = step("resnet18", 32, 4, 1, block=1)
+    assert [item["variant"] for item in rows] == ["bare passes", "sslkit"]
+    assert memory("resnet18", 32, 4, saving=True) > 2**28
+
+
+def test_a_step_is_the_work_of_lightlys_documented_one():
+    from speed.step import byol
+
+    rows = byol("resnet18", 32, 4, 1)
+    assert len({item["variant"] for item in rows}) == 4

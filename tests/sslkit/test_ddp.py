@@ -28,6 +28,7 @@ from sslkit.wiring import make_plan
 RECIPE = """
 steps = 3
 batch_size = 8
+precision = "32-true"
 [source]
 use = "sample-scenes"
 images = 16

@@ -21,6 +21,7 @@ from sslkit.errors import UsageError
 RECIPE = """
 steps = 4
 batch_size = 8
+precision = "32-true"
 [source]
 use = "sample-scenes"
 images = 16

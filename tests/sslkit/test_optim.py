@@ -266,3 +266,47 @@ def test_sgd_decays_biases_and_norms_by_default() -> None:
     (group,) = make_optimizer("sgd", module, 0.4, {}).param_groups
     assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.4, 1e-4, 0.9)
     assert len(group["params"]) == len(list(module.parameters()))
+
+
+# -------------------------------------------------------------------------------------- what is chosen by device
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "plain"),
+    [
+        ("sgd", {"momentum": 0.9, "weight_decay": 1e-2, "nesterov": True}, torch.optim.SGD),
+        ("adamw", {"weight_decay": 0.05, "exclude": False}, torch.optim.AdamW),
+    ],
+)
+def test_fused_steps_are_those_of_the_plain_optimizer(name: str, options: dict[str, Any], plain: Any) -> None:
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 4)).to(memory_format=torch.channels_last)
+    theirs = copy.deepcopy(ours)
+    made = make_optimizer(name, ours, 0.1, options)
+    assert made.defaults["fused"]
+    reference = plain(
+        theirs.parameters(), lr=0.1, foreach=False, **{k: v for k, v in options.items() if k != "exclude"}
+    )
+    for _ in range(20):
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        made.step()
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_lars_moves_tensors_one_by_one_as_it_moves_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    first = Block()
+    modules = [first, copy.deepcopy(first)]
+    made = [make_optimizer("lars", module, 0.3, {}) for module in modules]
+    grads = [torch.randn_like(p) for p in first.parameters()]
+    for module, optimizer in zip(modules, made, strict=True):
+        for p, grad in zip(module.parameters(), grads, strict=True):
+            p.grad = grad
+        optimizer.step()
+        monkeypatch.setattr("sslkit.optim._together", lambda weights: [weights])
+    for a, b in zip(*(module.parameters() for module in modules), strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,170 @@
+"""On one GPU: our step beside the bare passes of the same networks, the peak memory of UniVIP, and what a loader feeds.
+
+PYTHONPATH=benchmarks python -m speed.gpu --batch 512 --photos FOLDER
+
+`step` has images that are there already, as bytes on the GPU: what is compared are a run's optimizer step, with its
+augmentation on the GPU and its gradient norm and monitors, and forward, forward, backward and the optimizer of the same
+networks on normalised images. `memory` is the peak of UniVIP's step, as torch's allocator counts it. `loader` counts
+photos a second from JPEG files, with as many loader processes as there are cores but one. Where it gives more than the
+step takes, input is not the limit.
+
+Without a GPU all of it runs on the CPU, to be tested at small sizes; its figures are of no interest there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speed import photos
+from speed.plans import planned
+from speed.step import BYOL, ROOT, Ours
+from speed.timing import Row, interleaved, machine, ratio, row, table
+from sslkit.epochs import Epochs
+from sslkit.feed import Feed
+from sslkit.folders import cores
+from sslkit.hardware import Hardware, precision_of
+from sslkit.preparing import prepare
+from sslkit.views import ViewDataset
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def done() -> None:
+    """Wait until the device has come to its end."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def hardware() -> Hardware:
+    """Return one device, without the costlier monitors."""
+    return Hardware("cuda" if DEVICE == "cuda" else "cpu", "1", workers=0, monitor_every=0)
+
+
+def of_coco(name: str, network: str, batch: int, size: int) -> tuple[str, list[str]]:
+    """Return a shipped recipe's text without its photos, and what is changed in it."""
+    text = (ROOT / "recipes" / f"{name}.toml").read_text().replace('root = "data/coco"', "")
+    text = text.replace('split = "train2017"', "")
+    sizes = [f"augment.scene.{view}.size={size}" for view in (0, 1)]
+    return text, [f"batch_size={batch}", f"backbone.use={network}", "source.use=sample-scenes", "probes={}", *sizes]
+
+
+def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[Row]:
+    """Our BYOL step beside bare passes of the same networks; blocks of steps, for one of them to fill the queue."""
+    ours = Ours(BYOL.format(network=network, size=size, batch=batch), hardware=hardware())
+    ours.ready.batch = {
+        name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in ours.ready.batch.items()
+    }
+    bare = bare_step(ours)
+
+    def steps(one: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(block):
+                one()
+            done()
+
+        return run
+
+    what = f"BYOL step, {network}, {size} px, batch {batch}, {precision_of(ours.stepper.plan.recipe)}"
+    return interleaved(what, {"bare passes": steps(bare), "sslkit": steps(ours)}, n, units=block)
+
+
+def bare_step(ours: Ours) -> Callable[[], None]:
+    """Return forward, forward, backward and the optimizer of a stepper's networks, on copies of its images."""
+    network = ours.stepper.network
+    assert network.target
+    views = [
+        view.contiguous(memory_format=torch.channels_last)
+        for view in ours.normalised()["pixels.scene.online"].unbind(1)
+    ]
+    online = [network.online.backbone, network.online.projectors["main"], network.online.predictors["main"]]
+    target = [network.target.backbone, network.target.projectors["main"]]
+    optimizer = torch.optim.SGD([p for part in online for p in part.parameters()], lr=1e-3, fused=True)
+    half = precision_of(ours.stepper.plan.recipe) == "bf16-mixed"
+
+    def through(parts: list[Any], x: Tensor) -> Tensor:
+        x = parts[0](x)["features"]
+        for part in parts[1:]:
+            x = part(x)
+        return x
+
+    def run() -> None:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
+            p = [through(online, view) for view in views]
+            with torch.no_grad():
+                z = [through(target, view) for view in views]
+        loss = sum(-torch.cosine_similarity(a.float(), b.float()).mean() for a, b in zip(p, reversed(z), strict=True))
+        loss.backward()  # type: ignore[union-attr]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def memory(network: str, size: int, batch: int, saving: bool) -> int:
+    """Return the peak bytes of two UniVIP steps: of the GPU, or of the whole process on a CPU."""
+    text, sets = of_coco("univip_coco", network, batch, size)
+    ours = Ours(text, *sets, hardware=replace(hardware(), checkpoint_activations=saving))
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(2):
+        ours()
+    done()
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def loader(root: Path, size: int, batch: int, batches: int, workers: int) -> list[Row]:
+    """Seconds per photo of UniVIP's views from JPEG, to the host's memory, the first batch left out."""
+    text, sets = of_coco("byol_coco", "resnet50", batch, size)
+    plan, given = planned(text.replace('use = "coco"', f'use = "folder"\nroot = "{root}"'), *sets, "source.use=folder")
+    source, proposals = prepare(plan, given)
+    dataset = ViewDataset(plan, source, proposals, colours=DEVICE == "cpu")
+    epochs = Epochs(len(source), batch, 1, 0, True, 0, 1)
+    seconds = []
+    with Feed(dataset, epochs.micro_batches(0, batches + 1), workers, torch.device(DEVICE)) as feed:
+        next(feed)
+        began = time.perf_counter()
+        for _ in islice(feed, batches):
+            seconds.append((time.perf_counter() - began) / batch)
+            began = time.perf_counter()
+    return [row(f"BYOL's views from JPEG, 2 x {size}, a photo", f"{workers} loader processes", seconds)]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--photos", type=Path, help="a folder of JPEGs; scenes are drawn without it")
+    parser.add_argument("--batches", type=int, default=20, help="of the loader")
+    parser.add_argument("--workers", type=int, default=max(1, cores() - 1))
+    parser.add_argument("-n", type=int, default=5, help="timed rounds of ten steps")
+    args = parser.parse_args()
+    taken = step(args.network, args.size, args.batch, args.n)
+    print(f"{ratio(taken, 'sslkit', 'bare passes'):.3f}x  our step over the bare passes\n\n{table(taken)}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        root = args.photos or photos.draw(Path(folder), 64)
+        fed = loader(root.resolve(), args.size, args.batch, args.batches, args.workers)
+    needed = taken[1]["median_s"] / args.batch
+    print(f"{needed / fed[0]['median_s']:.3f}x  what the loader gives over what the step takes\n\n{table(fed)}\n")
+    for saving in (False, True):
+        peak = memory(args.network, args.size, args.batch, saving)
+        print(f"{peak / 2**30:.2f} GiB  UniVIP step at batch {args.batch}" + ", --checkpoint-activations" * saving)
+    print(torch.cuda.get_device_name() if DEVICE == "cuda" else "on the CPU", machine())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,393 @@
+"""One training step: sslkit beside lightly's documented BYOL, UniVIP beside BYOL, our loop beside a bare one.
+
+PYTHONPATH=benchmarks python -m speed.step byol --network resnet18 --size 96 --batch 32
+PYTHONPATH=benchmarks python -m speed.step byol --network resnet50 --size 224 --batch 8
+PYTHONPATH=benchmarks python -m speed.step univip --network resnet50 --batch 8
+PYTHONPATH=benchmarks python -m speed.step loop
+PYTHONPATH=benchmarks python -m speed.step options
+PYTHONPATH=benchmarks python -m speed.step help
+
+Images are noise that is there already: reading photos is measured elsewhere. What is compared is interleaved, step by
+step in turn, in one process. The first line of each is the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from torch import Tensor, nn
+
+from speed.plans import planned
+from speed.timing import Row, interleaved, machine, ratio, table
+from sslkit.ema import ema_update
+from sslkit.hardware import Hardware, fabric_of
+from sslkit.plan import Plan
+from sslkit.plugins import Plugins
+from sslkit.runfolder import RunFolder
+from sslkit.stepping import Stepper
+from sslkit.trainer import Trainer
+from sslkit.views import to_device
+
+ROOT = Path(__file__).parent.parent.parent
+WIDTHS = {"resnet18": 512, "resnet50": 2048}
+
+BYOL = """
+steps = 100000
+batch_size = {batch}
+[source]
+use = "sample-scenes"
+[sampler]
+use = "two-views"
+[backbone]
+use = "{network}"
+[heads.main]
+projector = {{ use = "mlp", hidden = 1024, out = 256, bias = false }}
+predictor = {{ use = "mlp", hidden = 1024, bias = false }}
+[target]
+momentum = 0.996
+[objectives.scene-scene]
+weight = 0.5
+[[augment.scene]]
+size = {size}
+[optimizer]
+use = "sgd"
+base_lr = 0.06
+lr_scaling = "none"
+momentum = 0.0
+weight_decay = 0.0
+"""
+"""What lightly's documentation builds: widths, loss, learning rate and target momentum."""
+
+TINY = """
+steps = 100000
+batch_size = 8
+precision = "32-true"
+[source]
+use = "sample-scenes"
+[sampler]
+use = "two-views"
+[backbone]
+use = "resnet18"
+width = 8
+stem = "small"
+[heads.main]
+projector = { use = "mlp", hidden = 16, out = 16 }
+predictor = { use = "mlp", hidden = 16 }
+[objectives.scene-scene]
+[[augment.scene]]
+size = 8
+[optimizer]
+use = "sgd"
+base_lr = 0.01
+"""
+
+
+# -------------------------------------------------------------------------------------------------------- ours
+
+
+class Nothing:
+    """Stands for images that are never read."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return self.images
+
+    def key(self, index: int) -> str:
+        """Name an image."""
+        return f"{index}.png"
+
+
+class Ready:
+    """Gives the same batch again and again, in place of a loader."""
+
+    def __init__(self, plan: Plan, images: int) -> None:
+        noise = torch.Generator().manual_seed(0)
+        self.batch: dict[str, Any] = {
+            "size": torch.full((images, 2), 256.0), "index": torch.arange(images), "counts": {}, "bad": []
+        }  # fmt: skip
+        for (group, network), views in plan.views.items():
+            shape = (images, len(views), 3, views[0].size, views[0].size)
+            pixels = torch.randint(256, (*shape[:2], *shape[3:], 3), generator=noise, dtype=torch.uint8)
+            self.batch[f"pixels.{group}.{network}"] = pixels.permute(0, 1, 4, 2, 3)  # as loaders give them
+            self.batch[f"boxes.{group}"] = torch.tensor([0.0, 0.0, 256.0, 256.0]).expand(images, len(views), 4)
+            self.batch[f"flipped.{group}"] = torch.zeros(images, len(views))
+
+    def __enter__(self) -> Ready:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return dict(self.batch)
+
+
+class Ours:
+    """Takes optimizer steps as a run does, on images that are there already."""
+
+    def __init__(self, text: str, *sets: str, hardware: Hardware | None = None) -> None:
+        plan, _ = planned(text, *sets)
+        hardware = hardware or Hardware("cpu", workers=0, monitor_every=0)
+        fabric = fabric_of(plan, hardware)
+        images = plan.recipe.batch_size
+        self.stepper = Stepper(plan, hardware, fabric, Nothing(64 * images), None)  # type: ignore[arg-type]
+        self.stepper.network.train()
+        self.ready = Ready(plan, images)
+
+    def normalised(self) -> dict[str, Any]:
+        """Return the batch as networks see it."""
+        return to_device(next(self.ready), self.stepper.plan.views, self.stepper.fabric.device)
+
+    def __call__(self) -> dict[str, float]:
+        return self.stepper.optimizer_step(self.ready)  # type: ignore[arg-type]
+
+
+# ----------------------------------------------------------------------------------------------------- lightly
+
+
+class Documented(nn.Module):
+    """BYOL as lightly's documentation builds it (docs.lightly.ai, "BYOL", PyTorch), for any ResNet."""
+
+    def __init__(self, network: str) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(*list(getattr(torchvision.models, network)().children())[:-1])
+        self.projection_head = BYOLProjectionHead(WIDTHS[network], 1024, 256)
+        self.prediction_head = BYOLPredictionHead(256, 1024, 256)
+        self.backbone_momentum = copy.deepcopy(self.backbone)
+        self.projection_head_momentum = copy.deepcopy(self.projection_head)
+        deactivate_requires_grad(self.backbone_momentum)
+        deactivate_requires_grad(self.projection_head_momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the prediction (n 256) of images (n 3 h w)."""
+        p: Tensor = self.prediction_head(self.projection_head(self.backbone(x).flatten(start_dim=1)))
+        return p
+
+    def forward_momentum(self, x: Tensor) -> Tensor:
+        """Return the target's projection (n 256)."""
+        z: Tensor = self.projection_head_momentum(self.backbone_momentum(x).flatten(start_dim=1))
+        return z.detach()
+
+
+class Theirs:
+    """One step of lightly's documented loop, the reading of images left out.
+
+    Args:
+        network: "resnet18" or "resnet50".
+        views: Two batches of images.
+        layout: Memory format of weights and images; the documentation leaves torch's default.
+    """
+
+    def __init__(self, network: str, views: Sequence[Tensor], layout: torch.memory_format) -> None:
+        self.model = Documented(network).to(memory_format=layout)
+        self.criterion = NegativeCosineSimilarity()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.06)
+        self.views, self.total, self.layout = views, torch.zeros(()), layout
+
+    def __call__(self) -> Tensor:
+        model, m = self.model, 0.996
+        update_momentum(model.backbone, model.backbone_momentum, m=m)
+        update_momentum(model.projection_head, model.projection_head_momentum, m=m)
+        x0, x1 = (view.contiguous(memory_format=self.layout) for view in self.views)
+        p0, z0 = model(x0), model.forward_momentum(x0)
+        p1, z1 = model(x1), model.forward_momentum(x1)
+        loss: Tensor = 0.5 * (self.criterion(p0, z1) + self.criterion(p1, z0))
+        self.total += loss.detach()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+
+def same_weights(ours: Ours, theirs: Theirs) -> None:
+    """Copy lightly's initial weights into our networks, tensor by tensor in their order."""
+    online, target = ours.stepper.network.online, ours.stepper.network.target
+    assert target
+    model = theirs.model
+    pairs = [
+        (online.backbone, model.backbone), (online.projectors, model.projection_head),
+        (online.predictors, model.prediction_head), (target.backbone, model.backbone_momentum),
+        (target.projectors, model.projection_head_momentum),
+    ]  # fmt: skip
+    with torch.no_grad():
+        for mine, other in pairs:
+            for a, b in zip(mine.parameters(), other.parameters(), strict=True):
+                a.copy_(b)
+
+
+# --------------------------------------------------------------------------------------------- what is measured
+
+
+def byol(network: str, size: int, batch: int, n: int) -> list[Row]:
+    """BYOL: lightly's as documented, the same with channels last, ours in float32, and ours as it is by default.
+
+    Before anything is timed, both are given the same weights, and their losses of the first step must agree.
+    """
+    text = BYOL.format(network=network, size=size, batch=batch)
+    ours = {"sslkit, float32": Ours(text, "precision=32-true"), "sslkit, default": Ours(text)}
+    views = ours["sslkit, float32"].normalised()["pixels.scene.online"].unbind(1)
+    layouts = {"lightly, documented": torch.contiguous_format, "lightly, channels last": torch.channels_last}
+    theirs = {name: Theirs(network, views, layout) for name, layout in layouts.items()}
+    for mine in ours.values():
+        same_weights(mine, theirs["lightly, documented"])
+    losses = float(theirs["lightly, documented"]()), 1 * ours["sslkit, float32"]()["loss"]
+    assert abs(losses[0] - losses[1]) < 1e-3, f"not the same work: losses {losses}"
+    return interleaved(f"BYOL step, {network}, {size} px, batch {batch}", {**theirs, **ours}, n)
+
+
+def univip(network: str, batch: int, n: int, size: int = 224) -> list[Row]:
+    """UniVIP's step beside BYOL's, both ours, as the recipes for COCO have them, smaller batches apart."""
+    more = [f"batch_size={batch}", f"backbone.use={network}", "source.use=sample-scenes"]
+    lanes = {}
+    for name, file in (("BYOL", "byol_coco"), ("UniVIP", "univip_coco")):
+        text = (ROOT / "recipes" / f"{file}.toml").read_text()
+        text = text.replace('root = "data/coco"', "").replace('split = "train2017"', "")
+        sizes = [f"augment.scene.{view}.size={size}" for view in (0, 1)]
+        lanes[name] = Ours(text, *more, *sizes)
+    return interleaved(f"step, {network}, 2 x {size} + 4 x 96, batch {batch}", lanes, n)
+
+
+def loop(n: int) -> list[Row]:
+    """Our whole loop on a tiny network beside a bare loop over the same module.
+
+    Blocks of 50 steps in turn; seconds are per step. Both normalise the same bytes. A bare loop knows nothing of its
+    steps; ours takes gradient norm, monitors and a copy of the running statistics in each, and records them in every
+    one (as by default) or in every fiftieth. RankMe and the conflict map, which are due every 50 steps, are left out.
+    """
+    steps = 50
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            "sslkit, whole loop": _run(Path(folder) / "rarely", log_every=steps),
+            "sslkit, a record of every step": _run(Path(folder) / "often", log_every=1),
+        }
+        bare = _bare(Ours(TINY))
+
+        def lane(run: Trainer) -> Callable[[], object]:
+            return lambda: run.steps_until(run.step + steps)
+
+        lanes = {name: lane(run) for name, run in runs.items()}
+        return interleaved(
+            "a step of a tiny network", {**lanes, "bare loop": lambda: [bare() for _ in range(steps)]}, n, steps
+        )
+
+
+def _run(folder: Path, log_every: int) -> Trainer:
+    """Make a run that reports as any other, over images that are there already, and that saves nothing."""
+    (plan, text), plugins = planned(TINY), Plugins.load()
+    hardware = Hardware("cpu", workers=0, save_every=10**9, log_every=log_every, monitor_every=0)
+    images = plan.recipe.batch_size
+    source: Any = Nothing(64 * images)
+    run = Trainer(plan, text, plugins, RunFolder(folder), hardware, fabric_of(plan, hardware), source, None)
+    run.folder.start(plan, text, 1, "cpu")
+    run.tell("sslkit_run_started")
+    run.save_when_due = lambda _: None  # type: ignore[method-assign]
+    ready: Any = Ready(plan, images)
+    run.stepper.feed = lambda _: ready  # type: ignore[method-assign]
+    run.stepper.network.train()
+    return run
+
+
+def _bare(ours: Ours) -> Callable[[], None]:
+    """Return the least that takes the same step: forward, backward, optimizer, target."""
+    network = ours.stepper.network
+    assert network.target
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    followed = dict(network.online.named_parameters())
+    target = [held for _, held in network.target.named_parameters()]
+    online = [followed[name] for name, _ in network.target.named_parameters()]
+
+    def step() -> None:
+        network(ours.normalised()).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        ema_update(target, online, 0.99)
+
+    return step
+
+
+def help_(n: int) -> list[Row]:
+    """`sslkit --help`, beside Python that does nothing."""
+
+    def started(*arguments: str) -> Callable[[], object]:
+        command = [sys.executable, *arguments]
+        return lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+    lanes = {"sslkit --help": started("-m", "sslkit", "--help"), "python": started("-c", "pass")}
+    return interleaved("start", lanes, n)
+
+
+def options(n: int, network: str = "resnet18", size: int = 96, batch: int = 32) -> list[Row]:
+    """A BYOL step as it is, with --compile, and with --checkpoint-activations."""
+    text = BYOL.format(network=network, size=size, batch=batch)
+    lanes: dict[str, Hardware] = {
+        "as it is": Hardware("cpu", workers=0, monitor_every=0),
+        "--compile": Hardware("cpu", workers=0, monitor_every=0, compile=True),
+        "--checkpoint-activations": Hardware("cpu", workers=0, monitor_every=0, checkpoint_activations=True),
+    }
+    made = {name: Ours(text, hardware=hardware) for name, hardware in lanes.items()}
+    return interleaved(f"BYOL step, {network}, {size} px, batch {batch}", made, n)
+
+
+# ------------------------------------------------------------------------------------------------------ printing
+
+
+RATIOS = (
+    ("equal settings: float32, both channels last", "lightly, channels last", "sslkit, float32"),
+    ("float32, lightly as documented (channels first)", "lightly, documented", "sslkit, float32"),
+    ("default against default", "lightly, documented", "sslkit, default"),
+    ("UniVIP over BYOL", "UniVIP", "BYOL"),
+)
+
+
+def told(rows: Sequence[Row]) -> str:
+    """Write ratios, then what they are made of."""
+    medians = {item["variant"]: item["median_s"] for item in rows}
+    lines = [f"{ratio(rows, a, b):.3f}x  {name}" for name, a, b in RATIOS if {a, b} <= set(medians)]
+    if "bare loop" in medians:
+        bare = medians.pop("bare loop")
+        lines += [
+            f"{1e6 * (taken - bare):.0f} microseconds more than a bare loop: {name}" for name, taken in medians.items()
+        ]
+    return "\n".join([*lines, "", table(rows)])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["byol", "univip", "loop", "options", "help"])
+    parser.add_argument("--network", choices=list(WIDTHS), default="resnet18")
+    parser.add_argument("--size", type=int, default=96, help="of BYOL's views")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("-n", type=int, default=7, help="timed rounds; one more is made before them")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", message="The `srun` command")
+    measured = {
+        "byol": lambda: byol(args.network, args.size, args.batch, args.n),
+        "univip": lambda: univip(args.network, args.batch, args.n),
+        "loop": lambda: loop(args.n), "options": lambda: options(args.n, args.network, args.size, args.batch),
+        "help": lambda: help_(args.n),
+    }  # fmt: skip
+    print(told(measured[args.what]()))
+    print(machine())
+
+
+if __name__ == "__main__":
+    main()
