@@ -46,18 +46,20 @@ class Ahead:
 
     Args:
         feed: Gives batches.
-        move: Puts one onto the device.
+        fetch: Takes the next of them, and puts it onto the device.
     """
 
-    def __init__(self, feed: Iterator[dict[str, Any]], move: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        self.feed, self.move = feed, move
+    def __init__(
+        self, feed: Iterator[dict[str, Any]], fetch: Callable[[Iterator[dict[str, Any]]], dict[str, Any]]
+    ) -> None:
+        self.feed, self.fetch = feed, fetch
         self.batch: dict[str, Any] | None = None
         self.error: Exception | None = None
 
     def begin(self) -> None:
         """Make the next batch ready, where there is one; what goes wrong is raised when it is asked for."""
         try:
-            self.batch = self.move(next(self.feed))
+            self.batch = self.fetch(self.feed)
         except StopIteration:
             pass
         except Exception as error:
@@ -69,4 +71,4 @@ class Ahead:
         self.batch, self.error = None, None
         if error is not None:
             raise error
-        return self.move(next(self.feed)) if begun is None else begun
+        return self.fetch(self.feed) if begun is None else begun

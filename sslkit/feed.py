@@ -24,7 +24,7 @@ ASKING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
 )
 """Signals that ask a run to stop; SLURM sends SIGTERM, and what its `--signal` names, which often is SIGUSR1."""
-_AHEAD = 2
+AHEAD = 2
 """Batches that each loader process makes ahead."""
 _DYING_S = 2.0
 
@@ -50,7 +50,7 @@ class Feed:
     def __init__(self, dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> None:
         self.dataset = dataset
         first = next(items, [])
-        self.ring = Ring(dataset.shapes(len(first)), _AHEAD * workers + 1) if workers else None
+        self.ring = Ring(dataset.shapes(len(first)), AHEAD * workers + 1) if workers else None
         numbered = enumerate(chain([first], items) if first else ())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create")  # how many is the user's choice
@@ -61,7 +61,7 @@ class Feed:
                 num_workers=workers,
                 collate_fn=_as_it_is,
                 pin_memory=device.type == "cuda",
-                prefetch_factor=_AHEAD if workers else None,
+                prefetch_factor=AHEAD if workers else None,
                 worker_init_fn=_quiet if workers else None,
             )
             self.stream: Any = iter(loader)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -264,8 +264,12 @@ class Stepper:
     def batches(self, feed: Feed) -> Ahead:
         """Return the batches of a feed on the device."""
         if self.ahead is None or self.ahead.feed is not feed:  # after a rollback, a batch of the old one is dropped
-            self.ahead = Ahead(feed, lambda batch: to_device(batch, self.plan.views, self.fabric.device))
+            self.ahead = Ahead(feed, self.fetch)
         return self.ahead
+
+    def fetch(self, feed: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """Return the next batch, ready for the networks."""
+        return to_device(next(feed), self.plan.views, self.fabric.device)
 
     def count(self, counts: Mapping[str, float]) -> None:
         """Average what the sampler counted over the epoch so far."""

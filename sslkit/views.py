@@ -197,8 +197,7 @@ class ViewDataset(Dataset[Any]):
             self._cut(image, boxes[group], (group, network), place, batch)
         if self.colours:
             for (group, network), views in self.views.items():
-                draws = batch[f"draws.{group}.{network}"][place]
-                _colour(_side_by_side(batch[f"pixels.{group}.{network}"][place]), draws, views)
+                self._colour((group, network), views, place, batch)
         return dict(counts)
 
     def _cut(
@@ -211,6 +210,12 @@ class ViewDataset(Dataset[Any]):
             images.cuts(image, boxes, view.size, view.interpolation, out)
         elif self.colours:
             batch[_pixels(name)][place] = batch[_pixels(first)][place]
+
+    def _colour(self, name: tuple[str, str], views: Sequence[View], place: int, batch: Mapping[str, Tensor]) -> None:
+        """Augment a group's views for a network in place, each as its table says."""
+        pixels, draws = _side_by_side(batch[_pixels(name)][place]), batch[_pixels(name).replace("pixels", "draws", 1)]
+        for view, row, table in zip(pixels, draws[place].tolist(), views, strict=True):
+            augment_uint8.apply(view, row, table)
 
     def _draws(self, item: Item, group: str, network: str, views: Sequence[View]) -> list[list[float]]:
         """Draw each view's augmentation from its own stream, so that dropping one leaves the others as they are."""
@@ -234,12 +239,6 @@ def _side_by_side(pixels: Tensor) -> npt.NDArray[np.uint8]:
     return array
 
 
-def _colour(pixels: npt.NDArray[np.uint8], draws: Tensor, tables: Sequence[View]) -> None:
-    """Augment views (v s s 3) in place, each as its table says."""
-    for view, row, table in zip(pixels, draws.tolist(), tables, strict=True):
-        augment_uint8.apply(view, row, table)
-
-
 def to_device(
     batch: dict[str, Any], views: Mapping[tuple[str, str], Sequence[View]], device: torch.device
 ) -> dict[str, Any]:
@@ -248,16 +247,26 @@ def to_device(
     Returns:
         The batch with `pixels.{group}.{network}` (b v 3 s s) in float32, for every entry of `views`.
     """
-    apart = {name: batch.pop(name) for name in APART}
-    draws = {name: batch.pop(name) for name in list(batch) if name.startswith("draws.")}  # are read where they are
+    return ready(moved(batch, device), views)
+
+
+def moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Move a batch, but for what is read where it is."""
+    stays = {name for name in batch if name in APART or name.startswith("draws.")}
     pinned = device.type == "cuda"
-    moved: dict[str, Any] = {name: value.to(device, non_blocking=pinned) for name, value in batch.items()}
-    cut = {name: moved[_pixels(first)] for name, first in cuts_of(views).items() if draws}
+    return {name: value if name in stays else value.to(device, non_blocking=pinned) for name, value in batch.items()}
+
+
+def ready(batch: Mapping[str, Any], views: Mapping[tuple[str, str], Sequence[View]]) -> dict[str, Any]:
+    """Augment a batch where it is, where its dataset has not, and normalise it."""
+    draws = {name: value for name, value in batch.items() if name.startswith("draws.")}
+    made = {name: value for name, value in batch.items() if name not in draws}
+    cut = {name: made[_pixels(first)] for name, first in cuts_of(views).items() if draws}
     for name, tables in views.items():
         key = _pixels(name)
         drawn = draws.get(key.replace("pixels", "draws", 1))
-        moved[key] = _normalised(moved[key], tables) if drawn is None else _augmented(cut[name], drawn, tables)
-    return {**moved, **apart}
+        made[key] = _normalised(made[key], tables) if drawn is None else _augmented(cut[name], drawn, tables)
+    return made
 
 
 def _normalised(pixels: Tensor, tables: Sequence[View]) -> Tensor:

@@ -40,6 +40,7 @@ FLOORS = [
         "checkpoint",
         "cost",
         "diverging",
+        "doctor",
         "epochs",
         "feed",
         "flight",
@@ -69,7 +70,7 @@ FLOORS = [
         "weights",
         "worldsize",
     },
-    {"__main__", "cli", "contact", "jsonschema", "paper", "report"},
+    {"__main__", "cli", "contact", "diagnosis", "jsonschema", "paper", "report"},
 ]
 PUBLIC = {
     "",

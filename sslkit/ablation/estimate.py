@@ -49,17 +49,27 @@ def estimate(variants: list[Variant], keep: int = 2) -> list[Estimate]:
     """
     costs = [measure(variant.plan) for variant in variants]
     per_flop = seconds_per_image(variants[0].plan) / costs[0].flops
-    return [_one(variant.plan, cost, per_flop, keep) for variant, cost in zip(variants, costs, strict=True)]
+    return [
+        of_one(variant.plan, cost, per_flop * cost.flops, keep) for variant, cost in zip(variants, costs, strict=True)
+    ]
 
 
-def _one(plan: Plan, cost: Cost, per_flop: float, keep: int) -> Estimate:
+def of_one(plan: Plan, cost: Cost, seconds: float, keep: int = 2) -> Estimate:
+    """Estimate one run.
+
+    Args:
+        plan: What is trained.
+        cost: Of an image.
+        seconds: That an image takes.
+        keep: Checkpoints kept.
+    """
     images = _images(plan)
     slots = _SLOTS.get(plan.recipe.optimizer.use, 2)
     trained, target = 4 * cost.online_parameters, 4 * cost.target_parameters
     half = 0.5 if precision_of(plan.recipe) != "32-true" else 1.0
     activations = half * cost.activations * plan.recipe.batch_size / plan.recipe.accumulate
     return Estimate(
-        flops=cost.flops, images=images, hours=images * cost.flops * per_flop / 3600 if images else None,
+        flops=cost.flops, images=images, hours=images * seconds / 3600 if images else None,
         memory=int((2 + slots) * trained + target + activations),
         disk=int(keep * ((1 + slots) * trained + target) + trained),
     )  # fmt: skip
@@ -89,14 +99,25 @@ def seconds_per_image(plan: Plan) -> float:
     images, seconds = 0, 0.0
     while images < most and seconds < _ENOUGH_S:
         images = min(4 * images or _FEWEST, most)
-        seconds = _seconds(step, plan, images, device)
+        seconds = step_seconds(step, plan, images, device)
     return seconds / images
 
 
-def _seconds(step: StepModule, plan: Plan, images: int, device: torch.device) -> float:
-    """Return how long the faster of two steps takes."""
+def step_seconds(
+    step: StepModule, plan: Plan, images: int, device: torch.device, precision: str | None = None
+) -> float:
+    """Return how long the faster of two steps takes, forward and backward, on noise.
+
+    Args:
+        step: On the device.
+        plan: That it was made of.
+        images: Of a step.
+        device: To compute on.
+        precision: The recipe's by default.
+    """
     batch = {name: value.to(device) for name, value in step_batch(plan, images).items()}
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision_of(plan.recipe, device.type))
+    own = precision or precision_of(plan.recipe, device.type)
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(own)
     best = math.inf
     for _ in range(2):
         began = time.perf_counter()

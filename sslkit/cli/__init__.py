@@ -7,6 +7,7 @@ import typer
 from sslkit.cli.ablate import ablate
 from sslkit.cli.commands import COMMANDS
 from sslkit.cli.data import data
+from sslkit.cli.doctor import doctor
 from sslkit.cli.verify import verify
 from sslkit.plugins import Plugins
 
@@ -21,7 +22,7 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
         "75 preempted.",
     )  # fmt: skip
     app.callback(invoke_without_command=False)(_start)
-    for command in (*COMMANDS, ablate):
+    for command in (*COMMANDS, ablate, doctor):
         app.command(command.__name__)(command)
     app.add_typer(data, name="data")
     app.add_typer(verify, name="verify")

@@ -10,7 +10,7 @@ from sslkit.stepping import Stepper
 
 
 def ahead(feed):
-    return Ahead(iter(feed), lambda batch: {**batch, "moved": True})
+    return Ahead(iter(feed), lambda batches: {**next(batches), "moved": True})
 
 
 def test_a_batch_that_was_begun_is_the_next_one_and_none_is_lost():

@@ -27,7 +27,7 @@ def test_more_images_are_timed_until_a_step_is_long_enough(plan, monkeypatch, pe
         seen.append(images)
         return 0.1 + per_image * images
 
-    monkeypatch.setattr(estimate, "_seconds", seconds)
+    monkeypatch.setattr(estimate, "step_seconds", seconds)
     assert estimate.seconds_per_image(plan) == pytest.approx(expected)
     assert seen == timed
 

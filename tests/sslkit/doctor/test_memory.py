@@ -1,0 +1,60 @@
+"""What is held, and the bound of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from itertools import repeat
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from sslkit.doctor import memory
+from sslkit.epochs import Item
+from sslkit.feed import AHEAD, Feed
+
+
+def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeypatch):
+    """Counted where they are asked for, while nobody takes any; and the one that is in use was the first."""
+    workers, made = 2, []
+
+    def items():
+        for batch in repeat([Item(0, 1)]):
+            made.append(batch)
+            yield batch
+
+    with Feed(dataset(), items(), workers, torch.device("cpu")) as feed:
+        for _ in range(5):
+            next(feed)
+            time.sleep(0.02)
+        ahead = len(made) - 5
+        assert feed.ring is not None
+        assert feed.ring.nbytes == memory.bound(workers, sum(map(math.prod, feed.ring.shapes.values())))
+    assert ahead == AHEAD * workers
+    assert memory.bound(workers, 10) == 10 * (ahead + 1)
+    assert memory.bound(0, 10) == 10
+    assert memory.bound(1, 10, pinned=True) == 60
+
+
+def test_peaks_are_at_least_what_is_resident(dataset):
+    held = np.ones(30_000_000, np.uint8)
+    with Feed(dataset(), repeat([Item(0, 1)]), 1, torch.device("cpu")) as feed:
+        next(feed)
+        workers = [worker.pid for worker in feed._workers()]
+        now = psutil.Process(workers[0]).memory_info().rss
+        found = memory.measure(torch.device("cpu"), workers)
+    assert (found.device, found.device_total) == (None, None)
+    assert found.process >= psutil.Process().memory_info().rss - 2**20 > held.nbytes
+    assert found.workers == pytest.approx(now, rel=0.5)
+    assert 0 < found.free <= psutil.virtual_memory().total
+
+
+def test_where_the_system_does_not_tell_nothing_is_told(tmp_path):
+    assert memory._kilobytes(tmp_path / "none", "VmHWM") is None
+    assert memory._peak_of(2**30) is None
+    (tmp_path / "max").write_text("max\n")
+    assert memory._number(tmp_path / "max") is None
+    assert memory._peak_of(os.getpid()) == pytest.approx(memory._own_peak(), rel=0.2)
