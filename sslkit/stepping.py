@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sslkit import flight, recomputing, sharding
+from sslkit import flight, recomputing, sharding, small_maps
 from sslkit.ahead import Ahead, Reading
 from sslkit.api import Proposals, Source
 from sslkit.bad_images import BadImages, Found
@@ -20,7 +20,7 @@ from sslkit.epochs import Epochs, listing
 from sslkit.errors import DataError
 from sslkit.feed import Feed
 from sslkit.folders import cores
-from sslkit.hardware import Hardware
+from sslkit.hardware import Hardware, precision_of
 from sslkit.monitors import EVERY_STEP, Monitors
 from sslkit.networks import Outcome, StepModule
 from sslkit.optim import make_optimizer
@@ -98,6 +98,8 @@ class Stepper:
         self.network = self.make_network()
         if hardware.checkpoint_activations:
             recomputing.recompute(self.network.online.backbone)
+        if fabric.device.type == "cpu" and precision_of(recipe) == "bf16-mixed":
+            small_maps.guard(self.network)
         if hardware.compile:
             self.network.compile_backbones()
         self.module = fabric.setup_module(self.network)

@@ -61,6 +61,7 @@ FLOORS = [
         "ring",
         "runfolder",
         "scan",
+        "small_maps",
         "spent",
         "stepping",
         "stopping",
