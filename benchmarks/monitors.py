@@ -6,17 +6,18 @@ python benchmarks/monitors.py recipes/quickstart.toml --steps 100 --every 50
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, median
 
-from sslkit import monitors, recipe, trainer
-from sslkit.data import Feed, ViewDataset
+from sslkit import monitors, recipe
+from sslkit.feed import Feed
+from sslkit.hardware import Hardware, fabric_of
 from sslkit.plugins import Plugins
-from sslkit.runfolder import RunFolder
+from sslkit.preparing import prepare
+from sslkit.stepping import Stepper
 from sslkit.wiring import make_plan
 
 
@@ -29,20 +30,17 @@ class Lane:
         cpu: The same, of processor time of this process.
     """
 
-    def __init__(self, path: str, folder: Path, every: int, steps: int) -> None:
+    def __init__(self, path: str, every: int, steps: int) -> None:
         text = recipe.read(Path(path))
         made, _ = recipe.structure(text)
         assert made, "the recipe has problems: sslkit check says which"
-        plugins = Plugins.load()
-        plan, problems = make_plan(made, plugins)
+        plan, problems = make_plan(made, Plugins.load())
         assert plan, problems
-        hardware = trainer.Hardware("cpu", workers=0, monitor_every=every)
-        fabric = trainer.fabric_of(plan, hardware)
-        source, proposals = trainer.prepare(plan, text)
-        self.run = trainer.Trainer(plan, text, plugins, RunFolder(folder), hardware, fabric, source, proposals)
-        self.run.display = None
-        dataset = ViewDataset(plan, source, proposals)
-        self.feed = Feed(dataset, self.run.epochs.micro_batches(0, steps), 0, fabric.device)
+        hardware = Hardware("cpu", workers=0, monitor_every=every)
+        fabric = fabric_of(plan, hardware)
+        source, proposals = prepare(plan, text)
+        self.run = Stepper(plan, hardware, fabric, source, proposals)
+        self.feed = self.run.feed(steps)
         self.run.network.train()
         self.on, self.wall, self.cpu = every > 0, list[float](), list[float]()
 
@@ -51,8 +49,7 @@ class Lane:
         with _switched(self.on):
             began = time.perf_counter(), time.process_time()
             terms = self.run.optimizer_step(self.feed)
-            self.run.step += 1
-            self.run.watch(terms)
+            self.run.sentinel.see(self.run.step, terms, once=True)
             self.wall.append(time.perf_counter() - began[0])
             self.cpu.append(time.process_time() - began[1])
 
@@ -74,11 +71,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="timed steps of each; one more is made before them")
     parser.add_argument("--every", type=int, default=50)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        lanes = [Lane(args.recipe, Path(folder) / str(every), every, args.steps + 1) for every in (args.every, 0)]
-        for number in range(args.steps + 1):
-            for lane in lanes if number % 2 else reversed(lanes):
-                lane.step()
+    lanes = [Lane(args.recipe, every, args.steps + 1) for every in (args.every, 0)]
+    for number in range(args.steps + 1):
+        for lane in lanes if number % 2 else reversed(lanes):
+            lane.step()
     on, off = lanes
     places = range(1, args.steps + 1)
     due = [place for place in places if args.every and (place + 1) % args.every == 0]

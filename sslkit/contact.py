@@ -11,10 +11,11 @@ from torch import Tensor
 
 from sslkit import images
 from sslkit.api import Proposals, Source
-from sslkit.data import Collate, Failure, Item, ViewDataset
+from sslkit.epochs import Item
 from sslkit.errors import DataError
 from sslkit.plan import Plan
 from sslkit.recipe import View
+from sslkit.views import Failure, ViewDataset, to_device
 
 _THUMB = 144
 _PAD = 6
@@ -54,15 +55,14 @@ def _spread(images_: int, count: int) -> list[int]:
 
 
 def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
-    made = dataset[item]
+    made = dataset[[item]]
     if isinstance(made, Failure):
         raise DataError(made.message)
-    batch = Collate(plan.views, augmented=True)([made])
-    assert isinstance(batch, dict)
-    index = int(made["index"])
+    batch = to_device(made, plan.views, torch.device("cpu"))
+    index = int(batch["index"])
     key = dataset.source.key(index)
-    counts = ", ".join(f"{name} {value:g}" for name, value in made["counts"].items())
-    instead = f"  in place of {dataset.source.key(item.image)}" if "bad" in made else ""
+    counts = ", ".join(f"{name} {value:g}" for name, value in batch["counts"].items())
+    instead = f"  in place of {dataset.source.key(item.image)}" if batch["bad"] else ""
     cells = [(f"{key}{instead}  {counts}", _photo(dataset, index, batch))]
     for (group, network), views in plan.views.items():
         shared = not any((group, other) in plan.views for other in {"online", "target"} - {network}) and plan.has(

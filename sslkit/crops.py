@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,17 +27,25 @@ def random_crops(
     Returns:
         Shape (*shape, 4), whole pixels inside the image, at least one pixel high and wide.
     """
-    drawn = rng.random((*shape, 2, TRIES))
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * drawn[..., 0, :])
-    aspect = np.exp(np.log(ratio[0]) + np.log(ratio[1] / ratio[0]) * drawn[..., 1, :])
-    sizes = np.rint(np.sqrt(np.stack([area * aspect, area / aspect], axis=-1)))
-    image = np.array([width, height], np.float64)
-    fits = ((sizes > 0) & (sizes <= image)).all(axis=-1)
-    size = np.take_along_axis(sizes, fits.argmax(axis=-1)[..., None, None], axis=-2)[..., 0, :]
-    corner = np.floor(rng.random((*shape, 2)) * (image - size + 1))
-    found = fits.any(axis=-1)[..., None]
-    centre = np.array(central_crop(height, width, ratio), np.float64)
-    return np.where(found, np.concatenate([corner, corner + size], axis=-1), centre)
+    count = math.prod(shape)
+    sizes = rng.random((count, 2, TRIES)).tolist()
+    corners = rng.random((count, 2)).tolist()
+    boxes = [_box(height, width, scale, ratio, *size, *corner) for size, corner in zip(sizes, corners, strict=True)]
+    return np.array(boxes, np.float64).reshape(*shape, 4)
+
+
+def _box(
+    height: int, width: int, scale: Range, ratio: Range, areas: list[float], aspects: list[float], x: float, y: float
+) -> tuple[int, int, int, int]:
+    """Return the first size that fits, at (x, y) in [0, 1) of the places where it does: few numbers, so plain Python."""
+    for area, aspect in zip(areas, aspects, strict=True):
+        pixels = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+        stretch = ratio[0] * (ratio[1] / ratio[0]) ** aspect
+        w, h = round(math.sqrt(pixels * stretch)), round(math.sqrt(pixels / stretch))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(x * (width - w + 1)), int(y * (height - h + 1))
+            return left, top, left + w, top + h
+    return central_crop(height, width, ratio)
 
 
 def central_crop(height: int, width: int, ratio: Range) -> tuple[int, int, int, int]:

@@ -67,7 +67,7 @@ def without_finite_gradient(network: nn.Module) -> list[str]:
 
 
 def seeds(seed: int, step: int, accumulate: int, world: int) -> dict[str, int]:
-    """Return what the generators were seeded with: "rank.pass" -> seed; see `trainer.optimizer_step`."""
+    """Return what the generators were seeded with: "rank.pass" -> seed; see `Stepper.passes`."""
     return {
         f"{rank}.{part}": seed_of(seed, "pass", step, part, rank) for rank in range(world) for part in range(accumulate)
     }

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
+import torch
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
@@ -24,15 +26,21 @@ LIMIT = 500_000_000
 """Pixels of the largest image that is decoded; what claims more is taken for a decompression bomb."""
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels: the page that such pictures are drawn for."""
-_RESAMPLING = {
-    "bicubic": Pillow.Resampling.BICUBIC,
-    "bilinear": Pillow.Resampling.BILINEAR,
-    "lanczos": Pillow.Resampling.LANCZOS,
-}
+_RESAMPLING = {"bicubic": Pillow.Resampling.BICUBIC, "bilinear": Pillow.Resampling.BILINEAR}
+_RESIZE = {"bicubic": torch.ops.aten._upsample_bicubic2d_aa.out, "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out}
+"""What `torch.nn.functional.interpolate(antialias=True)` calls; only in this form it writes pixels side by side."""
+_UPRIGHT = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT, 3: Pillow.Transpose.ROTATE_180, 4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE, 6: Pillow.Transpose.ROTATE_270, 7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}  # fmt: skip
+"""EXIF orientation -> what puts an image upright."""
 
 
 def decode(data: bytes, name: str) -> Image:
     """Decode the first frame: upright by its EXIF orientation, 8 bits a channel, on white where transparent.
+
+    Plain JPEGs take a short way, with the same pixels.
 
     Args:
         data: The file's bytes, in any format that Pillow reads by itself.
@@ -41,10 +49,34 @@ def decode(data: bytes, name: str) -> Image:
     Raises:
         DataError: It is empty, no image, truncated, damaged or implausibly large.
     """
+    plain = _plain_jpeg(data)
+    if plain is not None:
+        return plain
     with _opened(data, name) as image:
         image.load()
-        pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)), np.uint8)
-    return np.ascontiguousarray(pixels)
+        return np.array(_rgb(ImageOps.exif_transpose(image)), np.uint8)
+
+
+def _plain_jpeg(data: bytes) -> Image | None:
+    """Decode a colour or grey JPEG at which there is nothing to complain about; the exact inverse transform, no other."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        if space not in ("YCbCr", "Gray") or width * height > LIMIT:
+            return None
+        pixels: Image = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:  # the smallest irregularity: Pillow decides
+        return None
+    turn = _UPRIGHT.get(_orientation(data)) if b"Exif\0\0" in data else None
+    return pixels if turn is None else np.array(Pillow.fromarray(pixels).transpose(turn))
+
+
+def _orientation(data: bytes) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Pillow.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return int(image.getexif().get(0x0112, 1))
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:
@@ -106,24 +138,38 @@ def _from_deep(image: Pillow.Image) -> Pillow.Image:
     return Pillow.fromarray(shallow).convert("RGB")
 
 
-def cuts(image: Image, boxes: Boxes, size: int, interpolation: str) -> npt.NDArray[np.uint8]:
+def cuts(
+    image: Image, boxes: Boxes, size: int, interpolation: str, out: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.uint8]:
     """Cut boxes out of an image and resize each to a square, with antialiasing; aspect ratios are not kept.
+
+    Each box is cut first and resized then: given the whole picture, the filter would look beyond the box. Boxes of whole
+    pixels are resized by torch, on bytes, others by Pillow; the two differ by a level in 2 % of all values, and hardly
+    anywhere by more.
 
     Args:
         image: Shape (h, w, 3).
         boxes: Shape (n, 4), xyxy pixels; clipped to the image, and widened to a pixel where they are smaller.
         size: Side of the squares, pixels.
-        interpolation: "bicubic", "bilinear" or "lanczos".
+        interpolation: "bicubic" or "bilinear".
+        out: Shape (n, size, size, 3), contiguous: is filled and returned, where given.
 
     Returns:
         Shape (n, size, size, 3).
     """
-    made = [_cut(image, box, size, _RESAMPLING[interpolation]) for box in _fitted(boxes, image)]
-    return np.stack(made) if made else np.zeros((0, size, size, 3), np.uint8)
+    made = np.empty((len(boxes), size, size, 3), np.uint8) if out is None else out
+    whole = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
+    squares = torch.from_numpy(made).permute(0, 3, 1, 2)
+    for place, (left, top, right, bottom) in enumerate(_fitted(boxes, image)):
+        if left % 1 or top % 1 or right % 1 or bottom % 1:
+            made[place] = _cut(image, (left, top, right, bottom), size, _RESAMPLING[interpolation])
+            continue
+        part = whole[:, :, int(top) : int(bottom), int(left) : int(right)]
+        _RESIZE[interpolation](part, [size, size], False, None, None, out=squares[place : place + 1])
+    return made
 
 
 def _cut(image: Image, box: tuple[float, float, float, float], size: int, filter_: Pillow.Resampling) -> Image:
-    """Cut first and resize then: given the whole picture, Pillow's filter would look beyond the box."""
     left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
     part = Pillow.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
     inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)

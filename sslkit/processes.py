@@ -173,3 +173,10 @@ def _watch(fabric: Fabric) -> Watch:
 
 def _is_lost(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or any(words in str(error).lower() for words in _LOST)
+
+
+def rank_so_far() -> int:
+    """Return the number of this process by what launchers say, before the processes of a run are joined."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0)

@@ -6,15 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sslkit import checkpoint, flight
 from sslkit.errors import DataError, UsageError
+from sslkit.hardware import Hardware, fabric_of
+from sslkit.keeping import take
 from sslkit.plan import Plan
-from sslkit.plugins import Plugins
+from sslkit.preparing import prepare
 from sslkit.recipe import Text
 from sslkit.runfolder import RunFolder
-from sslkit.trainer import Hardware, Trainer, fabric_of, prepare
+from sslkit.stepping import Stepper
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,12 @@ class Replayed:
         return [name for name, value in self.then.items() if repr(value) != repr(self.now[name])]
 
 
-def again(plan: Plan, text: Text, plugins: Plugins, record: Path, hardware: Hardware) -> Replayed:
+def again(plan: Plan, text: Text, record: Path, hardware: Hardware) -> Replayed:
     """Do the step of a flight record again, forward and backward, and write nothing.
 
     Args:
         plan: Of the record's recipe.
         text: The same.
-        plugins: None of them is told of anything.
         record: A folder `diverged-step-...`.
         hardware: As many devices as the run had.
 
@@ -63,13 +63,12 @@ def again(plan: Plan, text: Text, plugins: Plugins, record: Path, hardware: Hard
     if told["processes"] != fabric.world_size:
         raise UsageError(f"{record} is of {told['processes']} processes: write --devices {told['processes']}")
     source, proposals = prepare(plan, text)
-    with TemporaryDirectory() as aside:
-        trainer = Trainer(plan, text, plugins, RunFolder(Path(aside)), hardware, fabric, source, proposals)
-        trainer.take(record / flight.BEFORE, checkpoint.load(record / flight.BEFORE))
-        trainer.network.train()
-        with trainer.feed(trainer.step + 1) as feed, flight.FirstBad(trainer.network) as first:
-            taken = trainer.passes(feed)
-        terms = trainer.agree(taken.outcomes, [])
+    stepper = Stepper(plan, hardware, fabric, source, proposals)
+    take(stepper, record / flight.BEFORE, checkpoint.load(record / flight.BEFORE))
+    stepper.network.train()
+    with stepper.feed(stepper.step + 1) as feed, flight.FirstBad(stepper.network) as first:
+        taken = stepper.passes(feed)
+    terms = stepper.agree(taken.outcomes, [])
     then = {name: float(value) for name, value in told["terms"].items()}
     images = [hand["images"] for hand in told["in_hand"][fabric.global_rank]]
     same = [batch["index"].tolist() for batch in taken.batches] == images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,12 @@ def seed_of(*parts: int | str) -> int:
 def generator(*parts: int | str) -> np.random.Generator:
     """Return a numpy generator for a path of names and numbers."""
     return np.random.Generator(np.random.PCG64(seed_of(*parts)))
+
+
+def uniforms(count: int, *parts: int | str) -> list[float]:
+    """Return numbers in [0, 1) for a path of names and numbers: a hash, cut up, at a fifth of a generator's price."""
+    digest = hashlib.shake_128(repr(parts).encode()).digest(8 * count)
+    return [(number >> 11) * 2.0**-53 for number in struct.unpack(f"<{count}Q", digest)]
 
 
 def seed_all(*parts: int | str) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslkit.bad_images import Found
-from sslkit.data import Feed
+from sslkit.feed import Feed
 from sslkit.flight import tensors
+from sslkit.hardware import Hardware, fabric_of
 from sslkit.networks import Outcome, StepModule
 from sslkit.plan import Plan
-from sslkit.plugins import Plugins
+from sslkit.preparing import prepare
 from sslkit.recipe import Text
-from sslkit.runfolder import RunFolder
 from sslkit.seeds import seed_of
-from sslkit.trainer import Hardware, Passes, Trainer, fabric_of, prepare
+from sslkit.stepping import Passes, Stepper
 
 Step = dict[str, dict[str, Tensor]]
 """Kind -> name -> numbers (n m), in the order in which a step makes them; what is made row by row has a row each."""
@@ -38,15 +36,12 @@ PER_ROW = ("images", "boxes", "views", "forward")
 """Kinds of which every process has a part of the rows."""
 
 
-def trace(
-    plan: Plan, text: Text, plugins: Plugins, hardware: Hardware, steps: int, whole: bool
-) -> tuple[list[Step], int]:
+def trace(plan: Plan, text: Text, hardware: Hardware, steps: int, whole: bool) -> tuple[list[Step], int]:
     """Take steps from the beginning, and write nothing.
 
     Args:
         plan: What is trained.
         text: Of the recipe.
-        plugins: None of them is told of anything.
         hardware: Among it the number of processes.
         steps: Optimizer steps.
         whole: Whether batch norm takes its statistics over all processes, also on devices where torch has none such.
@@ -56,16 +51,14 @@ def trace(
     """
     fabric = fabric_of(plan, hardware)
     source, proposals = prepare(plan, text)
-    with TemporaryDirectory() as aside:
-        folder = RunFolder(Path(aside))
-        trainer = Traced(plan, text, plugins, folder, hardware, fabric, source, proposals)
-        if whole and fabric.world_size > 1 and not trainer.shares_batch_norm:
-            over_all(trainer.network, trainer._gather)
-        return trainer.trace(steps), fabric.global_rank
+    stepper = Traced(plan, hardware, fabric, source, proposals)
+    if whole and fabric.world_size > 1 and not stepper.shares_batch_norm:
+        over_all(stepper.network, stepper._gather)
+    return stepper.trace(steps), fabric.global_rank
 
 
-class Traced(Trainer):
-    """A run that writes down what its steps are made of."""
+class Traced(Stepper):
+    """Takes steps and writes down what they are made of."""
 
     def make_network(self) -> StepModule:
         """Make both networks and the objectives in float64."""
@@ -88,7 +81,6 @@ class Traced(Trainer):
                 self.optimizer_step(feed)
                 self._after()
                 made.append(self._joined())
-                self.step += 1
         return made
 
     def passes(self, feed: Feed) -> Passes:
@@ -114,7 +106,7 @@ class Traced(Trainer):
         for number, group in enumerate(self.optimizer.param_groups):
             told = {"learning rate": group["lr"], "weight decay": group.get("weight_decay", 0.0)}
             self.now["schedule"] |= {f"{name} of group {number}": _number(value) for name, value in told.items()}
-        self.now["schedule"]["target momentum"] = _number(self._momentum())
+        self.now["schedule"]["target momentum"] = _number(self.momentum())
         super().clip()
 
     def _after(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sslkit import recipe, trainer
+from sslkit import checkpoint, recipe, trainer
 from sslkit.cost import measure
 from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan
@@ -172,7 +172,7 @@ def test_every_cell_trains_or_is_refused_with_a_reason(objective, sampler, backb
     assert not problems, recipe.complaint(text, problems)
     hardware = trainer.Hardware(accelerator="cpu", workers=0)
     for name in ("add", "save_weights"):  # a large network's checkpoint is a gigabyte
-        monkeypatch.setattr(trainer.checkpoint, name, lambda *_: tmp_path)
+        monkeypatch.setattr(checkpoint, name, lambda *_: tmp_path)
     result = trainer.train(plan, text, installed, RunFolder(tmp_path / "run"), hardware)
     assert (result.state, result.step) == ("finished", 2)
 

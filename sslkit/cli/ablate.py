@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli.options import CacheGB, Json, Sets, loaded
 from sslkit.errors import PreemptedError, SslkitError, UsageError
 
 if TYPE_CHECKING:
     from sslkit.ablation.trials import Ablation
-    from sslkit.trainer import Hardware
+    from sslkit.hardware import Hardware
 
 Words = list[str] | None
 
@@ -61,6 +61,7 @@ def ablate(
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of a run.")] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes per device.")] = None,
+    cache_gb: CacheGB = 0.0,
     save_every: Annotated[int | None, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -73,7 +74,7 @@ def ablate(
     plugins = loaded(context)
     from sslkit.ablation import arms, launch, trials
     from sslkit.cli import targets
-    from sslkit.trainer import Hardware
+    from sslkit.hardware import Hardware
 
     asked = arms.Asked(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
     full, text = targets.load(recipe, sets or [], plugins)
@@ -86,7 +87,7 @@ def ablate(
         _print_plan(made, as_json)
         return
     trials.write_recipes(made)
-    hardware = Hardware(accelerator, devices, nodes, strategy, workers, save_every=save_every)
+    hardware = Hardware(accelerator, devices, nodes, strategy, workers, cache_gb, save_every=save_every)
     if emit:
         typer.echo(launch.script(list(made.runs()), launch.options(hardware)), nl=False)
         return
@@ -124,7 +125,7 @@ def _train(
 
 def _prepare(ablation: Ablation) -> None:
     """Make what the runs read before any of them begins; an arm that lacks something says so in its own run."""
-    from sslkit import trainer
+    from sslkit.preparing import prepare
 
     seen: list[Any] = []
     for number, variant in enumerate(ablation.variants):
@@ -134,7 +135,7 @@ def _prepare(ablation: Ablation) -> None:
             continue
         seen.append(reads)
         try:
-            trainer.prepare(variant.plan, ablation.full)
+            prepare(variant.plan, ablation.full)
         except SslkitError:
             if number == 0:
                 raise

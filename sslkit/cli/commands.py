@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli.options import CacheGB, Json, Sets, loaded
 from sslkit.cli.probe import probe
 
 if TYPE_CHECKING:
     from sslkit.ablation.trials import Run
-    from sslkit.trainer import Hardware, Result
+    from sslkit.hardware import Hardware
+    from sslkit.trainer import Result
 
 Recipe = Annotated[
     str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
@@ -53,6 +54,7 @@ def run(
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")] = "auto",
     workers: Annotated[Optional[int], typer.Option(min=0, help="Loader processes per device.")] = None,  # noqa: UP045
+    cache_gb: CacheGB = 0.0,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,
     save_every: SaveEvery = None,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep.")] = 2,
@@ -74,13 +76,14 @@ def run(
     plan, text = targets.load(recipe, sets or [], plugins, data=True)
     from sslkit import report, trainer
     from sslkit.ablation.trials import Run
+    from sslkit.hardware import Hardware
     from sslkit.runfolder import RunFolder
 
     own = Path(recipe).is_dir()
     folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
-    hardware = trainer.Hardware(
-        accelerator, devices, nodes, strategy, workers, stop_after, save_every, keep, keep_every, log_every,
-        monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
+    hardware = Hardware(
+        accelerator, devices, nodes, strategy, workers, cache_gb, stop_after, save_every, keep, keep_every,
+        log_every, monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
     )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)
@@ -223,9 +226,10 @@ def views(
     from sslkit.cli import targets
 
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
-    from sslkit import contact, trainer
+    from sslkit import contact
+    from sslkit.preparing import prepare
 
-    source, proposals = trainer.prepare(plan, text)
+    source, proposals = prepare(plan, text)
     contact.sheet(plan, source, proposals, count, epoch).save(out)
     typer.echo(out)
 

@@ -16,6 +16,7 @@ Sets = Annotated[
         help="Override one value, as in --set optimizer.base_lr=0.1; repeatable.",
     ),
 ]
+CacheGB = Annotated[float, typer.Option(min=0, help="Gigabytes per machine that decoded images may take.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

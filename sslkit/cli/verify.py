@@ -34,14 +34,14 @@ def replay(
 
     if not (record / "recipe.toml").is_file():
         raise DataError(f"{record} is no flight record: those are folders diverged-step-... in a run's folder")
-    plugins = loaded(context)
     from sslkit.cli import targets
 
-    plan, text = targets.load(str(record), [], plugins, data=True)
-    from sslkit import replaying, report, trainer
+    plan, text = targets.load(str(record), [], loaded(context), data=True)
+    from sslkit import replaying, report
+    from sslkit.hardware import Hardware
 
-    hardware = trainer.Hardware(accelerator, devices, strategy=strategy, workers=workers)
-    made = replaying.again(plan, text, plugins, record, hardware)
+    hardware = Hardware(accelerator, devices, strategy=strategy, workers=workers)
+    made = replaying.again(plan, text, record, hardware)
     if made.rank == 0:
         report.print_json(report.of_replayed(made)) if as_json else report.print_replayed(made)
     if made.differs or not made.same_images:
@@ -76,9 +76,10 @@ def resume(
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
     from tempfile import TemporaryDirectory
 
-    from sslkit import report, resuming, trainer
+    from sslkit import report, resuming
+    from sslkit.preparing import prepare
 
-    trainer.prepare(plan, text)
+    prepare(plan, text)
     if out and any(out.glob("*")):
         raise UsageError(f"--out {out} is not empty: both runs are to begin anew")
     options = ["--stop-after", str(steps), "--save-every", str(save_every), "--workers", str(workers)]
@@ -111,11 +112,13 @@ def world_size(
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
     from tempfile import TemporaryDirectory
 
-    from sslkit import report, trainer, worldsize
+    from sslkit import report, worldsize
+    from sslkit.hardware import check_batch
+    from sslkit.preparing import prepare
 
     for count in counts:
-        trainer.check_batch(plan.recipe.batch_size, plan.recipe.accumulate, count)
-    trainer.prepare(plan, text)
+        check_batch(plan.recipe.batch_size, plan.recipe.accumulate, count)
+    prepare(plan, text)
     given = [part for item in sets or [] for part in ("--set", item)]
     command = ["verify", "trace", recipe, *given, "--steps", str(steps), "--accelerator", accelerator]
     with TemporaryDirectory() as aside:
@@ -150,11 +153,11 @@ def trace(
     """Take steps and write down what they are made of, for `world-size`."""
     from sslkit.cli import targets
 
-    plugins = loaded(context)
-    plan, text = targets.load(recipe, sets or [], plugins, data=True)
-    from sslkit import checkpoint, tracing, trainer
+    plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
+    from sslkit import checkpoint, tracing
+    from sslkit.hardware import Hardware
 
-    hardware = trainer.Hardware(accelerator, devices, strategy=strategy, workers=0, monitor_every=0)
-    made, rank = tracing.trace(plan, text, plugins, hardware, steps, whole_batch_norm)
+    hardware = Hardware(accelerator, devices, strategy=strategy, workers=0, monitor_every=0)
+    made, rank = tracing.trace(plan, text, hardware, steps, whole_batch_norm)
     if rank == 0:
         checkpoint.save(out, {"step": steps, "steps": made})

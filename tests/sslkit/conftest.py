@@ -2,7 +2,8 @@
 
 import pytest
 
-from sslkit import recipe, trainer
+from sslkit import recipe, trainer, views
+from sslkit.preparing import prepare
 from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan
 
@@ -19,3 +20,18 @@ def run(plugins, recipe_text, tmp_path):
         return trainer.train(plan, given, plugins, RunFolder(tmp_path / folder), hardware)
 
     return run
+
+
+@pytest.fixture
+def dataset(plugins, recipe_text):
+    """Return a function that makes the dataset of the fake recipe with overrides."""
+
+    def make(*sets: str, more: str = "", edit: tuple[str, str] = ("", ""), **options) -> views.ViewDataset:
+        text = recipe_text.replace(*edit) + more
+        given, problems = recipe.structure(recipe.parse(text, "dots", "dots.toml", sets))
+        assert given, problems
+        plan, problems = make_plan(given, plugins)
+        assert plan, problems
+        return views.ViewDataset(plan, *prepare(plan), **options)
+
+    return make

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sslkit import contact, recipe, trainer
-from sslkit.data import Collate, Item, ViewDataset
+from sslkit import contact, preparing, recipe
+from sslkit.epochs import Item
 from sslkit.recipe import View
+from sslkit.views import ViewDataset, to_device
 from sslkit.wiring import make_plan
 
 SEPARATE = """
@@ -27,7 +28,7 @@ def planned(plugins, recipe_text):
         assert made, problems
         plan, problems = make_plan(made, plugins)
         assert plan, problems
-        return plan, *trainer.prepare(plan)
+        return plan, *preparing.prepare(plan)
 
     return planned
 
@@ -45,7 +46,7 @@ def test_every_view_is_on_the_sheet_as_the_network_sees_it(planned) -> None:
     plan, source, proposals = planned("sampler.parts=3", more=SEPARATE)
     drawn = contact.sheet(plan, source, proposals, count=1, epoch=2)
     dataset = ViewDataset(plan, source, proposals)
-    batch = Collate(plan.views, augmented=True)([dataset.make(Item(2, 0))])
+    batch = to_device(dataset[[Item(2, 0)]], plan.views, torch.device("cpu"))
     for group, size, count in (("scene", 24, 2), ("part", 16, 3)):
         view = View(size=size)
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
@@ -59,7 +60,7 @@ def test_images_are_spread_over_the_source(planned, monkeypatch) -> None:
     plan, source, proposals = planned("source.images=100")
     asked = []
     made = ViewDataset.make
-    monkeypatch.setattr(ViewDataset, "make", lambda self, item: asked.append(item.image) or made(self, item))
+    monkeypatch.setattr(ViewDataset, "make", lambda self, item, *rest: asked.append(item.image) or made(self, item, *rest))
     contact.sheet(plan, source, proposals, count=4)
     assert asked == [0, 33, 66, 99]
     asked.clear()

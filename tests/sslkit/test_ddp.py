@@ -20,7 +20,7 @@ from PIL import Image
 
 from sslkit import checkpoint, recipe, trainer
 from sslkit.__main__ import main
-from sslkit.data import Epochs
+from sslkit.epochs import Epochs
 from sslkit.plugins import Plugins
 from sslkit.runfolder import RunFolder
 from sslkit.wiring import make_plan

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslkit import checkpoint, sharding, trainer
+from sslkit import checkpoint, hardware, sharding
 from sslkit.errors import UsageError
 
 RECIPE = """
@@ -148,16 +148,16 @@ def test_a_step_that_is_not_finite_leaves_a_record_that_one_process_can_read(run
 
 def test_strategies_that_would_not_keep_whole_checkpoints_are_refused() -> None:
     with pytest.raises(UsageError, match=r"no strategy 'fsdp2': did you mean 'fsdp'\? \(known: auto, ddp, .*fsdp\)"):
-        trainer.check_strategy("fsdp2", "32-true", "cpu")
+        hardware.check_strategy("fsdp2", "32-true", "cpu")
     with pytest.raises(UsageError, match='--strategy fsdp has no precision = "16-mixed": write "bf16-mixed"'):
-        trainer.check_strategy("fsdp", "16-mixed", "cuda")
-    trainer.check_strategy("fsdp", "bf16-mixed", "cuda")
+        hardware.check_strategy("fsdp", "16-mixed", "cuda")
+    hardware.check_strategy("fsdp", "bf16-mixed", "cuda")
 
 
 def test_a_torch_that_does_not_shard_on_the_cpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharding, "ON_CPU", False)
     with pytest.raises(UsageError, match=f"takes GPUs, or a newer torch: {re.escape(torch.__version__)} cannot"):
-        trainer.check_strategy("fsdp", "32-true", "cpu")
+        hardware.check_strategy("fsdp", "32-true", "cpu")
 
 
 def test_blocks_are_what_a_backbone_repeats() -> None:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from sslkit import recipe, replaying, trainer
+from sslkit import recipe, replaying
 from sslkit.errors import DivergedError
+from sslkit.hardware import Hardware
 from sslkit.wiring import make_plan
 
 
@@ -18,7 +19,7 @@ def test_a_diverged_step_done_again_is_the_same_bit_for_bit(run, tmp_path, plugi
     before = sorted(path for path in (tmp_path / "run").rglob("*"))
     text = recipe.read(record / "recipe.toml")
     plan, _ = make_plan(recipe.structure(text)[0], plugins)
-    made = replaying.again(plan, text, plugins, record, trainer.Hardware("cpu", workers=0))
+    made = replaying.again(plan, text, record, Hardware("cpu", workers=0))
     assert made.differs == []
     assert made.same_images
     assert made.step == 2 // accumulate
@@ -37,6 +38,6 @@ def test_a_step_that_comes_out_differently_is_told(run, tmp_path, plugins):
     (record / "record.json").write_text(json.dumps(told))
     text = recipe.read(record / "recipe.toml")
     plan, _ = make_plan(recipe.structure(text)[0], plugins)
-    made = replaying.again(plan, text, plugins, record, trainer.Hardware("cpu", workers=0))
+    made = replaying.again(plan, text, record, Hardware("cpu", workers=0))
     assert made.differs == ["alike.norm"]
     assert not made.same_images

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from sslkit import recipe, tracing, trainer
+from sslkit import recipe, stepping, tracing
+from sslkit.hardware import Hardware
 from sslkit.plugins import Plugins
 from sslkit.wiring import make_plan
 from sslkit.worldsize import compare_traces
@@ -25,8 +26,8 @@ def traced(plugins: Plugins, recipe_text: str) -> Any:
         assert made, problems
         plan, problems = make_plan(made, plugins)
         assert plan, problems
-        hardware = trainer.Hardware("cpu", workers=0, monitor_every=0)
-        return tracing.trace(plan, text, plugins, hardware, steps, whole)[0]
+        hardware = Hardware("cpu", workers=0, monitor_every=0)
+        return tracing.trace(plan, text, hardware, steps, whole)[0]
 
     return traced
 
@@ -68,8 +69,8 @@ def test_a_change_is_told_by_its_component(traced: Any, change: str, component: 
 def test_dropout_of_other_seeds_is_told(traced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a second process would draw."""
     one = traced("backbone.dropout=0.5")
-    original = trainer.seed_all
-    monkeypatch.setattr(trainer, "seed_all", lambda *parts: original(*parts[:-1], parts[-1] + 1))
+    original = stepping.seed_all
+    monkeypatch.setattr(stepping, "seed_all", lambda *parts: original(*parts[:-1], parts[-1] + 1))
     found = compare_traces(one, traced("backbone.dropout=0.5"), (1, 2))
     assert found.first
     assert (found.first.name, found.first.component) == (

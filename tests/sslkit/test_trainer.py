@@ -12,10 +12,15 @@ import torch
 from sslkit import checkpoint, hookimpl, schedules, sentinel, trainer
 from sslkit.api import Objective
 from sslkit.errors import DataError, DivergedError, PluginError, PreemptedError, RecipeError, StorageError, UsageError
+from sslkit.hardware import check_batch
+from sslkit.keeping import Keeper
 from sslkit.monitors import is_measured
+from sslkit.networks import StepModule
 from sslkit.plugins import Owner
+from sslkit.probed import Probed
 from sslkit.runfolder import RunFolder
 from sslkit.seeds import seed_of
+from sslkit.stepping import Stepper
 
 
 def weights(result):
@@ -163,13 +168,13 @@ def test_a_checkpoint_of_other_networks_says_which_versions_differ(run, monkeypa
 def test_every_global_generator_is_a_function_of_the_step(run, plugins, monkeypatch):
     """An objective that draws from numpy's or Python's draws the same after a resume."""
     drawn = []
-    original = trainer.Trainer.agree
+    original = Stepper.agree
 
     def agree(self, outcomes, bad):
         drawn.append((self.step, random.random(), np.random.rand(), torch.rand(()).item()))
         return original(self, outcomes, bad)
 
-    monkeypatch.setattr(trainer.Trainer, "agree", agree)
+    monkeypatch.setattr(Stepper, "agree", agree)
     run(folder="whole")
     whole, drawn[:] = list(drawn), []
     run(folder="half", stop_after=2)
@@ -194,12 +199,12 @@ def test_another_recipe_is_refused_with_the_difference(run):
 
 def test_the_target_moves_once_per_optimizer_step(run, plugins, recipe_text):
     moves = []
-    original = trainer.StepModule.update_target
-    trainer.StepModule.update_target = lambda self, momentum: moves.append(momentum) or original(self, momentum)
+    original = StepModule.update_target
+    StepModule.update_target = lambda self, momentum: moves.append(momentum) or original(self, momentum)
     try:
         run("accumulate=2", "target.momentum=0.9")
     finally:
-        trainer.StepModule.update_target = original
+        StepModule.update_target = original
     assert len(moves) == 6
     assert moves[0] == pytest.approx(0.9, abs=1e-12)
     assert moves == sorted(moves)
@@ -245,13 +250,13 @@ def poisoned(monkeypatch):
     """Let batches at some places give a loss that is not finite, whenever they are taken."""
 
     def poisoned(*places):
-        original = trainer.Trainer.agree
+        original = Stepper.agree
 
         def agree(self, outcomes, bad):
             terms = original(self, outcomes, bad)
             return {**terms, "loss": float("nan")} if self.epochs.place(self.step) in places else terms
 
-        monkeypatch.setattr(trainer.Trainer, "agree", agree)
+        monkeypatch.setattr(Stepper, "agree", agree)
 
     return poisoned
 
@@ -273,14 +278,14 @@ def test_a_batch_that_diverges_is_left_out_after_a_rollback(run, poisoned, recor
 
 def test_after_a_rollback_the_other_batches_are_those_that_a_run_without_it_takes(run, poisoned, monkeypatch):
     taken = []
-    original = trainer.Trainer.passes
+    original = Stepper.passes
 
     def passes(self, feed):
         made = original(self, feed)
         taken.append((self.step, made.batches[0]["index"].tolist()))
         return made
 
-    monkeypatch.setattr(trainer.Trainer, "passes", passes)
+    monkeypatch.setattr(Stepper, "passes", passes)
     run(folder="whole")
     whole, taken[:] = dict(taken), []
     poisoned(1, 3)
@@ -394,10 +399,8 @@ def test_other_images_than_the_run_began_with_are_refused(run, renamed, capsys):
 
 
 def test_another_number_of_processes_than_before_is_told(run, monkeypatch, capsys):
-    original = trainer.Trainer.everything
-    monkeypatch.setattr(
-        trainer.Trainer, "everything", lambda self, trained: {**original(self, trained), "processes": 4}
-    )
+    original = Keeper.everything
+    monkeypatch.setattr(Keeper, "everything", lambda self, trained: {**original(self, trained), "processes": 4})
     run(stop_after=2)
     assert "processes so far" not in capsys.readouterr().err
     run()
@@ -457,7 +460,7 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_acts_at_once(run, monkeypatch):
     """Ctrl-C twice; the run goes on from its newest checkpoint."""
-    original = trainer.Trainer.optimizer_step
+    original = Stepper.optimizer_step
 
     def step(self, feed):
         if self.step == 3:
@@ -465,7 +468,7 @@ def test_a_second_signal_acts_at_once(run, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return original(self, feed)
 
-    monkeypatch.setattr(trainer.Trainer, "optimizer_step", step)
+    monkeypatch.setattr(Stepper, "optimizer_step", step)
     with pytest.raises(KeyboardInterrupt):
         run(save_every=2)
     monkeypatch.undo()
@@ -474,10 +477,10 @@ def test_a_second_signal_acts_at_once(run, monkeypatch):
 
 
 def test_one_that_is_interrupted_behind_the_last_step_still_writes_its_weights(run, monkeypatch):
-    def interrupted(self, probing, figures):
+    def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer.Trainer, "probe_after", interrupted)
+    monkeypatch.setattr(Probed, "after", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run()
     monkeypatch.undo()
@@ -506,7 +509,7 @@ def test_too_few_images_per_pass_are_refused(run):
     with pytest.raises(DataError, match="12 images make no batch of 64"):
         run("batch_size=64", 'last_batch="drop"')
     with pytest.raises(UsageError, match="1 images a pass"):
-        trainer.check_batch(4, 2, 2)
+        check_batch(4, 2, 2)
 
 
 @pytest.mark.parametrize(

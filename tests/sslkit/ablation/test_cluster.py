@@ -16,7 +16,7 @@ import pytest
 
 from sslkit.ablation.cluster import Slurm, asked
 from sslkit.errors import UsageError
-from sslkit.trainer import Hardware
+from sslkit.hardware import Hardware
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,57 @@
+"""Whom a run tells of what it does: a person, and plugins; in the first process only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sslkit.api import Run
+from sslkit.plugins import Plugins
+from sslkit.progress import Display
+
+
+class Observers:
+    """The display and the plugins of a run.
+
+    Args:
+        plugins: Those that have reporting hooks are told.
+        run: What they see of it.
+        display: Shows it.
+        first: Whether this is the first process; others tell nobody.
+    """
+
+    def __init__(self, plugins: Plugins, run: Run, display: Display, first: bool) -> None:
+        self.plugins, self.run = plugins, run
+        self.display = display if first else None
+
+    def tell(self, hook: str, **event: Any) -> None:
+        """Call a reporting hook of every plugin; one that fails is named once and not called again."""
+        if self.display is None:
+            return
+        event["run"] = self.run
+        for impl in getattr(self.plugins.manager.hook, hook).get_hookimpls():
+            try:
+                impl.function(*(event[name] for name in impl.argnames))
+            except Exception as error:  # an observer must not end the run
+                owner = self.plugins.owners[impl.plugin_name]
+                self.plugins.manager.unregister(impl.plugin)
+                self.note(f"{owner} failed in {hook} and is switched off: {type(error).__name__}: {error}")
+
+    def note(self, *lines: str) -> None:
+        """Show lines."""
+        if self.display:
+            for line in lines:
+                self.display.note(line)
+
+    @contextmanager
+    def shown(self, step: int) -> Iterator[None]:
+        """Show the run inside the block, from a step on."""
+        if self.display is None:
+            yield
+            return
+        self.display.start(step)
+        try:
+            yield
+        finally:
+            self.display.stop()

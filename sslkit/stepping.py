@@ -1,0 +1,332 @@
+"""One optimizer step: forward and backward over its passes, what all processes agree on, and the update."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sslkit import flight, sharding
+from sslkit.api import Proposals, Source
+from sslkit.bad_images import BadImages, Found
+from sslkit.cache import GB, Cache
+from sslkit.epochs import Epochs, listing
+from sslkit.errors import DataError
+from sslkit.feed import Feed
+from sslkit.folders import cores
+from sslkit.hardware import Hardware
+from sslkit.monitors import EVERY_STEP, Monitors
+from sslkit.networks import Outcome, StepModule
+from sslkit.optim import make_optimizer
+from sslkit.plan import Plan
+from sslkit.schedules import LearningRate, cosine, target_momentum
+from sslkit.seeds import seed_all
+from sslkit.sentinel import Facts, Sentinel
+from sslkit.stopping import Stop
+from sslkit.views import ViewDataset, to_device
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class NotFinite(Exception):  # noqa: N818 - nobody sees it: the trainer says what it means
+    """A loss or gradient is not finite; the optimizer step was not made.
+
+    Attributes:
+        names: Of the terms that are not finite.
+        terms: All of them.
+        batches: Images and boxes of each pass.
+    """
+
+    def __init__(self, names: list[str], terms: Mapping[str, float], batches: list[dict[str, Tensor]]) -> None:
+        super().__init__(", ".join(names))
+        self.names, self.terms, self.batches = names, terms, batches
+
+
+@dataclass
+class Passes:
+    """What the passes of one step took and gave.
+
+    Attributes:
+        batches: Images and boxes of each.
+        bad: Images that could not be used.
+        waited: Seconds for data.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    batches: list[dict[str, Tensor]] = field(default_factory=list)
+    bad: list[Found] = field(default_factory=list)
+    waited: float = 0.0
+
+
+class Stepper:
+    """The networks of a plan and all that a step depends on: what a checkpoint keeps.
+
+    Attributes:
+        step: Optimizer steps done.
+        steps: Of the whole run.
+        counts: What the sampler counted, averaged over the epoch so far.
+        counts_before: The same before the step.
+        said: What is to be said of images that could not be used, since `bad` last changed.
+
+    Raises:
+        DataError: Processes see different images, or these make no batch.
+    """
+
+    def __init__(
+        self, plan: Plan, hardware: Hardware, fabric: Fabric, source: Source, proposals: Proposals | None
+    ) -> None:
+        recipe = plan.recipe
+        self.plan, self.hardware, self.fabric, self.source, self.proposals = plan, hardware, fabric, source, proposals
+        self.epochs = Epochs(
+            len(source), recipe.batch_size, recipe.accumulate, recipe.seed,
+            recipe.last_batch == "pad", fabric.global_rank, fabric.world_size,
+        )  # fmt: skip
+        self.listing = listing(source)
+        self._all_see_the_same()
+        if not self.epochs.steps:
+            what = f"{len(source)} images make no batch of {recipe.batch_size}"
+            raise DataError(f'{what}: write a smaller batch_size, or last_batch = "pad"')
+        self.steps = recipe.steps or max(1, math.ceil(recipe.epochs * self.epochs.steps - 1e-9))  # type: ignore[operator]
+        self.lr = self._learning_rate()
+        self.network = self.make_network()
+        self.module = fabric.setup_module(self.network)
+        self.sharded = sharding.is_sharded(self.network)
+        optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
+        made = fabric.setup_optimizers(optimizer)
+        assert not isinstance(made, tuple)
+        self.optimizer = made
+        if fabric.world_size > 1:
+            self.network.gather, self.network.mean = self._gather, self._mean
+        self.cache = self._cache()
+        self.stop = Stop()
+        self.step = 0
+        self.counts: dict[str, float] = {}
+        self.counts_before = self.counts
+        self.buffers = flight.Buffers(self.network)
+        self.bad = BadImages(len(source), recipe.max_bad_images, recipe.max_bad_share)
+        self.said: list[str] | None = None
+        self.monitors = Monitors(hardware.monitor_every, whole=not self.sharded)
+        self.sentinel = Sentinel(self._facts())
+
+    def _all_see_the_same(self) -> None:
+        """Refuse processes, as on machines with folders of their own, whose images are not the first one's."""
+        first = self.fabric.broadcast(self.listing)
+        if first != self.listing:
+            raise DataError(
+                f"process {self.fabric.global_rank} sees other images than process 0: {self.listing['images']} and "
+                f"{first['images']}; all machines must see the same files"
+            )
+
+    def make_network(self) -> StepModule:
+        """Make both networks and the objectives, with equal weights in every process."""
+        network = StepModule(self.plan)
+        if self.shares_batch_norm:
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return network
+
+    @property
+    def shares_batch_norm(self) -> bool:
+        """Whether batch norm takes its statistics over all processes; torch has that on GPUs only."""
+        wanted = self.plan.recipe.forward.sync_batch_norm
+        return wanted and self.fabric.world_size > 1 and self.fabric.device.type == "cuda"
+
+    def _facts(self) -> Facts:
+        """Tell the sentinel what this recipe does against collapse."""
+        recipe, online = self.plan.recipe, self.network.online
+        heads = [part for made in (online.projectors, online.predictors) for part in made.modules()]
+        return Facts(
+            predicts=any(row.kind == "prediction" for row in self.plan.rows),
+            couples=any(item.made.component.cls.couples_batch for item in self.plan.objectives),
+            target=self.plan.has("target"), momentum=(recipe.target.momentum, recipe.target.momentum_end),
+            batch_norm=any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in heads),
+            images=recipe.batch_size // (recipe.accumulate * self.fabric.world_size),
+            lr=self.lr.base, warmup=self.lr.warmup,
+        )  # fmt: skip
+
+    def _learning_rate(self) -> LearningRate:
+        table = self.plan.recipe.optimizer
+        warmup = round(table.warmup_epochs * self.epochs.steps)
+        return LearningRate(
+            base=table.lr(self.plan.recipe.batch_size), steps=self.steps, warmup=warmup,
+            warmup_start_ratio=table.warmup_start, final=table.final_lr * table.lr(self.plan.recipe.batch_size),
+            decay_from=table.decay_from,
+        )  # fmt: skip
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Join rows (b ...) of all processes in the order of their ranks; gradients are summed on their way back."""
+        joined = self.fabric.all_gather(rows, sync_grads=True)
+        assert isinstance(joined, Tensor)
+        if joined.requires_grad:  # over gloo, parts of a gradient that is not contiguous would be mixed up
+            joined.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+        return joined.flatten(0, 1)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Average values over all processes."""
+        mean = self.fabric.all_reduce(values, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
+    # --------------------------------------------------------------------------------------------- a step
+
+    def feed(self, stop: int) -> Feed:
+        """Return the batches of the steps from here to `stop`."""
+        items = self.epochs.micro_batches(self.step, stop)
+        device = self.fabric.device
+        dataset = ViewDataset(self.plan, self.source, self.proposals, device.type == "cpu", self.cache)
+        return Feed(dataset, items, self._workers(), device)
+
+    def _cache(self) -> Cache | None:
+        """Make room for decoded images: this process' share of what its machine may hold."""
+        room = round(self.hardware.cache_gb * GB) * self.hardware.nodes // self.fabric.world_size
+        return Cache(len(self.source), room) if room else None
+
+    def _workers(self) -> int:
+        if self.hardware.workers is not None:
+            return self.hardware.workers
+        return max(0, min(8, cores() - 1))
+
+    def optimizer_step(self, feed: Feed) -> dict[str, float]:
+        """Accumulate gradients over the step's passes, check them, move the online network, then the target.
+
+        Returns:
+            Losses, terms, monitors and what else is told of a step; `step` is one more then.
+
+        Raises:
+            NotFinite: A loss or gradient is not finite.
+        """
+        began = time.monotonic()
+        self.schedule()
+        self.buffers.keep()
+        self.counts_before = dict(self.counts)
+        taken = self.passes(feed)
+        terms = self.agree(taken.outcomes, self.bad.new(taken.bad))
+        self.guard(terms, taken.batches)
+        measured = self.measured(taken.outcomes)
+        self.clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        momentum = self.momentum()
+        self.network.update_target(momentum)
+        self.network.after_step(self.step + 1, (self.step + 1) / self.epochs.steps)
+        lr = self.lr(self.step)
+        self.step += 1
+        seconds = time.monotonic() - began
+        return terms | measured | {
+            "lr": lr, "target_momentum": momentum,
+            "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": taken.waited / seconds,
+        }  # fmt: skip
+
+    def schedule(self) -> None:
+        """Set what the optimizer is told for this step: learning rate, and weight decay where that has a schedule."""
+        end = self.plan.recipe.optimizer.final_weight_decay
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(self.step)
+            if end is not None and group["scaled"]:  # biases and norms may have none
+                group["weight_decay"] = cosine(self.step, self.steps, self.plan.optimizer["weight_decay"], end)
+
+    def passes(self, feed: Feed) -> Passes:
+        """Go forward and backward over all that a step takes."""
+        taken = Passes()
+        accumulate = self.plan.recipe.accumulate
+        for part in range(accumulate):
+            asked = time.monotonic()
+            batch = to_device(next(feed), self.plan.views, self.fabric.device)
+            if self.sharded:
+                sharding.align(self.network)
+            taken.waited += time.monotonic() - asked
+            self.count(batch.pop("counts"))
+            taken.bad += batch.pop("bad")
+            taken.batches.append({name: batch[name] for name in batch if name == "index" or name.startswith("boxes.")})
+            # Behind the data: a loader that is new after a resume takes random numbers of its own.
+            seed_all(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank)
+            with self.fabric.no_backward_sync(self.module, enabled=part < accumulate - 1):
+                outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.maps(self.step + 1))
+                self.fabric.backward(outcome.loss / accumulate)
+            taken.outcomes.append(outcome)
+        return taken
+
+    def count(self, counts: Mapping[str, float]) -> None:
+        """Average what the sampler counted over the epoch so far."""
+        place = self.step % self.epochs.steps
+        if place == 0:
+            self.counts = {}
+        for name, value in counts.items():
+            before = self.counts.get(name, value)
+            self.counts[name] = before + (value - before) / (place + 1)
+
+    def agree(self, outcomes: list[Outcome], bad: list[Found]) -> dict[str, float]:
+        """Average losses, terms and monitors over passes and ranks; add the gradient norm.
+
+        Whether any rank was asked to stop travels along, so that all of them stop behind the same step, and whether
+        any has met bad images, so that all of them know of these.
+        """
+        passes = [{"loss": outcome.loss.detach(), **outcome.terms, **outcome.monitors} for outcome in outcomes]
+        names = list(passes[0])
+        values = torch.stack(
+            [torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]
+        ).mean(dim=0)
+        values = torch.cat(
+            [values, self._grad_norm().view(1), values.new_tensor([self.stop.signal is not None, len(bad)])]
+        )
+        mean = self._mean(values) if self.fabric.world_size > 1 else values
+        *told, stops, met = mean.tolist()
+        if stops:
+            self.stop.agree(self.fabric)
+        if met:
+            self.skip(bad)
+        return dict(zip([*names, "grad_norm"], told, strict=True))
+
+    def skip(self, bad: list[Found]) -> None:
+        """Let every process know of the images that any of them could not use."""
+        found = [item for rank in range(self.fabric.world_size) for item in self.fabric.broadcast(bad, src=rank)]
+        self.said = [*(self.said or ()), *self.bad.add(found)]
+
+    def _grad_norm(self) -> Tensor:
+        grads = [sharding.local(p.grad) for p in self.network.parameters() if p.grad is not None]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        if not self.sharded:
+            return norm
+        total = self.fabric.all_reduce(norm.float().square(), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total.sqrt()
+
+    def guard(self, terms: Mapping[str, float], batches: list[dict[str, Tensor]]) -> None:
+        """Refuse to step on anything that is not finite.
+
+        Raises:
+            NotFinite: Something is not.
+        """
+        scaled = self.plan.recipe.precision == "16-mixed"  # its loss scaler skips such gradients by itself
+        losses = {name: value for name, value in terms.items() if name not in EVERY_STEP}
+        bad = [
+            name for name, value in losses.items() if not math.isfinite(value) and not (scaled and name == "grad_norm")
+        ]
+        if bad:
+            raise NotFinite(bad, terms, batches)
+
+    def measured(self, outcomes: list[Outcome]) -> dict[str, float]:
+        """Return what is not measured in every step: ranks, of the first process' images, and the conflict map."""
+        if self.fabric.is_global_zero:
+            for outcome in outcomes:
+                self.monitors.add(outcome.rows)
+        if not self.monitors.due(self.step + 1):
+            return {}
+        told = self.monitors.ranks() | outcomes[0].measured if self.fabric.is_global_zero else {}
+        return self.fabric.broadcast(told) if self.fabric.world_size > 1 else told
+
+    def clip(self) -> None:
+        """Scale the gradients down where the recipe bounds their norm."""
+        limit = self.plan.recipe.optimizer.clip_grad_norm
+        if limit is not None:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=limit, error_if_nonfinite=False)
+
+    def momentum(self) -> float:
+        """Return the target momentum of this step."""
+        table = self.plan.recipe.target
+        return target_momentum(self.step, self.steps, table.momentum, table.momentum_end)
