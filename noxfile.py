@@ -72,6 +72,13 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure speed beside lightly, torchvision and POT: --size small, medium (minutes) or full, --photos FOLDER."""
+    session.install(".", *_group("test"))
+    session.run("python", "-m", "speed", *session.posargs, env={"PYTHONPATH": "benchmarks"})
+
+
+@nox.session(default=False)
 def faults(session: nox.Session) -> None:
     """Inject faults by the thousand: hostile recipes, checkpoints and photos, kills, a long run (15 minutes)."""
     session.install(".", *_group("test"))

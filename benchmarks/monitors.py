@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean, median
 
 from sslkit import monitors, recipe
-from sslkit.feed import Feed
 from sslkit.hardware import Hardware, fabric_of
 from sslkit.plugins import Plugins
 from sslkit.preparing import prepare

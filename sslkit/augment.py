@@ -4,8 +4,8 @@ The operations and their order are those of BYOL (arXiv 2006.07733, appendix B) 
 Gaussian blur, solarize, normalise. Brightness multiplies, as torchvision's does (DeepMind's adds).
 
 `sslkit.augment_uint8` works on one view after the other, in loader processes, and rounds to whole levels between
-operations; `sslkit.augment_tensors` works on a whole batch, in float32, on whatever device it is on. The result of a view
-has the same bits whatever batch it is in and however many threads there are, with either of them.
+operations; `sslkit.augment_tensors` works on a whole batch, in float32, on whatever device it is on. Either way, the
+result of a view has the same bits whatever batch it is in and however many threads there are.
 """
 
 from __future__ import annotations

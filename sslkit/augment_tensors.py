@@ -1,9 +1,9 @@
 """Augment a batch of views on the device that it is on: the executor for GPUs. And the last step of both executors.
 
-A view's bits must not depend on its batch. So only operations are used that round each element exactly (IEEE +, -, *, /,
-floor, comparisons), one at a time, never a fused or transcendental one, whose vectorised and scalar forms may differ;
-and what is summed over pixels is summed in integers. What the device needs to know of the draws is sent in one piece, so
-that nothing waits for it.
+A view's bits must not depend on its batch. So only operations are used that round each element exactly (IEEE +, -, *,
+/, floor, comparisons), one at a time, never a fused or transcendental one, whose vectorised and scalar forms may
+differ; and what is summed over pixels is summed in integers. What the device needs to know of the draws is sent in one
+piece, so that nothing waits for it.
 """
 
 from __future__ import annotations

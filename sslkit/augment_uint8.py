@@ -70,7 +70,7 @@ def _hue(pixels: Pixels, shift: float) -> None:
     hsv = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV)
     height, width = pixels.shape[:2]
     rows = hsv.reshape(height, 3 * width)
-    rows += _hue_row(width, 360 * (shift % 1))
+    np.add(rows, _hue_row(width, 360 * (shift % 1)), out=rows)
     turned = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
     cv2.convertScaleAbs(turned, dst=pixels)
 

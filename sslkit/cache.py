@@ -33,8 +33,8 @@ class Cache:
     def __init__(self, images: int, room: int) -> None:
         if mp.get_start_method() != "fork":
             raise UsageError(
-                f"--cache-gb {room / GB:g}: loader processes are started by '{mp.get_start_method()}' here and share no "
-                "cache; leave it out"
+                f"--cache-gb {room / GB:g}: loader processes are started by '{mp.get_start_method()}' here and share "
+                "no cache; leave it out"
             )
         self.room = room
         self.pixels = np.frombuffer(mmap.mmap(-1, max(1, room)), np.uint8)

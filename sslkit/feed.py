@@ -6,31 +6,38 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from sslkit.epochs import Item
 from sslkit.errors import SslkitError
+from sslkit.ring import Ring, Sent
 from sslkit.views import Failure, ViewDataset
 
 ASKING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
 )
 """Signals that ask a run to stop; SLURM sends SIGTERM, and what its `--signal` names, which often is SIGUSR1."""
+_AHEAD = 2
+"""Batches that each loader process makes ahead."""
 _DYING_S = 2.0
 
 
 class Feed:
     """Batches of items in order, made ahead by loader processes; these end where its block does.
 
+    The pixels of a batch are its own until the next one is asked for. Memory for them is taken once, and is all that
+    the loader takes, besides one decoded image in each process: (2 w + 1) batches with w processes.
+
     Args:
         dataset: Makes the items.
-        items: Of each batch.
+        items: Of each batch; none has more than the first.
         workers: Loader processes; with 0, batches are made here when they are asked for.
         device: That the batches are for.
 
@@ -42,16 +49,19 @@ class Feed:
 
     def __init__(self, dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> None:
         self.dataset = dataset
+        first = next(items, [])
+        self.ring = Ring(dataset.shapes(len(first)), _AHEAD * workers + 1) if workers else None
+        numbered = enumerate(chain([first], items) if first else ())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create")  # how many is the user's choice
             loader: DataLoader[Any] = DataLoader(
-                dataset,
-                sampler=_Listed(items),
+                _Making(dataset, self.ring),
+                sampler=_Listed(numbered),
                 batch_size=None,  # the dataset makes whole batches
                 num_workers=workers,
                 collate_fn=_as_it_is,
                 pin_memory=device.type == "cuda",
-                prefetch_factor=4 if workers else None,
+                prefetch_factor=_AHEAD if workers else None,
                 worker_init_fn=_quiet if workers else None,
             )
             self.stream: Any = iter(loader)
@@ -112,14 +122,29 @@ def _how(code: int) -> str:
     return f"was killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
 
 
+class _Making(Dataset[Any]):
+    """Makes numbered batches: in loader processes into the ring, and else into memory of their own."""
+
+    def __init__(self, dataset: ViewDataset, ring: Ring | None) -> None:
+        self.dataset = dataset
+        self.ring = ring
+
+    def __getitem__(self, numbered: tuple[int, list[Item]]) -> dict[str, Any] | Sent | Failure:
+        number, items = numbered
+        if self.ring is None:
+            return self.dataset[items]
+        made = self.dataset.fill(items, self.ring[number])
+        return made if isinstance(made, Failure) else Sent(self.ring, number, made)
+
+
 class _Listed:
     """A sampler over an iterator that is made for it; used once."""
 
-    def __init__(self, items: Iterator[list[Item]]) -> None:
-        self.items = items
+    def __init__(self, numbered: Iterator[tuple[int, list[Item]]]) -> None:
+        self.numbered = numbered
 
-    def __iter__(self) -> Iterator[list[Item]]:
-        return self.items
+    def __iter__(self) -> Iterator[tuple[int, list[Item]]]:
+        return self.numbered
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -58,7 +58,7 @@ def decode(data: bytes, name: str) -> Image:
 
 
 def _plain_jpeg(data: bytes) -> Image | None:
-    """Decode a colour or grey JPEG at which there is nothing to complain about; the exact inverse transform, no other."""
+    """Decode a colour or grey JPEG without fault, by the exact inverse transform; None is for others."""
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     try:
@@ -143,9 +143,9 @@ def cuts(
 ) -> npt.NDArray[np.uint8]:
     """Cut boxes out of an image and resize each to a square, with antialiasing; aspect ratios are not kept.
 
-    Each box is cut first and resized then: given the whole picture, the filter would look beyond the box. Boxes of whole
-    pixels are resized by torch, on bytes, others by Pillow; the two differ by a level in 2 % of all values, and hardly
-    anywhere by more.
+    Each box is cut first and resized then: given the whole picture, the filter would look beyond the box. Boxes of
+    whole pixels are resized by torch, on bytes, others by Pillow; the two differ by a level in 2 % of all values, and
+    hardly anywhere by more.
 
     Args:
         image: Shape (h, w, 3).

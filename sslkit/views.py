@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +23,7 @@ from sslkit.errors import DataError, PluginError, SslkitError
 from sslkit.plan import Plan
 from sslkit.plugins import blamed
 from sslkit.recipe import View
+from sslkit.ring import laid_out
 from sslkit.seeds import generator
 
 APART = ("counts", "bad")
@@ -74,7 +74,24 @@ class ViewDataset(Dataset[Any]):
         self.held = torch.full((_MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __getitem__(self, items: Sequence[Item]) -> dict[str, Any] | Failure:
+        """Make the views of some items; see `fill`."""
+        shapes = self.shapes(len(items))
+        return self.fill(items, {name: torch.empty(shape, dtype=torch.uint8) for name, shape in shapes.items()})
+
+    def shapes(self, count: int) -> dict[str, tuple[int, ...]]:
+        """Return `pixels.{group}.{network}` -> (b v s s 3): the bytes that so many items fill."""
+        return {
+            _pixels(name): (count, self.groups[name[0]], views[0].size, views[0].size, 3)
+            for name, views in self.views.items()
+            if self.colours or self.cuts[name] == name
+        }
+
+    def fill(self, items: Sequence[Item], pixels: Mapping[str, Tensor]) -> dict[str, Any] | Failure:
         """Make the views of some items, for each of another one where its image cannot be used.
+
+        Args:
+            items: As many as there is room for, or less.
+            pixels: Room for their views; see `shapes`.
 
         Returns:
             `pixels.{group}.{network}` uint8 (b v 3 s s), bytes of a pixel side by side: augmented with `colours`, and
@@ -83,7 +100,7 @@ class ViewDataset(Dataset[Any]):
             what was found wrong on the way. When nothing can be made, a failure is returned and not raised, so that it
             comes out of a worker process in words.
         """
-        batch = self._room(len(items))
+        batch = self._room(len(items), pixels)
         counts: list[Mapping[str, float]] = []
         bad: list[Found] = []
         for place, item in enumerate(items):
@@ -99,15 +116,13 @@ class ViewDataset(Dataset[Any]):
         means = {name: float(np.mean([count[name] for count in counts])) for name in (counts[0] if counts else ())}
         return {**batch, "counts": means, "bad": bad}
 
-    def _room(self, count: int) -> dict[str, Tensor]:
+    def _room(self, count: int, pixels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a batch that is still to be filled."""
-        batch = {"index": torch.empty(count, dtype=torch.int64), "size": torch.empty(count, 2)}
-        for (group, network), views in self.views.items():
-            shape = (count, self.groups[group], views[0].size, views[0].size, 3)
-            if self.colours or self.cuts[group, network] == (group, network):
-                batch[f"pixels.{group}.{network}"] = _bytes(shape).permute(0, 1, 4, 2, 3)
-            batch[f"draws.{group}.{network}"] = torch.empty(*shape[:2], len(augment.PARAMETERS))
-            batch[f"boxes.{group}"] = torch.empty(*shape[:2], 4)
+        batch = {name: laid_out(part[:count]) for name, part in pixels.items()}
+        batch |= {"index": torch.empty(count, dtype=torch.int64), "size": torch.empty(count, 2)}
+        for group, network in self.views:
+            batch[f"draws.{group}.{network}"] = torch.empty(count, self.groups[group], len(augment.PARAMETERS))
+            batch[f"boxes.{group}"] = torch.empty(count, self.groups[group], 4)
         return batch
 
     def _one_or_another(
@@ -199,9 +214,7 @@ class ViewDataset(Dataset[Any]):
 
     def _draws(self, item: Item, group: str, network: str, views: Sequence[View]) -> list[list[float]]:
         """Draw each view's augmentation from its own stream, so that dropping one leaves the others as they are."""
-        return [
-            augment.draw(view, self.seed, *item.seeds, group, number, network) for number, view in enumerate(views)
-        ]
+        return [augment.draw(view, self.seed, *item.seeds, group, number, network) for number, view in enumerate(views)]
 
 
 def cuts_of(views: Mapping[tuple[str, str], Sequence[View]]) -> dict[tuple[str, str], tuple[str, str]]:
@@ -213,15 +226,6 @@ def cuts_of(views: Mapping[tuple[str, str], Sequence[View]]) -> dict[tuple[str, 
 
 def _pixels(name: tuple[str, str]) -> str:
     return ".".join(("pixels", *name))
-
-
-def _bytes(shape: tuple[int, ...]) -> Tensor:
-    """Make room for bytes; in a worker process where the main one can read them, so that they are never copied."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    count = math.prod(shape)
-    shared = torch.UntypedStorage._new_shared(count)
-    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)  # type: ignore[no-untyped-call]
 
 
 def _side_by_side(pixels: Tensor) -> npt.NDArray[np.uint8]:
@@ -246,7 +250,8 @@ def to_device(
     """
     apart = {name: batch.pop(name) for name in APART}
     draws = {name: batch.pop(name) for name in list(batch) if name.startswith("draws.")}  # are read where they are
-    moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    pinned = device.type == "cuda"
+    moved: dict[str, Any] = {name: value.to(device, non_blocking=pinned) for name, value in batch.items()}
     cut = {name: moved[_pixels(first)] for name, first in cuts_of(views).items() if draws}
     for name, tables in views.items():
         key = _pixels(name)

@@ -55,6 +55,7 @@ FLOORS = [
         "progress",
         "replaying",
         "resuming",
+        "ring",
         "runfolder",
         "scan",
         "spent",

@@ -20,8 +20,8 @@ from typing import Any
 
 from sslkit.ablation.launch import LOG, Told, command
 from sslkit.ablation.trials import Run
-from sslkit.feed import ASKING
 from sslkit.errors import PreemptedError, SslkitError, UsageError
+from sslkit.feed import ASKING
 from sslkit.hardware import Hardware
 from sslkit.recipe import value
 

@@ -30,7 +30,9 @@ def test_draws_follow_their_probabilities_and_ranges() -> None:
 
 
 def test_an_option_that_changes_leaves_the_other_numbers_as_they_were() -> None:
-    one, other = (dict(zip(PARAMETERS, draw(view, 3, "scene"), strict=True)) for view in (View(), View(blur=0.0, flip=1.0)))
+    one, other = (
+        dict(zip(PARAMETERS, draw(view, 3, "scene"), strict=True)) for view in (View(), View(blur=0.0, flip=1.0))
+    )
     changed = {"flip", "blur"}
     assert {name: one[name] for name in PARAMETERS if name not in changed} == {
         name: other[name] for name in PARAMETERS if name not in changed
@@ -39,7 +41,10 @@ def test_an_option_that_changes_leaves_the_other_numbers_as_they_were() -> None:
 
 def test_every_path_has_a_draw_of_its_own() -> None:
     assert draw(View(), 1, "a", 2) == draw(View(), 1, "a", 2)
-    assert len({tuple(draw(View(), seed, image, network)) for seed in (0, 1) for image in range(20) for network in "ab"}) > 75
+    assert (
+        len({tuple(draw(View(), seed, image, network)) for seed in (0, 1) for image in range(20) for network in "ab"})
+        > 75
+    )
 
 
 def test_byols_kernel_is_23_pixels_wide_at_224() -> None:

@@ -133,13 +133,13 @@ def test_a_view_has_the_same_bits_whatever_came_before() -> None:
 def test_colours_are_distributed_as_lightlys(make) -> None:
     """Means and spreads of what BYOL's first view of lightly makes of one picture, and of what ours does.
 
-    Lightly's crop is the whole picture here. Its blur is Pillow's, which approximates a Gaussian by boxes.
+    Lightly's crop is the whole picture here. Its blur is Pillow's: boxes near a Gaussian, not cut off at BYOL's kernel.
     """
-    pixels = make(48)
-    theirs = BYOLView1Transform(input_size=48, min_scale=1.0, normalize=None)
+    pixels = make(112)
+    theirs = BYOLView1Transform(input_size=112, min_scale=1.0, normalize=None)
     torch.manual_seed(0)
     np.random.seed(0)
-    view, count = View(blur=1.0), 400
+    view, count = View(size=112, blur=1.0), 300
     ours = np.stack([augmented(pixels, draw(view, seed), view) / 255 for seed in range(count)])
     reference = np.stack([theirs(Image.fromarray(pixels)).permute(1, 2, 0).numpy() for _ in range(count)])
     statistics = {
@@ -149,6 +149,7 @@ def test_colours_are_distributed_as_lightlys(make) -> None:
         "colourfulness": lambda x: x.std(3).mean((1, 2)),
         "detail": lambda x: np.abs(np.diff(x, axis=2)).mean((1, 2, 3)),
     }
+    level = np.random.default_rng(0).normal(0, 1 / 255, (2, count))  # views without jitter are alike but for rounding
     for name, statistic in statistics.items():
-        drawn, expected = (np.round(statistic(x), 4) for x in (ours, reference))  # greys: 0, and not 1e-17 and 1e-8
+        drawn, expected = (statistic(x) + blurred for x, blurred in zip((ours, reference), level, strict=True))
         assert ks_2samp(drawn, expected).pvalue > 1e-3, name

@@ -60,7 +60,9 @@ def test_images_are_spread_over_the_source(planned, monkeypatch) -> None:
     plan, source, proposals = planned("source.images=100")
     asked = []
     made = ViewDataset.make
-    monkeypatch.setattr(ViewDataset, "make", lambda self, item, *rest: asked.append(item.image) or made(self, item, *rest))
+    monkeypatch.setattr(
+        ViewDataset, "make", lambda self, item, *rest: asked.append(item.image) or made(self, item, *rest)
+    )
     contact.sheet(plan, source, proposals, count=4)
     assert asked == [0, 33, 66, 99]
     asked.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from contextlib import suppress
 import pytest
 import torch
 
+from sslkit import feed as feeding
 from sslkit.epochs import Item
 from sslkit.errors import DataError, SslkitError
 from sslkit.feed import Feed
@@ -29,13 +31,13 @@ def test_a_loader_process_that_dies_is_told_with_what_it_had_in_hand(dataset, mo
     read = made.source.read
 
     def dies(index: int) -> bytes:
-        if index == 5:
+        if index == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(index)
 
     monkeypatch.setattr(made.source, "read", dies)
     items = iter([[Item(0, place)] for place in range(8)])
-    words = r"loader process 1 was killed by SIGKILL, as when memory runs out; it had image 5 \(0005\.png\) in hand"
+    words = r"loader process 1 was killed by SIGKILL, as when memory runs out; it had image 3 \(0003\.png\) in hand"
     told = pytest.raises(SslkitError, match=words)
     with told, Feed(made, items, 2, torch.device("cpu")) as feed:
         next(feed)
@@ -61,3 +63,29 @@ def test_batches_are_the_same_whoever_makes_them(dataset, workers) -> None:
     for one, other in zip(given, expected, strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one if name not in ("counts", "bad"))
+
+
+def test_a_batch_is_its_own_until_the_next_is_asked_for(dataset) -> None:
+    """Its pixels lie where only batches made after it is done with are written."""
+    made = dataset()
+    batches = [[Item(number, 0), Item(number, 1)] for number in range(12)]
+    with Feed(made, iter(batches), 2, torch.device("cpu")) as feed:
+        assert feed.ring
+        assert feed.ring.nbytes == 5 * sum(value.nbytes for name, value in made[batches[0]].items() if "pixels" in name)
+        for items, batch in zip(batches, feed, strict=True):
+            time.sleep(0.02)  # the processes fill all that they may
+            expected = made[items]
+            assert all(torch.equal(batch[name], expected[name]) for name in expected if name.startswith("pixels."))
+
+
+def test_processes_that_are_spawned_fill_the_same_batches(dataset, monkeypatch) -> None:
+    made = dataset()
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda *_, **__: "spawn")
+    context = multiprocessing.get_context("spawn")
+    batches = [[Item(0, 0), Item(1, 1)]]
+    loader_context = {"multiprocessing_context": context}
+    init = feeding.DataLoader.__init__
+    monkeypatch.setattr(feeding.DataLoader, "__init__", lambda *a, **k: init(*a, **k, **loader_context))
+    with Feed(made, iter(batches), 1, torch.device("cpu")) as feed:
+        batch, expected = next(feed), made[batches[0]]
+        assert all(torch.equal(batch[name], expected[name]) for name in expected if name not in ("counts", "bad"))

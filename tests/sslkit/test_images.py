@@ -1,10 +1,13 @@
 import io
+import itertools
 import struct
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL import ImageOps
 from PIL.PngImagePlugin import PngImageFile
 from torchvision.transforms.v2 import functional as reference
 
@@ -152,3 +155,52 @@ def test_cuts_of_boxes_that_stick_out_or_are_tiny():
     np.testing.assert_array_equal(made[0], images.cuts(image, np.array([[0, 0, 30, 20]], np.float32), 8, "bicubic")[0])
     assert {tuple(pixel) for pixel in made[1].reshape(-1, 3)} == {tuple(image[19, 29])}
     assert images.cuts(image, np.zeros((0, 4), np.float32), 8, "bicubic").shape == (0, 8, 8, 3)
+
+
+RNG_JPEG = np.random.default_rng(1)
+PHOTO = Pillow.fromarray(RNG_JPEG.integers(0, 256, (37, 53, 3), np.uint8)).resize((211, 157))
+
+
+def by_pillow(data):
+    with Pillow.open(io.BytesIO(data)) as image:
+        image.load()
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+@pytest.mark.parametrize("size", [(211, 157), (1, 1), (7, 9), (33, 64)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_plain_jpegs_have_pillows_pixels(size, mode):
+    """Of every chroma subsampling, baseline and progressive; and they take the short way."""
+    for subsampling, progressive, quality in itertools.product([0, 1, 2], [False, True], [40, 95]):
+        picture = PHOTO.resize(size).convert(mode)
+        data = encoded(picture, "JPEG", quality=quality, progressive=progressive, subsampling=subsampling)
+        made = images._plain_jpeg(data)
+        assert made is not None
+        np.testing.assert_array_equal(made, by_pillow(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_plain_jpegs_are_turned_as_pillow_turns_them(orientation):
+    exif = Pillow.Exif()
+    exif[0x112] = orientation
+    data = encoded(PHOTO, "JPEG", exif=exif)
+    made = images._plain_jpeg(data)
+    np.testing.assert_array_equal(made, by_pillow(data))
+    assert made.flags.c_contiguous
+
+
+def test_damaged_jpegs_are_left_to_pillow_or_have_its_pixels():
+    """Bytes changed and files cut off, at random: whatever the short way takes, Pillow takes, with the same pixels."""
+    data, taken = encoded(PHOTO.resize((64, 48)), "JPEG"), 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(400):
+            damaged = bytearray(data)
+            for place in RNG_JPEG.integers(2, len(data), 1 + number % 3):
+                damaged[place] = RNG_JPEG.integers(256)
+            cut = bytes(damaged[: RNG_JPEG.integers(10, len(data))] if number % 5 == 0 else damaged)
+            made = images._plain_jpeg(cut)
+            if made is not None:
+                taken += 1
+                np.testing.assert_array_equal(made, by_pillow(cut))
+    assert 50 < taken < 350

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from sslkit import images
 from sslkit.cache import Cache
 from sslkit.epochs import Item
-from sslkit.views import Failure, ViewDataset, to_device
+from sslkit.views import Failure, to_device
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,19 @@
+"""Plans of recipes that are written in these modules."""
+
+from __future__ import annotations
+
+from sslkit import recipe
+from sslkit.plan import Plan
+from sslkit.plugins import Plugins
+from sslkit.recipe import Text
+from sslkit.wiring import make_plan
+
+
+def planned(text: str, *sets: str) -> tuple[Plan, Text]:
+    """Make the plan of a recipe's text, with some keys changed."""
+    given = recipe.parse(text, "speed", "speed.toml", sets)
+    made, problems = recipe.structure(given)
+    assert made, recipe.complaint(given, problems)
+    plan, problems = make_plan(made, Plugins.load())
+    assert plan, recipe.complaint(given, problems)
+    return plan, given
