@@ -29,10 +29,13 @@ class TarList:
         Raises:
             ValueError: It is no pattern; the message goes on behind it.
         """
-        if PurePosixPath(self.pattern).is_absolute() or ".." in PurePosixPath(self.pattern).parts:
-            raise ValueError("leads out of root: write the folder there")
         if "://" in self.pattern or self.pattern.startswith("pipe:"):
-            raise ValueError("is no file: tars are read at random, and have to lie on a disk")
+            raise ValueError(
+                "is no file: tars are read at random, and have to lie on a disk; copy them to a folder, and write that "
+                "as root and their names as pattern"
+            )
+        if PurePosixPath(self.pattern).is_absolute() or ".." in PurePosixPath(self.pattern).parts:
+            raise ValueError("leads out of root: write the folder as root, and what is below it as pattern")
         found = itertools.chain.from_iterable(map(self._matching, expand(self.pattern)))
         return list(dict.fromkeys(found))
 
@@ -45,7 +48,9 @@ class TarList:
     def missing(self) -> str | None:
         """Say that there is no such folder, which tars are not there, or that they are compressed."""
         if not self.root.is_dir():
-            return f"there is no folder {self.root.absolute()} with tars"
+            names_tars = ".tar" in self.root.name or "{" in self.root.name
+            hint = f": write root = {str(self.root.parent)!r} and pattern = {self.root.name!r}" if names_tars else ""
+            return f"there is no folder {self.root.absolute()} with tars{hint}"
         try:
             paths = self.paths()
         except ValueError as error:

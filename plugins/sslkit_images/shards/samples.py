@@ -12,8 +12,8 @@ import numpy as np
 
 from sslkit.api import Objects
 from sslkit.boxes import Boxes, empty
-from sslkit_images.shards.headers import Member, TarError, members
 from sslkit_images.shards.index import NO_LABEL, Asked, Part, Tar, hash_of
+from sslkit_images.shards.members import Member, TarError, members
 from sslkit_images.shards.patterns import some
 
 OBJECTS = "objects.json"
