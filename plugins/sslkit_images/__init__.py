@@ -1,4 +1,4 @@
-"""Photos on disk and built-in scenes as sources; the samplers of BYOL and of multi-crop methods."""
+"""Photos on disk, in tars, and built-in scenes as sources; the samplers of BYOL and of multi-crop methods."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 from sslkit import hookimpl
 
 if TYPE_CHECKING:
+    import typer
+
     from sslkit.api import Source, ViewSampler
 
 
 @hookimpl
 def sslkit_sources() -> Sequence[type[Source]]:
-    """Return photo folders, COCO, Pascal VOC and the built-in scenes."""
+    """Return photo folders, tar shards, COCO, Pascal VOC and the built-in scenes."""
     from sslkit_images.coco import Coco
     from sslkit_images.folder import Folder
     from sslkit_images.scenes.source import SampleScenes
+    from sslkit_images.shards.source import Shards
     from sslkit_images.voc import Voc
 
-    return [Folder, Coco, Voc, SampleScenes]
+    return [Folder, Shards, Coco, Voc, SampleScenes]
 
 
 @hookimpl
@@ -28,3 +31,11 @@ def sslkit_samplers() -> Sequence[type[ViewSampler]]:
     from sslkit_images.samplers import MultiCrop, TwoViews
 
     return [TwoViews, MultiCrop]
+
+
+@hookimpl
+def sslkit_commands(app: typer.Typer) -> None:
+    """Add `pack`."""
+    from sslkit_images.shards.commands import add
+
+    add(app)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 
 class Names:
@@ -12,8 +13,16 @@ class Names:
 
     def __init__(self, names: Iterable[str]) -> None:
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        self.text = np.frombuffer(b"".join(encoded), np.uint8)
-        self.offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        self.text: npt.NDArray[np.uint8] = np.frombuffer(b"".join(encoded), np.uint8)
+        self.offsets: npt.NDArray[np.int64] = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    @classmethod
+    def joined(cls, texts: Sequence[npt.NDArray[np.uint8]], lengths: Sequence[npt.NDArray[np.int32]]) -> Names:
+        """Join lists that are given as bytes and the length of each name."""
+        names = cls(())
+        names.text = np.concatenate([names.text, *texts])
+        names.offsets = np.concatenate([names.offsets, np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+        return names
 
     def __len__(self) -> int:
         """Return the number of names."""

@@ -130,6 +130,16 @@ def open_target(target: str, sets: Sequence[str], plugins: Plugins | None = None
     return opened(plan.source.make()), plan.proposer.make()
 
 
+def open_source(target: str, sets: Sequence[str], plugins: Plugins | None = None) -> Source:
+    """Return the opened source of a recipe, or of a folder of photos."""
+    plugins = plugins or Plugins.load()
+    if is_photos(target):
+        return open_photos(target, plugins)
+    plan, _ = load(target, sets, plugins)
+    source: Source = opened(plan.source.make())
+    return source
+
+
 def is_photos(target: str) -> bool:
     """Say whether a target is a folder of photos, and not that of a run."""
     return Path(target).is_dir() and not (Path(target) / RECIPE).is_file()
