@@ -7,6 +7,7 @@ than the kernel: any number, finite or not. ResNets come to it with images of 16
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 
 import torch
@@ -20,7 +21,7 @@ def guard(network: nn.Module) -> None:
             module.forward = partial(_forward, module, module.forward)  # type: ignore[method-assign]
 
 
-def _forward(conv: nn.Conv2d, forward: partial[Tensor], x: Tensor) -> Tensor:
+def _forward(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if not _sees_padding_alone(conv, *x.shape[-2:]):
         return forward(x)
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype

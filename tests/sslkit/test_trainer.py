@@ -170,9 +170,9 @@ def test_every_global_generator_is_a_function_of_the_step(run, plugins, monkeypa
     drawn = []
     original = Stepper.agree
 
-    def agree(self, outcomes, bad):
+    def agree(self, outcomes, bad, taken=None):
         drawn.append((self.step, random.random(), np.random.rand(), torch.rand(()).item()))
-        return original(self, outcomes, bad)
+        return original(self, outcomes, bad, taken)
 
     monkeypatch.setattr(Stepper, "agree", agree)
     run(folder="whole")
@@ -252,8 +252,8 @@ def poisoned(monkeypatch):
     def poisoned(*places):
         original = Stepper.agree
 
-        def agree(self, outcomes, bad):
-            terms = original(self, outcomes, bad)
+        def agree(self, outcomes, bad, taken=None):
+            terms = original(self, outcomes, bad, taken)
             return {**terms, "loss": float("nan")} if self.epochs.place(self.step) in places else terms
 
         monkeypatch.setattr(Stepper, "agree", agree)

@@ -50,7 +50,7 @@ def members(file: BinaryIO, size: int) -> Iterator[Member]:
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
             while info := tar.next():
-                tar.members.clear()  # it would keep them all
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 at = info.offset
                 if info.issparse():
                     raise TarError("has sparse members, which cannot be read at random: write it without --sparse")

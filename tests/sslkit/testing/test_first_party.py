@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections import Counter
 
 from PIL import Image
@@ -47,7 +48,7 @@ SMALL_HEADS = {
 HEAD = Case(object, {"hidden": 16, "out": 8})
 LARGE = {"torchvision/resnet34", "torchvision/resnet101", "torchvision/vit-base"}
 """The same classes as smaller ones, only larger."""
-NEED_DATA = {"images/coco", "images/folder", "images/voc"}
+NEED_DATA = {"images/coco", "images/folder", "images/shards", "images/voc"}
 """Checked below, on data made there."""
 
 
@@ -89,6 +90,21 @@ def test_folder(tmp_path, installed):
     folder = installed.find("source", "images/folder").cls
     check_component(Case(folder, {"root": tmp_path, "split": "train", "labels": True}))
     check_component(Case(folder, {"root": tmp_path}))
+
+
+def test_shards(tmp_path, installed, monkeypatch):
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "cache"))
+    photos(tmp_path / "photos")
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars/1.tar", "w") as tar:
+        for number, file in enumerate(sorted((tmp_path / "photos").iterdir())):
+            label = file.with_suffix(".cls")
+            label.write_text(str(number % 2), encoding="utf-8")
+            for path in (file, label):
+                tar.add(path, path.name)
+    shards = installed.find("source", "images/shards").cls
+    check_component(Case(shards, {"root": tmp_path / "tars", "labels": "cls"}))
+    check_component(Case(shards, {"root": tmp_path / "tars"}))
 
 
 def test_coco(tmp_path, installed):
