@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sslkit import sharding
+from sslkit import heap, sharding
 from sslkit.errors import UsageError, closest
 from sslkit.plan import Plan
 from sslkit.processes import check_launcher
@@ -92,6 +92,8 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     check_launcher(fabric)
     check_batch(plan.recipe.batch_size, plan.recipe.accumulate, fabric.world_size)
     fabric.launch()
+    if fabric.device.type == "cpu":
+        heap.keep_freed()
     warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather")  # Fabric's business
     return fabric
 

@@ -17,6 +17,7 @@ FLOORS = [
         "ema",
         "errors",
         "folders",
+        "heap",
         "images",
         "monitors",
         "nn",

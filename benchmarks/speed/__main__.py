@@ -38,7 +38,7 @@ class Size(NamedTuple):
 SIZES = {
     "small": Size(1, 4, 3, 2, (32, 4), (32, 2)),
     "medium": Size(3, 32, 50, 6, (96, 32), (224, 4)),
-    "full": Size(7, 64, 200, 12),
+    "full": Size(7, 64, 200, 24),
 }
 
 

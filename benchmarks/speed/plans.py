@@ -9,11 +9,11 @@ from sslkit.recipe import Text
 from sslkit.wiring import make_plan
 
 
-def planned(text: str, *sets: str) -> tuple[Plan, Text]:
+def planned(text: str, *sets: str, plugins: Plugins | None = None) -> tuple[Plan, Text]:
     """Make the plan of a recipe's text, with some keys changed."""
     given = recipe.parse(text, "speed", "speed.toml", sets)
     made, problems = recipe.structure(given)
     assert made, recipe.complaint(given, problems)
-    plan, problems = make_plan(made, Plugins.load())
+    plan, problems = make_plan(made, plugins or Plugins.load())
     assert plan, recipe.complaint(given, problems)
     return plan, given

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
 from speed.plans import planned
-from speed.timing import Row, interleaved, machine, ratio, table
+from speed.timing import Row, apart, interleaved, machine, ratio, table
+from sslkit import hookimpl
+from sslkit.api import Backbone
 from sslkit.ema import ema_update
 from sslkit.hardware import Hardware, fabric_of
 from sslkit.plan import Plan
-from sslkit.plugins import Plugins
+from sslkit.plugins import Owner, Plugins
 from sslkit.runfolder import RunFolder
 from sslkit.stepping import Stepper
 from sslkit.trainer import Trainer
@@ -71,7 +74,7 @@ weight_decay = 0.0
 """
 """What lightly's documentation builds: widths, loss, learning rate and target momentum."""
 
-TINY = """
+SMALLEST = """
 steps = 100000
 batch_size = 8
 precision = "32-true"
@@ -80,12 +83,10 @@ use = "sample-scenes"
 [sampler]
 use = "two-views"
 [backbone]
-use = "resnet18"
-width = 8
-stem = "small"
+use = "one-layer"
 [heads.main]
-projector = { use = "mlp", hidden = 16, out = 16 }
-predictor = { use = "mlp", hidden = 16 }
+projector = { use = "mlp", hidden = 8, out = 8 }
+predictor = { use = "mlp", hidden = 8 }
 [objectives.scene-scene]
 [[augment.scene]]
 size = 8
@@ -93,6 +94,34 @@ size = 8
 use = "sgd"
 base_lr = 0.01
 """
+"""A step in which tensors cost next to nothing, so that what a loop costs is seen."""
+
+
+class OneLayer(Backbone):
+    """A convolution, and the mean over its map."""
+
+    name = "one-layer"
+    dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 4, 4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": self.layer(x).mean((-1, -2))}
+
+
+class _Plugin:
+    @hookimpl
+    def sslkit_backbones(self) -> list[type[Backbone]]:
+        return [OneLayer]
+
+
+def with_one_layer() -> Plugins:
+    """Return what is installed, and `OneLayer`."""
+    plugins = Plugins.load()
+    plugins.add(Owner("speed", "sslkit-speed", "1"), _Plugin())
+    return plugins
 
 
 # -------------------------------------------------------------------------------------------------------- ours
@@ -143,8 +172,8 @@ class Ready:
 class Ours:
     """Takes optimizer steps as a run does, on images that are there already."""
 
-    def __init__(self, text: str, *sets: str, hardware: Hardware | None = None) -> None:
-        plan, _ = planned(text, *sets)
+    def __init__(self, text: str, *sets: str, hardware: Hardware | None = None, plugins: Plugins | None = None) -> None:
+        plan, _ = planned(text, *sets, plugins=plugins)
         hardware = hardware or Hardware("cpu", workers=0, monitor_every=0)
         fabric = fabric_of(plan, hardware)
         images = plan.recipe.batch_size
@@ -239,18 +268,33 @@ def same_weights(ours: Ours, theirs: Theirs) -> None:
 def byol(network: str, size: int, batch: int, n: int) -> list[Row]:
     """BYOL: lightly's as documented, the same with channels last, ours in float32, and ours as it is by default.
 
-    Before anything is timed, both are given the same weights, and their losses of the first step must agree.
+    Each has a process of its own. Before anything is timed, both are given the same weights, and their losses of the
+    first step must agree.
     """
+    same_work(network, size, batch)
     text = BYOL.format(network=network, size=size, batch=batch)
-    ours = {"sslkit, float32": Ours(text, "precision=32-true"), "sslkit, default": Ours(text)}
-    views = ours["sslkit, float32"].normalised()["pixels.scene.online"].unbind(1)
-    layouts = {"lightly, documented": torch.contiguous_format, "lightly, channels last": torch.channels_last}
-    theirs = {name: Theirs(network, views, layout) for name, layout in layouts.items()}
-    for mine in ours.values():
-        same_weights(mine, theirs["lightly, documented"])
-    losses = float(theirs["lightly, documented"]()), 1 * ours["sslkit, float32"]()["loss"]
+    lanes = {
+        "lightly, documented": (_theirs, (network, size, batch, torch.contiguous_format)),
+        "lightly, channels last": (_theirs, (network, size, batch, torch.channels_last)),
+        "sslkit, float32": (Ours, (text, "precision=32-true")),
+        "sslkit, default": (Ours, (text,)),
+    }
+    with apart(lanes) as made:
+        return interleaved(f"BYOL step, {network}, {size} px, batch {batch}", made, n)
+
+
+def _theirs(network: str, size: int, batch: int, layout: torch.memory_format) -> Theirs:
+    return Theirs(network, torch.randn(2, batch, 3, size, size).unbind(), layout)
+
+
+def same_work(network: str, size: int, batch: int) -> None:
+    """Make sure that one step of lightly's and one of ours have the same loss, from the same weights and images."""
+    ours = Ours(BYOL.format(network=network, size=size, batch=batch), "precision=32-true")
+    views = ours.normalised()["pixels.scene.online"].unbind(1)
+    theirs = Theirs(network, views, torch.contiguous_format)
+    same_weights(ours, theirs)
+    losses = float(theirs()), ours()["loss"]
     assert abs(losses[0] - losses[1]) < 1e-3, f"not the same work: losses {losses}"
-    return interleaved(f"BYOL step, {network}, {size} px, batch {batch}", {**theirs, **ours}, n)
 
 
 def univip(network: str, batch: int, n: int, size: int = 224) -> list[Row]:
@@ -266,11 +310,13 @@ def univip(network: str, batch: int, n: int, size: int = 224) -> list[Row]:
 
 
 def loop(n: int) -> list[Row]:
-    """Our whole loop on a tiny network beside a bare loop over the same module.
+    """Our whole loop on the smallest of networks beside bare loops over the same module.
 
-    Blocks of 50 steps in turn; seconds are per step. Both normalise the same bytes. A bare loop knows nothing of its
-    steps; ours takes gradient norm, monitors and a copy of the running statistics in each, and records them in every
-    one (as by default) or in every fiftieth. RankMe and the conflict map, which are due every 50 steps, are left out.
+    Blocks of 50 steps in turn; seconds are per step. All normalise the same bytes, and the module takes its monitors
+    in all of them. A bare loop goes forward and backward, steps, and moves the target; the other one also reads back
+    what is logged, the loss and the gradient norm. Ours seeds, schedules, measures, checks, snapshots running
+    statistics, records, and looks for signals besides. RankMe and the conflict map, which are due every 50 steps, are
+    left out.
     """
     steps = 50
     with tempfile.TemporaryDirectory() as folder:
@@ -278,20 +324,25 @@ def loop(n: int) -> list[Row]:
             "sslkit, whole loop": _run(Path(folder) / "rarely", log_every=steps),
             "sslkit, a record of every step": _run(Path(folder) / "often", log_every=1),
         }
-        bare = _bare(Ours(TINY))
+        lanes: dict[str, Callable[[], object]] = {name: partial(_further, run, steps) for name, run in runs.items()}
+        for name, reads in (("bare loop", False), ("bare loop that reads loss and gradient norm", True)):
+            lanes[name] = partial(_again, _bare(Ours(SMALLEST, plugins=with_one_layer()), reads), steps)
+        return interleaved("a step of the smallest network", lanes, n, steps)
 
-        def lane(run: Trainer) -> Callable[[], object]:
-            return lambda: run.steps_until(run.step + steps)
 
-        lanes = {name: lane(run) for name, run in runs.items()}
-        return interleaved(
-            "a step of a tiny network", {**lanes, "bare loop": lambda: [bare() for _ in range(steps)]}, n, steps
-        )
+def _further(run: Trainer, steps: int) -> None:
+    run.steps_until(run.step + steps)
+
+
+def _again(step: Callable[[], None], times: int) -> None:
+    for _ in range(times):
+        step()
 
 
 def _run(folder: Path, log_every: int) -> Trainer:
     """Make a run that reports as any other, over images that are there already, and that saves nothing."""
-    (plan, text), plugins = planned(TINY), Plugins.load()
+    plugins = with_one_layer()
+    plan, text = planned(SMALLEST, plugins=plugins)
     hardware = Hardware("cpu", workers=0, save_every=10**9, log_every=log_every, monitor_every=0)
     images = plan.recipe.batch_size
     source: Any = Nothing(64 * images)
@@ -305,7 +356,7 @@ def _run(folder: Path, log_every: int) -> Trainer:
     return run
 
 
-def _bare(ours: Ours) -> Callable[[], None]:
+def _bare(ours: Ours, reads: bool) -> Callable[[], None]:
     """Return the least that takes the same step: forward, backward, optimizer, target."""
     network = ours.stepper.network
     assert network.target
@@ -315,7 +366,11 @@ def _bare(ours: Ours) -> Callable[[], None]:
     online = [followed[name] for name, _ in network.target.named_parameters()]
 
     def step() -> None:
-        network(ours.normalised()).loss.backward()
+        loss = network(ours.normalised()).loss
+        loss.backward()
+        if reads:
+            grads = [held.grad for held in network.parameters() if held.grad is not None]
+            torch.stack([loss.detach(), torch.nn.utils.get_total_norm(grads)]).tolist()
         optimizer.step()
         optimizer.zero_grad()
         ema_update(target, online, 0.99)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -15,15 +20,15 @@ import torch
 
 Row = dict[str, Any]
 """`what`, `variant`, `median_s`, `low_s` and `high_s` (the quartiles), `n`."""
+Lanes = Mapping[str, Callable[[], object]]
+"""Variant -> what is timed."""
 LIBRARIES = (
     "sslkit", "torch", "torchvision", "lightly", "pot", "numpy", "pillow", "simplejpeg",
     "opencv-contrib-python-headless",
 )  # fmt: skip
 
 
-def interleaved(
-    what: str, lanes: Mapping[str, Callable[[], object]], n: int, units: int = 1, warm: int = 1
-) -> list[Row]:
+def interleaved(what: str, lanes: Lanes, n: int, units: int = 1, warm: int = 1) -> list[Row]:
     """Call every lane in turn, there and back again; the first rounds warm up and are not counted.
 
     Args:
@@ -41,6 +46,51 @@ def interleaved(
             if number >= warm:
                 seconds[name].append((time.perf_counter() - began) / units)
     return [row(what, name, taken) for name, taken in seconds.items()]
+
+
+@contextmanager
+def apart(lanes: Mapping[str, tuple[Callable[..., Callable[[], object]], tuple[Any, ...]]]) -> Iterator[Lanes]:
+    """Give every lane a process of its own, so that what one sets for its process does not reach the others.
+
+    Args:
+        lanes: Variant -> a function that makes what is called, and what it is given; both have to be picklable.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        made = {}
+        for name, (make, given) in lanes.items():
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, make, given), daemon=False)
+            process.start()
+            stack.callback(process.join)
+            stack.callback(here.send, "end")
+            made[name] = partial(_ask, here)
+        for ask in made.values():  # one that cannot be made ends it all before anything is timed
+            ask("ready?")
+        yield made
+
+
+def _ask(pipe: Connection, what: str = "go") -> None:
+    pipe.send(what)
+    if fault := pipe.recv():
+        raise RuntimeError(fault)
+
+
+def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], given: tuple[Any, ...]) -> None:
+    try:
+        work = make(*given)
+    except Exception:
+        pipe.recv()
+        return pipe.send(traceback.format_exc())
+    while (asked := pipe.recv()) != "end":
+        fault = ""
+        try:
+            if asked == "go":
+                work()
+        except Exception:
+            fault = traceback.format_exc()
+        pipe.send(fault)
+    return None
 
 
 def row(what: str, variant: str, seconds: Sequence[float]) -> Row:

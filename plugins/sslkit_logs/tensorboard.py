@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from sslkit.api import Run
@@ -24,7 +25,7 @@ def start(run: Run) -> None:
 
 
 def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
-    """Write one scalar per term; `scene-scene.loss` becomes `scene-scene/loss`.
+    """Write one scalar per term, all in one event; `scene-scene.loss` becomes `scene-scene/loss`.
 
     A writer that fails once, as on a full disk, is told of and let go: its thread has ended.
     """
@@ -32,8 +33,8 @@ def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
     if writer is None:
         return
     try:
-        for name, value in terms.items():
-            writer.add_scalar(name.replace(".", "/"), value, step)
+        values = [Summary.Value(tag=name.replace(".", "/"), simple_value=value) for name, value in terms.items()]
+        writer.file_writer.add_summary(Summary(value=values), step)  # type: ignore[attr-defined]
     except OSError as error:
         del _WRITERS[run.folder]
         warnings.warn(f"TensorBoard's events end at step {step}: {error}; metrics.jsonl goes on", stacklevel=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,17 @@ def test_our_step_is_measured_beside_the_bare_passes_of_the_same_networks():
 
 
 def test_a_step_is_the_work_of_lightlys_documented_one():
-    from speed.step import byol
+    from speed.step import same_work
 
-    rows = byol("resnet18", 32, 4, 1)
-    assert len({item["variant"] for item in rows}) == 4
+    same_work("resnet18", 32, 4)
+
+
+def test_lanes_apart_share_nothing_and_tell_what_failed():
+    from speed.timing import apart, interleaved
+
+    with apart({"a": (partial, (len, "abc")), "b": (partial, (len, "d"))}) as lanes:
+        assert [item["n"] for item in interleaved("x", lanes, n=2)] == [2, 2]
+    with pytest.raises(RuntimeError, match="unsupported operand"), apart({"a": (pow, ("x", 2))}):
+        pass
+    with pytest.raises(RuntimeError, match="has no len"), apart({"a": (partial, (len, 5))}) as lanes:
+        lanes["a"]()
