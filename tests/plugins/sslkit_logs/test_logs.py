@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import sslkit_logs
 from sslkit.api import Run
-from sslkit_logs import jsonlines, tensorboard
+from sslkit_logs import jsonlines
 
 
 @pytest.fixture
