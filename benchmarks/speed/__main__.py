@@ -32,7 +32,7 @@ class Size(NamedTuple):
     batches: int
     steps: int
     resnet18: tuple[int, int] = (96, 64)
-    resnet50: tuple[int, int] = (224, 8)
+    resnet50: tuple[int, int] = (224, 16)
 
 
 SIZES = {

@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,7 +80,8 @@ def hash_of(data):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_read_at_once(written, method):
+def test_processes_read_at_once(written, method, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[4])  # a spawned process finds `_contents` by name
     source = opened(written)
     expected = [hash_of(source.read(index)) for index in range(COUNT)]  # the tars are open when processes are forked
     if method == "spawn":
