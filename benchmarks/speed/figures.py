@@ -130,9 +130,10 @@ def draw(claims: Sequence[tuple[Claim, float]], file: Path) -> None:
     axes.barh(places, shares, color=["#4477aa" if share >= 1 else "#cc6677" for share in shares], height=0.6)
     axes.scatter(aims, places, marker="|", s=160, color="black", label="aim", zorder=3)
     axes.axvline(1, color="black", linewidth=1, linestyle="--", label="to reach")
-    for place, share, (claim, value) in zip(places, shares, claims, strict=True):
+    for place, share, aim, (claim, value) in zip(places, shares, aims, claims, strict=True):
         unit = "x" if claim.unit == "x" else f" {claim.unit}"
-        axes.annotate(f"{value:.3g}{unit}", (share, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        at = (max(share, aim) if aim < 1.5 * share else share, place)
+        axes.annotate(f"{value:.3g}{unit}", at, (6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(list(places), [claim.name for claim, _ in claims], fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("measured, as a multiple of what is to be reached (more is better in all rows)")
