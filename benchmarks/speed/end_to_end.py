@@ -11,7 +11,6 @@ and torch's layout.
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import shutil
 import tempfile
@@ -19,18 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torchvision
 from lightly.data import LightlyDataset
 from lightly.loss import NegativeCosineSimilarity
-from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
+from lightly.models.utils import update_momentum
 from lightly.transforms.byol_transform import BYOLTransform, BYOLView1Transform, BYOLView2Transform
 from lightly.utils.scheduler import cosine_schedule
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from speed import photos
 from speed.plans import planned
+from speed.step import Documented
 from speed.timing import Row, apart, interleaved, machine, table
 from sslkit.folders import cores
 from sslkit.hardware import Hardware
@@ -84,36 +81,11 @@ def ours(root: Path, folder: Path, batch: int, size: int) -> Callable[[], None]:
     return trained
 
 
-class BYOL(nn.Module):
-    """The networks of lightly's page on BYOL."""
-
-    def __init__(self, backbone: nn.Module, width: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.projection_head = BYOLProjectionHead(width, 1024, 256)
-        self.prediction_head = BYOLPredictionHead(256, 1024, 256)
-        self.backbone_momentum = copy.deepcopy(self.backbone)
-        self.projection_head_momentum = copy.deepcopy(self.projection_head)
-        deactivate_requires_grad(self.backbone_momentum)
-        deactivate_requires_grad(self.projection_head_momentum)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return predictions (n 256)."""
-        p: Tensor = self.prediction_head(self.projection_head(self.backbone(x).flatten(start_dim=1)))
-        return p
-
-    def forward_momentum(self, x: Tensor) -> Tensor:
-        """Return the target's projections (n 256)."""
-        z: Tensor = self.projection_head_momentum(self.backbone_momentum(x).flatten(start_dim=1))
-        return z.detach()
-
-
 def lightlys(root: Path, folder: Path, batch: int, size: int) -> Callable[[], None]:
     """Return what trains as lightly's page does; with a loader process for each core, of which it has eight."""
 
     def trained() -> None:
-        backbone = nn.Sequential(*list(torchvision.models.resnet18().children())[:-1])
-        model = BYOL(backbone, 512)
+        model = Documented("resnet18")
         transform = BYOLTransform(BYOLView1Transform(input_size=size), BYOLView2Transform(input_size=size))
         dataset = LightlyDataset(str(root), transform=transform)
         loader = DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True, num_workers=cores())
