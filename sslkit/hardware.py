@@ -42,6 +42,7 @@ class Hardware:
         max_rollbacks: So many times.
         on_changed_images: What to do when the source's images are not those that the run began with.
         compile: Let torch compile the backbones.
+        cuda_graph: Record a step's passes, and replay them: see `sslkit.graphs`.
         checkpoint_activations: Keep the inputs of a backbone's blocks alone, and make the rest again on the way back.
     """
 
@@ -63,6 +64,7 @@ class Hardware:
     on_changed_images: Literal["stop", "go-on"] = "stop"
     compile: bool = False
     checkpoint_activations: bool = False
+    cuda_graph: bool = False
 
 
 def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:

@@ -195,10 +195,9 @@ class StepModule(nn.Module):
 
     def after_step(self, step: int, epoch: float) -> None:
         """Let objectives and heads with state of their own update it."""
-        parts = (self.online.projectors, self.online.predictors, self.objectives)
-        for part in (part for parts_ in parts for part in parts_.values()):
-            assert isinstance(part, (Objective, Head))
-            part.after_step(step, epoch)
+        for parts in (self.online.projectors, self.online.predictors, self.objectives):
+            for part in parts.children():
+                part.after_step(step, epoch)  # type: ignore[operator]
 
 
 def _target(online: Network, plan: Plan) -> Network:

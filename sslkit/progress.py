@@ -162,7 +162,8 @@ class Display:
         self._seen += 1
         old, left = self._frame, max(1, self.steps - step)
         pace = self._mean(old.eta_s / (left + 1), eta_s / left) * (self.steps - step)
-        means = {name: self._mean(old.means.get(name, value), value) for name, value in terms.items()}
+        shown = terms if self._live else {}  # lines have no means
+        means = {name: self._mean(old.means.get(name, value), value) for name, value in shown.items()}
         speed, waited = self._mean(old.images_per_s, images_per_s), self._mean(old.waiting, waiting)
         self._frame = _Frame(step, dict(terms), means, speed, waited, pace)
         if self._live is None and (self._seen == 1 or self._clock.due(step, self.steps)):

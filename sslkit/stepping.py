@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from sslkit import flight, recomputing, sharding, small_maps
+from sslkit import flight, graphs, recomputing, sharding, small_maps
 from sslkit.ahead import Ahead, Reading
 from sslkit.api import Proposals, Source
 from sslkit.bad_images import BadImages, Found
@@ -102,8 +103,12 @@ class Stepper:
             small_maps.guard(self.network)
         if hardware.compile:
             self.network.compile_backbones()
+        if hardware.cuda_graph:
+            graphs.check(recipe, precision_of(recipe), fabric)
         self.module = fabric.setup_module(self.network)
         self.sharded = sharding.is_sharded(self.network)
+        self.alone = fabric.world_size == 1 and not self.sharded
+        self.graph = graphs.Graph(self.one_pass, self.network) if hardware.cuda_graph else None
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
         if recipe.precision == "16-mixed":  # Fabric does not clip where an optimizer unscales gradients by itself
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
@@ -222,7 +227,7 @@ class Stepper:
         measured = self.measured(taken.outcomes)
         self.clip()
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.drop_gradients()
         momentum = self.momentum()
         self.network.update_target(momentum)
         self.network.after_step(self.step + 1, (self.step + 1) / self.epochs.steps)
@@ -257,11 +262,29 @@ class Stepper:
             taken.batches.append({name: batch[name] for name in batch if name == "index" or name.startswith("boxes.")})
             # Behind the data: a loader that is new after a resume takes random numbers of its own.
             seed_all(self.plan.recipe.seed, "pass", self.step, part, self.fabric.global_rank)
-            with self.fabric.no_backward_sync(self.module, enabled=part < accumulate - 1):
-                outcome: Outcome = self.module(batch, measure=part == 0 and self.monitors.maps(self.step + 1))
-                self.fabric.backward(outcome.loss / accumulate)
+            measure = part == 0 and self.monitors.maps(self.step + 1)
+            with self.unsynced(part < accumulate - 1):
+                outcome = self.graph(batch) if self.graph and not measure else self.one_pass(batch, measure)
             taken.outcomes.append(outcome)
         return taken
+
+    def one_pass(self, batch: Mapping[str, Any], measure: bool = False) -> Outcome:
+        """Go forward and backward."""
+        outcome = self.forward(batch, measure)
+        accumulate = self.plan.recipe.accumulate
+        self.fabric.backward(outcome.loss if accumulate == 1 else outcome.loss / accumulate)
+        return outcome
+
+    def forward(self, batch: Mapping[str, Any], measure: bool) -> Outcome:
+        """Go forward: one process by itself does without Fabric's module, which would look at every tensor for it."""
+        if self.alone:
+            with self.fabric.autocast():
+                return self.network(batch, measure)  # type: ignore[no-any-return]
+        return self.module(batch, measure=measure)  # type: ignore[no-any-return]
+
+    def unsynced(self, wanted: bool) -> AbstractContextManager[None]:
+        """Leave gradients in their processes inside the block, where that is wanted: a later pass brings them along."""
+        return self.fabric.no_backward_sync(self.module) if wanted else nullcontext()
 
     def batches(self, feed: Feed) -> Ahead:
         """Return the batches of a feed on the device."""
@@ -294,23 +317,25 @@ class Stepper:
             taken: Told of a wait for the next batch; None where no more is to be read.
         """
         passes = [{"loss": outcome.loss.detach(), **outcome.terms, **outcome.monitors} for outcome in outcomes]
-        names = list(passes[0])
-        values = torch.stack(
-            [torch.stack([one[name].float().to(self.fabric.device) for name in names]) for one in passes]
-        ).mean(dim=0)
-        values = torch.cat(
-            [values, self._grad_norm().view(1), values.new_tensor([self.stop.signal is not None, len(bad)])]
-        )
-        mean = self._mean(values) if self.fabric.world_size > 1 else values
-        reading = Reading(mean)
+        asked = [float(self.stop.signal is not None), float(len(bad))]
+        values = torch.stack([*self._averaged(passes), self._grad_norm().float()])
+        if self.fabric.world_size > 1:
+            values = self._mean(torch.cat([values, values.new_tensor(asked)]))
+        reading = Reading(values)
         if self.looks_ahead and taken is not None:
             self.look_ahead(reading, taken)
-        *told, stops, met = reading.numbers()
+        numbers = reading.numbers()
+        *told, stops, met = numbers if self.fabric.world_size > 1 else [*numbers, *asked]
         if stops:
             self.stop.agree(self.fabric)
         if met:
             self.skip(bad)
-        return dict(zip([*names, "grad_norm"], told, strict=True))
+        return dict(zip([*passes[0], "grad_norm"], told, strict=True))
+
+    def _averaged(self, passes: list[dict[str, Tensor]]) -> Sequence[Tensor]:
+        """Return the mean over passes of each scalar, on the device in float32."""
+        rows = [[one[name].to(self.fabric.device, torch.float32) for name in passes[0]] for one in passes]
+        return rows[0] if len(rows) == 1 else torch.stack([torch.stack(row) for row in rows]).mean(dim=0).unbind()
 
     def look_ahead(self, reading: Reading, taken: Passes) -> None:
         """Make the next batch ready; a wait for it counts where the device has come to its end meanwhile."""
@@ -326,13 +351,20 @@ class Stepper:
         self.said = [*(self.said or ()), *self.bad.add(found)]
 
     def _grad_norm(self) -> Tensor:
-        grads = [sharding.local(p.grad) for p in self.trained if p.grad is not None]
+        grads = [held.grad for held in self.trained if held.grad is not None]
+        if self.sharded:
+            grads = [*map(sharding.local, grads)]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         if not self.sharded:
             return norm
         total = self.fabric.all_reduce(norm.float().square(), reduce_op="sum")
         assert isinstance(total, Tensor)
         return total.sqrt()
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of this step."""
+        for held in self.trained:
+            held.grad = None
 
     def guard(self, terms: Mapping[str, float], batches: list[dict[str, Tensor]]) -> None:
         """Refuse to step on anything that is not finite.

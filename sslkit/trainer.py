@@ -288,6 +288,7 @@ class Trainer:
 
     def report(self, terms: dict[str, float]) -> None:
         """Show and log a step."""
+        measured = self.stepper.monitors.due(self.step)
         terms |= {f"sampler.{name}": value for name, value in self.stepper.counts.items()}
         if self.stepper.epochs.skipped:
             terms["rollbacks"] = len(self.stepper.epochs.skipped)
@@ -295,9 +296,9 @@ class Trainer:
             terms["bad_images"] = len(self.stepper.bad.reasons)
         if display := self.observers.display:
             eta = (self.steps - self.step) * self.plan.recipe.batch_size / terms["images_per_s"]
-            shown = {name: value for name, value in terms.items() if not is_measured(name)}
+            shown = {name: terms[name] for name in terms if not is_measured(name)} if measured else terms
             display.update(self.step, shown, terms["images_per_s"], terms["waiting"], eta)
-        if self.step % self.hardware.log_every == 0 or self.step == self.steps or self.stepper.monitors.due(self.step):
+        if measured or self.step % self.hardware.log_every == 0 or self.step == self.steps:
             self.run_info.step = self.step
             self.tell("sslkit_step_finished", step=self.step, terms=terms)
 

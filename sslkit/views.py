@@ -252,6 +252,8 @@ def to_device(
 
 def moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """Move a batch, but for what is read where it is."""
+    if device.type == "cpu":
+        return dict(batch)
     stays = {name for name in batch if name in APART or name.startswith("draws.")}
     pinned = device.type == "cuda"
     return {name: value if name in stays else value.to(device, non_blocking=pinned) for name, value in batch.items()}

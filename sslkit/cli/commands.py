@@ -41,6 +41,9 @@ Compiled = Annotated[bool, typer.Option("--compile", help="Let torch compile the
 CheckpointActivations = Annotated[
     bool, typer.Option("--checkpoint-activations", help="Less memory, a third more computing, the same numbers.")
 ]
+CudaGraph = Annotated[
+    bool, typer.Option("--cuda-graph", help="Record a step on the GPU and replay it: for steps that wait for the host.")
+]
 SlurmWords = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(metavar="KEY=VALUE", help="Of submitit, as timeout_min=600; repeatable."),
@@ -71,6 +74,7 @@ def run(
     on_changed_images: OnChangedImages = "stop",
     compiled: Compiled = False,
     checkpoint_activations: CheckpointActivations = False,
+    cuda_graph: CudaGraph = False,
     launcher: Annotated[Literal["local", "slurm"], typer.Option(help="Where to train: here, or as a job.")] = "local",
     slurm: SlurmWords = None,
     as_json: Json = False,
@@ -90,7 +94,7 @@ def run(
     hardware = Hardware(
         accelerator, devices, nodes, strategy, workers, cache_gb, stop_after, save_every, keep, keep_every,
         log_every, monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
-        compiled, checkpoint_activations,
+        compiled, checkpoint_activations, cuda_graph,
     )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)

@@ -108,7 +108,7 @@ class Timed(Stepper):
             for owner, function, section in (
                 (monitors, "every_step", "monitors"), (self.fabric, "backward", "backward"),
                 (self.fabric, "clip_gradients", "clipping"), (self.optimizer, "step", "optimizer"),
-                (self.optimizer, "zero_grad", "optimizer"), (network, "update_target", "EMA"),
+                (self, "drop_gradients", "optimizer"), (network, "update_target", "EMA"),
             ):  # fmt: skip
                 stack.enter_context(clock.calls(owner, function, section))
             yield
