@@ -100,6 +100,13 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     return fabric
 
 
+def is_alone(fabric: Fabric) -> bool:
+    """Say whether there is one process on one device, and nothing that joins it with others."""
+    from lightning_fabric.strategies import SingleDeviceStrategy
+
+    return type(fabric.strategy) is SingleDeviceStrategy
+
+
 def precision_of(recipe: Recipe, accelerator: str = "auto") -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     """Return what a recipe is computed in: of "auto", what it came to where the run began, and here where none has."""
     if recipe.precision != "auto":

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sslkit import monitors
-from sslkit.api import Head, Objective, Terms
+from sslkit.api import Terms
 from sslkit.ema import ema_update
 from sslkit.nn import widen
 from sslkit.plan import HeadPlan, ObjectivePlan, Plan, Row
@@ -99,6 +99,8 @@ class StepModule(nn.Module):
         self.online = Network(backbone, plan.backbone.component, plan.heads, seed)
         self.target = _target(self.online, plan) if plan.has("target") else None
         self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
+        own = (self.online.projectors, self.online.predictors, self.objectives)
+        self._told: list[Any] = [part for parts in own for part in parts.values()]
         self.gather: Callable[[Tensor], Tensor] | None = None
         """Joins a tensor's rows (b ...) over all processes, with gradients; None where there is one process."""
         self.mean: Callable[[Tensor], Tensor] | None = None
@@ -195,9 +197,8 @@ class StepModule(nn.Module):
 
     def after_step(self, step: int, epoch: float) -> None:
         """Let objectives and heads with state of their own update it."""
-        for parts in (self.online.projectors, self.online.predictors, self.objectives):
-            for part in parts.children():
-                part.after_step(step, epoch)  # type: ignore[operator]
+        for part in self._told:
+            part.after_step(step, epoch)
 
 
 def _target(online: Network, plan: Plan) -> Network:

@@ -21,7 +21,7 @@ from sslkit.epochs import Epochs, listing
 from sslkit.errors import DataError
 from sslkit.feed import Feed
 from sslkit.folders import cores
-from sslkit.hardware import Hardware, precision_of
+from sslkit.hardware import Hardware, is_alone, precision_of
 from sslkit.monitors import EVERY_STEP, Monitors
 from sslkit.networks import Outcome, StepModule
 from sslkit.optim import make_optimizer
@@ -107,7 +107,7 @@ class Stepper:
             graphs.check(recipe, precision_of(recipe), fabric)
         self.module = fabric.setup_module(self.network)
         self.sharded = sharding.is_sharded(self.network)
-        self.alone = fabric.world_size == 1 and not self.sharded
+        self.alone = is_alone(fabric) and recipe.precision != "16-mixed"  # whose losses are scaled
         self.graph = graphs.Graph(self.one_pass, self.network) if hardware.cuda_graph else None
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
         if recipe.precision == "16-mixed":  # Fabric does not clip where an optimizer unscales gradients by itself
@@ -218,7 +218,7 @@ class Stepper:
             NotFinite: A loss or gradient is not finite.
         """
         began = time.monotonic()
-        self.schedule()
+        lr = self.schedule()
         self.buffers.keep()
         self.counts_before = dict(self.counts)
         taken = self.passes(feed)
@@ -226,12 +226,11 @@ class Stepper:
         self.guard(terms, taken.batches)
         measured = self.measured(taken.outcomes)
         self.clip()
-        self.optimizer.step()
+        self.update()
         self.drop_gradients()
         momentum = self.momentum()
         self.network.update_target(momentum)
         self.network.after_step(self.step + 1, (self.step + 1) / self.epochs.steps)
-        lr = self.lr(self.step)
         self.step += 1
         seconds = time.monotonic() - began
         return terms | measured | {
@@ -239,13 +238,14 @@ class Stepper:
             "images_per_s": self.plan.recipe.batch_size / seconds, "waiting": taken.waited / seconds,
         }  # fmt: skip
 
-    def schedule(self) -> None:
-        """Set what the optimizer is told for this step: learning rate, and weight decay where that has a schedule."""
-        end = self.plan.recipe.optimizer.final_weight_decay
+    def schedule(self) -> float:
+        """Set this step's learning rate, which is returned, and weight decay where that has a schedule."""
+        lr, end = self.lr(self.step), self.plan.recipe.optimizer.final_weight_decay
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(self.step)
+            group["lr"] = lr
             if end is not None and group["scaled"]:  # biases and norms may have none
                 group["weight_decay"] = cosine(self.step, self.steps, self.plan.optimizer["weight_decay"], end)
+        return lr
 
     def passes(self, feed: Feed) -> Passes:
         """Go forward and backward over all that a step takes."""
@@ -272,15 +272,31 @@ class Stepper:
         """Go forward and backward."""
         outcome = self.forward(batch, measure)
         accumulate = self.plan.recipe.accumulate
-        self.fabric.backward(outcome.loss if accumulate == 1 else outcome.loss / accumulate)
+        self.backward(outcome.loss if accumulate == 1 else outcome.loss / accumulate)
         return outcome
 
+    # A process by itself does without Fabric's wrappers: they would look at every tensor, and do no more than this.
+
     def forward(self, batch: Mapping[str, Any], measure: bool) -> Outcome:
-        """Go forward: one process by itself does without Fabric's module, which would look at every tensor for it."""
+        """Go forward."""
+        if not self.alone:
+            return self.module(batch, measure=measure)  # type: ignore[no-any-return]
+        with self.fabric.autocast():
+            return self.network(batch, measure)  # type: ignore[no-any-return]
+
+    def backward(self, loss: Tensor) -> None:
+        """Go backward."""
         if self.alone:
-            with self.fabric.autocast():
-                return self.network(batch, measure)  # type: ignore[no-any-return]
-        return self.module(batch, measure=measure)  # type: ignore[no-any-return]
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.fabric.backward(loss)
+
+    def update(self) -> None:
+        """Move the online network."""
+        if self.alone:
+            self.optimizer.optimizer.step()
+        else:
+            self.optimizer.step()
 
     def unsynced(self, wanted: bool) -> AbstractContextManager[None]:
         """Leave gradients in their processes inside the block, where that is wanted: a later pass brings them along."""
@@ -334,7 +350,8 @@ class Stepper:
 
     def _averaged(self, passes: list[dict[str, Tensor]]) -> Sequence[Tensor]:
         """Return the mean over passes of each scalar, on the device in float32."""
-        rows = [[one[name].to(self.fabric.device, torch.float32) for name in passes[0]] for one in passes]
+        device = self.fabric.device
+        rows = [[one[name].to(device, torch.float32) for name in passes[0]] for one in passes]
         return rows[0] if len(rows) == 1 else torch.stack([torch.stack(row) for row in rows]).mean(dim=0).unbind()
 
     def look_ahead(self, reading: Reading, taken: Passes) -> None:

@@ -45,6 +45,7 @@ FLOORS = [
         "epochs",
         "feed",
         "flight",
+        "graphs",
         "hardware",
         "keeping",
         "labelling",

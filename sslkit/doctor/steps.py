@@ -106,8 +106,8 @@ class Timed(Stepper):
             for name, objective in network.objectives.items():
                 stack.enter_context(clock.forward(objective, f"objective {name}"))
             for owner, function, section in (
-                (monitors, "every_step", "monitors"), (self.fabric, "backward", "backward"),
-                (self.fabric, "clip_gradients", "clipping"), (self.optimizer, "step", "optimizer"),
+                (monitors, "every_step", "monitors"), (self, "backward", "backward"),
+                (self.fabric, "clip_gradients", "clipping"), (self, "update", "optimizer"),
                 (self, "drop_gradients", "optimizer"), (network, "update_target", "EMA"),
             ):  # fmt: skip
                 stack.enter_context(clock.calls(owner, function, section))
