@@ -102,7 +102,7 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
 
 def is_alone(fabric: Fabric) -> bool:
     """Say whether there is one process on one device, and nothing that joins it with others."""
-    from lightning_fabric.strategies import SingleDeviceStrategy
+    from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
     return type(fabric.strategy) is SingleDeviceStrategy
 

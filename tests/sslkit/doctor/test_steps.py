@@ -29,8 +29,8 @@ def test_time_is_counted_where_it_is_spent_and_adds_up(stepper, monkeypatch):
     for section, owner, name in (
         ("waiting for data", made.source, "read"), ("online forward", network.online, "forward"),
         ("target forward", network.target, "forward"), ("objective alike", network.objectives["alike"], "forward"),
-        ("backward", made.fabric, "backward"), ("gradient norm, checks", made, "_grad_norm"),
-        ("clipping", made.fabric, "clip_gradients"), ("optimizer", made.optimizer, "step"),
+        ("backward", made, "backward"), ("gradient norm, checks", made, "_grad_norm"),
+        ("clipping", made.fabric, "clip_gradients"), ("optimizer", made, "update"),
         ("EMA", network, "update_target"), ("the rest", network, "after_step"), ("normalise", steps, "ready"),
         ("transfer", steps, "moved"), ("monitors", steps.monitors, "every_step"),
     ):  # fmt: skip
@@ -85,8 +85,8 @@ def test_on_a_gpu_steps_are_taken_with_and_without_waiting_for_it(stepper, monke
 
     monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
     made.clock.waits = True
-    inner = made.fabric.backward
-    monkeypatch.setattr(made.fabric, "backward", lambda loss: (inner(loss), queue.append(0.01)))
+    inner = made.backward
+    monkeypatch.setattr(made, "backward", lambda loss: (inner(loss), queue.append(0.01)))
     told = []
     most = made.most(2)
     with made.feed(most) as feed:
