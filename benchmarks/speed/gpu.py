@@ -2,11 +2,11 @@
 
 PYTHONPATH=benchmarks python -m speed.gpu --batch 512 --photos FOLDER
 
-`step` has images that are there already, as bytes on the GPU: what is compared are a run's optimizer step, with its
-augmentation on the GPU and its gradient norm and monitors, and forward, forward, backward and the optimizer of the same
-networks on normalised images. `memory` is the peak of UniVIP's step, as torch's allocator counts it. `loader` counts
-photos a second from JPEG files, with as many loader processes as there are cores but one. Where it gives more than the
-step takes, input is not the limit.
+`step` has images that are there already, as bytes on the GPU: what is compared are a run's optimizer step with its
+gradient norm and monitors, which normalises its images and in a variant also augments them on the GPU, and forward,
+forward, backward and the optimizer of the same networks on normalised images. `memory` is the peak of UniVIP's step, as
+torch's allocator counts it. `loader` counts photos a second from JPEG files, with as many loader processes as there are
+cores but one. Where it gives more than the step takes, input is not the limit.
 
 Without a GPU all of it runs on the CPU, to be tested at small sizes; its figures are of no interest there.
 """
@@ -30,10 +30,12 @@ from speed import photos
 from speed.plans import planned
 from speed.step import BYOL, ROOT, Ours
 from speed.timing import Row, interleaved, machine, ratio, row, table
+from sslkit import augment
 from sslkit.epochs import Epochs
 from sslkit.feed import Feed
 from sslkit.folders import cores
 from sslkit.hardware import Hardware, precision_of
+from sslkit.plan import Plan
 from sslkit.preparing import prepare
 from sslkit.views import ViewDataset
 
@@ -61,11 +63,13 @@ def of_coco(name: str, network: str, batch: int, size: int) -> tuple[str, list[s
 
 def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[Row]:
     """Our BYOL step beside bare passes of the same networks; blocks of steps, for one of them to fill the queue."""
-    ours = Ours(BYOL.format(network=network, size=size, batch=batch), hardware=hardware())
-    ours.ready.batch = {
-        name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in ours.ready.batch.items()
-    }
+    ours, augmenting = (Ours(BYOL.format(network=network, size=size, batch=batch), hardware=hardware()) for _ in "ab")
+    for one in (ours, augmenting):
+        one.ready.batch = {
+            name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in one.ready.batch.items()
+        }
     bare = bare_step(ours)
+    augmenting.ready.batch |= draws(augmenting.stepper.plan, batch)
 
     def steps(one: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:
@@ -76,7 +80,21 @@ def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[R
         return run
 
     what = f"BYOL step, {network}, {size} px, batch {batch}, {precision_of(ours.stepper.plan.recipe)}"
-    return interleaved(what, {"bare passes": steps(bare), "sslkit": steps(ours)}, n, units=block)
+    lanes = {"bare passes": bare, "sslkit": ours, "sslkit, augmenting": augmenting}
+    return interleaved(what, {name: steps(lane) for name, lane in lanes.items()}, n, units=block)
+
+
+def draws(plan: Plan, images: int) -> dict[str, Tensor]:
+    """Return what is drawn for the augmentation of every view, as a loader gives it to a GPU."""
+    return {
+        f"draws.{group}.{network}": torch.tensor(
+            [
+                [augment.draw(view, 0, image, group, place, network) for place, view in enumerate(views)]
+                for image in range(images)
+            ]
+        )
+        for (group, network), views in plan.views.items()
+    }
 
 
 def bare_step(ours: Ours) -> Callable[[], None]:
@@ -154,7 +172,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=5, help="timed rounds of ten steps")
     args = parser.parse_args()
     taken = step(args.network, args.size, args.batch, args.n)
-    print(f"{ratio(taken, 'sslkit', 'bare passes'):.3f}x  our step over the bare passes\n\n{table(taken)}\n")
+    for name in ("sslkit", "sslkit, augmenting"):
+        print(f"{ratio(taken, name, 'bare passes'):.3f}x  {name}, over the bare passes")
+    print(f"\n{table(taken)}\n")
     with tempfile.TemporaryDirectory() as folder:
         root = args.photos or photos.draw(Path(folder), 64)
         fed = loader(root.resolve(), args.size, args.batch, args.batches, args.workers)

@@ -72,7 +72,7 @@ def test_our_step_is_measured_beside_the_bare_passes_of_the_same_networks():
     from speed.gpu import memory, step
 
     rows = step("resnet18", 32, 4, 1, block=1)
-    assert [item["variant"] for item in rows] == ["bare passes", "sslkit"]
+    assert [item["variant"] for item in rows] == ["bare passes", "sslkit", "sslkit, augmenting"]
     assert memory("resnet18", 32, 4, saving=True) > 2**28
 
 
