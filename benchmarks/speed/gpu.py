@@ -178,7 +178,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = args.photos or photos.draw(Path(folder), 64)
         fed = loader(root.resolve(), args.size, args.batch, args.batches, args.workers)
-    needed = taken[1]["median_s"] / args.batch
+    needed = taken[-1]["median_s"] / args.batch
     print(f"{needed / fed[0]['median_s']:.3f}x  what the loader gives over what the step takes\n\n{table(fed)}\n")
     for saving in (False, True):
         peak = memory(args.network, args.size, args.batch, saving)
