@@ -230,7 +230,7 @@ class Trainer:
         if len(skipped) > self.hardware.max_rollbacks:
             told = f"{error}\n    batches have been left out {len(skipped) - 1} times, which is all of --max-rollbacks"
             raise NonFiniteError(told) from error
-        self.stepper.optimizer.zero_grad(set_to_none=True)
+        self.stepper.drop_gradients()
         diverged = self.step + 1
         self.resume()
         epochs.skipped = tuple(sorted(skipped))
