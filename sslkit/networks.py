@@ -174,6 +174,9 @@ class StepModule(nn.Module):
 
     def compile_backbones(self) -> None:
         """Let torch compile what both networks spend their time in, when it is first used."""
+        from torch._functorch import config
+
+        config.donated_buffer = False  # the conflict map goes backward more than once
         for network in (self.online, self.target):
             if network is not None:
                 network.backbone.compile()

@@ -8,7 +8,7 @@ than the kernel: any number, finite or not. ResNets come to it with images of 16
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,10 @@ def _padding(conv: nn.Conv2d) -> tuple[int, ...]:
     return tuple(d * (k - 1) // 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
 
 
-@cache
 def _unseen(side: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
     outputs = (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    first = [tap * dilation - padding for tap in range(kernel)]
-    return any(not any(0 <= start + stride * place < side for place in range(outputs)) for start in first)
+    for start in range(-padding, kernel * dilation - padding, dilation):
+        place = max(0, -(start // stride))  # the first where this row of the kernel is on the map or behind it
+        if place >= outputs or start + stride * place >= side:
+            return True
+    return False

@@ -10,14 +10,14 @@ from sslkit.wiring import make_plan
 
 @pytest.fixture
 def run(plugins, recipe_text, tmp_path):
-    def run(*sets, folder="run", text=recipe_text, **hardware):
+    def run(*sets, folder="run", text=recipe_text, using=plugins, **hardware):
         given = recipe.parse(text, "dots", "dots.toml", sets)
         made, problems = recipe.structure(given)
         assert not problems, problems
-        plan, problems = make_plan(made, plugins)
+        plan, problems = make_plan(made, using)
         assert not problems, problems
         hardware = trainer.Hardware(**{"workers": 0, "accelerator": "cpu", **hardware})
-        return trainer.train(plan, given, plugins, RunFolder(tmp_path / folder), hardware)
+        return trainer.train(plan, given, using, RunFolder(tmp_path / folder), hardware)
 
     return run
 

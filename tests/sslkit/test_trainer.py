@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import random
+import shutil
 import signal
 import types
 from typing import ClassVar
@@ -8,6 +9,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch._functorch import config as functorch
 
 from sslkit import checkpoint, hookimpl, schedules, sentinel, trainer
 from sslkit.api import Objective
@@ -91,6 +94,23 @@ def test_a_damaged_checkpoint_is_told_and_costs_no_bit(run, capsys):
     assert "warning: " in (told := capsys.readouterr().err)
     assert "step-00000005.pt is no complete checkpoint" in told
     assert same(weights(whole), weights(rest))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with it")
+def test_a_compiled_run_takes_the_same_steps_the_monitored_ones_too(run, small_recipe, installed, monkeypatch):
+    made, compile_ = [], nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda part, *args: (made.append(part), compile_(part, *args)))
+    monkeypatch.setattr(functorch, "donated_buffer", True)
+    given = {"text": small_recipe, "using": installed, "monitor_every": 2}
+    plain, compiled = (
+        run("precision=32-true", folder=name, compile=name == "compiled", **given) for name in ("plain", "compiled")
+    )
+    assert len(made) == 2, "both backbones"
+    assert not functorch.donated_buffer, "the conflict map could not go backward a second time"
+    assert compiled.terms["loss"] == pytest.approx(plain.terms["loss"], rel=1e-3)
+    ends = [weights(one)["model"] for one in (plain, compiled)]
+    apart = sum(float((held - ends[1][key]).double().square().sum()) for key, held in ends[0].items())
+    assert apart < 1e-6 * sum(float(held.double().square().sum()) for held in ends[0].values())
 
 
 def test_checkpoints_are_kept_for_good_every_so_often(run):
