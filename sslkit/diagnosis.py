@@ -16,7 +16,7 @@ from sslkit.doctor.advice import WAITS
 from sslkit.doctor.examining import Examination
 from sslkit.doctor.outlook import total
 from sslkit.feed import AHEAD
-from sslkit.report import make_console
+from sslkit.progress import make_console
 
 
 def of_examination(found: Examination) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def of_examination(found: Examination) -> dict[str, Any]:
 
 def print_examination(found: Examination, console: Console | None = None) -> None:
     """Print a page: where the time goes, what waits, memory, utilisation, advice, and what all of it takes."""
-    console = console or make_console()
+    console = console or make_console(stderr=False)
     _head(console, found)
     _heading(console, "Where a step's time goes")
     console.print(_step_table(found))

@@ -22,11 +22,14 @@ _SHOWN_APART = {"images_per_s", "waiting"}
 _ALWAYS_GENERAL = {"loss", "sampler"}
 
 
-def make_console() -> Console:
-    """Return a console on stderr; rich itself respects NO_COLOR and TERM=dumb."""
+def make_console(*, stderr: bool) -> Console:
+    """Return a console on stderr, or on stdout; rich itself respects NO_COLOR and TERM=dumb."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    console = Console(stderr=stderr, highlight=False)
+    if not stderr and not console.is_terminal:
+        console.width = max(console.width, 120)  # a pipe has no width; do not wrap for one
+    return console
 
 
 # --------------------------------------------------------------------------------------- one thing after another
@@ -39,7 +42,7 @@ def bar(console: Console | None = None) -> Iterator[Progress]:
     Args:
         console: Stderr by default.
     """
-    console = console or make_console()
+    console = console or make_console(stderr=True)
     if console.is_interactive:
         with _bars(console) as progress:
             yield progress
@@ -132,7 +135,7 @@ class Display:
     def __init__(self, steps: int, steps_per_epoch: int, console: Console | None = None) -> None:
         self.steps = steps
         self.steps_per_epoch = steps_per_epoch
-        self.console = console or make_console()
+        self.console = console or make_console(stderr=True)
         self._clock = _Clock()
         self._seen = 0
         self._frame = _Frame(0, {}, {}, 0.0, 0.0, float("nan"))

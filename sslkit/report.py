@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from sslkit import bad_images, worldsize
@@ -20,6 +19,7 @@ from sslkit.options import schema
 from sslkit.plan import Plan
 from sslkit.plugins import Component, Plugins
 from sslkit.probing import Figures, is_rate
+from sslkit.progress import make_console
 from sslkit.recipe import Text, View
 from sslkit.replaying import Replayed
 from sslkit.resuming import Comparison
@@ -35,16 +35,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))  # noqa: T201
 
 
-def make_console() -> Console:
-    """Return a console on stdout; rich itself respects NO_COLOR and TERM=dumb."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 120)  # a pipe has no width; do not wrap for one
-    return console
-
-
 def _print(*parts: Any) -> None:
-    console = make_console()
+    console = make_console(stderr=False)
     for part in parts:
         console.print(part, markup=False) if isinstance(part, str) else console.print(part)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sslkit.ablation.results import Results
 from sslkit.paper.table import Cell, Column, Table, make
-from sslkit.report import make_console
+from sslkit.progress import make_console
 
 _ASCII = str.maketrans(
     {"✓": "x", "\N{MINUS SIGN}": "-", "±": "+-", "Δ": "diff", "\N{EN DASH}": "-", "…": "...", "×": "x"}
@@ -25,7 +25,7 @@ _PADDING = 3
 
 def show(results: Results, console: Console | None = None) -> None:
     """Print an ablation; on stdout by default."""
-    console = console or make_console()
+    console = console or make_console(stderr=False)
     table = make(results)
     parts = split(table, console.width)
     for number, part in enumerate(parts, 1):
