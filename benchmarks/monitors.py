@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, median
 
-from sslkit import monitors, recipe
-from sslkit.hardware import Hardware, fabric_of
+from sslkit.data.opening import prepare
+from sslkit.networks import monitors
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
 from sslkit.plugins import Plugins
-from sslkit.preparing import prepare
-from sslkit.stepping import Stepper
-from sslkit.wiring import make_plan
+from sslkit.training.hardware import Hardware, fabric_of
+from sslkit.training.step import Stepper
 
 
 class Lane:

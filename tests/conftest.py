@@ -18,9 +18,10 @@ from PIL import Image
 from pydantic import Field
 from torch import nn
 
-from sslkit import hardware, hookimpl
+from sslkit import hookimpl
 from sslkit.api import Backbone, Head, Objective, Objects, Probe, Sample, Source, Terms, ViewSampler
 from sslkit.plugins import Owner, Plugins
+from sslkit.training import hardware
 
 
 class Dots(Source):
@@ -366,7 +367,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 @pytest.fixture(scope="session", autouse=True)
 def _memory_given_back() -> None:
     """A run keeps the memory of its largest step; this process would keep that of every network of every test."""
-    hardware.heap = types.SimpleNamespace(keep_freed=lambda: True)  # type: ignore[assignment]
+    hardware.allocator = types.SimpleNamespace(keep_freed=lambda: True)  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session", autouse=True)

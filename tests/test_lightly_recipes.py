@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslkit import checkpoint, recipe, trainer
 from sslkit.__main__ import main
-from sslkit.runfolder import RunFolder
-from sslkit.wiring import make_plan
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
+from sslkit.storage import checkpoint
+from sslkit.storage.run_folder import RunFolder
+from sslkit.training import trainer
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "recipes" / "lightly"

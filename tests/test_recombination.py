@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from sslkit import hookimpl, recipe, trainer
+from sslkit import hookimpl
 from sslkit.api import Backbone
-from sslkit.cost import step_batch
 from sslkit.networks import StepModule
+from sslkit.networks.cost import step_batch
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
 from sslkit.plugins import Owner, Plugins
-from sslkit.runfolder import RunFolder
-from sslkit.wiring import make_plan
+from sslkit.storage.run_folder import RunFolder
+from sslkit.training import trainer
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "recombination.md").read_text()

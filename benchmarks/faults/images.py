@@ -411,7 +411,7 @@ def _with(name: str, module: Any) -> Plugins:
 
 def vanishing(part: Part, folder: Path, seed: int, count: int) -> None:
     """Delete files while a run goes on: those not drawn yet must be listed, and no other."""
-    from sslkit.epochs import Epochs
+    from sslkit.data.epochs import Epochs
 
     photos, drawn = folder / "vanishing", np.random.default_rng(seed)
     photos.mkdir()

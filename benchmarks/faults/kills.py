@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from faults.outcome import Fault, Part
-from sslkit import resuming
 from sslkit.errors import SslkitError
-from sslkit.resuming import Comparison
+from sslkit.verify import resume
+from sslkit.verify.resume import Comparison
 
 IMAGES, BATCH, SAVE_EVERY = 64, 8, 2
 SOURCE = f"source={{use='sample-scenes',images={IMAGES},side=96}}"
@@ -64,7 +64,7 @@ def campaign(folder: Path, seed: int, kills: int, steps: int, only: Iterable[str
         where = folder / str(number)
         where.mkdir()
         try:
-            made = resuming.compare(
+            made = resume.compare(
                 command(name, steps), where, steps, kills, seed, lambda line: print(f"    {line}", flush=True)
             )
         except SslkitError as error:

@@ -6,8 +6,8 @@ import importlib
 from functools import cache
 
 MODULES = (
-    "matplotlib.pyplot", "lightning_fabric", "sslkit.__main__", "sslkit.cli", "sslkit.cli.targets", "sslkit.measuring",
-    "sslkit.report", "sslkit.scan", "sslkit.trainer", "sslkit.wiring",
+    "matplotlib.pyplot", "lightning_fabric", "sslkit.__main__", "sslkit.cli", "sslkit.targets", "sslkit.probes.measure",
+    "sslkit.cli.show", "sslkit.data.scan", "sslkit.training.trainer", "sslkit.planning.planner",
 )  # fmt: skip
 
 

@@ -30,10 +30,10 @@ from speed.plans import planned
 from speed.step import Documented
 from speed.timing import Row, apart, interleaved, machine, table
 from sslkit.folders import cores
-from sslkit.hardware import Hardware
 from sslkit.plugins import Plugins
-from sslkit.runfolder import RunFolder
-from sslkit.trainer import train
+from sslkit.storage.run_folder import RunFolder
+from sslkit.training.hardware import Hardware
+from sslkit.training.trainer import train
 
 RECIPE = """
 epochs = 1

@@ -30,14 +30,14 @@ from speed import photos
 from speed.plans import planned
 from speed.step import BYOL, ROOT, Ours
 from speed.timing import Row, interleaved, machine, ratio, row, table
-from sslkit import augment
-from sslkit.epochs import Epochs
-from sslkit.feed import Feed
+from sslkit.data.augment import parameters
+from sslkit.data.epochs import Epochs
+from sslkit.data.loader import Feed
+from sslkit.data.opening import prepare
+from sslkit.data.views import ViewDataset
 from sslkit.folders import cores
-from sslkit.hardware import Hardware, precision_of
-from sslkit.plan import Plan
-from sslkit.preparing import prepare
-from sslkit.views import ViewDataset
+from sslkit.planning.plan import Plan
+from sslkit.training.hardware import Hardware, precision_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -89,7 +89,7 @@ def draws(plan: Plan, images: int) -> dict[str, Tensor]:
     return {
         f"draws.{group}.{network}": torch.tensor(
             [
-                [augment.draw(view, 0, image, group, place, network) for place, view in enumerate(views)]
+                [parameters.draw(view, 0, image, group, place, network) for place, view in enumerate(views)]
                 for image in range(images)
             ]
         )

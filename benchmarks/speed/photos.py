@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from speed.plans import planned
+from sslkit.data.opening import prepare
 from sslkit.images import decode
-from sslkit.preparing import prepare
 
 DRAWN = """
 steps = 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sslkit import recipe
-from sslkit.plan import Plan
+from sslkit.planning import recipe
+from sslkit.planning.plan import Plan
+from sslkit.planning.planner import make_plan
+from sslkit.planning.recipe import Text
 from sslkit.plugins import Plugins
-from sslkit.recipe import Text
-from sslkit.wiring import make_plan
 
 
 def planned(text: str, *sets: str, plugins: Plugins | None = None) -> tuple[Plan, Text]:

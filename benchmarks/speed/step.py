@@ -35,14 +35,14 @@ from speed.plans import planned
 from speed.timing import Row, apart, interleaved, machine, ratio, table
 from sslkit import hookimpl
 from sslkit.api import Backbone
-from sslkit.ema import ema_update
-from sslkit.hardware import Hardware, fabric_of
-from sslkit.plan import Plan
+from sslkit.data.views import to_device
+from sslkit.networks.ema import ema_update
+from sslkit.planning.plan import Plan
 from sslkit.plugins import Owner, Plugins
-from sslkit.runfolder import RunFolder
-from sslkit.stepping import Stepper
-from sslkit.trainer import Trainer
-from sslkit.views import to_device
+from sslkit.storage.run_folder import RunFolder
+from sslkit.training.hardware import Hardware, fabric_of
+from sslkit.training.step import Stepper
+from sslkit.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent.parent
 WIDTHS = {"resnet18": 512, "resnet50": 2048}

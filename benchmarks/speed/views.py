@@ -32,11 +32,11 @@ from torchvision.transforms import v2
 from speed import photos
 from speed.plans import planned
 from speed.timing import Row, interleaved, machine, table
-from sslkit.cache import Cache
-from sslkit.epochs import Item
-from sslkit.feed import Feed
-from sslkit.preparing import prepare
-from sslkit.views import ViewDataset, to_device
+from sslkit.data.cache import Cache
+from sslkit.data.epochs import Item
+from sslkit.data.loader import Feed
+from sslkit.data.opening import prepare
+from sslkit.data.views import ViewDataset, to_device
 
 CPU = torch.device("cpu")
 LARGE, SMALL, CROPS = 224, 96, 4

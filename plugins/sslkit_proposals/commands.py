@@ -38,8 +38,8 @@ def build(
     ] = None,
 ) -> None:
     """Compute and store the region proposals of every photo; go on where an earlier call stopped."""
-    from sslkit.cli.targets import open_target
     from sslkit.progress import bar
+    from sslkit.targets import open_target
     from sslkit_proposals.sharing import build_share
     from sslkit_proposals.stats import report
 
@@ -65,8 +65,8 @@ def import_(
     sets: Sets = None,
 ) -> None:
     """Take the raw regions from ORL's published files instead of searching for them."""
-    from sslkit.cli.targets import open_target
     from sslkit.progress import bar
+    from sslkit.targets import open_target
     from sslkit_proposals.importing import import_orl, summary
 
     source, proposer = open_target(target, sets or [])
@@ -82,7 +82,7 @@ def stats(target: Target, sets: Sets = None, as_json: Json = False) -> None:
 
     from rich.console import Console
 
-    from sslkit.cli.targets import open_target
+    from sslkit.targets import open_target
     from sslkit_proposals.stats import describe, tables
 
     figures = describe(*open_target(target, sets or []))
@@ -96,7 +96,7 @@ def view(
     sets: Sets = None,
 ) -> None:
     """Draw the proposals over some photos, on one sheet."""
-    from sslkit.cli.targets import open_target
+    from sslkit.targets import open_target
     from sslkit_proposals.sheet import contact_sheet
 
     source, proposer = open_target(target, sets or [])

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sslkit import tables
 from sslkit.errors import PluginError, UsageError, closest
-from sslkit.plan import Plan
+from sslkit.planning import toml
+from sslkit.planning.plan import Plan
+from sslkit.planning.recipe import ObjectiveTable, OptimizerTable, ProposalsTable, Text, put, value
 from sslkit.plugins import Plugins
-from sslkit.recipe import ObjectiveTable, OptimizerTable, ProposalsTable, Text, put, value
 
 _PARTS = {"source": (), "proposals": ("when_missing",), "sampler": (), "backbone": (), "optimizer": ()}
 """Tables beside the objectives that can be swapped."""
@@ -238,13 +238,13 @@ class _Maker:
             self.fault(f"{option}: write --vary KEY=VALUE,VALUE, such as --vary sampler.instances=1,2,8")
             return
         if not self.is_key(".".join(path)):
-            known = tables.flatten(self.plan.resolved())
+            known = toml.flatten(self.plan.resolved())
             self.fault(f"{option}: the recipe has no key '{'.'.join(path)}'{closest('.'.join(path), known)}")
             return
         for item in _values(written):
             values = _copy(self.full)
             put(values, path, item, option)
-            name = f"{'.'.join(path)}={item if isinstance(item, str) else tables.written(item)}"
+            name = f"{'.'.join(path)}={item if isinstance(item, str) else toml.written(item)}"
             yield Arm(name, option, values, ".".join(path))
 
     # -------------------------------------------------------------------------------------- several changes
@@ -288,7 +288,7 @@ class _Maker:
 
     def is_key(self, key: str) -> bool:
         """Say whether a value or a whole table stands, or by default holds, at a dotted key."""
-        known = [*tables.flatten(self.plan.resolved()), *tables.flatten(self.full.values), *self.unset()]
+        known = [*toml.flatten(self.plan.resolved()), *toml.flatten(self.full.values), *self.unset()]
         return key != "seed" and any(item == key or item.startswith(f"{key}.") for item in known)
 
     def unset(self) -> list[str]:

@@ -20,10 +20,10 @@ from typing import Any
 
 from sslkit.ablation.launch import LOG, Told, command
 from sslkit.ablation.trials import Run
+from sslkit.data.loader import ASKING
 from sslkit.errors import PreemptedError, SslkitError, UsageError
-from sslkit.feed import ASKING
-from sslkit.hardware import Hardware
-from sslkit.recipe import value
+from sslkit.planning.recipe import value
+from sslkit.training.hardware import Hardware
 
 JOB = "job.json"
 """In a run's folder: the job that trains it."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from sslkit.ablation.trials import Variant
-from sslkit.cost import Cost, measure, step_batch
 from sslkit.errors import SslkitError
-from sslkit.hardware import precision_of
 from sslkit.networks import StepModule
-from sslkit.plan import Plan
+from sslkit.networks.cost import Cost, measure, step_batch
+from sslkit.planning.plan import Plan
+from sslkit.training.hardware import precision_of
 
 _SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}
 """Tensors that an optimizer keeps for each parameter."""

@@ -18,7 +18,7 @@ from types import FrameType
 
 from sslkit.ablation.trials import Run
 from sslkit.folders import cores
-from sslkit.hardware import Hardware
+from sslkit.training.hardware import Hardware
 
 LOG = "log.txt"
 """In a run's folder: what its process wrote, where it did not write to the terminal."""

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslkit import checkpoint, tables
-from sslkit import recipe as recipes
 from sslkit.ablation.arms import Arm
 from sslkit.ablation.results import ArmResult, Results, State, Trial
-from sslkit.cost import measure
 from sslkit.errors import RecipeError
-from sslkit.plan import Plan
+from sslkit.networks.cost import measure
+from sslkit.planning import recipe as recipes
+from sslkit.planning import toml
+from sslkit.planning.plan import Plan
+from sslkit.planning.planner import make_plan
+from sslkit.planning.recipe import Text
 from sslkit.plugins import Plugins
-from sslkit.probing import is_rate
-from sslkit.recipe import Text
-from sslkit.runfolder import RunFolder, digest
-from sslkit.wiring import make_plan
+from sslkit.probes.evaluate import is_rate
+from sslkit.storage import checkpoint
+from sslkit.storage.run_folder import RunFolder, digest
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
 
@@ -42,7 +43,7 @@ class Run:
         """Put the resolved recipe into its folder, so that `sslkit run FOLDER` trains exactly that."""
         if not self.folder.recipe.exists():
             self.folder.path.mkdir(parents=True, exist_ok=True)
-            self.folder.write_text("recipe.toml", tables.dumps(self.plan.resolved()))
+            self.folder.write_text("recipe.toml", toml.dumps(self.plan.resolved()))
 
     @property
     def state(self) -> State:
@@ -139,7 +140,7 @@ def make(full: Text, arms: Sequence[Arm], first: int, count: int, base: Path, pl
             Run(arm.name, seed, plan, _folder(base, full.name, arm.name, seed, plan, known))
             for seed, plan in zip(seeds, plans[arm.name], strict=True)
         ]
-        changes = {key: (old, new) for key, old, new in tables.differences(resolved, runs[0].plan.resolved())}
+        changes = {key: (old, new) for key, old, new in toml.differences(resolved, runs[0].plan.resolved())}
         changes = {key: pair for key, pair in changes.items() if not key.startswith("plugins.")}
         variants.append(Variant(arm, hashed, runs, changes, measure(runs[0].plan).flops / 1e9))
     return Ablation(full, variants, seeds, notes)

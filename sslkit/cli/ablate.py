@@ -17,7 +17,7 @@ from sslkit.errors import PreemptedError, SslkitError, UsageError
 
 if TYPE_CHECKING:
     from sslkit.ablation.trials import Ablation
-    from sslkit.hardware import Hardware
+    from sslkit.training.hardware import Hardware
 
 Words = list[str] | None
 
@@ -72,9 +72,9 @@ def ablate(
     if sum((plan, emit is not None, collect)) > 1:
         raise UsageError("write one of --plan, --emit and --collect")
     plugins = loaded(context)
+    from sslkit import targets
     from sslkit.ablation import arms, launch, trials
-    from sslkit.cli import targets
-    from sslkit.hardware import Hardware
+    from sslkit.training.hardware import Hardware
 
     asked = arms.Asked(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
     full, text = targets.load(recipe, sets or [], plugins)
@@ -125,7 +125,7 @@ def _train(
 
 def _prepare(ablation: Ablation) -> None:
     """Make what the runs read before any of them begins; an arm that lacks something says so in its own run."""
-    from sslkit.preparing import prepare
+    from sslkit.data.opening import prepare
 
     seen: list[Any] = []
     for number, variant in enumerate(ablation.variants):
@@ -148,14 +148,15 @@ def _tell(ablation: Ablation, out: Path, as_json: bool) -> None:
         PreemptedError: Some runs were stopped.
         SslkitError: Some runs failed.
     """
-    from sslkit import paper, report
+    from sslkit import report as paper
     from sslkit.ablation import trials
     from sslkit.ablation.results import dump
+    from sslkit.cli import show
 
     results = trials.results(ablation, shlex.join(["sslkit", *sys.argv[1:]]))
     written = paper.write(results, out)
     if as_json:
-        report.print_json(dump(results))
+        show.print_json(dump(results))
     else:
         paper.print_results(results)
         typer.echo(f"{', '.join(path.name for path in written)} are in {out}")
@@ -168,8 +169,8 @@ def _tell(ablation: Ablation, out: Path, as_json: bool) -> None:
 
 
 def _print_plan(ablation: Ablation, as_json: bool) -> None:
-    from sslkit import report
     from sslkit.ablation.estimate import estimate
+    from sslkit.cli import show
 
-    listed = report.of_ablation(ablation, estimate(ablation.variants))
-    report.print_json(listed) if as_json else report.print_ablation(listed)
+    listed = show.of_ablation(ablation, estimate(ablation.variants))
+    show.print_json(listed) if as_json else show.print_ablation(listed)

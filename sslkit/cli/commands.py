@@ -14,8 +14,8 @@ from sslkit.cli.probe import probe
 
 if TYPE_CHECKING:
     from sslkit.ablation.trials import Run
-    from sslkit.hardware import Hardware
-    from sslkit.trainer import Result
+    from sslkit.training.hardware import Hardware
+    from sslkit.training.trainer import Result
 
 Recipe = Annotated[
     str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
@@ -81,13 +81,14 @@ def run(
 ) -> None:
     """Train a recipe, or go on in a run's folder; the same command again goes on where it stopped."""
     plugins = loaded(context)
-    from sslkit.cli import targets
+    from sslkit import targets
 
     plan, text = targets.load(recipe, sets or [], plugins, data=True)
-    from sslkit import report, trainer
     from sslkit.ablation.trials import Run
-    from sslkit.hardware import Hardware
-    from sslkit.runfolder import RunFolder
+    from sslkit.cli import show
+    from sslkit.storage.run_folder import RunFolder
+    from sslkit.training import trainer
+    from sslkit.training.hardware import Hardware
 
     own = Path(recipe).is_dir()
     folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
@@ -103,7 +104,7 @@ def run(
     else:
         result = trainer.train(plan, text, plugins, folder, hardware)
     if result.rank == 0:
-        report.print_json(report.of_result(result)) if as_json else report.print_result(result)
+        show.print_json(show.of_result(result)) if as_json else show.print_result(result)
 
 
 def _train_as_job(run: Run, hardware: Hardware, slurm: list[str]) -> Result:
@@ -115,7 +116,7 @@ def _train_as_job(run: Run, hardware: Hardware, slurm: list[str]) -> Result:
     """
     from sslkit.ablation import cluster, launch
     from sslkit.errors import PreemptedError, SslkitError
-    from sslkit.trainer import finished
+    from sslkit.training.trainer import finished
 
     parameters, name = cluster.asked(slurm, hardware)
     run.folder.refuse_other(run.plan.resolved())
@@ -137,50 +138,51 @@ def _train_as_job(run: Run, hardware: Hardware, slurm: list[str]) -> Result:
 
 def check(context: typer.Context, recipe: Recipe, sets: Sets = None, as_json: Json = False) -> None:
     """Report every problem of a recipe at once, or what it would build."""
-    from sslkit.cli import targets
+    from sslkit import targets
 
     plugins = loaded(context)
     checked = targets.check(targets.read(recipe, sets or [], plugins), plugins)
     error = checked.error()
     if as_json:
-        from sslkit import report
+        from sslkit.cli import show
 
-        report.print_json(report.of_check(checked.text, checked.problems, checked.plan if not error else None))
+        show.print_json(show.of_check(checked.text, checked.problems, checked.plan if not error else None))
         raise typer.Exit(error.exit_code if error else 0)
     if error:
         raise error
-    from sslkit import report
+    from sslkit.cli import show
 
     assert checked.plan is not None
-    report.print_plan(checked.text, checked.plan)
+    show.print_plan(checked.text, checked.plan)
 
 
 def resolve(context: typer.Context, recipe: Recipe, sets: Sets = None, as_json: Json = False) -> None:
     """Print a recipe with full ids, every default and the plugins' versions."""
-    from sslkit import tables
-    from sslkit.cli import targets
+    from sslkit import targets
+    from sslkit.planning import toml
 
     plan, _ = targets.load(recipe, sets or [], loaded(context))
-    typer.echo(json.dumps(plan.resolved(), indent=2) if as_json else tables.dumps(plan.resolved()), nl=as_json)
+    typer.echo(json.dumps(plan.resolved(), indent=2) if as_json else toml.dumps(plan.resolved()), nl=as_json)
 
 
 def diff(context: typer.Context, a: Recipe, b: Recipe, as_json: Json = False) -> None:
     """Print every value in which two recipes differ, defaults included."""
-    from sslkit import report, tables
-    from sslkit.cli import targets
+    from sslkit import targets
+    from sslkit.cli import show
+    from sslkit.planning import toml
 
     plugins = loaded(context)
     plans = [targets.load(name, [], plugins)[0].resolved() for name in (a, b)]
-    rows = list(tables.differences(*plans))
+    rows = list(toml.differences(*plans))
     if as_json:
-        report.print_json([{"key": key, "a": old, "b": new} for key, old, new in rows])
+        show.print_json([{"key": key, "a": old, "b": new} for key, old, new in rows])
     else:
-        report.print_diff(a, b, rows)
+        show.print_diff(a, b, rows)
 
 
 def schema(context: typer.Context) -> None:
     """Print the JSON schema of recipes, with the options of every installed component."""
-    from sslkit.jsonschema import recipe_schema
+    from sslkit.planning.json_schema import recipe_schema
 
     typer.echo(json.dumps(recipe_schema(loaded(context)), indent=2))
 
@@ -191,19 +193,19 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the recipes that are there, or print one: `sslkit recipes byol_coco > mine.toml`."""
-    from sslkit import recipe as found
+    from sslkit.planning import recipe as found
 
     known = found.shipped() | loaded(context).recipes()
     if name:
         typer.echo(found.locate(name, known).read_text(encoding="utf-8"), nl=False)
         return
-    from sslkit import report
+    from sslkit.cli import show
 
     rows = [
         {"name": id_, "summary": found.read(path).values.get("summary", ""), "path": str(path)}
         for id_, path in known.items()
     ]
-    report.print_json(rows) if as_json else report.print_recipes(rows)
+    show.print_json(rows) if as_json else show.print_recipes(rows)
 
 
 def plugins(
@@ -212,15 +214,15 @@ def plugins(
     as_json: Json = False,
 ) -> None:
     """List plugins with their components, and those that are broken with the reason."""
-    from sslkit import report
+    from sslkit.cli import show
 
     every = loaded(context)
     if component:
-        described = report.of_component(every, component)
-        report.print_json(described) if as_json else report.print_component(described)
+        described = show.of_component(every, component)
+        show.print_json(described) if as_json else show.print_component(described)
         return
-    listed = report.of_plugins(every)
-    report.print_json(listed) if as_json else report.print_plugins(listed)
+    listed = show.of_plugins(every)
+    show.print_json(listed) if as_json else show.print_plugins(listed)
     if every.broken:
         raise typer.Exit(4)
 
@@ -234,14 +236,14 @@ def views(
     epoch: Annotated[int, typer.Option(min=0, help="Views are drawn anew each epoch.")] = 0,
 ) -> None:
     """Draw a contact sheet: photos with their boxes, then every view exactly as the network will see it."""
-    from sslkit.cli import targets
+    from sslkit import targets
 
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
-    from sslkit import contact
-    from sslkit.preparing import prepare
+    from sslkit.data import contact_sheet
+    from sslkit.data.opening import prepare
 
     source, proposals = prepare(plan, text)
-    contact.sheet(plan, source, proposals, count, epoch).save(out)
+    contact_sheet.sheet(plan, source, proposals, count, epoch).save(out)
     typer.echo(out)
 
 

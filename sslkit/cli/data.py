@@ -35,14 +35,14 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Read and decode every image, and list those that a run could not use; ends with code 5 when there are any."""
-    from sslkit import report
-    from sslkit.bad_images import BadImages
-    from sslkit.cli import targets
+    from sslkit import targets
+    from sslkit.cli import show
+    from sslkit.data.bad_images import BadImages
+    from sslkit.data.scan import scan
     from sslkit.errors import StorageError
     from sslkit.folders import cores
+    from sslkit.planning.recipe import Recipe
     from sslkit.progress import bar
-    from sslkit.recipe import Recipe
-    from sslkit.scan import scan
 
     plugins = loaded(context)
     least = Recipe.model_fields["min_image_side"].default
@@ -62,6 +62,6 @@ def check(
         except OSError as error:
             raise StorageError(f"cannot write {out}: {error.strerror}") from error
     listed = {"images": len(source), "bad": rows}
-    report.print_json(listed) if as_json else report.print_bad_images(len(source), rows, out)
+    show.print_json(listed) if as_json else show.print_bad_images(len(source), rows, out)
     if rows:
         raise typer.Exit(5)

@@ -32,12 +32,13 @@ def doctor(
     Nothing is kept: neither weights nor a run's folder.
     """
     plugins = loaded(context)
-    from sslkit.cli import targets
+    from sslkit import targets
 
     plan, text = targets.load(recipe, sets or [], plugins, data=True)
-    from sslkit import diagnosis, report
-    from sslkit.doctor.examining import examine
-    from sslkit.hardware import Hardware
+    from sslkit.cli import show
+    from sslkit.doctor import page
+    from sslkit.doctor.examination import examine
+    from sslkit.training.hardware import Hardware
 
     hardware = Hardware(
         accelerator, devices, nodes, strategy, workers, cache_gb, monitor_every=monitor_every, compile=compiled,
@@ -47,4 +48,4 @@ def doctor(
         typer.echo(f"note: {note}", err=True)
     found = examine(plan, text, plugins, hardware, steps, seeds)
     if found.rank == 0:
-        report.print_json(diagnosis.of_examination(found)) if as_json else diagnosis.print_examination(found)
+        show.print_json(page.of_examination(found)) if as_json else page.print_examination(found)

@@ -14,8 +14,8 @@ from sslkit.errors import UsageError, closest
 from sslkit.plugins import Plugins
 
 if TYPE_CHECKING:
-    from sslkit.plan import Measurement
-    from sslkit.recipe import Text
+    from sslkit.planning.plan import Measurement
+    from sslkit.planning.recipe import Text
 
 
 def probe(
@@ -45,19 +45,20 @@ def probe(
     text = _text(target if run else None, recipe, backbone, sets or [], plugins)
     _choose(text, only or [], plugins)
     plan, device = _plan(text, plugins), _device(accelerator)
-    from sslkit import measuring, report
+    from sslkit.cli import show
+    from sslkit.probes import measure
     from sslkit.progress import bar
-    from sslkit.runfolder import RunFolder
+    from sslkit.storage.run_folder import RunFolder
 
     folder = RunFolder(Path(target)) if run else None
-    given = measuring.Weights.of_run(folder) if folder else measuring.Weights.of_file(Path(target), prefix)
+    given = measure.Weights.of_run(folder) if folder else measure.Weights.of_file(Path(target), prefix)
     with bar() as progress:
-        found = measuring.measure(plan, given, device, progress, allow_partial, references, _tell)
+        found = measure.measure(plan, given, device, progress, allow_partial, references, _tell)
     if folder and folder.busy:
         _tell("the run is going on, and its folder was left alone: these figures were not written")
     elif folder:
         found = found.kept(folder, _note(recipe, sets or []))
-    report.print_json(report.of_measured(found)) if as_json else report.print_measured(found)
+    show.print_json(show.of_measured(found)) if as_json else show.print_measured(found)
 
 
 def _tell(words: str) -> None:
@@ -65,7 +66,7 @@ def _tell(words: str) -> None:
 
 
 def _refuse(target: str, run: bool, backbone: str | None, prefix: str) -> None:
-    from sslkit.cli.targets import RECIPE
+    from sslkit.targets import RECIPE
 
     if run and not (Path(target) / RECIPE).is_file():
         raise UsageError(f"{target} is no run: it has no {RECIPE}; write a run's folder, or a file of weights")
@@ -75,8 +76,8 @@ def _refuse(target: str, run: bool, backbone: str | None, prefix: str) -> None:
 
 def _text(run: str | None, recipe: str | None, backbone: str | None, sets: Sequence[str], plugins: Plugins) -> Text:
     """Return the recipe that says what is measured."""
-    from sslkit.cli import targets
-    from sslkit.recipe import parse
+    from sslkit import targets
+    from sslkit.planning.recipe import parse
 
     sets = [*([f'backbone={{use="{backbone}"}}'] if backbone else []), *sets]
     if recipe is None and run is None:
@@ -113,15 +114,15 @@ def _plan(text: Text, plugins: Plugins) -> Measurement:
     Raises:
         RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
     """
-    from sslkit.cli.targets import Checked, missing_data
-    from sslkit.options import parsed, validate
-    from sslkit.recipe import ProbeRecipe
+    from sslkit.planning.options import parsed, validate
+    from sslkit.planning.recipe import ProbeRecipe
+    from sslkit.targets import Checked, missing_data
 
     values = {key: value for key, value in text.values.items() if key in ProbeRecipe.model_fields}
     _, problems = validate(ProbeRecipe, values, ())
     plan: Measurement | None = None
     if not problems:
-        from sslkit.probe_wiring import plan_probes
+        from sslkit.planning.probes import plan_probes
 
         plan, problems = plan_probes(parsed(ProbeRecipe, values), plugins)
     if plan and not problems:

@@ -34,16 +34,17 @@ def replay(
 
     if not (record / "recipe.toml").is_file():
         raise DataError(f"{record} is no flight record: those are folders diverged-step-... in a run's folder")
-    from sslkit.cli import targets
+    from sslkit import targets
 
     plan, text = targets.load(str(record), [], loaded(context), data=True)
-    from sslkit import replaying, report
-    from sslkit.hardware import Hardware
+    from sslkit.cli import show
+    from sslkit.training.hardware import Hardware
+    from sslkit.verify import replay as replaying
 
     hardware = Hardware(accelerator, devices, strategy=strategy, workers=workers)
     made = replaying.again(plan, text, record, hardware)
     if made.rank == 0:
-        report.print_json(report.of_replayed(made)) if as_json else report.print_replayed(made)
+        show.print_json(show.of_replayed(made)) if as_json else show.print_replayed(made)
     if made.differs or not made.same_images:
         raise typer.Exit(1)
 
@@ -70,14 +71,15 @@ def resume(
 
     Ends with code 1 when anything differs: weights, target, optimizer, queues, counts or metrics.
     """
-    from sslkit.cli import targets
+    from sslkit import targets
     from sslkit.errors import UsageError
 
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
     from tempfile import TemporaryDirectory
 
-    from sslkit import report, resuming
-    from sslkit.preparing import prepare
+    from sslkit.cli import show
+    from sslkit.data.opening import prepare
+    from sslkit.verify import resume as resuming
 
     prepare(plan, text)
     if out and any(out.glob("*")):
@@ -87,7 +89,7 @@ def resume(
     with TemporaryDirectory() as aside:
         command = ["run", recipe, *given, *options]
         made = resuming.compare(command, out or Path(aside), steps, kills, seed, _say)
-    report.print_json(report.of_comparison(made)) if as_json else report.print_comparison(made)
+    show.print_json(show.of_comparison(made)) if as_json else show.print_comparison(made)
     if made.differs:
         raise typer.Exit(1)
 
@@ -106,15 +108,16 @@ def world_size(
 
     Both networks compute in float64, so that rounding hides nothing. Ends with code 1 when anything differs.
     """
-    from sslkit.cli import targets
+    from sslkit import targets
 
     counts = _counts(sizes)
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
     from tempfile import TemporaryDirectory
 
-    from sslkit import report, worldsize
-    from sslkit.hardware import check_batch
-    from sslkit.preparing import prepare
+    from sslkit.cli import show
+    from sslkit.data.opening import prepare
+    from sslkit.training.hardware import check_batch
+    from sslkit.verify import world_size as worldsize
 
     for count in counts:
         check_batch(plan.recipe.batch_size, plan.recipe.accumulate, count)
@@ -123,7 +126,7 @@ def world_size(
     command = ["verify", "trace", recipe, *given, "--steps", str(steps), "--accelerator", accelerator]
     with TemporaryDirectory() as aside:
         made = worldsize.compare(command, Path(aside), counts, _say)
-    report.print_json(report.of_world_sizes(made)) if as_json else report.print_world_sizes(made)
+    show.print_json(show.of_world_sizes(made)) if as_json else show.print_world_sizes(made)
     if any(item.first for item in made):
         raise typer.Exit(1)
 
@@ -151,11 +154,12 @@ def trace(
     whole_batch_norm: Annotated[bool, typer.Option("--whole-batch-norm")] = False,
 ) -> None:
     """Take steps and write down what they are made of, for `world-size`."""
-    from sslkit.cli import targets
+    from sslkit import targets
 
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
-    from sslkit import checkpoint, tracing
-    from sslkit.hardware import Hardware
+    from sslkit.storage import checkpoint
+    from sslkit.training.hardware import Hardware
+    from sslkit.verify import trace as tracing
 
     hardware = Hardware(accelerator, devices, strategy=strategy, workers=0, monitor_every=0)
     made, rank = tracing.trace(plan, text, hardware, steps, whole_batch_norm)

@@ -16,12 +16,12 @@ from torch import Tensor
 from sslkit import images
 from sslkit.api import Proposals, Source
 from sslkit.boxes import Boxes
+from sslkit.data.epochs import Epochs, Item
+from sslkit.data.loader import Feed
+from sslkit.data.views import Failure, ViewDataset
 from sslkit.doctor.clock import Clock
-from sslkit.epochs import Epochs, Item
-from sslkit.feed import Feed
-from sslkit.plan import Plan
-from sslkit.recipe import View
-from sslkit.views import Failure, ViewDataset
+from sslkit.planning.plan import Plan
+from sslkit.planning.recipe import View
 
 REST = "the rest"
 ORDER = ("read", "decode", "boxes", "cut", "colour", REST)

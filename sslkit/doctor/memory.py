@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sslkit.feed import AHEAD
+from sslkit.data.loader import AHEAD
 
 
 @dataclass(frozen=True)

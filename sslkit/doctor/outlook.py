@@ -10,12 +10,12 @@ from pathlib import Path
 from sslkit.ablation import trials
 from sslkit.ablation.arms import Asked, arms
 from sslkit.ablation.estimate import of_one
-from sslkit.cost import Cost, measure
 from sslkit.doctor.advice import Figures
 from sslkit.errors import SslkitError
-from sslkit.plan import Plan
+from sslkit.networks.cost import Cost, measure
+from sslkit.planning.plan import Plan
+from sslkit.planning.recipe import Text
 from sslkit.plugins import Plugins
-from sslkit.recipe import Text
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
-from sslkit import monitors
-from sslkit.bad_images import Found
+from sslkit.data.bad_images import Found
+from sslkit.data.loader import Feed
+from sslkit.data.views import moved, ready
 from sslkit.doctor.clock import Clock
 from sslkit.errors import DivergedError
-from sslkit.feed import Feed
-from sslkit.networks import Outcome
-from sslkit.stepping import NotFinite, Passes, Stepper
-from sslkit.views import moved, ready
+from sslkit.networks import monitors
+from sslkit.networks.step_module import Outcome
+from sslkit.training.step import NotFinite, Passes, Stepper
 
 WAITING, REST = "waiting for data", "the rest"
 WARM_UP = 3

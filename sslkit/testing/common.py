@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from sslkit.options import schema, validate
+from sslkit.planning.options import schema, validate
 from sslkit.testing.case import Case
 
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -119,7 +119,7 @@ def test_a_mutation_names_the_line_that_it_changed():
 def test_bits_that_differ_after_kills_are_noticed():
     from faults import kills
 
-    from sslkit.resuming import Comparison, Kill
+    from sslkit.verify.resume import Comparison, Kill
 
     same = Comparison(4, {"model": "a"}, {"model": "a"}, [Kill(1, saving=True)])
     assert not kills.judge("x", same, 1, "again")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sslkit import paper, recipe
+from sslkit import report
 from sslkit.ablation.arms import Asked, arms
 from sslkit.ablation.results import load
-from sslkit.wiring import make_plan
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
 
 STUDY = Path(__file__).parent.parent.parent / "benchmarks" / "learning"
 NAMES = ("scenes", "photos")
@@ -52,7 +53,7 @@ def test_the_committed_table_is_that_of_the_committed_figures(name, tmp_path):
     stored = json.loads((STUDY / name / "results.json").read_text())
     results = load(stored)
     assert [arm.finished for arm in results.arms] == [len(results.seeds)] * 5
-    paper.write(results, tmp_path)
+    report.write(results, tmp_path)
     assert (tmp_path / "table.md").read_text() == (STUDY / name / "table.md").read_text()
     made, stored = cells(tmp_path / "table.csv"), cells(STUDY / name / "table.csv")
     assert made[0] == stored[0]

@@ -2,10 +2,12 @@
 
 import pytest
 
-from sslkit import recipe, trainer, views
-from sslkit.preparing import prepare
-from sslkit.runfolder import RunFolder
-from sslkit.wiring import make_plan
+from sslkit.data import views
+from sslkit.data.opening import prepare
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
+from sslkit.storage.run_folder import RunFolder
+from sslkit.training import trainer
 
 
 @pytest.fixture

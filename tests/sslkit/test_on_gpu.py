@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslkit import augment, augment_tensors, recipe, trainer
+from sslkit.data.augment import on_tensors, parameters
 from sslkit.errors import UsageError
-from sslkit.hardware import Hardware
 from sslkit.optim import make_optimizer
-from sslkit.recipe import View
-from sslkit.runfolder import RunFolder
-from sslkit.wiring import make_plan
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
+from sslkit.planning.recipe import View
+from sslkit.storage.run_folder import RunFolder
+from sslkit.training import trainer
+from sslkit.training.hardware import Hardware
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 ROOT = Path(__file__).parent.parent.parent
@@ -83,10 +85,10 @@ def test_both_devices_learn_the_same(on_gpu):
 def test_views_are_those_of_the_cpu_but_for_rounding():
     view = View(size=32)
     images = torch.randint(256, (24, 3, 32, 32), dtype=torch.uint8)
-    draws = torch.tensor([augment.draw(view, 0, number, "scene", 0, "online") for number in range(24)])
-    here, there = augment_tensors.apply(images, draws, view), augment_tensors.apply(images.cuda(), draws, view)
+    draws = torch.tensor([parameters.draw(view, 0, number, "scene", 0, "online") for number in range(24)])
+    here, there = on_tensors.apply(images, draws, view), on_tensors.apply(images.cuda(), draws, view)
     assert (there.cpu() - here).abs().max() < 1e-3
-    alone = augment_tensors.apply(images[5:6].cuda(), draws[5:6], view)
+    alone = on_tensors.apply(images[5:6].cuda(), draws[5:6], view)
     assert torch.equal(alone[0], there[5])
 
 

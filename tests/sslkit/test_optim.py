@@ -10,9 +10,9 @@ from lightly.utils import lars as lightly_lars
 from torch import Tensor, nn
 
 from sslkit.errors import PluginError, RecipeError
+from sslkit.networks.sharding import cut_optimizer
 from sslkit.optim import LARS, OPTIMIZERS, make_optimizer, param_groups
-from sslkit.options import schema, validate
-from sslkit.sharding import cut_optimizer
+from sslkit.planning.options import schema, validate
 
 
 class Block(nn.Module):

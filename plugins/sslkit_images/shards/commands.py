@@ -31,8 +31,8 @@ def pack(
     sets: Sets = None,
 ) -> None:
     """Write a recipe's images as tar shards that WebDataset reads, too; go on where an earlier call stopped."""
-    from sslkit.cli.targets import open_source
     from sslkit.progress import bar
+    from sslkit.targets import open_source
     from sslkit_images.shards.packing import pack as packed
 
     most = size_of(size)

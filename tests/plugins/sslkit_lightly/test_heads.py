@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightly.models.modules import heads as lightly_heads
 
-from sslkit.options import schema, validate
+from sslkit.planning.options import schema, validate
 from sslkit_lightly import sslkit_heads, sslkit_objectives
 
 HEADS = {cls.name: cls for cls in sslkit_heads()}

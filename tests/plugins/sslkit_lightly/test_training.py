@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslkit import recipe, trainer
-from sslkit.cost import measure
-from sslkit.runfolder import RunFolder
-from sslkit.wiring import make_plan
+from sslkit.networks.cost import measure
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
+from sslkit.storage.run_folder import RunFolder
+from sslkit.training import trainer
 from sslkit_lightly import sslkit_heads, sslkit_objectives
 
 RESNET = 'use = "resnet18"\nwidth = 8'

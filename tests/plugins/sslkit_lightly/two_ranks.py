@@ -17,7 +17,7 @@ from direct import DIRECT, loss_of
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from sslkit.stepping import Stepper
+from sslkit.training.step import Stepper
 
 BATCH = 8
 STEPS = 2

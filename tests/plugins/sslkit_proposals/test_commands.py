@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from sslkit.api import no_progress
 from sslkit.errors import DataError, UsageError
-from sslkit.options import schema, validate
+from sslkit.planning.options import schema, validate
 from sslkit_proposals import sslkit_commands, sslkit_proposers, stats, store
 from sslkit_proposals.random_boxes import RandomBoxes
 from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch
@@ -30,10 +30,10 @@ def run(photos, proposer, monkeypatch):
     """Run a command on a source of six photos, one of them broken, without the core behind it."""
     source = photos(6)
     source.files[2].write_bytes(b"no picture")
-    targets, progress = ModuleType("sslkit.cli.targets"), ModuleType("sslkit.progress")
+    targets, progress = ModuleType("sslkit.targets"), ModuleType("sslkit.progress")
     targets.open_target = lambda target, sets: (source, proposer)
     progress.bar = lambda: contextlib.nullcontext(no_progress)
-    monkeypatch.setitem(sys.modules, "sslkit.cli.targets", targets)
+    monkeypatch.setitem(sys.modules, "sslkit.targets", targets)
     monkeypatch.setitem(sys.modules, "sslkit.progress", progress)
     app = typer.Typer()
     sslkit_commands(app)

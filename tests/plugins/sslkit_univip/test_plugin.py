@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import sslkit_univip
-from sslkit.options import schema, validate
+from sslkit.planning.options import schema, validate
 
 
 def test_offers_three_objectives_and_a_sampler() -> None:

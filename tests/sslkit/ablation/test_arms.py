@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from sslkit import recipe
 from sslkit.ablation.arms import Asked, arms
 from sslkit.errors import UsageError
-from sslkit.wiring import make_plan
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
 
 TWO = """
 [objectives.contrast]

@@ -16,7 +16,7 @@ import pytest
 
 from sslkit.ablation.cluster import Slurm, asked
 from sslkit.errors import UsageError
-from sslkit.hardware import Hardware
+from sslkit.training.hardware import Hardware
 
 
 @pytest.fixture(autouse=True)

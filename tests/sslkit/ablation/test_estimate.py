@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sslkit import recipe
 from sslkit.ablation import estimate
-from sslkit.wiring import make_plan
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 
-from sslkit import recipe, trainer
 from sslkit.ablation import trials
 from sslkit.ablation.arms import Asked, arms
 from sslkit.ablation.estimate import estimate
 from sslkit.errors import DataError, RecipeError, UsageError
-from sslkit.wiring import make_plan
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
+from sslkit.training import trainer
 
 PROBED = """
 [probes.nearest]
@@ -146,7 +147,7 @@ def test_what_stopped_and_what_failed_is_a_hole_with_its_reason(ablation, train)
 HOLD = """
 import sys
 from pathlib import Path
-from sslkit.runfolder import RunFolder
+from sslkit.storage.run_folder import RunFolder
 with RunFolder(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()

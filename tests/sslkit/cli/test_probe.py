@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sslkit.__main__ import main
-from sslkit.checkpoint import save_weights
+from sslkit.storage.checkpoint import save_weights
 
 PROBE = "[probes.knn]\nk = 3\nsize = 24\nmin_side = 8\nlimit = 60\n"
 RUN = ["run", "small.toml", "--workers", "0", "--accelerator", "cpu"]
@@ -83,7 +83,7 @@ def test_a_stopped_run_gives_its_newest_checkpoint(here, capsys):
 
 
 def test_a_run_that_is_going_on_is_measured_and_left_alone(finished, capsys, monkeypatch):
-    from sslkit.runfolder import RunFolder
+    from sslkit.storage.run_folder import RunFolder
 
     before = (finished / "probes.json").read_text()
     monkeypatch.setattr(RunFolder, "busy", property(lambda self: True))
@@ -96,7 +96,7 @@ def test_a_run_that_is_going_on_is_measured_and_left_alone(finished, capsys, mon
 def test_a_file_needs_no_more_than_a_backbone_and_a_probe(finished, capsys):
     """The same weights as a file, as a state dict of torch.save, and inside another network's."""
     expected = json.loads((finished / "probes.json").read_text())["trained"]["knn"]
-    from sslkit.checkpoint import load_weights
+    from sslkit.storage.checkpoint import load_weights
 
     tensors, _ = load_weights(finished / "backbone.safetensors")
     torch.save(tensors, "plain.pt")

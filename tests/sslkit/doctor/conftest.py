@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from sslkit import recipe
+from sslkit.data.opening import prepare
 from sslkit.doctor.advice import Figures
 from sslkit.doctor.clock import Clock
 from sslkit.doctor.steps import Timed
-from sslkit.hardware import Hardware, fabric_of
-from sslkit.preparing import prepare
-from sslkit.stepping import Stepper
-from sslkit.wiring import make_plan
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
+from sslkit.training.hardware import Hardware, fabric_of
+from sslkit.training.step import Stepper
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import cv2
 import pytest
 import torch
 
-from sslkit import augment_uint8
+from sslkit.data.augment import on_bytes
+from sslkit.data.epochs import Epochs
+from sslkit.data.opening import prepare
 from sslkit.doctor import loading
-from sslkit.epochs import Epochs
 from sslkit.errors import DataError
 from sslkit.images import decode
-from sslkit.preparing import prepare
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_time_is_counted_where_it_is_spent(given, monkeypatch):
     slowed(monkeypatch, loading.images, "decode", seconds["decode"])
     slowed(monkeypatch, plan.sampler.component.cls, "sample", seconds["boxes"])
     slowed(monkeypatch, loading.images, "cuts", seconds["cut"])
-    slowed(monkeypatch, augment_uint8, "apply", seconds["colour"])
+    slowed(monkeypatch, on_bytes, "apply", seconds["colour"])
     found = loading.photo(*given, True, batches(plan))
     assert found.count == 32
     assert list(found.sections) == list(loading.ORDER)

@@ -12,9 +12,9 @@ import psutil
 import pytest
 import torch
 
+from sslkit.data.epochs import Item
+from sslkit.data.loader import AHEAD, Feed
 from sslkit.doctor import memory
-from sslkit.epochs import Item
-from sslkit.feed import AHEAD, Feed
 
 
 def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeypatch):

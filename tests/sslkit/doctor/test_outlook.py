@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sslkit.cost import measure
 from sslkit.doctor import outlook
+from sslkit.networks.cost import measure
 
 OTHER = "[objectives.parts]\n[objectives.explode]\n[[augment.part]]\nsize = 16\n"
 

@@ -9,7 +9,7 @@ import torch
 
 from sslkit.doctor import steps
 from sslkit.errors import DivergedError
-from sslkit.stepping import Stepper
+from sslkit.training.step import Stepper
 
 
 def slowed(monkeypatch, owner, name: str, seconds: float) -> None:

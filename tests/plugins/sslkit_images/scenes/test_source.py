@@ -13,7 +13,7 @@ from sslkit.api import no_progress
 from sslkit.boxes import to_xywh
 from sslkit.errors import DataError
 from sslkit.images import decode
-from sslkit.options import schema, validate
+from sslkit.planning.options import schema, validate
 from sslkit_images.scenes import writing
 from sslkit_images.scenes.backgrounds import KINDS
 from sslkit_images.scenes.shapes import CATEGORIES

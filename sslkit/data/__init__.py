@@ -1,0 +1,1 @@
+"""From images to batches: epochs, views, the loader and its caches."""

@@ -1,0 +1,1 @@
+"""Augmentation: parameters are drawn once, and applied to bytes or to tensors."""

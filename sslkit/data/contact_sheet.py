@@ -1,0 +1,131 @@
+"""Contact sheets: photos with their boxes, then every view exactly as the network will see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sslkit import images
+from sslkit.api import Proposals, Source
+from sslkit.data.epochs import Item
+from sslkit.data.views import Failure, ViewDataset, to_device
+from sslkit.errors import DataError
+from sslkit.planning.plan import Plan
+from sslkit.planning.recipe import View
+
+_THUMB = 144
+_PAD = 6
+_LABEL = 14
+_COLOURS = (
+    (66, 133, 244),
+    (234, 67, 53),
+    (251, 188, 5),
+    (52, 168, 83),
+    (171, 71, 188),
+    (0, 172, 193),
+    (255, 112, 67),
+    (158, 157, 36),
+)
+_OVERLAP = (255, 255, 255, 70)
+
+
+def sheet(plan: Plan, source: Source, proposals: Proposals | None, count: int, epoch: int = 0) -> Image.Image:
+    """Draw `count` images, one row each: the photo, then the views of every group and network.
+
+    Raises:
+        DataError: An image cannot be used, and the recipe says to stop there.
+    """
+    dataset = ViewDataset(plan, source, proposals)
+    rows = [_row(plan, dataset, Item(epoch, index)) for index in _spread(len(source), count)]
+    width = max(row.width for row in rows)
+    canvas = Image.new("RGB", (width, sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        canvas.paste(row, (0, top))
+        top += row.height
+    return canvas
+
+
+def _spread(images_: int, count: int) -> list[int]:
+    return sorted({round(place) for place in np.linspace(0, images_ - 1, min(count, images_))})
+
+
+def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
+    made = dataset[[item]]
+    if isinstance(made, Failure):
+        raise DataError(made.message)
+    batch = to_device(made, plan.views, torch.device("cpu"))
+    index = int(batch["index"])
+    key = dataset.source.key(index)
+    counts = ", ".join(f"{name} {value:g}" for name, value in batch["counts"].items())
+    instead = f"  in place of {dataset.source.key(item.image)}" if batch["bad"] else ""
+    cells = [(f"{key}{instead}  {counts}", _photo(dataset, index, batch))]
+    for (group, network), views in plan.views.items():
+        shared = not any((group, other) in plan.views for other in {"online", "target"} - {network}) and plan.has(
+            "target"
+        )
+        who = "" if shared else f" {network}"
+        for place in range(len(views)):
+            pixels = batch[f"pixels.{group}.{network}"][0, place]
+            cells.append((f"{group} {place + 1}{who}", _picture(pixels, views[place])))
+    return _strip(cells)
+
+
+def _photo(dataset: ViewDataset, index: int, batch: dict[str, Any]) -> Image.Image:
+    """Draw the photo with the boxes of every group, and the overlap of the first group's first two views shaded."""
+    photo = Image.fromarray(images.decode(dataset.source.read(index), dataset.source.key(index)))
+    scale = 2 * _THUMB / max(photo.size)
+    photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
+    layer = Image.new("RGBA", photo.size)
+    draw = ImageDraw.Draw(layer)
+    colours = iter(_COLOURS * 4)
+    for number, group in enumerate(dataset.groups):
+        boxes = batch[f"boxes.{group}"][0].numpy() * scale
+        if number == 0 and len(boxes) > 1:
+            _shade(draw, boxes)
+        colour = next(colours)
+        for place, box in enumerate(boxes):
+            colour = next(colours) if number == 0 and place else colour
+            draw.rectangle(tuple(box), outline=colour, width=2 if number == 0 else 1)
+            draw.text((box[0] + 3, box[1] + 1), f"{group[0]}{place + 1}", fill=colour)
+    return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
+
+
+def _shade(draw: ImageDraw.ImageDraw, boxes: np.ndarray[Any, Any]) -> None:
+    left, top = np.maximum(boxes[0, :2], boxes[1, :2])
+    right, bottom = np.minimum(boxes[0, 2:], boxes[1, 2:])
+    if right > left and bottom > top:
+        draw.rectangle((left, top, right, bottom), fill=_OVERLAP)
+
+
+def _picture(pixels: Tensor, view: View) -> Image.Image:
+    """Undo the normalisation of one view (3 s s); what lies outside [0, 1] cannot be shown and is clipped."""
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
+    shown = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    side = min(_THUMB, 2 * view.size)
+    return Image.fromarray(shown).resize(
+        (side, side), Image.Resampling.NEAREST if view.size < side else Image.Resampling.BOX
+    )
+
+
+def _strip(cells: list[tuple[str, Image.Image]]) -> Image.Image:
+    """Lay out labelled pictures side by side, small ones two to a column."""
+    font = ImageFont.load_default(11)
+    height = max(picture.height for _, picture in cells) + 2 * _LABEL + 2 * _PAD
+    canvas = Image.new("RGB", (20_000, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    left, top, column = _PAD, _PAD, 0
+    for number, (label, picture) in enumerate(cells):
+        if number and top + _LABEL + picture.height > height:
+            left, top, column = left + column + _PAD, _PAD, 0
+        draw.text((left, top), label, fill="black", font=font)
+        canvas.paste(picture, (left, top + _LABEL))
+        needed = max(picture.width, round(draw.textlength(label, font=font)))
+        column, top = max(column, needed), top + _LABEL + picture.height + 2
+        if number == 0:
+            left, top, column = left + column + _PAD, _PAD, 0
+    return canvas.crop((0, 0, left + column + _PAD, height))

@@ -1,0 +1,75 @@
+"""What a plan costs per image: parameters, operations, memory; measured on shapes, without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from sslkit.networks.step_module import StepModule
+from sslkit.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one training step, per image.
+
+    Attributes:
+        flops: Forward and backward passes of everything the plan builds (a multiply-add counts two).
+        online_parameters: Trained ones, objectives included.
+        target_parameters: Followed by the EMA.
+        activations: Bytes that the forward pass keeps for the backward pass, in float32.
+    """
+
+    flops: int
+    online_parameters: int
+    target_parameters: int
+    activations: int = 0
+
+
+def measure(plan: Plan, images: int = 2) -> Cost:
+    """Run one step on the meta device and count."""
+    with torch.device("meta"):
+        step = StepModule(plan)
+        batch = step_batch(plan, images)
+    kept = _Kept(step)
+    with FlopCounterMode(display=False) as counter:
+        with saved_tensors_hooks(kept.pack, kept.unpack):
+            loss = step(batch).loss
+        loss.backward()
+    target = sum(p.numel() for p in step.target.parameters()) if step.target else 0
+    trained = sum(p.numel() for p in step.parameters() if p.requires_grad)
+    return Cost(counter.get_total_flops() // images, trained, target, kept.total // images)
+
+
+class _Kept:
+    """Adds up the memory that autograd keeps, each storage once and weights not at all."""
+
+    def __init__(self, step: StepModule) -> None:
+        self.seen = {value.untyped_storage()._cdata for value in [*step.parameters(), *step.buffers()]}
+        self.total = 0
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.seen:
+            self.seen.add(storage._cdata)
+            self.total += storage.nbytes()
+        return tensor
+
+    @staticmethod
+    def unpack(tensor: Tensor) -> Tensor:
+        return tensor
+
+
+def step_batch(plan: Plan, images: int) -> dict[str, Tensor]:
+    """Return a batch of noise in the shape of a plan's batches, on torch's default device."""
+    batch = {"size": torch.full((images, 2), 256.0), "index": torch.zeros(images)}
+    for (group, network), views in plan.views.items():
+        size = views[0].size
+        batch[f"pixels.{group}.{network}"] = torch.rand(images, len(views), 3, size, size)
+        batch[f"boxes.{group}"] = torch.tensor([0.0, 0.0, 256.0, 256.0]).expand(images, len(views), 4).clone()
+        batch[f"flipped.{group}"] = torch.zeros(images, len(views))
+    return batch

@@ -1,0 +1,84 @@
+"""The JSON schema of recipes, for editors: the core's tables and the options of every installed component."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sslkit.planning.options import schema
+from sslkit.planning.recipe import (  # fmt: skip
+    Choice,
+    ObjectiveTable,
+    OptimizerTable,
+    ProbeTable,
+    ProposalsTable,
+    Recipe,
+)
+from sslkit.plugins import Component, Plugins
+
+_SINGLE: Mapping[str, tuple[str, type[Choice]]] = {
+    "source": ("source", Choice),
+    "proposals": ("proposer", ProposalsTable),
+    "sampler": ("sampler", Choice),
+    "backbone": ("backbone", Choice),
+}
+_NAMED: Mapping[str, tuple[str, type[Choice]]] = {
+    "objectives": ("objective", ObjectiveTable),
+    "probes": ("probe", ProbeTable),
+}
+
+
+def recipe_schema(plugins: Plugins) -> dict[str, Any]:
+    """Return the schema; tables of components list one alternative per component."""
+    base = Recipe.model_json_schema()
+    base["$schema"], base["title"] = "https://json-schema.org/draft/2020-12/schema", "sslkit recipe"
+    definitions, properties = base["$defs"], base["properties"]
+    for key, (kind, table) in _SINGLE.items():
+        properties[key] = {"anyOf": _alternatives(plugins, kind, table, definitions)}
+    for key, (kind, table) in _NAMED.items():
+        fewest = {"minProperties": 1} if key in base["required"] else {}
+        properties[key] = _by_name(plugins, kind, table, definitions) | fewest
+    properties["optimizer"] = {"anyOf": _optimizers(definitions)}
+    heads = _alternatives(plugins, "head", Choice, definitions)
+    definitions["HeadTable"]["properties"] |= {"projector": {"anyOf": heads}, "predictor": {"anyOf": heads}}
+    return base
+
+
+def _alternatives(
+    plugins: Plugins, kind: str, table: type[Choice], definitions: dict[str, Any]
+) -> list[dict[str, Any]]:
+    return [_alternative(item, table, definitions) for item in plugins.components[kind].values()]
+
+
+def _alternative(item: Component, table: type[Choice], definitions: dict[str, Any]) -> dict[str, Any]:
+    short = item.id.partition("/")[2]
+    made = _merged(item.cls, table, [item.id, short], definitions)
+    return {"title": item.id, "description": item.summary, **made}
+
+
+def _merged(maker: Any, table: type[Choice], names: Iterable[str], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Join the keys that the core reads with the component's own options."""
+    core, own = table.model_json_schema(), schema(maker).model_json_schema()
+    definitions |= core.pop("$defs", {}) | own.pop("$defs", {})
+    properties = core["properties"] | own.get("properties", {})
+    properties["use"] = {"enum": list(names)}
+    required = sorted({*core.get("required", []), *own.get("required", [])})
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _by_name(plugins: Plugins, kind: str, table: type[Choice], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Describe tables whose name stands for `use` where they have none."""
+    items = plugins.components[kind].values()
+    shorts = {item.id.partition("/")[2]: _alternative(item, table, definitions) for item in items}
+    definitions[f"any-{kind}"] = {"anyOf": list(shorts.values())}
+    chosen = {"required": ["use"], "$ref": f"#/$defs/any-{kind}"}
+    named = {name: {"if": {"required": ["use"]}, "then": chosen, "else": made} for name, made in shorts.items()}
+    return {"type": "object", "properties": named, "additionalProperties": chosen}
+
+
+def _optimizers(definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    from sslkit.optim import OPTIMIZERS
+
+    return [
+        {"title": name, **_merged(maker, OptimizerTable, [name], definitions)} for name, maker in OPTIMIZERS.items()
+    ]

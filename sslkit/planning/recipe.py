@@ -1,0 +1,426 @@
+"""Recipes: flat TOML files, strict keys, every problem at once with file and line. Nothing here needs torch.
+
+Tables that name a component (`use`) pass their other keys on: the component's own signature checks them, in `plan`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sslkit.errors import Problem, RecipeError, UsageError, closest
+from sslkit.planning.options import parsed, validate
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
+"""Names of heads, objectives, groups and probes: kebab-case."""
+BatchNorm = Literal["per-view", "per-group"]
+
+
+class Table(BaseModel):
+    """A table with no other keys than these."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Choice(BaseModel):
+    """A table that names a component with `use`; its other keys are the component's options."""
+
+    model_config = ConfigDict(extra="allow")
+    use: str = Field(description="Id of the component, or its short name where that is unambiguous")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that are the component's."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ProposalsTable(Choice):
+    """Which regions the sampler chooses from."""
+
+    when_missing: Literal["stop", "build"] = Field(
+        default="stop", description="Stop with the command that builds them, or build them before training"
+    )
+
+
+class HeadTable(Table):
+    """One projector, and a predictor where an objective reads predictions."""
+
+    projector: Choice
+    predictor: Choice | None = None
+
+
+class TargetTable(Table):
+    """The target network: an exponential moving average of the online one. Built when an objective reads it."""
+
+    momentum: float = Field(default=0.99, ge=0, le=1, description="Target momentum at the first step")
+    momentum_end: float = Field(default=1.0, ge=0, le=1, description="Reached at the last step, along a cosine")
+
+
+class ForwardTable(Table):
+    """How views go through the networks."""
+
+    batch_norm: BatchNorm | dict[Name, BatchNorm] = Field(
+        default="per-view",
+        description="One pass and one set of statistics per view (BYOL), or per group; a table sets it per group",
+    )
+    sync_batch_norm: bool = Field(default=True, description="Share batch statistics between devices (GPUs only)")
+
+    def norm_of(self, group: str) -> str:
+        """Return the grouping that holds for a view group."""
+        return self.batch_norm if isinstance(self.batch_norm, str) else self.batch_norm.get(group, "per-view")
+
+
+class ObjectiveTable(Choice):
+    """One objective of the sum; its table's name is its name in logs and tables."""
+
+    use: str = ""
+    weight: float = Field(default=1.0, allow_inf_nan=False, description="Factor of this objective in the total loss")
+    head: str = Field(default="main", description="Which of [heads] it reads projections and predictions of")
+    inputs: dict[Name, Name] = Field(
+        default={}, description='View groups to read instead: inputs = { scene = "global" }'
+    )
+
+
+class OptimizerTable(Choice):
+    """The optimizer and its schedules, counted in optimizer steps."""
+
+    base_lr: float = Field(gt=0, description="Learning rate before scaling")
+    lr_scaling: Literal["linear", "sqrt", "none"] = Field(
+        default="linear",
+        description="lr = base_lr * batch_size / 256, its square root rule, or base_lr itself",
+    )
+    warmup_epochs: float = Field(default=0.0, ge=0, description="Linear warm-up, per step")
+    warmup_start: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the first step")
+    final_lr: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the last step")
+    decay_from: Literal["warmup", "start"] = Field(
+        default="warmup", description="Whether the cosine starts after the warm-up or underneath it"
+    )
+    final_weight_decay: float | None = Field(
+        default=None, ge=0, description="Weight decay at the last step, reached along a cosine; constant by default"
+    )
+    clip_grad_norm: float | None = Field(
+        default=None, gt=0, description="Scale gradients down to this norm, over all parameters together"
+    )
+
+    def lr(self, batch_size: int) -> float:
+        """Return the peak learning rate for a batch size over all devices."""
+        ratio = batch_size / 256
+        factor = {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[self.lr_scaling]
+        return self.base_lr * factor
+
+
+class ProbeTable(Choice):
+    """A measurement of the frozen backbone, before the first step and after the last."""
+
+    use: str = ""
+    source: Choice | None = Field(default=None, description="Labelled images; the recipe's own source by default")
+    test_source: Choice | None = Field(
+        default=None, description="Images to test on, such as another split; a share of the source's by default"
+    )
+    crops: Literal["objects", "images", "multi-label"] = Field(
+        default="objects",
+        description="What is classified: crops of labelled objects; whole images by their own label; "
+        "or whole images by the set of their objects' categories",
+    )
+    size: int = Field(default=96, ge=8, description="Side of the square that a crop is resized to, pixels")
+    fit: Literal["stretch", "centre-crop"] = Field(
+        default="stretch",
+        description="How a whole image becomes a square: stretched, or the centre at 224/256 of the shorter side",
+    )
+    min_side: float = Field(default=16.0, ge=1, description="Smaller objects are not cropped, pixels")
+    limit: int | None = Field(default=None, ge=2, description="At most so many crops of each source")
+    test_share: float = Field(
+        default=0.25, gt=0, lt=1, description="Share of the images that are tested on, without a test_source"
+    )
+
+    @property
+    def labels(self) -> Literal["single-label", "multi-label"]:
+        """Whether each crop has one label or a set of them."""
+        return "multi-label" if self.crops == "multi-label" else "single-label"
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Colour = tuple[float, float, float]
+
+
+class View(Table):
+    """How a view is cut out and augmented: one table of `[[augment.GROUP]]`; the operations run in this order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    network: Literal["both", "online", "target"] = Field(default="both", description="Which network sees these pixels")
+    size: int = Field(default=224, ge=8, description="Side of the square view, pixels")
+    interpolation: Literal["bicubic", "bilinear"] = Field(default="bicubic", description="Antialiased")
+    flip: Probability = Field(default=0.5, description="Probability of a horizontal flip")
+    jitter: Probability = Field(
+        default=0.8, description="Probability of colour jitter, four operations in random order"
+    )
+    brightness: float = Field(default=0.4, ge=0, description="Factor from [1 - x, 1 + x]")
+    contrast: float = Field(default=0.4, ge=0, description="Factor from [1 - x, 1 + x]")
+    saturation: float = Field(default=0.2, ge=0, description="Factor from [1 - x, 1 + x]")
+    hue: float = Field(default=0.1, ge=0, le=0.5, description="Shift from [-x, x], in turns of the colour circle")
+    grayscale: Probability = Field(default=0.2, description="Probability of greyscale")
+    blur: Probability = Field(default=0.5, description="Probability of a Gaussian blur")
+    blur_sigma: tuple[float, float] = Field(default=(0.1, 2.0), description="Range of sigma, pixels")
+    solarize: Probability = Field(default=0.0, description="Probability of inverting all above the threshold")
+    solarize_threshold: Probability = 128 / 255
+    mean: Colour = Field(default=(0.485, 0.456, 0.406), description="Subtracted last; pixels are in [0, 1]")
+    std: Colour = Field(default=(0.229, 0.224, 0.225), description="Divided by last; nothing is clamped after it")
+
+
+class Recipe(Table):
+    """A whole training run. Hardware is said on the command line; what changes numbers is said here."""
+
+    summary: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1, description="Optimizer steps, instead of epochs")
+    batch_size: int = Field(ge=1, description="Images per optimizer step, over all devices")
+    accumulate: int = Field(default=1, ge=1, description="Forward and backward passes per optimizer step")
+    last_batch: Literal["pad", "drop"] = Field(
+        default="pad", description="Fill an epoch's last batch from its beginning, or leave the rest out"
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        default="auto", description="auto: bf16-mixed where the hardware is fast at it, else 32-true"
+    )
+    auto_precision: Literal["32-true", "bf16-mixed"] | None = Field(
+        default=None, description="What auto came to where the run began, written by the run"
+    )
+    on_bad_image: Literal["skip", "stop"] = Field(
+        default="skip", description="Replace an image that cannot be used by another one and list it, or end the run"
+    )
+    max_bad_images: int = Field(default=1000, ge=0, description="A run that would skip more of them ends")
+    max_bad_share: float = Field(default=0.01, ge=0, le=1, description="And one that would skip a larger share")
+    min_image_side: int = Field(default=8, ge=1, description="A smaller image counts as bad, pixels")
+    source: Choice
+    proposals: ProposalsTable | None = None
+    sampler: Choice
+    backbone: Choice
+    heads: dict[Name, HeadTable] = {}
+    target: TargetTable = TargetTable()
+    objectives: dict[Name, ObjectiveTable] = Field(min_length=1)
+    augment: dict[Name, list[View]] = Field(
+        description="[[augment.GROUP]]: once for all views of a group, or once each"
+    )
+    forward: ForwardTable = ForwardTable()
+    optimizer: OptimizerTable
+    probes: dict[Name, ProbeTable] = {}
+    plugins: dict[str, str] = Field(default={}, description="Versions, written by `sslkit resolve`")
+
+    @model_validator(mode="after")
+    def _length(self) -> Recipe:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("write either epochs = ... or steps = ..., one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _names(self) -> Recipe:
+        for name, table in [*self.objectives.items(), *self.probes.items()]:
+            table.use = table.use or name
+        return self
+
+
+class ProbeRecipe(Table):
+    """What `sslkit probe` reads of a recipe: a file with these tables alone will do."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    source: Choice | None = None
+    backbone: Choice
+    augment: dict[Name, list[View]] = {}
+    probes: dict[Name, ProbeTable] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names(self) -> ProbeRecipe:
+        for name, table in self.probes.items():
+            table.use = table.use or name
+        return self
+
+
+@dataclass(frozen=True)
+class Text:
+    """A recipe as it was written: parsed values, and where each stands.
+
+    Attributes:
+        name: File name without its suffix; names the run folder.
+        origin: The path, for messages.
+        values: The parsed TOML with overrides applied.
+        lines: Key path -> line number, from 1.
+        overrides: Each `--set` as given, with its key path.
+    """
+
+    name: str
+    origin: str
+    values: dict[str, Any]
+    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    overrides: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> str:
+        """What to write behind a command to get this recipe again, with its overrides."""
+        sets = (part for item in self.overrides.values() for part in ("--set", item))
+        return shlex.join([self.origin, *sets])
+
+    def where(self, key: tuple[str, ...]) -> str:
+        """Say where a key was written: the file and line, or the `--set` that wrote it."""
+        for size in range(len(key), 0, -1):
+            if key[:size] in self.overrides:
+                return f"--set {self.overrides[key[:size]]}"
+            if line := self._line(key[:size]):
+                return f"{self.origin}:{line}"
+        return self.origin
+
+    def _line(self, key: tuple[str, ...]) -> int | None:
+        """Return where a key stands; where only keys below it are written, as in `[heads.main]`, the first of them."""
+        return self.lines.get(key) or min(
+            (line for path, line in self.lines.items() if path[: len(key)] == key), default=None
+        )
+
+
+def read(path: Path, sets: Sequence[str] = ()) -> Text:
+    """Read a recipe file and apply `--set key.path=value` overrides.
+
+    Raises:
+        RecipeError: It is no valid TOML, or cannot be read.
+        UsageError: An override has no `=`, or its path leads through something that is no table.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from None
+    return parse(text, path.stem, str(path), sets)
+
+
+def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> Text:
+    """Parse a recipe's text; see `read`."""
+    try:
+        values = tomllib.loads(text)
+    except ValueError as error:  # of which TOMLDecodeError is one; a number of thousands of digits raises another
+        raise RecipeError(f"{origin} is no valid TOML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{origin} cannot be read: lists or tables are nested too deeply") from None
+    overrides = dict(_override(values, item) for item in sets)
+    return Text(name, origin, values, line_index(text), overrides)
+
+
+def structure(text: Text) -> tuple[Recipe | None, list[Problem]]:
+    """Check keys, types and ranges of everything that the core itself knows."""
+    _, problems = validate(Recipe, text.values, ())
+    return (None, problems) if problems else (parsed(Recipe, text.values), [])
+
+
+def complaint(text: Text, problems: Iterable[Problem]) -> str:
+    """Write problems as a person reads them: one each, with its place and what to write instead."""
+    return "\n".join(_line(text, problem) for problem in problems)
+
+
+def _line(text: Text, problem: Problem) -> str:
+    table = ".".join(problem.key)
+    place = f"{text.where(problem.key)}: " + (f"[{table}] " if table else "")
+    return f"{place}{problem.what}" + (f"\n    {problem.instead}" if problem.instead else "")
+
+
+# ---------------------------------------------------------------------------------------------- overrides
+
+
+def _override(values: dict[str, Any], item: str) -> tuple[tuple[str, ...], str]:
+    key, equals, written = item.partition("=")
+    path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
+        raise UsageError(f"--set {item}: write --set key.path=value, such as --set optimizer.base_lr=0.1")
+    put(values, path, value(written), f"--set {item}")
+    return path, item
+
+
+def value(written: str) -> Any:
+    """Read a TOML value; what is none is a plain string, so that quotes are not needed in a shell."""
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except (ValueError, RecursionError):
+        return written
+
+
+def put(values: dict[str, Any], path: tuple[str, ...], value: Any, option: str) -> None:
+    """Set the value at a path of keys, making tables on the way; `option` is what that asks for it.
+
+    Raises:
+        UsageError: The path leads through something that is no table, or to no element of a list.
+    """
+    place: Any = values
+    for part in path[:-1]:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else _element(place, part, option)
+    if isinstance(place, dict):
+        place[path[-1]] = value
+    else:
+        _element(place, path[-1], option)
+        place[int(path[-1])] = value
+
+
+def _element(place: Any, part: str, option: str) -> Any:
+    if not isinstance(place, list):
+        raise UsageError(f"{option}: there is no table at '{part}', but the value {place!r}")
+    if not part.isdecimal() or int(part) >= len(place):
+        raise UsageError(f"{option}: '{part}' must be one of 0 to {len(place) - 1}, the place in the list")
+    return place[int(part)]
+
+
+# ------------------------------------------------------------------------------------------- line numbers
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]")
+_KEY = re.compile(r"""^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+
+
+def line_index(text: str) -> dict[tuple[str, ...], int]:
+    """Map key paths to line numbers; elements of `[[tables]]` are counted: ("augment", "scene", "0", "flip")."""
+    index: dict[tuple[str, ...], int] = {}
+    counts: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = _parts(header[2])
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, str(counts[table]))
+            index.setdefault(table, number)
+        elif key := _KEY.match(line):
+            index.setdefault((*table, *_parts(key[1])), number)
+    return index
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", dotted))
+
+
+# ------------------------------------------------------------------------------------------ finding recipes
+
+_BESIDE = Path(__file__).parent.parent.parent
+_SHIPPED = _BESIDE / ("recipes" if (_BESIDE / "pyproject.toml").exists() else "sslkit_recipes")
+"""In a checkout the folder itself; installed, the wheel's copy beside the package."""
+
+
+def shipped() -> dict[str, Path]:
+    """Return the recipes that came with sslkit: name -> file, from the wheel or, in a checkout, from `recipes/`."""
+    return {file.relative_to(_SHIPPED).with_suffix("").as_posix(): file for file in sorted(_SHIPPED.rglob("*.toml"))}
+
+
+def locate(name: str, known: Mapping[str, Path]) -> Path:
+    """Find a recipe by path, or by name among `known`.
+
+    Raises:
+        RecipeError: There is none; close matches are named.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    for candidate in (name, name.removesuffix(".toml"), path.stem):
+        short = [id_ for id_ in known if id_.rpartition("/")[2] == candidate]
+        if candidate in known or len(short) == 1:
+            return known[candidate if candidate in known else short[0]]
+    hint = closest(path.stem, known) or f"; known: {', '.join(sorted(known))}"
+    raise RecipeError(f"there is no recipe file or recipe named '{name}'{hint}")

@@ -1,0 +1,59 @@
+"""A signal asks a run to stop behind a step; all processes stop behind the same one."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sslkit.data.loader import ASKING
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Stop:
+    """Whether a run was asked to stop.
+
+    Attributes:
+        signal: Name of the signal that asked for it: this process' own until all agree, then that of any.
+        agreed: Whether all processes know of it.
+    """
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        self.agreed = False
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Let the first signal of `ASKING` ask for a stop at the next step; a second one acts at once.
+
+        One that was ignored before stays ignored: `nohup` does that, so that a run outlives its terminal.
+        """
+        before = {number: signal.getsignal(number) for number in ASKING}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+
+        def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            self.signal = signal.Signals(number).name
+            for other, handler in before.items():
+                signal.signal(other, handler)
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def agree(self, fabric: Fabric) -> None:
+        """Take up which signal asked, in whatever process it did; to be called in all of them."""
+        own = torch.tensor(signal.Signals[self.signal] if self.signal else 0, device=fabric.device)
+        numbers = fabric.all_gather(own)
+        assert isinstance(numbers, Tensor)
+        self.agreed, self.signal = True, signal.Signals(int(numbers.max())).name

@@ -1,0 +1,234 @@
+from types import MappingProxyType
+
+import pytest
+
+from sslkit.planning import recipe
+from sslkit.planning.plan import Row
+from sslkit.planning.planner import make_plan
+
+
+@pytest.fixture
+def make(plugins, recipe_text):
+    def make(*sets, text=recipe_text):
+        given = recipe.parse(text, "test", "test.toml", sets)
+        made, problems = recipe.structure(given)
+        assert not problems, problems
+        return make_plan(made, plugins)
+
+    return make
+
+
+def says(problems, *fragments):
+    assert len(problems) == len(fragments), problems
+    for problem, fragment in zip(problems, fragments, strict=True):
+        assert fragment in f"{problem.what} | {problem.instead}"
+    return True
+
+
+def test_a_good_recipe_becomes_a_plan(make):
+    plan, problems = make()
+    assert not problems
+    assert plan.groups == {"scene": 2}
+    assert plan.rows == [Row("online", "prediction", "scene", "main"), Row("target", "projection", "scene", "main")]
+    assert [len(views) for views in plan.views.values()] == [2]
+    assert plan.heads["main"].in_dim, plan.heads["main"].dim == (8, 6)
+    assert plan.objectives[0].dims == {"v": 2, "d": 6}
+
+
+def test_the_resolved_recipe_is_a_recipe_and_resolves_to_itself(make, plugins):
+    from sslkit.planning import toml
+
+    plan, _ = make()
+    text = toml.dumps(plan.resolved())
+    again, problems = recipe.structure(recipe.parse(text, "again", "again.toml"))
+    assert not problems
+    assert make_plan(again, plugins)[0].resolved() == plan.resolved()
+    assert plan.resolved()["objectives"]["alike"]["use"] == "fake/alike"
+    assert plan.resolved()["plugins"] == {"fake": "1.2"}
+
+
+def test_what_nobody_requires_is_not_built(make, recipe_text):
+    text = recipe_text.replace("[objectives.alike]", "[objectives.parts]\n[[augment.part]]\nsize = 16").replace(
+        'use = "pair"', 'use = "pair"\nparts = 3'
+    )
+    plan, problems = make(text=text)
+    assert not problems
+    assert plan.groups == {"part": 3}
+    assert not plan.heads
+    assert not plan.has("target")
+    assert "no objective reads the target network: none is built" in plan.notes
+    assert "view group 'scene' is read by no objective: not cut" in plan.notes
+
+
+def test_a_missing_view_group_says_what_is_given_and_what_to_write(make):
+    plan, problems = make("objectives.parts={}")
+    assert plan is None
+    assert says(
+        problems, "it needs online.features.part, but sampler 'pair' gives no view group 'part' (it gives scene: 2)"
+    )
+    assert 'inputs = { part = "scene" } in [objectives.parts]' in problems[0].instead
+
+
+def test_inputs_rebind_groups(make):
+    plan, problems = make('objectives.parts={inputs = {part = "scene"}}')
+    assert not problems
+    assert plan.objectives[1].rows == {"f": Row("online", "features", "scene")}
+    assert plan.objectives[1].dims == {"k": 2, "f": 8}
+
+
+def test_inputs_that_rename_nothing_are_refused(make):
+    assert says(
+        make('objectives.alike={inputs = {part = "scene"}}')[1],
+        "inputs renames group 'part', which fake/alike does not read",
+    )
+
+
+def test_heads_that_are_missing_say_so(make, recipe_text):
+    assert says(make("objectives.alike.head=other")[1], *2 * ["the recipe has no [heads.other] (it has main)"])
+    assert says(make(text=recipe_text.replace("predictor =", "#"))[1], "[heads.main] has no predictor")
+
+
+def test_sizes_that_clash_say_where(make):
+    assert says(make("heads.main.predictor.out=5")[1], "axis 'd' of 'b v d' meets 6 in 'b 2 6' (it is 5 elsewhere")
+
+
+def test_an_objectives_own_words_are_heard(make, plugins, recipe_text):
+    from sslkit.plugins import Component
+
+    class One(plugins.components["sampler"]["fake/pair"].cls):
+        name = "one"
+        groups = MappingProxyType({"scene": 1})
+
+    components = {kind: dict(found) for kind, found in plugins.components.items()}
+    owner = plugins.owners["fake"]
+    components["sampler"]["fake/one"] = Component("sampler", "fake/one", One, owner)
+    plugins.__dict__["components"] = components
+    assert says(make("sampler.use=one")[1], "fake/alike: needs two views or more, got 1")
+
+
+def test_unknown_components_and_options_come_together(make):
+    _, problems = make("sampler.use=pear", "backbone.widht=4", "optimizer.use=sgdd", "accumulate=3")
+    assert says(
+        problems,
+        "there is no sampler 'pear': did you mean 'pair'?",
+        "unknown option 'widht': did you mean 'width'?",
+        "there is no optimizer 'sgdd': did you mean 'sgd'?",
+        "does not divide",
+    )
+
+
+def test_optimizer_options_are_checked_and_resolved(make):
+    assert says(make("optimizer.momentum=2")[1], "momentum = 2")
+    assert make()[0].resolved()["optimizer"]["momentum"] == 0.9
+
+
+def test_augmentation_tables_must_fit_the_views(make, recipe_text):
+    three = recipe_text.replace("[[augment.scene]]\nsize = 24", "[[augment.scene]]\nsize = 24\n" * 3)
+    assert says(make(text=three)[1], *2 * ["group 'scene' has 2 views, but 3 [[augment.scene]]"])
+    none = recipe_text.replace("[[augment.scene]]", "[[augment.other]]")
+    assert says(make(text=none)[1], "there is no [[augment.scene]]")
+    unlike = recipe_text.replace(
+        "[[augment.scene]]\nsize = 24", "[[augment.scene]]\nsize = 24\n[[augment.scene]]\nsize = 32"
+    )
+    assert says(make(text=unlike)[1], "the views of group 'scene' differ in size (24, 32)")
+
+
+def test_networks_can_see_different_pixels(make, recipe_text):
+    two = '[[augment.scene]]\nsize = 24\nnetwork = "online"\n[[augment.scene]]\nsize = 24\nblur = 0.0\nnetwork = "target"\n'
+    plan, problems = make(text=recipe_text.replace("[[augment.scene]]\nsize = 24", two))
+    assert not problems
+    assert {key: [view.blur for view in views] for key, views in plan.views.items()} == {
+        ("scene", "online"): [0.5, 0.5],
+        ("scene", "target"): [0.0, 0.0],
+    }
+
+
+def test_views_that_the_backbone_cannot_take_are_refused(make):
+    assert says(
+        make("augment.scene.0.size=25", "backbone.multiple=8")[1], "cannot take views of 25 x 25 pixels: not of 8"
+    )
+
+
+def test_batches_must_divide_and_fill_batch_norm(make):
+    assert says(make("accumulate=3")[1], "batch_size = 4 does not divide by accumulate = 3")
+    assert says(make("batch_size=1")[1], "one image per pass leaves batch norm nothing to normalise over")
+    assert says(make("accumulate=4")[1], "one image per pass")
+
+
+def test_probes_and_their_sources_are_checked(make):
+    assert says(make("probes.nearest={unused=true}")[1], "unused = true")
+    plan, _ = make("probes.mine={use='nearest', source={use='dots', images=5}}")
+    probe = plan.probes["mine"]
+    assert (probe.made.component.id, probe.source.options["images"]) == ("fake/nearest", 5)
+
+
+def test_other_plugin_versions_are_noted(make):
+    plan, _ = make('plugins={fake="1.0"}')
+    assert "the recipe was resolved with fake 1.0; installed is 1.2" in plan.notes
+
+
+CONTRAST = ("objectives.contrast={}",)
+
+
+def test_optional_rows_are_taken_where_the_sampler_gives_their_group(make, recipe_text):
+    plain, problems = make(*CONTRAST)
+    assert not problems
+    assert set(plain.objectives[1].rows) == {"z"}
+    assert plain.objectives[1].dims == {"v": 2, "d": 6, "b": 4}
+    text = recipe_text.replace('use = "pair"', 'use = "pair"\nparts = 3') + "[[augment.part]]\nsize = 16\n"
+    with_parts, problems = make(*CONTRAST, text=text)
+    assert not problems
+    assert str(with_parts.objectives[1].rows["part"]) == "online.projection.part"
+    assert with_parts.objectives[1].dims == {"v": 2, "k": 3, "d": 6, "b": 4}
+
+
+def test_optional_rows_can_be_pointed_at_another_group(make, recipe_text):
+    text = recipe_text + "[[augment.part]]\nsize = 16\n"
+    turned = 'objectives.contrast={inputs = {part = "scene", scene = "part"}}'
+    plan, problems = make(turned, "sampler.parts=3", text=text)
+    assert not problems
+    assert str(plan.objectives[1].rows["part"]) == "online.projection.scene"
+    _, problems = make('objectives.contrast={inputs = {part = "leaf"}}')
+    assert says(problems, "gives no view group 'leaf'")
+
+
+@pytest.mark.parametrize("inputs", ['part = "scene"', 'scene = "part"'])
+def test_optional_rows_that_repeat_a_required_group_are_refused(make, inputs):
+    _, problems = make(f"objectives.contrast={{inputs = {{{inputs}}}}}", "sampler.parts=3")
+    assert says(problems, "views would be compared with themselves")
+    assert "which is optional" in problems[0].instead
+
+
+def test_a_head_that_is_not_read_must_exist_and_is_not_resolved(make, recipe_text):
+    text = recipe_text.replace("[objectives.alike]", '[objectives.parts]\nhead = "main"\n[[augment.part]]\nsize = 16')
+    text = text.replace('use = "pair"', 'use = "pair"\nparts = 3').replace("[heads.main", "[heads.other")
+    _, problems = make('objectives.parts.head="typo"', text=text)
+    assert says(problems, "the recipe has no [heads.typo] (it has other), and parts reads no head")
+    plan, problems = make('objectives.parts.head="other"', text=text)
+    assert not problems
+    assert plan.resolved()["objectives"]["parts"]["head"] == "main"
+    assert not plan.resolved()["heads"]
+
+
+def test_objectives_that_couple_the_batch_know_its_size(make):
+    plan, problems = make(*CONTRAST, "batch_size=8", "accumulate=2")
+    assert not problems
+    assert [item.dims.get("b") for item in plan.objectives] == [None, 4]
+
+
+def test_batch_norm_of_a_group_that_is_not_cut_is_noted(make):
+    plan, _ = make('forward.batch_norm={scene = "per-group", sceen = "per-group"}')
+    assert [note for note in plan.notes if "batch_norm" in note] == [
+        "[forward] batch_norm names view group 'sceen', which is not cut"
+    ]
+
+
+def test_a_dense_head_keeps_the_map(make, recipe_text):
+    dense = ('heads.dense={projector = {use = "dense", out = 5}}', 'objectives.flat={head = "dense"}')
+    plan, problems = make(*dense)
+    assert not problems
+    assert plan.objectives[1].dims == {"v": 2, "d": 5}
+    _, problems = make("objectives.flat={}")
+    assert says(problems, "'b v d h w' has 5 axes, but what is given has 3")
+    _, problems = make('heads.dense={projector = {use = "dense"}, predictor = {use = "linear"}}', dense[1])
+    assert says(problems, "fake/linear works on 'd', but fake/dense gives 'd h w'")

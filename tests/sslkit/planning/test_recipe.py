@@ -1,0 +1,142 @@
+import pytest
+
+from sslkit.errors import RecipeError, UsageError
+from sslkit.planning import recipe
+
+
+def parsed(text, *sets):
+    return recipe.parse(text, "test", "test.toml", sets)
+
+
+def problems(text, *sets):
+    given = parsed(text, *sets)
+    return recipe.complaint(given, recipe.structure(given)[1])
+
+
+def test_a_good_recipe_has_no_problems(recipe_text):
+    made, found = recipe.structure(parsed(recipe_text))
+    assert not found
+    assert made.objectives["alike"].use == "alike"
+    assert made.optimizer.lr(512) == 1.0
+
+
+def test_broken_toml_names_its_line():
+    with pytest.raises(RecipeError, match=r"test.toml is no valid TOML: .*line 2"):
+        parsed("seed = 1\nepochs = = 2\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("seed = " + "9" * 5000, "is no valid TOML"), ("seed = " + "[" * 3000 + "]" * 3000, "nested too deeply")],
+)
+def test_numbers_and_lists_beyond_bounds_are_told(text, what):
+    with pytest.raises(RecipeError, match=f"test.toml .*{what}"):
+        parsed(text)
+    assert recipe.value("[" * 3000 + "]" * 3000).startswith("[[["), "as an override, it is a plain string"
+
+
+def test_of_a_table_of_which_only_inner_tables_are_written_the_first_is_named(recipe_text):
+    lines = recipe_text.split("\n")
+    found = problems("\n".join([*lines, "[heads.Main.projector]", 'use = "mlp"']))
+    assert f"test.toml:{len(lines) + 1}: [heads.Main" in found
+
+
+def test_every_problem_has_its_line_and_comes_at_once(recipe_text):
+    text = recipe_text.replace("epochs = 2", 'epochs = "two"').replace("size = 24", "size = 2\nflipp = 1")
+    lines = text.splitlines()
+    found = problems(text + "\n[targett]\nmomentum = 1\n")
+    for fragment, what in [
+        ('epochs = "two"', '[epochs] epochs = "two": must be a valid number'),
+        ("size = 2", "[augment.scene.0.size] size = 2: must be greater than or equal to 8"),
+        ("flipp = 1", "[augment.scene.0.flipp] unknown option 'flipp': did you mean 'flip'?"),
+    ]:
+        assert f"test.toml:{lines.index(fragment) + 1}: {what}" in found
+    assert f"test.toml:{len(lines) + 2}: [targett] unknown option 'targett': did you mean 'target'?" in found
+
+
+def test_missing_tables_are_named(recipe_text):
+    assert "[optimizer] option 'optimizer' is missing" in problems(recipe_text.split("[optimizer]")[0])
+
+
+def test_epochs_and_steps_exclude_each_other(recipe_text):
+    assert "either epochs = ... or steps = ..." in problems(recipe_text, "steps=3")
+
+
+@pytest.mark.parametrize(
+    ("item", "key", "value"),
+    [
+        ("optimizer.base_lr=0.1", ("optimizer", "base_lr"), 0.1),
+        ("precision=bf16-mixed", ("precision",), "bf16-mixed"),
+        ('precision="bf16-mixed"', ("precision",), "bf16-mixed"),
+        ("augment.scene.0.size=32", ("augment", "scene", 0, "size"), 32),
+        ("probes.knn.k=3", ("probes", "knn", "k"), 3),
+        ("augment.scene.0.blur_sigma=[1, 2]", ("augment", "scene", 0, "blur_sigma"), [1, 2]),
+    ],
+)
+def test_set_overrides_one_value(recipe_text, item, key, value):
+    values = parsed(recipe_text, item).values
+    for part in key:
+        values = values[part]
+    assert values == value
+
+
+def test_a_problem_of_an_override_names_the_override(recipe_text):
+    assert "--set batch_size=0: [batch_size] batch_size = 0" in problems(recipe_text, "batch_size=0")
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("seed", "write --set key.path=value"),
+        ("=3", "write --set key.path=value"),
+        ("seed.x=3", "there is no table at 'x', but the value 3"),
+        ("augment.scene.7.size=3", "'7' must be one of 0 to 0"),
+    ],
+)
+def test_impossible_overrides_are_usage_errors(recipe_text, item, message):
+    with pytest.raises(UsageError, match=message):
+        parsed(recipe_text, item)
+
+
+def test_lines_of_arrays_of_tables_are_counted():
+    index = recipe.line_index('a = 1\n[[augment.scene]]\nflip = 1\n[[augment.scene]]\nflip = 2\n["x.y"]\nz.w = 1\n')
+    assert index == {
+        ("a",): 1,
+        ("augment", "scene", "0"): 2,
+        ("augment", "scene", "0", "flip"): 3,
+        ("augment", "scene", "1"): 4,
+        ("augment", "scene", "1", "flip"): 5,
+        ("x.y",): 6,
+        ("x.y", "z", "w"): 7,
+    }
+
+
+def test_locate_by_path_and_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.toml"
+    file.write_text("")
+    known = {"univip_coco": tmp_path / "a.toml", "toy/toy": tmp_path / "b.toml"}
+    assert recipe.locate(str(file), known) == file
+    assert recipe.locate("univip_coco", known) == known["univip_coco"]
+    assert recipe.locate("recipes/univip_coco.toml", known) == known["univip_coco"]
+    assert recipe.locate("toy", known) == known["toy/toy"]
+    with pytest.raises(RecipeError, match="named 'univip_cocoo': did you mean 'univip_coco'?"):
+        recipe.locate("univip_cocoo", known)
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "-inf"])
+def test_weights_are_finite(recipe_text, weight):
+    _, problems = recipe.structure(parsed(recipe_text, f"objectives.alike.weight={weight}"))
+    assert [problem.key for problem in problems] == [("objectives", "alike", "weight")]
+    assert "finite" in problems[0].what
+
+
+@pytest.mark.parametrize(("rule", "lr"), [("linear", 0.4), ("sqrt", 0.2 * 2**0.5), ("none", 0.2)])
+def test_learning_rate_scaling(rule, lr):
+    table = recipe.OptimizerTable(use="sgd", base_lr=0.2, lr_scaling=rule)
+    assert table.lr(512) == pytest.approx(lr, rel=1e-12)
+
+
+def test_reading_what_is_not_there(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        recipe.read(tmp_path)

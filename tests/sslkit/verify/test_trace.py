@@ -1,0 +1,149 @@
+"""What steps are made of, written down; and batch norm over all processes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sslkit.planning import recipe
+from sslkit.planning.planner import make_plan
+from sslkit.plugins import Plugins
+from sslkit.training import step
+from sslkit.training.hardware import Hardware
+from sslkit.verify import trace
+from sslkit.verify.world_size import compare_traces
+
+
+@pytest.fixture
+def traced(plugins: Plugins, recipe_text: str) -> Any:
+    """Trace a recipe over the fake plugin's components."""
+
+    def traced(*sets: str, steps: int = 2, whole: bool = False) -> list[trace.Step]:
+        text = recipe.parse(recipe_text, "dots", "dots.toml", sets)
+        made, problems = recipe.structure(text)
+        assert made, problems
+        plan, problems = make_plan(made, plugins)
+        assert plan, problems
+        hardware = Hardware("cpu", workers=0, monitor_every=0)
+        return trace.trace(plan, text, hardware, steps, whole)[0]
+
+    return traced
+
+
+def test_every_kind_of_thing_is_written_down(traced: Any) -> None:
+    first, second = traced("target.momentum=0.9")
+    assert list(first) == list(trace.KINDS)
+    assert all(first[kind] for kind in trace.KINDS)
+    assert not second["initial weights"]
+    assert first["images"]["pass 0"].shape == (4, 1)
+    assert first["boxes"]["boxes.scene, pass 0"].shape == (4, 2)
+    assert first["forward"]["online.backbone.net.1 (BatchNorm2d), call 2"].shape == (4, 2)
+    assert set(first["terms"]) == {"alike.distance", "loss"}
+    assert all(name.startswith("target.") for name in first["target"])
+
+
+def test_the_same_steps_are_the_same_bits(traced: Any) -> None:
+    found = compare_traces(traced(), traced(), (1, 1))
+    assert found.first is None
+    assert set(found.largest.values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "component"),
+    [
+        ("optimizer.base_lr=0.4", "the learning-rate rule"),
+        ("target.momentum=0.5", "the target momentum"),
+        ("seed=4", "the initial weights"),
+        ("augment.scene.0.size=32", "the augmentation"),
+        ("objectives.alike.factor=2.0", "gather: the objective sees"),
+    ],
+)
+def test_a_change_is_told_by_its_component(traced: Any, change: str, component: str) -> None:
+    found = compare_traces(traced(), traced(change), (1, 2))
+    assert found.first
+    assert found.first.component.startswith(component)
+
+
+def test_dropout_of_other_seeds_is_told(traced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a second process would draw."""
+    one = traced("backbone.dropout=0.5")
+    original = step.seed_all
+    monkeypatch.setattr(step, "seed_all", lambda *parts: original(*parts[:-1], parts[-1] + 1))
+    found = compare_traces(one, traced("backbone.dropout=0.5"), (1, 2))
+    assert found.first
+    assert (found.first.name, found.first.component) == (
+        "online.backbone.net.4 (Dropout), call 1",
+        "random numbers: every process draws others",
+    )
+
+
+def test_rows_that_are_swapped_or_turned_over_are_seen() -> None:
+    rows = torch.arange(12.0).reshape(3, 2, 2)
+    digest = trace.digest_rows(rows)
+    assert digest.shape == (3, 2)
+    assert torch.equal(digest, trace.digest_rows(rows.half()))
+    for other in (rows.flip(0), rows.flip(1), -rows, rows + torch.tensor([0, 0, 0, 1e-5]).reshape(2, 2)):
+        assert not torch.equal(digest, trace.digest_rows(other))
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}])
+@pytest.mark.parametrize(("norm", "shape"), [(nn.BatchNorm2d, (6, 3, 4, 5)), (nn.BatchNorm1d, (6, 3))])
+def test_batch_norm_over_all_processes_is_batch_norm_of_all_rows(
+    norm: type[nn.Module], shape: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    """Two processes with half of the rows each: the other one's statistics are put beside its own."""
+    torch.manual_seed(0)
+    whole = nn.Sequential(norm(3, **options)).double()
+    torch.nn.init.normal_(whole[0].weight) if whole[0].affine else None
+    parts = [copy.deepcopy(whole) for _ in range(2)]
+    for _ in range(2):
+        x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        weight = torch.randn(shape, dtype=torch.float64)
+        expected = whole(x)
+        for number, part in enumerate(parts):
+            mine, other = (x.detach().chunk(2)[place] for place in (number, 1 - number))
+            trace.over_all(part, Beside(other, number).gather)
+            torch.testing.assert_close(part(mine), expected.detach().chunk(2)[number])
+        (expected * weight).sum().backward()
+    for part in parts:
+        for name, held in whole.named_buffers():
+            torch.testing.assert_close(dict(part.named_buffers())[name], held, msg=name)
+    whole.eval()
+    trace.over_all(alone := copy.deepcopy(whole), lambda rows: rows)
+    torch.testing.assert_close(alone(x), whole(x))
+
+
+class Beside:
+    """Joins the other half's mean, then its variance, to one's own."""
+
+    def __init__(self, other: torch.Tensor, number: int) -> None:
+        self.other, self.number = other, number
+        self.axes = [0, *range(2, other.dim())]
+        self.mean: torch.Tensor | None = None
+
+    def gather(self, row: torch.Tensor) -> torch.Tensor:
+        shape = [1, -1, *[1] * (self.other.dim() - 2)]
+        other = self.other if self.mean is None else (self.other - self.mean.view(shape)).square()
+        theirs = other.mean(self.axes)[None]
+        joined = torch.cat([row, theirs] if self.number == 0 else [theirs, row])
+        self.mean = joined.mean(0) if self.mean is None else None
+        return joined
+
+
+def test_gradients_pass_through_the_statistics() -> None:
+    whole = nn.BatchNorm2d(3).double()
+    part = copy.deepcopy(whole)
+    trace.over_all(part, lambda rows: rows)
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    weight = torch.randn_like(x)
+    grads = []
+    for norm in (whole, part):
+        given = x.clone().requires_grad_(True)
+        (norm(given) * weight).sum().backward()
+        grads += [given.grad, norm.weight.grad, norm.bias.grad]
+    for a, b in zip(grads[:3], grads[3:], strict=True):
+        torch.testing.assert_close(a, b)
