@@ -17,7 +17,8 @@ from sslkit.networks import monitors
 from sslkit.planning import recipe
 from sslkit.planning.planner import make_plan
 from sslkit.plugins import Plugins
-from sslkit.training.hardware import Hardware, fabric_of
+from sslkit.training.hardware import fabric_of
+from sslkit.training.options import RunOptions
 from sslkit.training.step import Stepper
 
 
@@ -36,10 +37,10 @@ class Lane:
         assert made, "the recipe has problems: sslkit check says which"
         plan, problems = make_plan(made, Plugins.load())
         assert plan, problems
-        hardware = Hardware("cpu", workers=0, monitor_every=every)
-        fabric = fabric_of(plan, hardware)
+        options = RunOptions(accelerator="cpu", workers=0, monitor_every=every)
+        fabric = fabric_of(plan, options)
         source, proposals = prepare(plan, text)
-        self.run = Stepper(plan, hardware, fabric, source, proposals)
+        self.run = Stepper(plan, options, fabric, source, proposals)
         self.feed = self.run.feed(steps)
         self.run.network.train()
         self.on, self.wall, self.cpu = every > 0, list[float](), list[float]()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.float64]
+FloatBoxes = npt.NDArray[np.float64]
 """Boxes of shape (..., 4): left, top, right, bottom; whole numbers where they are drawn here."""
 
 Range = tuple[float, float]
@@ -18,7 +18,7 @@ TRIES = 10
 
 def random_crops(
     height: int, width: int, shape: tuple[int, ...], scale: Range, ratio: Range, rng: np.random.Generator
-) -> Pixels:
+) -> FloatBoxes:
     """Draw crops as torchvision's RandomResizedCrop does: share of the area uniform, aspect ratio log-uniform.
 
     The first of ten sizes that fits the image is placed anywhere in it; where none fits, the crop is central and as

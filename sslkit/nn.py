@@ -31,7 +31,7 @@ def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * torch.where(norm > eps, 1 / norm.clamp_min(eps), 0)
 
 
-def cosine(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
+def cosine_similarity(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     """Return the cosine of vectors along the last axis, other axes broadcast; 0 where one has no direction.
 
     Not a matrix product, so that neither autocast nor TF32 shortens it.

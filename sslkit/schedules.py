@@ -14,7 +14,9 @@ def ramp(step: int, steps: int, start: float, end: float) -> float:
     return start + (end - start) * step / steps
 
 
-def cosine(step: int, steps: int, start: float, end: float, warmup: int = 0, warmup_start: float = 0.0) -> float:
+def cosine_schedule(
+    step: int, steps: int, start: float, end: float, warmup: int = 0, warmup_start: float = 0.0
+) -> float:
     """Go from `start` to `end` along half a cosine that begins where a linear warm-up ends.
 
         end + (start - end) (1 + cos(pi (step - warmup) / (steps - warmup))) / 2
@@ -66,9 +68,9 @@ class LearningRate:
         """Return the learning rate of the step that is about to be taken, counted from 0."""
         if self.decay_from == "start":
             factor = ramp(step, self.warmup, self.warmup_start_ratio, 1.0)
-            return factor * cosine(step, self.steps, self.base, self.final)
+            return factor * cosine_schedule(step, self.steps, self.base, self.final)
         lowest = self.warmup_start_ratio * self.base
-        return cosine(step, self.steps, self.base, self.final, self.warmup, lowest)
+        return cosine_schedule(step, self.steps, self.base, self.final, self.warmup, lowest)
 
 
 def target_momentum(step: int, steps: int, start: float, end: float = 1.0) -> float:
@@ -80,4 +82,4 @@ def target_momentum(step: int, steps: int, start: float, end: float = 1.0) -> fl
         start: m_0, the momentum at step 0.
         end: What it approaches; 1 in the paper.
     """
-    return cosine(step, steps, start, end)
+    return cosine_schedule(step, steps, start, end)

@@ -16,7 +16,7 @@ from sslkit.plugins import Plugins
 
 if TYPE_CHECKING:
     from sslkit.api import Proposer, Source
-    from sslkit.planning.plan import Made, Plan, ProbePlan
+    from sslkit.planning.plan import ConfiguredComponent, Plan, ProbePlan
 
 
 RECIPE = "recipe.toml"
@@ -27,7 +27,7 @@ RECIPE = "recipe.toml"
 class Checked:
     """A recipe, what is wrong with it, and its plan when nothing is."""
 
-    text: recipes.Text
+    text: recipes.RecipeFile
     plan: Plan | None = None
     problems: list[Problem] = field(default_factory=list)
 
@@ -43,7 +43,7 @@ class Checked:
         return PluginError(message) if "plugin" in kinds else DataError(message)
 
 
-def read(name: str, sets: Sequence[str], plugins: Plugins) -> recipes.Text:
+def read(name: str, sets: Sequence[str], plugins: Plugins) -> recipes.RecipeFile:
     """Find and parse a recipe by path or name, or that of a run's folder."""
     if (Path(name) / RECIPE).is_file():
         return recipes.read(Path(name) / RECIPE, sets)
@@ -51,7 +51,7 @@ def read(name: str, sets: Sequence[str], plugins: Plugins) -> recipes.Text:
     return recipes.read(recipes.locate(name, known), sets)
 
 
-def check(text: recipes.Text, plugins: Plugins, data: bool = True) -> Checked:
+def check(text: recipes.RecipeFile, plugins: Plugins, data: bool = True) -> Checked:
     """Find every problem of a recipe; those of structure come first, and before torch is imported."""
     recipe, problems = recipes.structure(text)
     if problems:
@@ -71,7 +71,7 @@ def check(text: recipes.Text, plugins: Plugins, data: bool = True) -> Checked:
     return checked
 
 
-def require_data(plan: Plan, text: recipes.Text) -> None:
+def require_data(plan: Plan, text: recipes.RecipeFile) -> None:
     """Make sure that a recipe's images are there.
 
     Raises:
@@ -87,7 +87,7 @@ def _missing(plan: Plan) -> list[Problem]:
     return own + missing_data(plan.probes, beside=plan.source)
 
 
-def missing_data(probes: Mapping[str, ProbePlan], beside: Made | None = None) -> list[Problem]:
+def missing_data(probes: Mapping[str, ProbePlan], beside: ConfiguredComponent | None = None) -> list[Problem]:
     """Say which images of probes are missing, each source once; `beside` is the recipe's own."""
     seen = [(beside.component.id, beside.options)] if beside else []
     problems = []
@@ -101,7 +101,7 @@ def missing_data(probes: Mapping[str, ProbePlan], beside: Made | None = None) ->
     return problems
 
 
-def load(name: str, sets: Sequence[str], plugins: Plugins, data: bool = False) -> tuple[Plan, recipes.Text]:
+def load(name: str, sets: Sequence[str], plugins: Plugins, data: bool = False) -> tuple[Plan, recipes.RecipeFile]:
     """Return the plan of a recipe.
 
     Raises:
@@ -167,13 +167,13 @@ def opened(source: Any) -> Any:
     return source
 
 
-def _repaired(text: recipes.Text, problems: Sequence[Problem]) -> recipes.Recipe | None:
+def _repaired(text: recipes.RecipeFile, problems: Sequence[Problem]) -> recipes.Recipe | None:
     """Return the recipe without its faulty keys, to look for further problems in what is left."""
     values = copy.deepcopy(text.values)
     for problem in problems:
         _remove(values, problem.key)
     _stand_in(values)
-    recipe, left = recipes.structure(recipes.Text(text.name, text.origin, values))
+    recipe, left = recipes.structure(recipes.RecipeFile(text.name, text.origin, values))
     return recipe if not left else None
 
 

@@ -16,6 +16,7 @@ from sslkit.planning.planner import make_plan
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
+from sslkit.training.options import RunOptions
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "recipes" / "lightly"
@@ -185,7 +186,7 @@ def shrunk(name):
 def test_each_trains_two_steps(name, installed, tmp_path):
     text = read(name, *shrunk(name))
     plan = planned(text, installed)
-    result = trainer.train(plan, text, installed, RunFolder(tmp_path), trainer.Hardware("cpu", workers=0))
+    result = trainer.train(plan, text, installed, RunFolder(tmp_path), RunOptions(accelerator="cpu", workers=0))
     assert (result.state, result.step) == ("finished", 2)
     assert {item.name for item in plan.objectives} <= {term.partition(".")[0] for term in result.terms}
     assert all(torch.tensor(value).isfinite() for value in result.terms.values())

@@ -14,6 +14,7 @@ from sslkit.planning.planner import make_plan
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
+from sslkit.training.options import RunOptions
 
 ROOT = Path(__file__).parent.parent
 NAMES = (
@@ -172,10 +173,10 @@ def test_every_cell_trains_or_is_refused_with_a_reason(objective, sampler, backb
         assert all("gives no view group" in item.what and "write" in item.instead for item in problems)
         return
     assert not problems, recipe.complaint(text, problems)
-    hardware = trainer.Hardware(accelerator="cpu", workers=0)
+    options = RunOptions(accelerator="cpu", workers=0)
     for name in ("add", "save_weights"):  # a large network's checkpoint is a gigabyte
         monkeypatch.setattr(checkpoint, name, lambda *_: tmp_path)
-    result = trainer.train(plan, text, installed, RunFolder(tmp_path / "run"), hardware)
+    result = trainer.train(plan, text, installed, RunFolder(tmp_path / "run"), options)
     assert (result.state, result.step) == ("finished", 2)
 
 

@@ -21,6 +21,7 @@ from sslkit.planning.planner import make_plan
 from sslkit.plugins import Owner, Plugins
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
+from sslkit.training.options import RunOptions
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "recombination.md").read_text()
@@ -77,8 +78,8 @@ def stepped(plan, measured=False):
 @pytest.mark.parametrize("name", SMALL)
 def test_every_recombined_recipe_trains(name, installed, tmp_path):
     plan, text = shrunk(name, installed)
-    hardware = trainer.Hardware(accelerator="cpu", workers=0)
-    result = trainer.train(plan, text, installed, RunFolder(tmp_path / "run"), hardware)
+    options = RunOptions(accelerator="cpu", workers=0)
+    result = trainer.train(plan, text, installed, RunFolder(tmp_path / "run"), options)
     assert (result.state, result.step) == ("finished", 2)
     assert {f"{item.name}.loss" for item in plan.objectives} <= result.terms.keys()
     assert all(torch.tensor(value).isfinite() for value in result.terms.values())

@@ -8,7 +8,7 @@ from pathlib import Path
 from faults.outcome import Fault, Part
 from sslkit.errors import SslkitError
 from sslkit.verify import resume
-from sslkit.verify.resume import Comparison
+from sslkit.verify.resume import ResumeComparison
 
 IMAGES, BATCH, SAVE_EVERY = 64, 8, 2
 SOURCE = f"source={{use='sample-scenes',images={IMAGES},side=96}}"
@@ -37,7 +37,7 @@ def command(name: str, steps: int) -> list[str]:
     return ["run", recipe, *given, "--save-every", str(SAVE_EVERY), "--workers", "1", "--accelerator", "cpu"]
 
 
-def judge(name: str, made: Comparison, kills: int, again: str) -> list[Fault]:
+def judge(name: str, made: ResumeComparison, kills: int, again: str) -> list[Fault]:
     """Say what is wrong with a comparison: bits that differ, or fewer kills than were asked for."""
     wrong = [
         Fault(name, f"{part} differs: {made.whole.get(part)} and {made.killed.get(part)}", again)

@@ -32,7 +32,7 @@ from speed.timing import Row, apart, interleaved, machine, table
 from sslkit.folders import cores
 from sslkit.plugins import Plugins
 from sslkit.storage.run_folder import RunFolder
-from sslkit.training.hardware import Hardware
+from sslkit.training.options import RunOptions
 from sslkit.training.trainer import train
 
 RECIPE = """
@@ -74,7 +74,7 @@ def ours(root: Path, folder: Path, batch: int, size: int) -> Callable[[], None]:
     def trained() -> None:
         plan, text = planned(RECIPE.format(root=root, size=size, batch=batch))
         run = RunFolder(Path(tempfile.mkdtemp(dir=folder)))
-        result = train(plan, text, Plugins.load(), run, Hardware("cpu"))
+        result = train(plan, text, Plugins.load(), run, RunOptions(accelerator="cpu"))
         assert result.state == "finished"
         assert (run.path / "backbone.safetensors").stat().st_size > 40_000_000
 

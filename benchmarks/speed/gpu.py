@@ -32,12 +32,13 @@ from speed.step import BYOL, ROOT, Ours
 from speed.timing import Row, interleaved, machine, ratio, row, table
 from sslkit.data.augment import parameters
 from sslkit.data.epochs import Epochs
-from sslkit.data.loader import Feed
+from sslkit.data.loader import Loader
 from sslkit.data.opening import prepare
 from sslkit.data.views import ViewDataset
 from sslkit.folders import cores
 from sslkit.planning.plan import Plan
-from sslkit.training.hardware import Hardware, precision_of
+from sslkit.training.hardware import precision_of
+from sslkit.training.options import RunOptions
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -48,9 +49,9 @@ def done() -> None:
         torch.cuda.synchronize()
 
 
-def hardware() -> Hardware:
+def options() -> RunOptions:
     """Return one device, without the costlier monitors."""
-    return Hardware("cuda" if DEVICE == "cuda" else "cpu", "1", workers=0, monitor_every=0)
+    return RunOptions(accelerator="cuda" if DEVICE == "cuda" else "cpu", devices="1", workers=0, monitor_every=0)
 
 
 def of_coco(name: str, network: str, batch: int, size: int) -> tuple[str, list[str]]:
@@ -63,7 +64,7 @@ def of_coco(name: str, network: str, batch: int, size: int) -> tuple[str, list[s
 
 def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[Row]:
     """Our BYOL step beside bare passes of the same networks; blocks of steps, for one of them to fill the queue."""
-    ours, augmenting = (Ours(BYOL.format(network=network, size=size, batch=batch), hardware=hardware()) for _ in "ab")
+    ours, augmenting = (Ours(BYOL.format(network=network, size=size, batch=batch), options=options()) for _ in "ab")
     for one in (ours, augmenting):
         one.ready.batch = {
             name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in one.ready.batch.items()
@@ -132,7 +133,7 @@ def bare_step(ours: Ours) -> Callable[[], None]:
 def memory(network: str, size: int, batch: int, saving: bool) -> int:
     """Return the peak bytes of two UniVIP steps: of the GPU, or of the whole process on a CPU."""
     text, sets = of_coco("univip_coco", network, batch, size)
-    ours = Ours(text, *sets, hardware=replace(hardware(), checkpoint_activations=saving))
+    ours = Ours(text, *sets, options=replace(options(), checkpoint_activations=saving))
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
     for _ in range(2):
@@ -151,7 +152,7 @@ def loader(root: Path, size: int, batch: int, batches: int, workers: int) -> lis
     dataset = ViewDataset(plan, source, proposals, colours=DEVICE == "cpu")
     epochs = Epochs(len(source), batch, 1, 0, True, 0, 1)
     seconds = []
-    with Feed(dataset, epochs.micro_batches(0, batches + 1), workers, torch.device(DEVICE)) as feed:
+    with Loader(dataset, epochs.micro_batches(0, batches + 1), workers, torch.device(DEVICE)) as feed:
         next(feed)
         began = time.perf_counter()
         for _ in islice(feed, batches):

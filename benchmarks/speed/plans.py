@@ -5,11 +5,11 @@ from __future__ import annotations
 from sslkit.planning import recipe
 from sslkit.planning.plan import Plan
 from sslkit.planning.planner import make_plan
-from sslkit.planning.recipe import Text
+from sslkit.planning.recipe import RecipeFile
 from sslkit.plugins import Plugins
 
 
-def planned(text: str, *sets: str, plugins: Plugins | None = None) -> tuple[Plan, Text]:
+def planned(text: str, *sets: str, plugins: Plugins | None = None) -> tuple[Plan, RecipeFile]:
     """Make the plan of a recipe's text, with some keys changed."""
     given = recipe.parse(text, "speed", "speed.toml", sets)
     made, problems = recipe.structure(given)

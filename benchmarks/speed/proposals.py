@@ -29,7 +29,7 @@ import numpy as np
 
 from sslkit.images import decode
 from sslkit_proposals.random_boxes import Constraints, draw
-from sslkit_proposals.search import DlibSearch, OpenCVSearch, Pixels, Search, find
+from sslkit_proposals.search import DlibSearch, IntBoxes, OpenCVSearch, Search, find
 from sslkit_proposals.select import Rules, select, survivors
 
 DATA_SETS = {"COCO train2017": 118_287, "ImageNet-1k": 1_281_167}
@@ -87,7 +87,7 @@ def overlaps(truth: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return iou
 
 
-def outcome(seconds: float, photo: Photo, raw: Pixels, kept: Pixels) -> Outcome:
+def outcome(seconds: float, photo: Photo, raw: IntBoxes, kept: IntBoxes) -> Outcome:
     best = overlaps(photo.boxes, raw).max(axis=1, initial=0)
     return Outcome(seconds, len(raw), best, overlaps(photo.boxes, kept))
 
@@ -121,7 +121,7 @@ def grid(photo: Photo, first: Outcome, least: int, rules: Rules) -> Outcome:
     return outcome(0.0, photo, raw, kept)
 
 
-def lattice(height: int, width: int, least: float) -> Pixels:
+def lattice(height: int, width: int, least: float) -> IntBoxes:
     """Return windows whose shorter side falls from the whole photo to `least` pixels by roots of two."""
     boxes = []
     for level in range(40):

@@ -40,7 +40,8 @@ from sslkit.networks.ema import ema_update
 from sslkit.planning.plan import Plan
 from sslkit.plugins import Owner, Plugins
 from sslkit.storage.run_folder import RunFolder
-from sslkit.training.hardware import Hardware, fabric_of
+from sslkit.training.hardware import fabric_of
+from sslkit.training.options import RunOptions
 from sslkit.training.step import Stepper
 from sslkit.training.trainer import Trainer
 
@@ -172,12 +173,14 @@ class Ready:
 class Ours:
     """Takes optimizer steps as a run does, on images that are there already."""
 
-    def __init__(self, text: str, *sets: str, hardware: Hardware | None = None, plugins: Plugins | None = None) -> None:
+    def __init__(
+        self, text: str, *sets: str, options: RunOptions | None = None, plugins: Plugins | None = None
+    ) -> None:
         plan, _ = planned(text, *sets, plugins=plugins)
-        hardware = hardware or Hardware("cpu", workers=0, monitor_every=0)
-        fabric = fabric_of(plan, hardware)
+        options = options or RunOptions(accelerator="cpu", workers=0, monitor_every=0)
+        fabric = fabric_of(plan, options)
         images = plan.recipe.batch_size
-        self.stepper = Stepper(plan, hardware, fabric, Nothing(64 * images), None)  # type: ignore[arg-type]
+        self.stepper = Stepper(plan, options, fabric, Nothing(64 * images), None)  # type: ignore[arg-type]
         self.stepper.network.train()
         self.ready = Ready(plan, images)
 
@@ -343,10 +346,10 @@ def _run(folder: Path, log_every: int) -> Trainer:
     """Make a run that reports as any other, over images that are there already, and that saves nothing."""
     plugins = with_one_layer()
     plan, text = planned(SMALLEST, plugins=plugins)
-    hardware = Hardware("cpu", workers=0, save_every=10**9, log_every=log_every, monitor_every=0)
+    options = RunOptions(accelerator="cpu", workers=0, save_every=10**9, log_every=log_every, monitor_every=0)
     images = plan.recipe.batch_size
     source: Any = Nothing(64 * images)
-    run = Trainer(plan, text, plugins, RunFolder(folder), hardware, fabric_of(plan, hardware), source, None)
+    run = Trainer(plan, text, plugins, RunFolder(folder), options, fabric_of(plan, options), source, None)
     run.folder.start(plan, text, 1, "cpu")
     run.tell("sslkit_run_started")
     run.save_when_due = lambda _: None  # type: ignore[method-assign]
@@ -392,12 +395,14 @@ def help_(n: int) -> list[Row]:
 def options(n: int, network: str = "resnet18", size: int = 96, batch: int = 32) -> list[Row]:
     """A BYOL step as it is, with --compile, and with --checkpoint-activations."""
     text = BYOL.format(network=network, size=size, batch=batch)
-    lanes: dict[str, Hardware] = {
-        "as it is": Hardware("cpu", workers=0, monitor_every=0),
-        "--compile": Hardware("cpu", workers=0, monitor_every=0, compile=True),
-        "--checkpoint-activations": Hardware("cpu", workers=0, monitor_every=0, checkpoint_activations=True),
+    lanes: dict[str, RunOptions] = {
+        "as it is": RunOptions(accelerator="cpu", workers=0, monitor_every=0),
+        "--compile": RunOptions(accelerator="cpu", workers=0, monitor_every=0, compile=True),
+        "--checkpoint-activations": RunOptions(
+            accelerator="cpu", workers=0, monitor_every=0, checkpoint_activations=True
+        ),
     }
-    made = {name: Ours(text, hardware=hardware) for name, hardware in lanes.items()}
+    made = {name: Ours(text, options=options) for name, options in lanes.items()}
     return interleaved(f"BYOL step, {network}, {size} px, batch {batch}", made, n)
 
 

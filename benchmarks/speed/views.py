@@ -34,7 +34,7 @@ from speed.plans import planned
 from speed.timing import Row, interleaved, machine, table
 from sslkit.data.cache import Cache
 from sslkit.data.epochs import Item
-from sslkit.data.loader import Feed
+from sslkit.data.loader import Loader
 from sslkit.data.opening import prepare
 from sslkit.data.views import ViewDataset, to_device
 
@@ -120,7 +120,7 @@ class Ours:
 
         def made() -> None:
             taken = 0
-            with Feed(dataset, self.items(batches), workers, CPU) as feed:
+            with Loader(dataset, self.items(batches), workers, CPU) as feed:
                 for batch in feed:
                     if floats:
                         to_device(batch, self.plan.views, CPU)

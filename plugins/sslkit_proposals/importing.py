@@ -16,7 +16,7 @@ from sslkit.errors import DataError, UsageError
 from sslkit_proposals import shards
 from sslkit_proposals.build import select_all
 from sslkit_proposals.files import encoded, number
-from sslkit_proposals.search import Pixels
+from sslkit_proposals.search import IntBoxes
 from sslkit_proposals.selective import SelectiveSearch
 from sslkit_proposals.shards import IMPORTED, Found, join
 from sslkit_proposals.store import Store
@@ -113,7 +113,7 @@ def _mapped(spool: Any, count: int) -> npt.NDArray[np.int32]:
     return np.memmap(spool, np.int32, "r", shape=(count, 4))
 
 
-def _xyxy(path: Path, image: int, raw: Any) -> Pixels:
+def _xyxy(path: Path, image: int, raw: Any) -> IntBoxes:
     """Convert one image's boxes; a single box may come flat."""
     try:
         boxes = np.array(raw, np.int64).reshape(-1, 4)
@@ -146,7 +146,7 @@ class _Regions:
     offsets: npt.NDArray[np.int64]
     places: Sequence[int]
 
-    def get(self, index: int) -> Pixels | None:
+    def get(self, index: int) -> IntBoxes | None:
         place = self.places[index]
         if not 0 <= place < len(self.offsets) - 1:
             return None
@@ -172,7 +172,7 @@ def _write(source: Source, store: Store, regions: _Regions, progress: Progress) 
 MISFIT = "boxes reach outside"
 
 
-def _row(source: Source, index: int, boxes: Pixels | None) -> Found:
+def _row(source: Source, index: int, boxes: IntBoxes | None) -> Found:
     """Join an image with its boxes; a reason marks it for the search."""
     from sslkit.images import upright_size
 

@@ -12,7 +12,7 @@ from sslkit.api import Progress, Proposals, Proposer, Source
 from sslkit.boxes import Boxes, empty
 from sslkit.errors import DataError
 from sslkit_proposals.files import encoded, number
-from sslkit_proposals.search import Pixels
+from sslkit_proposals.search import IntBoxes
 from sslkit_proposals.select import apart
 
 CANDIDATES = 10
@@ -91,7 +91,7 @@ class RandomProposals(Proposals):
         return draw(height, width, self.rules, rng).astype(np.float32)
 
 
-def draw(height: int, width: int, rules: Constraints, rng: np.random.Generator) -> Pixels:
+def draw(height: int, width: int, rules: Constraints, rng: np.random.Generator) -> IntBoxes:
     """Draw at most `rules.count` boxes inside an image of `height` x `width` pixels, at least one."""
     short = min(height, width)
     least = rules.min_side if short >= rules.min_side else max(1, short // 2)
@@ -102,11 +102,11 @@ def draw(height: int, width: int, rules: Constraints, rng: np.random.Generator) 
     chosen = boxes[fits & inside]
     if not len(chosen):
         return np.array([[0, 0, least, least]], np.int64)
-    kept: Pixels = chosen[apart(chosen, rules.max_iou, rules.count)]
+    kept: IntBoxes = chosen[apart(chosen, rules.max_iou, rules.count)]
     return kept
 
 
-def _candidates(height: int, width: int, least: int, rules: Constraints, rng: np.random.Generator) -> Pixels:
+def _candidates(height: int, width: int, least: int, rules: Constraints, rng: np.random.Generator) -> IntBoxes:
     total = CANDIDATES * rules.count
     area = np.exp(rng.uniform(2 * np.log(least), np.log(height * width), total))
     aspect = np.exp(rng.uniform(-np.log(rules.max_aspect), np.log(rules.max_aspect), total))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sslkit.errors import UsageError
 
-Pixels = npt.NDArray[np.int64]
+IntBoxes = npt.NDArray[np.int64]
 """Shape (n, 4), xyxy in whole pixels, right and bottom exclusive."""
 
 
@@ -33,7 +33,7 @@ class Search(ABC):
     """Raised when a change here gives other regions for the same image: older stores are not used then."""
 
     @abstractmethod
-    def regions(self, image: npt.NDArray[np.uint8]) -> Pixels:
+    def regions(self, image: npt.NDArray[np.uint8]) -> IntBoxes:
         """Return the regions of an RGB image (h w 3) in any order, xyxy, repeated or not."""
 
     def describe(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class OpenCVSearch(Search):
     algorithm = "selective-search"
     rules = 1
 
-    def regions(self, image: npt.NDArray[np.uint8]) -> Pixels:
+    def regions(self, image: npt.NDArray[np.uint8]) -> IntBoxes:
         """Return OpenCV's regions, in its random order."""
         import cv2
 
@@ -93,7 +93,7 @@ class DlibSearch(Search):
     algorithm = "selective-search-dlib"
     rules = 1
 
-    def regions(self, image: npt.NDArray[np.uint8]) -> Pixels:
+    def regions(self, image: npt.NDArray[np.uint8]) -> IntBoxes:
         """Return dlib's regions.
 
         Raises:
@@ -113,7 +113,7 @@ class DlibSearch(Search):
         return np.array(corners, np.int64).reshape(-1, 4)
 
 
-def find(image: npt.NDArray[np.uint8], search: Search) -> Pixels:
+def find(image: npt.NDArray[np.uint8], search: Search) -> IntBoxes:
     """Return the distinct regions of an RGB image (h w 3), sorted by left, top, right, bottom.
 
     OpenCV returns the same set each time, but in an order drawn from C's `rand()`, which depends on what the
@@ -133,7 +133,7 @@ def _reduced(image: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _scaled(corners: Pixels, small_height: int, small_width: int, height: int, width: int) -> Pixels:
+def _scaled(corners: IntBoxes, small_height: int, small_width: int, height: int, width: int) -> IntBoxes:
     """Map boxes of the reduced image to distinct boxes of the original, never empty ones."""
     factor = np.array([width / small_width, height / small_height] * 2)
     boxes = np.rint(corners * factor).astype(np.int64)

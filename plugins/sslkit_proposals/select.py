@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sslkit_proposals.search import Pixels
+from sslkit_proposals.search import IntBoxes
 
 Order = Literal["random", "small-first", "large-first", "stored"]
 
@@ -51,11 +51,11 @@ class Rules:
 class Selected(NamedTuple):
     """An image's proposals and their rung: an index into `min_sides`, SHRUNK, FIRST, WHOLE or NOTHING."""
 
-    boxes: Pixels
+    boxes: IntBoxes
     rung: int
 
 
-def select(raw: Pixels, height: int, width: int, rules: Rules) -> Selected:
+def select(raw: IntBoxes, height: int, width: int, rules: Rules) -> Selected:
     """Filter the raw regions of an image of `height` x `width` pixels.
 
     Each minimum side is tried on the raw regions again, not on what an earlier one left, until `enough` boxes
@@ -72,7 +72,7 @@ def select(raw: Pixels, height: int, width: int, rules: Rules) -> Selected:
     return Selected(np.array([[0, 0, width, height]], np.int64), WHOLE)
 
 
-def _tries(boxes: Pixels, short: int, rules: Rules) -> Sequence[Selected]:
+def _tries(boxes: IntBoxes, short: int, rules: Rules) -> Sequence[Selected]:
     """Return what each minimum side keeps, ending with the first that keeps enough."""
     if short < rules.min_sides[-1]:
         return [Selected(survivors(boxes, short / 2, rules), SHRUNK)]
@@ -84,16 +84,16 @@ def _tries(boxes: Pixels, short: int, rules: Rules) -> Sequence[Selected]:
     return tries
 
 
-def survivors(boxes: Pixels, min_side: float, rules: Rules) -> Pixels:
+def survivors(boxes: IntBoxes, min_side: float, rules: Rules) -> IntBoxes:
     """Filter boxes in the order in which they come, greedily, as ORL's `SelectiveSearch` filter does."""
     size = boxes[:, 2:] - boxes[:, :2]
     short, long = size.min(axis=1), size.max(axis=1)
     shaped = boxes[(short >= min_side) & (long <= rules.max_aspect * short)]
-    kept: Pixels = shaped[apart(shaped, rules.max_iou, rules.top)]
+    kept: IntBoxes = shaped[apart(shaped, rules.max_iou, rules.top)]
     return kept
 
 
-def apart(boxes: Pixels, max_iou: float, top: int | None = None) -> npt.NDArray[np.intp]:
+def apart(boxes: IntBoxes, max_iou: float, top: int | None = None) -> npt.NDArray[np.intp]:
     """Return the indices of at most `top` boxes that overlap none kept before by more than `max_iou`."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     left = np.arange(len(boxes))
@@ -105,7 +105,7 @@ def apart(boxes: Pixels, max_iou: float, top: int | None = None) -> npt.NDArray[
     return np.array(kept, np.intp)
 
 
-def _iou(box: Pixels, area: np.int64, boxes: Pixels, areas: Pixels) -> npt.NDArray[np.float64]:
+def _iou(box: IntBoxes, area: np.int64, boxes: IntBoxes, areas: IntBoxes) -> npt.NDArray[np.float64]:
     """Intersection over union in whole pixels, exact up to the one division."""
     wide = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
     high = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
@@ -114,7 +114,7 @@ def _iou(box: Pixels, area: np.int64, boxes: Pixels, areas: Pixels) -> npt.NDArr
     return overlap
 
 
-def ranked(raw: Pixels, rules: Rules) -> Pixels:
+def ranked(raw: IntBoxes, rules: Rules) -> IntBoxes:
     """Put raw regions into the order in which they are filtered.
 
     "random" imitates OpenCV's, which ranks a region by a random number times its level in the grouping, so

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslkit_proposals.files import whole
-from sslkit_proposals.search import Pixels
+from sslkit_proposals.search import IntBoxes
 
 SEARCHED, IMPORTED = 0, 1
 """Where regions come from."""
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     content: int
     height: int
     width: int
-    boxes: Pixels | None
+    boxes: IntBoxes | None
     reason: str = ""
     origin: int = SEARCHED
 
@@ -84,7 +84,7 @@ def join(rows: Sequence[Found]) -> Shard:
     )
 
 
-def compact(boxes: Pixels) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
+def compact(boxes: IntBoxes) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
     """Keep pixels in two bytes where they fit."""
     return boxes.astype(np.uint16) if boxes.max(initial=0) < 1 << 16 else boxes.astype(np.uint32)
 

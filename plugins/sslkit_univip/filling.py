@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sslkit.boxes import iou
-from sslkit.crops import Pixels
+from sslkit.crops import FloatBoxes
 
 CANDIDATES = 64
 """Random boxes per round."""
@@ -41,7 +41,9 @@ LEVELS = 5
 """Levels of `Constraints.relaxed`: at the last one every box inside the region will do."""
 
 
-def fill(boxes: Pixels, region: Pixels, count: int, rules: Constraints, rng: np.random.Generator) -> tuple[Pixels, int]:
+def fill(
+    boxes: FloatBoxes, region: FloatBoxes, count: int, rules: Constraints, rng: np.random.Generator
+) -> tuple[FloatBoxes, int]:
     """Complete `boxes` to `count` with random boxes inside `region`.
 
     Args:
@@ -68,7 +70,7 @@ def fill(boxes: Pixels, region: Pixels, count: int, rules: Constraints, rng: np.
     return np.concatenate([boxes, np.repeat(region[None], missing, axis=0)]), level
 
 
-def candidates(region: Pixels, rules: Constraints, rng: np.random.Generator) -> Pixels:
+def candidates(region: FloatBoxes, rules: Constraints, rng: np.random.Generator) -> FloatBoxes:
     """Draw boxes of whole pixels inside `region`, sides log-uniform, places uniform; return those of allowed shape."""
     room = region[2:] - region[:2]
     least = np.minimum(np.ceil(rules.min_side), room)
@@ -77,11 +79,11 @@ def candidates(region: Pixels, rules: Constraints, rng: np.random.Generator) -> 
     corner = region[:2] + np.floor(drawn[:, 2:] * (room - size + 1))
     short = size.min(axis=1)
     good = (short >= rules.min_side) & (size.max(axis=1) <= rules.max_aspect * short)
-    found: Pixels = np.concatenate([corner, corner + size], axis=1)[good]
+    found: FloatBoxes = np.concatenate([corner, corner + size], axis=1)[good]
     return found
 
 
-def jittered(boxes: Pixels, region: Pixels, rng: np.random.Generator) -> Pixels:
+def jittered(boxes: FloatBoxes, region: FloatBoxes, rng: np.random.Generator) -> FloatBoxes:
     """Shift and reshape each box as ORL does, but never out of `region`.
 
     Centres move by up to half a side, areas and aspect ratios change by up to a factor of two (log-uniform), and what
@@ -90,7 +92,7 @@ def jittered(boxes: Pixels, region: Pixels, rng: np.random.Generator) -> Pixels:
     return np.stack([_jittered(box, region, rng) for box in boxes])
 
 
-def _jittered(box: Pixels, region: Pixels, rng: np.random.Generator) -> Pixels:
+def _jittered(box: FloatBoxes, region: FloatBoxes, rng: np.random.Generator) -> FloatBoxes:
     drawn = rng.uniform(-1, 1, (JITTERED, 4))
     size = box[2:] - box[:2]
     centre = box[:2] + size * (0.5 + drawn[:, :2] / 2)
@@ -98,5 +100,5 @@ def _jittered(box: Pixels, region: Pixels, rng: np.random.Generator) -> Pixels:
     corners = np.concatenate([centre - grown / 2, centre + grown / 2], axis=1)
     moved = np.clip(np.rint(corners), np.tile(region[:2], 2), np.tile(region[2:], 2))
     good = ((moved[:, 2:] - moved[:, :2]) >= 1).all(axis=1) & (iou(box, moved.astype(np.float32)) > 0.5)
-    chosen: Pixels = moved[good.argmax()] if good.any() else box
+    chosen: FloatBoxes = moved[good.argmax()] if good.any() else box
     return chosen

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sslkit.api import Dims, Objective, Terms
-from sslkit.nn import cosine, unit, widen
+from sslkit.nn import cosine_similarity, unit, widen
 from sslkit_univip.scenes import PairLoss, pair_loss
 from sslkit_univip.sinkhorn import Side, entropy, marginal_error, sinkhorn
 
@@ -97,7 +97,7 @@ class InstanceInstance(Objective):
             p: Online predictions of scenes, (b v d).
             z: Target projections of scenes, (b v d).
         """
-        cosines = cosine(o.unsqueeze(2), t.unsqueeze(1))
+        cosines = cosine_similarity(o.unsqueeze(2), t.unsqueeze(1))
         with torch.no_grad():
             found = self.transport(cosines, o, t, p, z)
         matched = (found.plan * pair_loss(cosines, self.pair_loss)).sum((1, 2))

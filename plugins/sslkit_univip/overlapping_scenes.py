@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sslkit.api import Sample, ViewSampler
 from sslkit.boxes import Boxes
-from sslkit.crops import Pixels, Range, random_crops
+from sslkit.crops import FloatBoxes, Range, random_crops
 from sslkit_univip.crops import overlaps, pulled, shortest_sides
 from sslkit_univip.filling import Constraints, fill, jittered
 
@@ -30,8 +30,8 @@ class Tries(NamedTuple):
         wide: Shape (tries,), bool: whether T is large enough.
     """
 
-    scenes: Pixels
-    shared: Pixels
+    scenes: FloatBoxes
+    shared: FloatBoxes
     held: npt.NDArray[np.bool_]
     wide: npt.NDArray[np.bool_]
 
@@ -117,16 +117,16 @@ class OverlappingScenes(ViewSampler):
         """Return the least side of the overlap in an image of this size."""
         return max(1.0, min(self.min_overlap, min(height, width) / 2))
 
-    def _tries(self, height: int, width: int, boxes: Pixels, least: float, rng: np.random.Generator) -> Tries:
+    def _tries(self, height: int, width: int, boxes: FloatBoxes, least: float, rng: np.random.Generator) -> Tries:
         scenes = random_crops(height, width, (self.attempts, 2), self.scale, self.ratio, rng)
         shared = overlaps(scenes[:, 0], scenes[:, 1])
         return Tries(scenes, shared, contained(boxes, shared), np.asarray(shortest_sides(shared) >= least))
 
-    def _accepted(self, boxes: Pixels, tries: Tries, best: int, rng: np.random.Generator) -> Sample:
+    def _accepted(self, boxes: FloatBoxes, tries: Tries, best: int, rng: np.random.Generator) -> Sample:
         chosen = self._choose(boxes[tries.held[best]], rng)
         return self._finished(tries.scenes[best], chosen, tries.shared[best], {"draws": best + 1}, rng)
 
-    def _fallback(self, boxes: Pixels, tries: Tries, least: float, rng: np.random.Generator) -> Sample:
+    def _fallback(self, boxes: FloatBoxes, tries: Tries, least: float, rng: np.random.Generator) -> Sample:
         best = int(np.lexsort((shortest_sides(tries.shared), tries.held.sum(axis=1), tries.wide))[-1])
         scenes, shared, held = tries.scenes[best], tries.shared[best], tries.held[best]
         moved = not tries.wide[best]
@@ -143,14 +143,19 @@ class OverlappingScenes(ViewSampler):
         """Shrink made-up boxes as much as the overlap that they must fit into."""
         return replace(self.rules, min_side=max(1.0, self.rules.min_side * least / self.min_overlap))
 
-    def _choose(self, boxes: Pixels, rng: np.random.Generator) -> Pixels:
+    def _choose(self, boxes: FloatBoxes, rng: np.random.Generator) -> FloatBoxes:
         """Take at most `instances` boxes, in the order of their list."""
         if self.choose == "first" or len(boxes) <= self.instances:
             return boxes[: self.instances]
         return boxes[np.sort(rng.permutation(len(boxes))[: self.instances])]
 
     def _finished(
-        self, scenes: Pixels, boxes: Pixels, shared: Pixels, counts: Mapping[str, int], rng: np.random.Generator
+        self,
+        scenes: FloatBoxes,
+        boxes: FloatBoxes,
+        shared: FloatBoxes,
+        counts: Mapping[str, int],
+        rng: np.random.Generator,
     ) -> Sample:
         if self.order == "random":
             boxes = boxes[rng.permutation(len(boxes))]
@@ -163,13 +168,13 @@ class OverlappingScenes(ViewSampler):
 COUNTS = ("draws", "fallback", "filled", "relaxed", "moved")
 
 
-def usable(proposals: Boxes) -> Pixels:
+def usable(proposals: Boxes) -> FloatBoxes:
     """Drop boxes without a whole pixel of width and height."""
     boxes = np.asarray(proposals, np.float64).reshape(-1, 4)
     return boxes[((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)]
 
 
-def contained(boxes: Pixels, regions: Pixels) -> npt.NDArray[np.bool_]:
+def contained(boxes: FloatBoxes, regions: FloatBoxes) -> npt.NDArray[np.bool_]:
     """Say which of the boxes (n, 4) lie wholly inside each of the regions (..., 4), edges included: shape (..., n)."""
     regions = regions[..., None, :]
     fits = (boxes[:, :2] >= regions[..., :2]) & (boxes[:, 2:] <= regions[..., 2:])

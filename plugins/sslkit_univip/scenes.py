@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.api import Dims, Objective
-from sslkit.nn import cosine, full_precision, widen
+from sslkit.nn import cosine_similarity, full_precision, widen
 
 PairLoss = Literal["negative-cosine", "squared-distance"]
 """`-cos` as the paper prints it, or `2 - 2 cos` as BYOL's and ORL's code has it: the same plus a constant, doubled."""
@@ -44,7 +44,7 @@ class SceneScene(Objective):
 
     def forward(self, p: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """Compare online predictions `p` with target projections `z`, both (b v d)."""
-        losses = pair_loss(cosine(p.unsqueeze(2), z.unsqueeze(1)), self.pair_loss).mean(0)
+        losses = pair_loss(cosine_similarity(p.unsqueeze(2), z.unsqueeze(1)), self.pair_loss).mean(0)
         v = losses.shape[0]
         return 2 * (losses.sum() - losses.trace()) / (v * (v - 1))
 
@@ -74,7 +74,7 @@ class SceneInstance(Objective):
 
     def forward(self, instances: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """Compare fused online predictions of `instances` (b k d) with target projections of scenes `z` (b v d)."""
-        cosines = cosine(self.fuse(instances).unsqueeze(1), z)
+        cosines = cosine_similarity(self.fuse(instances).unsqueeze(1), z)
         return 2 * pair_loss(cosines, self.pair_loss).mean()
 
     def fuse(self, instances: Tensor) -> Tensor:

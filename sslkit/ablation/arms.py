@@ -13,7 +13,7 @@ from typing import Any
 from sslkit.errors import PluginError, UsageError, closest
 from sslkit.planning import toml
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import ObjectiveTable, OptimizerTable, ProposalsTable, Text, put, value
+from sslkit.planning.recipe import ObjectiveTable, OptimizerTable, ProposalsTable, RecipeFile, put, value
 from sslkit.plugins import Plugins
 
 _PARTS = {"source": (), "proposals": ("when_missing",), "sampler": (), "backbone": (), "optimizer": ()}
@@ -59,13 +59,13 @@ class Arm:
     values: Mapping[str, Any] = field(repr=False)
     varied: str = ""
 
-    def text(self, full: Text, seed: int) -> Text:
+    def text(self, full: RecipeFile, seed: int) -> RecipeFile:
         """Return its recipe with a seed; messages name the file and lines of the full recipe."""
         where = f"{full.origin} ({self.asked})" if self.asked else full.origin
-        return Text(full.name, where, {**copy.deepcopy(self.values), "seed": seed}, full.lines, full.overrides)
+        return RecipeFile(full.name, where, {**copy.deepcopy(self.values), "seed": seed}, full.lines, full.overrides)
 
 
-def arms(full: Text, plan: Plan, plugins: Plugins, asked: Asked) -> list[Arm]:
+def arms(full: RecipeFile, plan: Plan, plugins: Plugins, asked: Asked) -> list[Arm]:
     """Return the full recipe and every variant that is asked for, in the order of the options.
 
     Args:
@@ -77,7 +77,7 @@ def arms(full: Text, plan: Plan, plugins: Plugins, asked: Asked) -> list[Arm]:
     Raises:
         UsageError: With every name or key that does not exist, and every arm that would have no objective left.
     """
-    maker = _Maker(full, plan, plugins)
+    maker = ArmPlanner(full, plan, plugins)
     made = [Arm("full", "", full.values), *maker.all(asked)]
     for arm, other in itertools.combinations(made, 2):
         if arm.name == other.name and arm.values != other.values:
@@ -93,10 +93,10 @@ def arms(full: Text, plan: Plan, plugins: Plugins, asked: Asked) -> list[Arm]:
     return made
 
 
-class _Maker:
+class ArmPlanner:
     """Makes arms and collects what is wrong with the words that ask for them."""
 
-    def __init__(self, full: Text, plan: Plan, plugins: Plugins, names: list[str] | None = None) -> None:
+    def __init__(self, full: RecipeFile, plan: Plan, plugins: Plugins, names: list[str] | None = None) -> None:
         self.full, self.plan, self.plugins = full, plan, plugins
         self.names = list(plan.recipe.objectives) if names is None else names
         self.faults: list[str] = []
@@ -279,10 +279,10 @@ class _Maker:
         put(values, path, value(written), f"--set {words}")
         yield Arm(words, f"--set {words}", values)
 
-    def after(self, arm: Arm) -> _Maker:
+    def after(self, arm: Arm) -> ArmPlanner:
         """Return a maker that changes an arm further."""
         text = replace(self.full, values=dict(arm.values))
-        maker = _Maker(text, self.plan, self.plugins, list(text.values["objectives"]))
+        maker = ArmPlanner(text, self.plan, self.plugins, list(text.values["objectives"]))
         maker.faults = self.faults
         return maker
 
@@ -305,7 +305,7 @@ def _names(id_: str) -> tuple[str, str]:
     return id_, id_.partition("/")[2]
 
 
-def _copy(text: Text) -> dict[str, Any]:
+def _copy(text: RecipeFile) -> dict[str, Any]:
     values = copy.deepcopy(text.values)
     assert isinstance(values, dict)
     return values

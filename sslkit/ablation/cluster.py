@@ -19,11 +19,11 @@ from types import FrameType
 from typing import Any
 
 from sslkit.ablation.launch import LOG, Told, command
-from sslkit.ablation.trials import Run
+from sslkit.ablation.trials import PlannedRun
 from sslkit.data.loader import ASKING
 from sslkit.errors import PreemptedError, SslkitError, UsageError
 from sslkit.planning.recipe import value
-from sslkit.training.hardware import Hardware
+from sslkit.training.options import RunOptions
 
 JOB = "job.json"
 """In a run's folder: the job that trains it."""
@@ -119,7 +119,7 @@ class Slurm:
         self.logs, self.options, self.parameters = logs, options, parameters
         self.told, self.cluster = told, cluster
 
-    def train(self, runs: Sequence[Run]) -> None:
+    def train(self, runs: Sequence[PlannedRun]) -> None:
         """Submit what is neither finished nor in the queue, and wait for all of it.
 
         Raises:
@@ -136,7 +136,7 @@ class Slurm:
         except KeyboardInterrupt:
             raise PreemptedError("the jobs go on; the same command waits for them and makes the table") from None
 
-    def submit(self, runs: Sequence[Run]) -> list[Any]:
+    def submit(self, runs: Sequence[PlannedRun]) -> list[Any]:
         """Submit one array."""
         executor = self.executor()
         jobs: list[Any] = executor.map_array(Train(self.options), [str(run.folder.path.resolve()) for run in runs])
@@ -157,7 +157,7 @@ class Slurm:
             raise UsageError(f"submitit: {error}") from None
         return executor
 
-    def known(self, run: Run) -> Any:
+    def known(self, run: PlannedRun) -> Any:
         """Return the job that an earlier call submitted for a run, if it is still in the queue."""
         said = run.folder.read(JOB, {})
         if not said or said["cluster"] != self.cluster:
@@ -170,7 +170,7 @@ class Slurm:
         self.told(f"{run.arm}, seed {run.seed}: job {said['job']} is in the queue")
         return job
 
-    def wait(self, jobs: Sequence[tuple[Run, Any]]) -> None:
+    def wait(self, jobs: Sequence[tuple[PlannedRun, Any]]) -> None:
         """Wait until every job has ended, and note the exit codes."""
         left = list(jobs)
         while left:
@@ -182,7 +182,7 @@ class Slurm:
                 time.sleep(_POLL_S)
 
 
-def asked(written: Sequence[str], hardware: Hardware) -> tuple[dict[str, Any], str]:
+def asked(written: Sequence[str], options: RunOptions) -> tuple[dict[str, Any], str]:
     """Read what is asked of submitit: what the hardware of a run implies, and `KEY=VALUE` over it.
 
     Returns:
@@ -199,11 +199,11 @@ def asked(written: Sequence[str], hardware: Hardware) -> tuple[dict[str, Any], s
             "--launcher slurm needs the time limit of a job: write --slurm timeout_min=MINUTES. "
             "A run that takes longer is queued again and goes on"
         )
-    implied: dict[str, Any] = {"nodes": hardware.nodes} if hardware.nodes > 1 else {}
-    if hardware.devices.isdecimal():
-        implied["tasks_per_node"] = int(hardware.devices)
-        if hardware.accelerator != "cpu":
-            implied["gpus_per_node"] = int(hardware.devices)
+    implied: dict[str, Any] = {"nodes": options.nodes} if options.nodes > 1 else {}
+    if options.devices.isdecimal():
+        implied["tasks_per_node"] = int(options.devices)
+        if options.accelerator != "cpu":
+            implied["gpus_per_node"] = int(options.devices)
     cluster = str(found.pop("cluster", "slurm"))
     return implied | found, cluster
 

@@ -16,9 +16,9 @@ from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 
-from sslkit.ablation.trials import Run
+from sslkit.ablation.trials import PlannedRun
 from sslkit.folders import cores
-from sslkit.training.hardware import Hardware
+from sslkit.training.options import RunOptions
 
 LOG = "log.txt"
 """In a run's folder: what its process wrote, where it did not write to the terminal."""
@@ -31,15 +31,15 @@ def command(folder: Path, options: Sequence[str]) -> list[str]:
     return ["run", str(folder), *options]
 
 
-def options(hardware: Hardware) -> list[str]:
-    """Write hardware as options of `sslkit run`, those at their defaults left out."""
-    given = [(item.name, getattr(hardware, item.name)) for item in fields(hardware)
-             if getattr(hardware, item.name) != item.default]  # fmt: skip
+def arguments(options: RunOptions) -> list[str]:
+    """Write options as arguments of `sslkit run`, those at their defaults left out."""
+    given = [(item.name, getattr(options, item.name)) for item in fields(options)
+             if getattr(options, item.name) != item.default]  # fmt: skip
     named = [(f"--{name.replace('_', '-')}", value) for name, value in given]
     return [part for name, value in named for part in ((name,) if value is True else (name, str(value)))]
 
 
-def script(runs: Sequence[Run], options: Sequence[str]) -> str:
+def script(runs: Sequence[PlannedRun], options: Sequence[str]) -> str:
     """Return a shell script that trains the runs one after another."""
     lines = ["#!/bin/sh", "# Each line is a run of its own: in any order, on any machine that sees these folders."]
     for run in runs:
@@ -63,8 +63,8 @@ class Pool:
         self._devices = _devices(jobs)
         self._lock = threading.Lock()
 
-    def train(self, runs: Sequence[Run]) -> None:
-        """Train what is not finished; the exit code of each is kept in its `Run`. One that fails stops no other."""
+    def train(self, runs: Sequence[PlannedRun]) -> None:
+        """Train what is not finished; each exit code is kept in its `PlannedRun`. One that fails stops no other."""
         waiting = [run for run in runs if run.state != "finished"]
         with self.signals(), ThreadPoolExecutor(self.jobs) as pool:
             done = [pool.submit(self.one, run, number, len(waiting)) for number, run in enumerate(waiting, 1)]
@@ -73,7 +73,7 @@ class Pool:
         for item in done:
             item.result()
 
-    def one(self, run: Run, number: int, total: int) -> None:
+    def one(self, run: PlannedRun, number: int, total: int) -> None:
         """Train one run."""
         if self.asked is not None or not self.free(run):
             return
@@ -88,7 +88,7 @@ class Pool:
                 self._devices.append(device)
         self.told(f"{who}: {run.state}" + (f": {run.reason}" if run.state == "failed" else ""))
 
-    def free(self, run: Run) -> bool:
+    def free(self, run: PlannedRun) -> bool:
         """Wait while another process trains in the folder, such as one whose parent was killed."""
         if run.folder.busy:
             self.told(f"{run.arm}, seed {run.seed}: another process trains in {run.folder.path}; waiting for it")

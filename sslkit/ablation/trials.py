@@ -16,7 +16,7 @@ from sslkit.planning import recipe as recipes
 from sslkit.planning import toml
 from sslkit.planning.plan import Plan
 from sslkit.planning.planner import make_plan
-from sslkit.planning.recipe import Text
+from sslkit.planning.recipe import RecipeFile
 from sslkit.plugins import Plugins
 from sslkit.probes.evaluate import is_rate
 from sslkit.storage import checkpoint
@@ -26,7 +26,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
 
 
 @dataclass
-class Run:
+class PlannedRun:
     """One arm at one seed, with its folder.
 
     Attributes:
@@ -78,7 +78,7 @@ class Variant:
 
     arm: Arm
     digest: str
-    runs: list[Run]
+    runs: list[PlannedRun]
     changes: Mapping[str, tuple[Any, Any]]
     gflops: float
 
@@ -97,18 +97,18 @@ class Ablation:
         notes: Arms that resolve to the same recipe as another.
     """
 
-    full: Text
+    full: RecipeFile
     variants: list[Variant]
     seeds: Sequence[int]
     notes: list[str] = field(default_factory=list)
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[PlannedRun]:
         """Yield every run: all arms of the first seed, then of the second, so that an early table is fair."""
         for place in range(len(self.seeds)):
             yield from (variant.runs[place] for variant in self.variants)
 
 
-def make(full: Text, arms: Sequence[Arm], first: int, count: int, base: Path, plugins: Plugins) -> Ablation:
+def make(full: RecipeFile, arms: Sequence[Arm], first: int, count: int, base: Path, plugins: Plugins) -> Ablation:
     """Check every arm at every seed and give it a folder: the one that its recipe was trained in, or a new one.
 
     Args:
@@ -137,7 +137,7 @@ def make(full: Text, arms: Sequence[Arm], first: int, count: int, base: Path, pl
             continue
         taken[hashed] = arm.name
         runs = [
-            Run(arm.name, seed, plan, _folder(base, full.name, arm.name, seed, plan, known))
+            PlannedRun(arm.name, seed, plan, _folder(base, full.name, arm.name, seed, plan, known))
             for seed, plan in zip(seeds, plans[arm.name], strict=True)
         ]
         changes = {key: (old, new) for key, old, new in toml.differences(resolved, runs[0].plan.resolved())}
@@ -146,7 +146,7 @@ def make(full: Text, arms: Sequence[Arm], first: int, count: int, base: Path, pl
     return Ablation(full, variants, seeds, notes)
 
 
-def _plans(arms: Sequence[Arm], seeds: Sequence[int], full: Text, plugins: Plugins) -> dict[str, list[Plan]]:
+def _plans(arms: Sequence[Arm], seeds: Sequence[int], full: RecipeFile, plugins: Plugins) -> dict[str, list[Plan]]:
     """Make every plan; complain about all arms at once."""
     plans: dict[str, list[Plan]] = {}
     complaints = []
@@ -165,7 +165,7 @@ def _plans(arms: Sequence[Arm], seeds: Sequence[int], full: Text, plugins: Plugi
     return plans
 
 
-def _seeded(arm: Arm, full: Text, seed: int, plugins: Plugins) -> Plan:
+def _seeded(arm: Arm, full: RecipeFile, seed: int, plugins: Plugins) -> Plan:
     recipe, _ = recipes.structure(arm.text(full, seed))
     assert recipe is not None
     plan, _ = make_plan(recipe, plugins)
@@ -223,7 +223,7 @@ def _result(variant: Variant) -> ArmResult:
     )  # fmt: skip
 
 
-def _trial(run: Run) -> Trial:
+def _trial(run: PlannedRun) -> Trial:
     status, state = run.folder.status(), run.state
     rate, seconds = status.get("step_seconds"), status.get("seconds")
     figures = run.folder.read("probes.json", {}) if state == "finished" else {}

@@ -17,7 +17,7 @@ from sslkit.errors import PreemptedError, SslkitError, UsageError
 
 if TYPE_CHECKING:
     from sslkit.ablation.trials import Ablation
-    from sslkit.training.hardware import Hardware
+    from sslkit.training.options import RunOptions
 
 Words = list[str] | None
 
@@ -74,7 +74,7 @@ def ablate(
     plugins = loaded(context)
     from sslkit import targets
     from sslkit.ablation import arms, launch, trials
-    from sslkit.training.hardware import Hardware
+    from sslkit.training.options import RunOptions
 
     asked = arms.Asked(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
     full, text = targets.load(recipe, sets or [], plugins)
@@ -87,13 +87,16 @@ def ablate(
         _print_plan(made, as_json)
         return
     trials.write_recipes(made)
-    hardware = Hardware(accelerator, devices, nodes, strategy, workers, cache_gb, save_every=save_every)
+    options = RunOptions(
+        accelerator=accelerator, devices=devices, nodes=nodes, strategy=strategy, workers=workers, cache_gb=cache_gb,
+        save_every=save_every,
+    )  # fmt: skip
     if emit:
-        typer.echo(launch.script(list(made.runs()), launch.options(hardware)), nl=False)
+        typer.echo(launch.script(list(made.runs()), launch.arguments(options)), nl=False)
         return
     out = out or runs / text.name / f"ablation-{_name(made)}"
     if not collect:
-        _train(made, launcher, jobs, slurm or [], hardware, out)
+        _train(made, launcher, jobs, slurm or [], options, out)
     _tell(made, out, as_json)
 
 
@@ -104,7 +107,7 @@ def _name(ablation: Ablation) -> str:
 
 
 def _train(
-    ablation: Ablation, launcher: Launcher, jobs: int | None, slurm: Sequence[str], hardware: Hardware, out: Path
+    ablation: Ablation, launcher: Launcher, jobs: int | None, slurm: Sequence[str], options: RunOptions, out: Path
 ) -> None:
     from sslkit.ablation import cluster, launch
 
@@ -114,13 +117,13 @@ def _train(
         typer.echo(line, err=True)
 
     if launcher is Launcher.slurm:
-        parameters, name = cluster.asked(slurm, hardware)
-        cluster.Slurm(out / "slurm", launch.options(hardware), parameters, told, name).train(runs)
+        parameters, name = cluster.asked(slurm, options)
+        cluster.Slurm(out / "slurm", launch.arguments(options), parameters, told, name).train(runs)
         return
     if any(run.state != "finished" for run in runs):
         _prepare(ablation)
     count = jobs or (launch.default_jobs() if launcher is Launcher.pool else 1)
-    launch.Pool(count, launch.options(hardware), told).train(runs)
+    launch.Pool(count, launch.arguments(options), told).train(runs)
 
 
 def _prepare(ablation: Ablation) -> None:

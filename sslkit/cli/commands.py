@@ -13,8 +13,8 @@ from sslkit.cli.options import CacheGB, Json, Sets, loaded
 from sslkit.cli.probe import probe
 
 if TYPE_CHECKING:
-    from sslkit.ablation.trials import Run
-    from sslkit.training.hardware import Hardware
+    from sslkit.ablation.trials import PlannedRun
+    from sslkit.training.options import RunOptions
     from sslkit.training.trainer import Result
 
 Recipe = Annotated[
@@ -34,7 +34,7 @@ OnDivergence = Annotated[
     typer.Option(help="What to do when a loss is not finite: end with code 6, or leave out the batch."),
 ]
 OnChangedImages = Annotated[
-    Literal["stop", "go-on"],
+    Literal["stop", "continue"],
     typer.Option(help="What to do when images were added or removed since the run began; stop ends with code 5."),
 ]
 Compiled = Annotated[bool, typer.Option("--compile", help="Let torch compile the backbones; worth trying on a GPU.")]
@@ -84,30 +84,33 @@ def run(
     from sslkit import targets
 
     plan, text = targets.load(recipe, sets or [], plugins, data=True)
-    from sslkit.ablation.trials import Run
+    from sslkit.ablation.trials import PlannedRun
     from sslkit.cli import show
     from sslkit.storage.run_folder import RunFolder
     from sslkit.training import trainer
-    from sslkit.training.hardware import Hardware
+    from sslkit.training.options import RunOptions
 
     own = Path(recipe).is_dir()
     folder = RunFolder(Path(recipe)) if own else RunFolder.of(runs, text.name, arm, plan.recipe.seed)
-    hardware = Hardware(
-        accelerator, devices, nodes, strategy, workers, cache_gb, stop_after, save_every, keep, keep_every,
-        log_every, monitor_every, on_collapse, on_divergence, max_rollbacks, on_changed_images,
-        compiled, checkpoint_activations, cuda_graph,
+    options = RunOptions(
+        accelerator=accelerator, devices=devices, nodes=nodes, strategy=strategy,
+        workers=workers, cache_gb=cache_gb, stop_after=stop_after,
+        save_every=save_every, keep=keep, keep_every=keep_every,
+        log_every=log_every, monitor_every=monitor_every, on_collapse=on_collapse,
+        on_divergence=on_divergence, max_rollbacks=max_rollbacks, on_changed_images=on_changed_images,
+        compile=compiled, checkpoint_activations=checkpoint_activations, cuda_graph=cuda_graph,
     )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)
     if launcher == "slurm":
-        result = _train_as_job(Run(arm, plan.recipe.seed, plan, folder), hardware, slurm or [])
+        result = _train_as_job(PlannedRun(arm, plan.recipe.seed, plan, folder), options, slurm or [])
     else:
-        result = trainer.train(plan, text, plugins, folder, hardware)
+        result = trainer.train(plan, text, plugins, folder, options)
     if result.rank == 0:
         show.print_json(show.of_result(result)) if as_json else show.print_result(result)
 
 
-def _train_as_job(run: Run, hardware: Hardware, slurm: list[str]) -> Result:
+def _train_as_job(run: PlannedRun, options: RunOptions, slurm: list[str]) -> Result:
     """Submit a run, and wait until it is finished; the same command waits again for one that is in the queue.
 
     Raises:
@@ -118,12 +121,12 @@ def _train_as_job(run: Run, hardware: Hardware, slurm: list[str]) -> Result:
     from sslkit.errors import PreemptedError, SslkitError
     from sslkit.training.trainer import finished
 
-    parameters, name = cluster.asked(slurm, hardware)
+    parameters, name = cluster.asked(slurm, options)
     run.folder.refuse_other(run.plan.resolved())
     was_finished = run.state == "finished"
     run.write_recipe()
     jobs = cluster.Slurm(
-        run.folder.path / "slurm", launch.options(hardware), parameters, lambda line: typer.echo(line, err=True), name
+        run.folder.path / "slurm", launch.arguments(options), parameters, lambda line: typer.echo(line, err=True), name
     )
     jobs.train([run])
     if run.state == "failed":

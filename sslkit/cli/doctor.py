@@ -38,14 +38,15 @@ def doctor(
     from sslkit.cli import show
     from sslkit.doctor import page
     from sslkit.doctor.examination import examine
-    from sslkit.training.hardware import Hardware
+    from sslkit.training.options import RunOptions
 
-    hardware = Hardware(
-        accelerator, devices, nodes, strategy, workers, cache_gb, monitor_every=monitor_every, compile=compiled,
+    options = RunOptions(
+        accelerator=accelerator, devices=devices, nodes=nodes, strategy=strategy, workers=workers, cache_gb=cache_gb,
+        monitor_every=monitor_every, compile=compiled,
         checkpoint_activations=checkpoint_activations,
     )  # fmt: skip
     for note in plan.notes:
         typer.echo(f"note: {note}", err=True)
-    found = examine(plan, text, plugins, hardware, steps, seeds)
+    found = examine(plan, text, plugins, options, steps, seeds)
     if found.rank == 0:
         show.print_json(page.of_examination(found)) if as_json else page.print_examination(found)

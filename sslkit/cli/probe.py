@@ -15,7 +15,7 @@ from sslkit.plugins import Plugins
 
 if TYPE_CHECKING:
     from sslkit.planning.plan import Measurement
-    from sslkit.planning.recipe import Text
+    from sslkit.planning.recipe import RecipeFile
 
 
 def probe(
@@ -74,7 +74,9 @@ def _refuse(target: str, run: bool, backbone: str | None, prefix: str) -> None:
         raise UsageError(f"--{'backbone' if backbone else 'prefix'} is for a file of weights: {target} is a run")
 
 
-def _text(run: str | None, recipe: str | None, backbone: str | None, sets: Sequence[str], plugins: Plugins) -> Text:
+def _text(
+    run: str | None, recipe: str | None, backbone: str | None, sets: Sequence[str], plugins: Plugins
+) -> RecipeFile:
     """Return the recipe that says what is measured."""
     from sslkit import targets
     from sslkit.planning.recipe import parse
@@ -89,7 +91,7 @@ def _text(run: str | None, recipe: str | None, backbone: str | None, sets: Seque
     return text
 
 
-def _choose(text: Text, only: Sequence[str], plugins: Plugins) -> None:
+def _choose(text: RecipeFile, only: Sequence[str], plugins: Plugins) -> None:
     """Leave the probes that are asked for; one that the recipe does not have is taken with its defaults."""
     probes: dict[str, Any] = text.values.setdefault("probes", {})
     known = {id_.partition("/")[2] for id_ in plugins.components["probe"]}
@@ -108,7 +110,7 @@ def _choose(text: Text, only: Sequence[str], plugins: Plugins) -> None:
         raise UsageError("which backbone are these weights of? Write --backbone resnet50, or --recipe RECIPE")
 
 
-def _plan(text: Text, plugins: Plugins) -> Measurement:
+def _plan(text: RecipeFile, plugins: Plugins) -> Measurement:
     """Wire the probes.
 
     Raises:

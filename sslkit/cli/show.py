@@ -16,15 +16,15 @@ from sslkit.data import bad_images
 from sslkit.errors import PluginError, Problem, closest
 from sslkit.planning.options import schema
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import Text, View
+from sslkit.planning.recipe import RecipeFile, View
 from sslkit.plugins import Component, Plugins
-from sslkit.probes.evaluate import Figures, is_rate
+from sslkit.probes.evaluate import ProbeScores, is_rate
 from sslkit.probes.measure import Measured
 from sslkit.progress import make_console
 from sslkit.training.trainer import Result
 from sslkit.verify import world_size
-from sslkit.verify.replay import Replayed
-from sslkit.verify.resume import Comparison
+from sslkit.verify.replay import ReplayResult
+from sslkit.verify.resume import ResumeComparison
 
 if TYPE_CHECKING:
     from sslkit.ablation.estimate import Estimate
@@ -80,7 +80,7 @@ def print_result(result: Result) -> None:
     _print(f"{result.state}: {done}; everything is in {result.folder}")
 
 
-def probe_table(probes: Mapping[str, Figures]) -> Table:
+def probe_table(probes: Mapping[str, ProbeScores]) -> Table:
     """Lay out probe figures: one row per probe and metric, one column per set of features."""
     rows = list(dict.fromkeys((name, metric) for found in probes.values() for name in found for metric in found[name]))
     table = _table("Frozen features", "probe", "figure", *probes)
@@ -118,7 +118,7 @@ def print_measured(measured: Measured) -> None:
     _print(f"measured {measured.weights}; {where}")
 
 
-def of_replayed(made: Replayed) -> dict[str, Any]:
+def of_replayed(made: ReplayResult) -> dict[str, Any]:
     """Describe a step that was done again; values as they are written in Python, for NaN has no JSON."""
     return {
         "step": made.step,
@@ -130,7 +130,7 @@ def of_replayed(made: Replayed) -> dict[str, Any]:
     }
 
 
-def print_replayed(made: Replayed) -> None:
+def print_replayed(made: ReplayResult) -> None:
     """Print what a step came to then and now, and where it went wrong."""
     table = Table(title=f"Step {made.step}", title_justify="left")
     for name in ("", "then", "now"):
@@ -147,7 +147,7 @@ def print_replayed(made: Replayed) -> None:
         _print("the same as in the record, bit for bit")
 
 
-def of_comparison(made: Comparison) -> dict[str, Any]:
+def of_comparison(made: ResumeComparison) -> dict[str, Any]:
     """Describe a run that was killed, beside one that was not."""
     return {
         "steps": made.steps,
@@ -158,7 +158,7 @@ def of_comparison(made: Comparison) -> dict[str, Any]:
     }
 
 
-def print_comparison(made: Comparison) -> None:
+def print_comparison(made: ResumeComparison) -> None:
     """Print both runs' hashes, component by component."""
     table = Table()
     for name in ("component", "without a kill", "with kills", ""):
@@ -174,7 +174,7 @@ def print_comparison(made: Comparison) -> None:
     _print(f"{what}: {'the same bits' if not made.differs else 'differs in ' + ', '.join(made.differs)}")
 
 
-def of_world_sizes(made: Sequence[world_size.Comparison]) -> list[dict[str, Any]]:
+def of_world_sizes(made: Sequence[world_size.WorldSizeComparison]) -> list[dict[str, Any]]:
     """Describe numbers of processes beside the first."""
     return [
         {
@@ -186,7 +186,7 @@ def of_world_sizes(made: Sequence[world_size.Comparison]) -> list[dict[str, Any]
     ]  # fmt: skip
 
 
-def print_world_sizes(made: Sequence[world_size.Comparison]) -> None:
+def print_world_sizes(made: Sequence[world_size.WorldSizeComparison]) -> None:
     """Print how far what is made with each number of processes is from what the first makes."""
     for item in made:
         table = Table("", *(["as it is", "batch norm over all processes"] if item.whole else ["difference"]))
@@ -207,7 +207,7 @@ def _apart(relative: float) -> str:
     )
 
 
-def _verdict(found: world_size.Comparison, over_all: bool) -> str:
+def _verdict(found: world_size.WorldSizeComparison, over_all: bool) -> str:
     one, other = (f"{size} process{'es' * (size > 1)}" for size in found.sizes)
     which = ", with batch norm over all processes" if over_all else ""
     if found.first is None:
@@ -230,7 +230,7 @@ def print_bad_images(images: int, rows: Sequence[Mapping[str, Any]], out: Path |
 # -------------------------------------------------------------------------------------------------- checks
 
 
-def of_check(text: Text, problems: Sequence[Problem], plan: Plan | None) -> dict[str, Any]:
+def of_check(text: RecipeFile, problems: Sequence[Problem], plan: Plan | None) -> dict[str, Any]:
     """Describe a check: problems, or the plan."""
     listed = [
         {
@@ -268,7 +268,7 @@ def _shown(views: Sequence[View]) -> str:
     return f"{len(views)} x {views[0].size} px"
 
 
-def print_plan(text: Text, plan: Plan) -> None:
+def print_plan(text: RecipeFile, plan: Plan) -> None:
     """Print what a recipe builds."""
     described = of_plan(plan)
     table = _table(f"{text.origin}: fine", "what", "is built")

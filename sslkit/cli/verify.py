@@ -38,11 +38,11 @@ def replay(
 
     plan, text = targets.load(str(record), [], loaded(context), data=True)
     from sslkit.cli import show
-    from sslkit.training.hardware import Hardware
+    from sslkit.training.options import RunOptions
     from sslkit.verify import replay as replaying
 
-    hardware = Hardware(accelerator, devices, strategy=strategy, workers=workers)
-    made = replaying.again(plan, text, record, hardware)
+    options = RunOptions(accelerator=accelerator, devices=devices, strategy=strategy, workers=workers)
+    made = replaying.again(plan, text, record, options)
     if made.rank == 0:
         show.print_json(show.of_replayed(made)) if as_json else show.print_replayed(made)
     if made.differs or not made.same_images:
@@ -158,10 +158,10 @@ def trace(
 
     plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
     from sslkit.storage import checkpoint
-    from sslkit.training.hardware import Hardware
+    from sslkit.training.options import RunOptions
     from sslkit.verify import trace as tracing
 
-    hardware = Hardware(accelerator, devices, strategy=strategy, workers=0, monitor_every=0)
-    made, rank = tracing.trace(plan, text, hardware, steps, whole_batch_norm)
+    options = RunOptions(accelerator=accelerator, devices=devices, strategy=strategy, workers=0, monitor_every=0)
+    made, rank = tracing.trace(plan, text, options, steps, whole_batch_norm)
     if rank == 0:
         checkpoint.save(out, {"step": steps, "steps": made})

@@ -14,7 +14,7 @@ FILE = "bad_images.json"
 """In a run's folder: every image that was skipped, with the reason."""
 _SHOWN = 5
 
-Found = tuple[int, str]
+BadImage = tuple[int, str]
 """An image, by its place in the source, and what is wrong with it."""
 
 
@@ -51,11 +51,11 @@ class BadImages:
     share: float
     reasons: dict[int, str] = field(default_factory=dict)
 
-    def new(self, found: Iterable[Found]) -> list[Found]:
+    def new(self, found: Iterable[BadImage]) -> list[BadImage]:
         """Return those that are not known yet, each once."""
         return [(image, reason) for image, reason in dict(found).items() if image not in self.reasons]
 
-    def add(self, found: Sequence[Found]) -> list[str]:
+    def add(self, found: Sequence[BadImage]) -> list[str]:
         """Remember images, and return what to say of those that are new: the first few by name, the rest as a count."""
         new = self.new(found)
         before = len(self.reasons)

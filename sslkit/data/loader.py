@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sslkit.data.epochs import Item
-from sslkit.data.ring_buffer import Ring, Sent
+from sslkit.data.ring_buffer import RingBuffer, Sent
 from sslkit.data.views import Failure, ViewDataset
 from sslkit.errors import SslkitError
 
@@ -29,7 +29,7 @@ AHEAD = 2
 _DYING_S = 2.0
 
 
-class Feed:
+class Loader:
     """Batches of items in order, made ahead by loader processes; these end where its block does.
 
     The pixels of a batch are its own until the next one is asked for. Memory for them is taken once, and is all that
@@ -50,7 +50,7 @@ class Feed:
     def __init__(self, dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> None:
         self.dataset = dataset
         first = next(items, [])
-        self.ring = Ring(dataset.shapes(len(first)), AHEAD * workers + 1) if workers else None
+        self.ring = RingBuffer(dataset.shapes(len(first)), AHEAD * workers + 1) if workers else None
         numbered = enumerate(chain([first], items) if first else ())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create")  # how many is the user's choice
@@ -66,7 +66,7 @@ class Feed:
             )
             self.stream: Any = iter(loader)
 
-    def __enter__(self) -> Feed:
+    def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -82,7 +82,7 @@ class Feed:
         if dead:
             raise SslkitError("\n".join(dead)) from error
 
-    def __iter__(self) -> Feed:
+    def __iter__(self) -> Loader:
         return self
 
     def __next__(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _how(code: int) -> str:
 class _Making(Dataset[Any]):
     """Makes numbered batches: in loader processes into the ring, and else into memory of their own."""
 
-    def __init__(self, dataset: ViewDataset, ring: Ring | None) -> None:
+    def __init__(self, dataset: ViewDataset, ring: RingBuffer | None) -> None:
         self.dataset = dataset
         self.ring = ring
 

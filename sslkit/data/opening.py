@@ -6,11 +6,11 @@ from sslkit.api import Proposals, Source
 from sslkit.errors import DataError
 from sslkit.folders import cores
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import Text
+from sslkit.planning.recipe import RecipeFile
 from sslkit.progress import bar
 
 
-def prepare(plan: Plan, text: Text | None = None) -> tuple[Source, Proposals | None]:
+def prepare(plan: Plan, text: RecipeFile | None = None) -> tuple[Source, Proposals | None]:
     """Make, open and return the source and its proposals.
 
     Args:

@@ -41,7 +41,7 @@ class Reading:
         return listed
 
 
-class Ahead:
+class Prefetcher:
     """Batches of a feed on the device, one of them begun before it is asked for.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-class Ring:
+class RingBuffer:
     """Buffers in memory that processes share, given out in turn: what is in one is lost when its turn comes again.
 
     New shared memory for every batch would cost more than a tenth of the time that the batch takes to make: the system
@@ -57,7 +57,7 @@ class Sent:
         batch: All that arrives; pixels (b v 3 s s) lie in the ring as (b v s s 3).
     """
 
-    def __init__(self, ring: Ring, number: int, batch: Mapping[str, Any]) -> None:
+    def __init__(self, ring: RingBuffer, number: int, batch: Mapping[str, Any]) -> None:
         self.where = (ring.number, number)
         self.count = len(batch["index"])
         self.others = {
@@ -71,7 +71,7 @@ class Sent:
 
 
 _NUMBERS = itertools.count()
-_RINGS: WeakValueDictionary[int, Ring] = WeakValueDictionary()
+_RINGS: WeakValueDictionary[int, RingBuffer] = WeakValueDictionary()
 
 
 def _received(ring: int, number: int, count: int, others: Mapping[str, Any]) -> dict[str, Any]:

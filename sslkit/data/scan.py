@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
 
 from sslkit.api import Progress, Source, no_progress
-from sslkit.data.bad_images import Found, usable
+from sslkit.data.bad_images import BadImage, usable
 from sslkit.errors import DataError
 
 _CHUNK = 32
@@ -16,7 +16,7 @@ _source: Source
 _min_side = 1
 
 
-def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progress) -> list[Found]:
+def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progress) -> list[BadImage]:
     """Return the images of an opened source that a run could not use, in order, with what is wrong with each.
 
     Args:
@@ -26,7 +26,7 @@ def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progr
         progress: Shows how many are done.
     """
     left = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
-    found: list[Found] = []
+    found: list[BadImage] = []
     done = 0
     progress("checking images", 0, len(source))
     while left:
@@ -49,7 +49,7 @@ def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progr
 
 def _scanned(
     source: Source, min_side: int, chunks: list[range], jobs: int
-) -> Iterator[tuple[range, list[Found] | None]]:
+) -> Iterator[tuple[range, list[BadImage] | None]]:
     """Yield each chunk with what is bad in it, or with None when a process died before it was done; in order."""
     with ProcessPoolExecutor(jobs, initializer=_start, initargs=(source, min_side)) as pool:
         waiting = [(chunk, pool.submit(_look_at, chunk)) for chunk in chunks]
@@ -65,8 +65,8 @@ def _start(source: Source, min_side: int) -> None:
     _source, _min_side = source, min_side
 
 
-def _look_at(indices: range) -> list[Found]:
-    bad: list[Found] = []
+def _look_at(indices: range) -> list[BadImage]:
+    bad: list[BadImage] = []
     for index in indices:
         try:
             usable(_source, index, _min_side)

@@ -17,7 +17,7 @@ from sslkit import images
 from sslkit.api import Proposals, Source, ViewSampler
 from sslkit.boxes import Boxes, empty, within
 from sslkit.data.augment import on_bytes, on_tensors, parameters
-from sslkit.data.bad_images import Found, usable
+from sslkit.data.bad_images import BadImage, usable
 from sslkit.data.cache import Cache
 from sslkit.data.epochs import Item
 from sslkit.data.ring_buffer import laid_out
@@ -103,7 +103,7 @@ class ViewDataset(Dataset[Any]):
         """
         batch = self._room(len(items), pixels)
         counts: list[Mapping[str, float]] = []
-        bad: list[Found] = []
+        bad: list[BadImage] = []
         for place, item in enumerate(items):
             made = self._one_or_another(item, place, batch, bad)
             if isinstance(made, Failure):
@@ -127,10 +127,10 @@ class ViewDataset(Dataset[Any]):
         return batch
 
     def _one_or_another(
-        self, item: Item, place: int, batch: dict[str, Tensor], bad: list[Found]
+        self, item: Item, place: int, batch: dict[str, Tensor], bad: list[BadImage]
     ) -> Mapping[str, float] | Failure:
         """Fill one place of a batch; return what the sampler counted."""
-        found: list[Found] = []
+        found: list[BadImage] = []
         for tried in chain([item], item.others(self.seed, len(self.source))):
             self._hold(tried.image)
             try:

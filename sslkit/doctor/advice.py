@@ -18,7 +18,7 @@ GB = 10**9
 
 
 @dataclass(frozen=True)
-class Figures:
+class Measurements:
     """What has been measured, all processes together where nothing else is said.
 
     Attributes:
@@ -121,16 +121,16 @@ class Advice:
     gain: float
 
 
-Rule = Callable[[Figures], Iterator[Advice]]
+Rule = Callable[[Measurements], Iterator[Advice]]
 
 
-def advice(figures: Figures) -> list[Advice]:
+def advice(figures: Measurements) -> list[Advice]:
     """Return what is worth changing, what brings most first."""
     found = [one for rule in RULES for one in rule(figures)]
     return sorted((one for one in found if one.gain >= WORTH), key=lambda one: -one.gain)
 
 
-def _limit(figures: Figures) -> str:
+def _limit(figures: Measurements) -> str:
     share = figures.waiting / (figures.busy + figures.waiting)
     if not figures.workers:
         return f"a step spends {share:.0%} of its time on making its batch, as there are no loader processes"
@@ -141,7 +141,7 @@ def _limit(figures: Figures) -> str:
     )
 
 
-def more_workers(figures: Figures) -> Iterator[Advice]:
+def more_workers(figures: Measurements) -> Iterator[Advice]:
     """Propose loader processes, as many as there are cores for."""
     room = figures.cores // figures.processes - (1 if figures.on_cpu or figures.cores > figures.processes else 0)
     wanted = math.ceil(figures.step / (figures.worker * figures.processes))
@@ -153,7 +153,7 @@ def more_workers(figures: Figures) -> Iterator[Advice]:
     yield Advice(f"--workers {count}", why, figures.reached(loader) / figures.now)
 
 
-def cache(figures: Figures) -> Iterator[Advice]:
+def cache(figures: Measurements) -> Iterator[Advice]:
     """Propose to keep decoded photos, where memory has room for them."""
     size = math.ceil(figures.all_decoded_gb * 10) / 10
     if figures.free_gb is not None:
@@ -173,7 +173,7 @@ def cache(figures: Figures) -> Iterator[Advice]:
     yield Advice(f"--cache-gb {size:g}", why, reached / figures.now)
 
 
-def more_cores(figures: Figures) -> Iterator[Advice]:
+def more_cores(figures: Measurements) -> Iterator[Advice]:
     """Say how many cores would do, where this machine's do not."""
     wanted = math.ceil(figures.step / figures.worker) + figures.processes * (figures.threads if figures.on_cpu else 1)
     if not figures.short or wanted <= figures.cores:
@@ -185,7 +185,7 @@ def more_cores(figures: Figures) -> Iterator[Advice]:
     )
 
 
-def precision(figures: Figures) -> Iterator[Advice]:
+def precision(figures: Measurements) -> Iterator[Advice]:
     """Propose the precision in which the networks are faster here."""
     own = figures.precisions.get(figures.precision, 0.0)
     other = min(figures.precisions, key=figures.precisions.__getitem__, default=figures.precision)
@@ -201,7 +201,7 @@ def precision(figures: Figures) -> Iterator[Advice]:
     yield Advice(f'--set precision="{other}" (changes the numbers)', why, reached / figures.now)
 
 
-def fewer_monitors(figures: Figures) -> Iterator[Advice]:
+def fewer_monitors(figures: Measurements) -> Iterator[Advice]:
     """Propose to take ranks and conflict maps less often, where they take much of the time."""
     if not figures.monitor_every or not figures.monitored:
         return

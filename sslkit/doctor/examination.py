@@ -14,16 +14,17 @@ from sslkit.api import Proposals, Source
 from sslkit.data.opening import prepare
 from sslkit.data.views import ViewDataset
 from sslkit.doctor import loading, memory, outlook, peaks
-from sslkit.doctor.advice import GB, Advice, Figures, advice
+from sslkit.doctor.advice import GB, Advice, Measurements, advice
 from sslkit.doctor.clock import Clock
 from sslkit.doctor.steps import WAITING, Steps, Timed
 from sslkit.folders import cores
 from sslkit.networks import StepModule
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import Text
+from sslkit.planning.recipe import RecipeFile
 from sslkit.plugins import Plugins
 from sslkit.progress import bar
-from sslkit.training.hardware import Hardware, fabric_of
+from sslkit.training.hardware import fabric_of
+from sslkit.training.options import RunOptions
 from sslkit.training.processes import watched
 
 if TYPE_CHECKING:
@@ -57,28 +58,28 @@ class Examination:
     loader: float
     memory: memory.Memory
     pipeline: int
-    first: Figures
-    figures: Figures
+    first: Measurements
+    figures: Measurements
     skipped: int
     images: int
     peak: peaks.Peak | None = None
     used: float = 0.0
     used_busy: float = 0.0
-    arms: tuple[outlook.Arm, ...] = ()
+    arms: tuple[outlook.ArmOutlook, ...] = ()
     no_arms: str | None = None
     advice: tuple[Advice, ...] = ()
     seeds: int = 1
     rank: int = 0
 
 
-def examine(plan: Plan, text: Text, plugins: Plugins, hardware: Hardware, steps: int, seeds: int) -> Examination:
+def examine(plan: Plan, text: RecipeFile, plugins: Plugins, options: RunOptions, steps: int, seeds: int) -> Examination:
     """Take steps from the beginning of a run, and write nothing.
 
     Args:
         plan: What would be trained.
         text: Of the recipe.
         plugins: That arms are made of.
-        hardware: As the run would have it.
+        options: As the run would have it.
         steps: That are timed.
         seeds: Of an ablation.
 
@@ -87,11 +88,11 @@ def examine(plan: Plan, text: Text, plugins: Plugins, hardware: Hardware, steps:
         DivergedError: A loss or gradient is not finite.
         UsageError: The hardware cannot be had.
     """
-    fabric = fabric_of(plan, hardware)
+    fabric = fabric_of(plan, options)
     with watched(fabric):
         with fabric.rank_zero_first():
             source, proposals = prepare(plan, text)
-        stepper = Timed(Clock(fabric.device), plan, hardware, fabric, source, proposals)
+        stepper = Timed(Clock(fabric.device), plan, options, fabric, source, proposals)
         found = _measured(stepper, source, proposals, steps)
     if not fabric.is_global_zero:
         return found
@@ -123,20 +124,20 @@ def _measured(stepper: Timed, source: Source, proposals: Proposals | None, steps
     )  # fmt: skip
 
 
-def _figures(stepper: Timed, timed: Steps, photo: loading.Photo, loader: float, free: int | None) -> Figures:
+def _figures(stepper: Timed, timed: Steps, photo: loading.Photo, loader: float, free: int | None) -> Measurements:
     recipe, fabric, epochs = stepper.plan.recipe, stepper.fabric, stepper.epochs
     forward = [name for name in timed.sections if name.startswith(("online", "target", "objective", "backward"))]
     waiting = _waiting(timed, recipe.batch_size / loader if stepper._workers() else 0.0)
-    return Figures(
-        cores=cores() * stepper.hardware.nodes, nodes=stepper.hardware.nodes,
+    return Measurements(
+        cores=cores() * stepper.options.nodes, nodes=stepper.options.nodes,
         on_cpu=fabric.device.type == "cpu", threads=torch.get_num_threads(), processes=fabric.world_size,
         workers=stepper._workers(), batch_size=recipe.batch_size, busy=timed.busy, waiting=waiting,
         networks=timed.busy * sum(timed.sections[name] for name in forward) / (timed.apart - timed.sections[WAITING]),
         photo=photo.seconds, decoding=photo.decoding, loader=loader,
-        decoded_gb=photo.decoded * epochs.images / GB, cache_gb=stepper.hardware.cache_gb,
+        decoded_gb=photo.decoded * epochs.images / GB, cache_gb=stepper.options.cache_gb,
         free_gb=None if free is None else free / GB, epochs=stepper.steps / epochs.steps,
         precision=_precision(fabric), precisions={},
-        monitor_every=stepper.hardware.monitor_every, monitored=timed.monitored,
+        monitor_every=stepper.options.monitor_every, monitored=timed.monitored,
     )  # fmt: skip
 
 
@@ -148,7 +149,7 @@ def _waiting(timed: Steps, loading: float) -> float:
     return max(timed.waiting, loading - timed.busy)
 
 
-def _with_cache(figures: Figures) -> Figures:
+def _with_cache(figures: Measurements) -> Measurements:
     """Return the figures of the epochs behind the first, in which what fits into the cache is not decoded."""
     share = min(1.0, figures.cache_gb / figures.all_decoded_gb)
     photo = figures.photo - share * figures.decoding
@@ -160,7 +161,7 @@ def _with_cache(figures: Figures) -> Figures:
     return replace(figures, photo=photo, loader=loader, waiting=waiting, decoding=decoding)
 
 
-def _concluded(found: Examination, stepper: Timed, text: Text, plugins: Plugins) -> Examination:
+def _concluded(found: Examination, stepper: Timed, text: RecipeFile, plugins: Plugins) -> Examination:
     """Add what follows from the measurements, and what the first process measures by itself."""
     plan, device = stepper.plan, stepper.fabric.device
     figures = replace(

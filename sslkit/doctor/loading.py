@@ -17,7 +17,7 @@ from sslkit import images
 from sslkit.api import Proposals, Source
 from sslkit.boxes import Boxes
 from sslkit.data.epochs import Epochs, Item
-from sslkit.data.loader import Feed
+from sslkit.data.loader import Loader
 from sslkit.data.views import Failure, ViewDataset
 from sslkit.doctor.clock import Clock
 from sslkit.planning.plan import Plan
@@ -157,7 +157,7 @@ def rate(dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device
     Every process makes a batch before the clock is started, and whole rounds are timed.
     """
     rounds, photos = 0, 0
-    with Feed(dataset, items, workers, device) as feed:
+    with Loader(dataset, items, workers, device) as feed:
         for _ in range(max(1, workers)):
             next(feed)
         began = time.perf_counter()

@@ -10,16 +10,16 @@ from pathlib import Path
 from sslkit.ablation import trials
 from sslkit.ablation.arms import Asked, arms
 from sslkit.ablation.estimate import of_one
-from sslkit.doctor.advice import Figures
+from sslkit.doctor.advice import Measurements
 from sslkit.errors import SslkitError
 from sslkit.networks.cost import Cost, measure
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import Text
+from sslkit.planning.recipe import RecipeFile
 from sslkit.plugins import Plugins
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmOutlook:
     """One run of an arm.
 
     Attributes:
@@ -41,8 +41,8 @@ class Arm:
 
 
 def outlook(
-    text: Text, plan: Plan, plugins: Plugins, figures: Figures, photo: Callable[[Plan], float], keep: int = 2
-) -> tuple[list[Arm], str | None]:
+    text: RecipeFile, plan: Plan, plugins: Plugins, figures: Measurements, photo: Callable[[Plan], float], keep: int = 2
+) -> tuple[list[ArmOutlook], str | None]:
     """Return what the full recipe and the recipe without each objective take, and why the latter cannot be told.
 
     Args:
@@ -71,11 +71,11 @@ def outlook(
         found = of_one(one, costs[name], 1 / rate, keep)
         assert found.images is not None
         assert found.hours is not None
-        made.append(Arm(name, costs[name], known[0], rate, found.images, found.hours, found.disk))
+        made.append(ArmOutlook(name, costs[name], known[0], rate, found.images, found.hours, found.disk))
     return made, why
 
 
-def _without_each(text: Text, plan: Plan, plugins: Plugins) -> dict[str, Plan]:
+def _without_each(text: RecipeFile, plan: Plan, plugins: Plugins) -> dict[str, Plan]:
     """Return the plans of the arms that `sslkit ablate --drop-each` has."""
     if len(plan.recipe.objectives) == 1:
         return {}
@@ -85,14 +85,14 @@ def _without_each(text: Text, plan: Plan, plugins: Plugins) -> dict[str, Plan]:
     return {variant.arm.name: variant.plan for variant in made.variants}
 
 
-def modelled(figures: Figures, share: float, photo: float) -> float:
+def modelled(figures: Measurements, share: float, photo: float) -> float:
     """Return the seconds of a step whose networks take `share` of the operations, and its photos `photo` seconds."""
     busy = figures.busy * share
     loading = figures.batch_size / figures.loader * photo / figures.photo
     return max(busy, loading) if figures.workers else busy + figures.waiting * photo / figures.photo
 
 
-def total(made: Sequence[Arm], seeds: int) -> tuple[float, int]:
+def total(made: Sequence[ArmOutlook], seeds: int) -> tuple[float, int]:
     """Return the hours and bytes of all arms at some seeds, one after another."""
     every = list(chain.from_iterable([made] * seeds))
     return sum(arm.hours for arm in every), sum(arm.disk for arm in every)

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from sslkit.data.bad_images import Found
-from sslkit.data.loader import Feed
+from sslkit.data.bad_images import BadImage
+from sslkit.data.loader import Loader
 from sslkit.data.views import moved, ready
 from sslkit.doctor.clock import Clock
 from sslkit.errors import DivergedError
 from sslkit.networks import monitors
-from sslkit.networks.step_module import Outcome
+from sslkit.networks.step_module import StepOutput
 from sslkit.training.step import NotFinite, Passes, Stepper
 
 WAITING, REST = "waiting for data", "the rest"
@@ -74,7 +74,7 @@ class Timed(Stepper):
         with self.clock.section("normalise" if self.fabric.device.type == "cpu" else "colour, normalise"):
             return ready(batch, self.plan.views)
 
-    def agree(self, outcomes: list[Outcome], bad: list[Found], taken: Passes | None = None) -> dict[str, float]:
+    def agree(self, outcomes: list[StepOutput], bad: list[BadImage], taken: Passes | None = None) -> dict[str, float]:
         """Average over passes and processes; take the gradient norm."""
         with self.clock.section("gradient norm, checks"):
             return super().agree(outcomes, bad, taken)
@@ -121,7 +121,7 @@ class Timed(Stepper):
         """Return how many steps `time` takes."""
         return self.warm_up() + (2 if self.clock.waits else 1) * steps + (_MONITORED if self.monitors.every else 0)
 
-    def time(self, feed: Feed, steps: int, told: Callable[[int], None]) -> Steps:
+    def time(self, feed: Loader, steps: int, told: Callable[[int], None]) -> Steps:
         """Take unmeasured steps, then `steps` that are measured, twice on a GPU, and some with all monitors.
 
         Args:
@@ -148,7 +148,7 @@ class Timed(Stepper):
             monitored=max(0.0, longer),
         )  # fmt: skip
 
-    def _steps(self, feed: Feed, count: int, told: Callable[[int], None]) -> list[float]:
+    def _steps(self, feed: Loader, count: int, told: Callable[[int], None]) -> list[float]:
         """Take steps; return the seconds of each, or where the clock is off their mean for each."""
         seconds = []
         self.waited = 0.0

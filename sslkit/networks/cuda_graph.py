@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslkit.errors import UsageError
-from sslkit.networks.step_module import Network, Outcome, StepModule
+from sslkit.networks.step_module import Network, StepModule, StepOutput
 from sslkit.planning.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PATIENCE = 20
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 
 
-class Graph:
+class StepGraph:
     """Makes passes as `run` makes them, with the same numbers; from the fourth on by a graph.
 
     A graph works on the memory that it was recorded with, and repeats what Python decided then. So each batch is copied
@@ -37,7 +37,7 @@ class Graph:
         network: What is run.
     """
 
-    def __init__(self, run: Callable[[Mapping[str, Any]], Outcome], network: StepModule) -> None:
+    def __init__(self, run: Callable[[Mapping[str, Any]], StepOutput], network: StepModule) -> None:
         self.run, self.network = run, network
         named = dict(network.named_modules())
         inside = {id(part) for net in (network.online, network.target) if net for part in _of_backbone(net)}
@@ -51,9 +51,9 @@ class Graph:
         self.graph: Any = None
         self.batch: dict[str, Tensor] = {}
         self.gradients: list[tuple[nn.Parameter, Tensor]] = []
-        self.outcome: Outcome | None = None
+        self.outcome: StepOutput | None = None
 
-    def __call__(self, batch: Mapping[str, Any]) -> Outcome:
+    def __call__(self, batch: Mapping[str, Any]) -> StepOutput:
         """Go forward and backward; what is returned holds until the next call.
 
         Raises:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sslkit.nn import cosine, unit
+from sslkit.nn import cosine_similarity, unit
 
 EVERY_STEP = ("feature_std", "prediction_std", "alignment", "uniformity", "target_similarity")
 """Names of what is watched in every step."""
@@ -78,7 +78,7 @@ def _uniformity(z: Tensor) -> Tensor:
 
 def target_similarity(online: Tensor, target: Tensor) -> Tensor:
     """Mean cosine between what both networks make of the same view, each (n v d): in [-1, 1]."""
-    return cosine(online, target).mean()
+    return cosine_similarity(online, target).mean()
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from sslkit.networks import monitors
 from sslkit.networks.ema import ema_update
 from sslkit.networks.sharding import is_cut, local
 from sslkit.nn import widen
-from sslkit.planning.plan import HeadPlan, ObjectivePlan, Plan, Row
+from sslkit.planning.plan import EmbeddingKey, HeadPlan, ObjectivePlan, Plan
 from sslkit.plugins import Component, blamed
 from sslkit.seeds import torch_seeded
 
@@ -42,7 +42,7 @@ class Network(nn.Module):
                 with torch_seeded(seed, "heads", name, "predictor"):
                     self.predictors[name] = head.predictor.make({"d": head.dim})
 
-    def forward(self, x: Tensor, wanted: Sequence[Row]) -> list[Tensor]:
+    def forward(self, x: Tensor, wanted: Sequence[EmbeddingKey]) -> list[Tensor]:
         """Return the wanted rows of images (n 3 h w), each (n ...)."""
         with blamed(self.made):
             given = self.backbone(x)
@@ -54,7 +54,7 @@ class Network(nn.Module):
         with blamed(self.heads[head].projector.component):
             return self.projectors[head](given[self.taken[head]])  # type: ignore[no-any-return]
 
-    def _row(self, row: Row, given: Mapping[str, Tensor], projected: Mapping[str, Tensor]) -> Tensor:
+    def _row(self, row: EmbeddingKey, given: Mapping[str, Tensor], projected: Mapping[str, Tensor]) -> Tensor:
         if row.kind == "prediction":
             predictor = self.heads[row.head].predictor
             assert predictor
@@ -63,7 +63,7 @@ class Network(nn.Module):
         return projected[row.head] if row.head else given[row.kind]
 
 
-class Outcome(NamedTuple):
+class StepOutput(NamedTuple):
     """What a forward pass of a step gives.
 
     Attributes:
@@ -109,7 +109,7 @@ class StepModule(nn.Module):
         self.scale = 2.0**12 if plan.recipe.precision == "16-mixed" else 1.0
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, batch: Batch, measure: bool = False) -> Outcome:
+    def forward(self, batch: Batch, measure: bool = False) -> StepOutput:
         """Run every network on every view group that is read, then every objective in float32, or in float64.
 
         Args:
@@ -123,9 +123,9 @@ class StepModule(nn.Module):
         with torch.autocast(_autocast_type(batch["index"].device.type), enabled=False):
             return self._objectives(batch, table, measure)
 
-    def _embed(self, batch: Batch, network: str, images: dict[str, list[Tensor]]) -> dict[Row, Tensor]:
+    def _embed(self, batch: Batch, network: str, images: dict[str, list[Tensor]]) -> dict[EmbeddingKey, Tensor]:
         """Return every row that is read of a network; `images` keeps what both networks see, laid out once."""
-        table: dict[Row, Tensor] = {}
+        table: dict[EmbeddingKey, Tensor] = {}
         for group, norm in self.norms.items():
             wanted = [row for row in self.rows if (row.network, row.group) == (network, group)]
             if wanted:
@@ -135,7 +135,7 @@ class StepModule(nn.Module):
                 table.update(zip(wanted, self._pass(network, images[key], wanted, batch[key].shape[1]), strict=True))
         return table
 
-    def _pass(self, network: str, images: Sequence[Tensor], wanted: Sequence[Row], v: int) -> list[Tensor]:
+    def _pass(self, network: str, images: Sequence[Tensor], wanted: Sequence[EmbeddingKey], v: int) -> list[Tensor]:
         """Return the wanted rows of v views, each (b v ...); all views in one pass, or as many passes as views."""
         module = self.online if network == "online" else self.target
         assert module is not None
@@ -144,7 +144,7 @@ class StepModule(nn.Module):
             return [row.unflatten(0, (-1, v)) for row in passes[0]]
         return [torch.stack(rows, dim=1) for rows in zip(*passes, strict=True)]
 
-    def _objectives(self, batch: Batch, table: Mapping[Row, Tensor], measure: bool) -> Outcome:
+    def _objectives(self, batch: Batch, table: Mapping[EmbeddingKey, Tensor], measure: bool) -> StepOutput:
         terms: dict[str, Tensor] = {}
         rows = {name: table[row].detach().float() for name, row in self.watched.items()}
         target, prediction = rows.pop("target", None), rows.pop("prediction", None)
@@ -162,9 +162,11 @@ class StepModule(nn.Module):
         loss = torch.stack([part.loss for part in parts.values()]).sum()
         shared = [*self.online.backbone.parameters()] if measure else []
         measured = monitors.conflict(parts, shared, self.scale, self.mean) if measure else {}
-        return Outcome(loss, terms, told, {name: value[:, 0] for name, value in rows.items()}, measured)
+        return StepOutput(loss, terms, told, {name: value[:, 0] for name, value in rows.items()}, measured)
 
-    def _inputs(self, item: ObjectivePlan, batch: Batch, table: Mapping[Row, Tensor]) -> dict[str, Tensor | None]:
+    def _inputs(
+        self, item: ObjectivePlan, batch: Batch, table: Mapping[EmbeddingKey, Tensor]
+    ) -> dict[str, Tensor | None]:
         """Return the parameters of an objective's `forward`."""
         rows = {name: _input(row, batch, table) for name, row in item.rows.items()}
         cls = item.made.component.cls
@@ -225,7 +227,7 @@ def _images(x: Tensor, norm: str) -> list[Tensor]:
     return [part.contiguous(memory_format=torch.channels_last) for part in parts]
 
 
-def _input(row: Row | str, batch: Batch, table: Mapping[Row, Tensor]) -> Tensor:
+def _input(row: EmbeddingKey | str, batch: Batch, table: Mapping[EmbeddingKey, Tensor]) -> Tensor:
     if isinstance(row, str):
         return batch[row.removeprefix("batch.")]
     return widen(table[row])
@@ -237,21 +239,21 @@ def _terms(returned: Tensor | Mapping[str, Tensor] | Terms) -> Terms:
     return Terms({"loss": returned} if isinstance(returned, Tensor) else returned)
 
 
-def _watched(plan: Plan) -> dict[str, Row]:
+def _watched(plan: Plan) -> dict[str, EmbeddingKey]:
     """Return the rows that are watched: of the first view group (in the sampler's order) that the online network sees.
 
     `features` always; `projection` of the first head that is read there as vectors, computed for it anyway; `target`,
     the target's projection of the same, and `prediction`, the online network's, where some objective reads them.
     """
     group = next(name for name in plan.groups if _heads(plan, "online", name, any_row=True))
-    rows = {"features": Row("online", "features", group)}
+    rows = {"features": EmbeddingKey("online", "features", group)}
     heads = [head for head in _heads(plan, "online", group) if len(plan.heads[head].axes("projection")) == 1]
     if heads:
         best = min(heads, key=lambda head: head not in _heads(plan, "target", group))
-        rows["projection"] = Row("online", "projection", group, best)
+        rows["projection"] = EmbeddingKey("online", "projection", group, best)
         read = {
-            "target": Row("target", "projection", group, best),
-            "prediction": Row("online", "prediction", group, best),
+            "target": EmbeddingKey("target", "projection", group, best),
+            "prediction": EmbeddingKey("online", "prediction", group, best),
         }
         rows |= {name: row for name, row in read.items() if row in plan.rows}
     return rows

@@ -19,7 +19,7 @@ KINDS = ("features", "map", "tokens", "projection", "prediction")
 
 
 @dataclass(frozen=True)
-class Row:
+class EmbeddingKey:
     """One row of the embedding table: `online.prediction.scene`, with the head where it comes from one."""
 
     network: str
@@ -32,7 +32,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Made:
+class ConfiguredComponent:
     """A component with its validated options: `make()` builds a new one."""
 
     component: Component
@@ -51,8 +51,8 @@ class Made:
 class HeadPlan:
     """A projector and predictor with the sizes that they work on."""
 
-    projector: Made
-    predictor: Made | None
+    projector: ConfiguredComponent
+    predictor: ConfiguredComponent | None
     in_dim: int
     dim: int
     out_dim: int
@@ -76,11 +76,11 @@ class ObjectivePlan:
     """An objective, wired: parameter of `forward` -> row, or key of the batch."""
 
     name: str
-    made: Made
+    made: ConfiguredComponent
     weight: float
     head: str
     inputs: Mapping[str, str]
-    rows: Mapping[str, Row | str]
+    rows: Mapping[str, EmbeddingKey | str]
     dims: Mapping[str, int]
 
 
@@ -88,9 +88,9 @@ class ObjectivePlan:
 class ProbePlan:
     """A probe and the images that it is measured on."""
 
-    made: Made
-    source: Made
-    test_source: Made | None
+    made: ConfiguredComponent
+    source: ConfiguredComponent
+    test_source: ConfiguredComponent | None
     table: ProbeTable
 
     @property
@@ -116,7 +116,7 @@ class Measurement:
     """
 
     seed: int
-    backbone: Made
+    backbone: ConfiguredComponent
     probes: Mapping[str, ProbePlan]
     view: View
 
@@ -133,17 +133,17 @@ class Plan:
     """
 
     recipe: Recipe
-    source: Made
-    proposer: Made | None
-    sampler: Made
-    backbone: Made
+    source: ConfiguredComponent
+    proposer: ConfiguredComponent | None
+    sampler: ConfiguredComponent
+    backbone: ConfiguredComponent
     optimizer: Mapping[str, Any]
     heads: dict[str, HeadPlan] = field(default_factory=dict)
     objectives: list[ObjectivePlan] = field(default_factory=list)
     probes: dict[str, ProbePlan] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     views: dict[tuple[str, str], list[View]] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[EmbeddingKey] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property

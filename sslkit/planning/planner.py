@@ -15,10 +15,10 @@ from sslkit.api import Backbone, Head, ViewSampler
 from sslkit.axes import Axis, parse, unify
 from sslkit.errors import Problem, closest
 from sslkit.optim import OPTIMIZERS
-from sslkit.planning.plan import KINDS, NETWORKS, HeadPlan, Made, ObjectivePlan, Plan, Row
+from sslkit.planning.plan import KINDS, NETWORKS, ConfiguredComponent, EmbeddingKey, HeadPlan, ObjectivePlan, Plan
 from sslkit.planning.probes import wire_probe
 from sslkit.planning.recipe import HeadTable, ObjectiveTable, Recipe, View
-from sslkit.planning.resolver import Chooser
+from sslkit.planning.resolver import Resolver
 from sslkit.plugins import Component, Plugins
 
 BATCH: Mapping[str, tuple[Axis, ...]] = {"size": ("b", 2), "index": ("b",)}
@@ -31,12 +31,12 @@ BATCH_OF_GROUP: Mapping[str, tuple[Axis, ...]] = {"boxes": (4,), "flipped": ()}
 
 def make_plan(recipe: Recipe, plugins: Plugins) -> tuple[Plan | None, list[Problem]]:
     """Wire a recipe; return the plan (None when there are problems) and every problem."""
-    maker = _Maker(recipe, plugins)
+    maker = Planner(recipe, plugins)
     plan = maker.plan()
     return (None if maker.problems else plan), maker.problems
 
 
-class _Maker(Chooser):
+class Planner(Resolver):
     """Collects problems while the plan grows; each step goes as far as it can."""
 
     def __init__(self, recipe: Recipe, plugins: Plugins) -> None:
@@ -122,7 +122,7 @@ class _Maker(Chooser):
             return None
         before = len(self.problems)
         bound: dict[str, Axis] = {}
-        rows: dict[str, Row | str] = {}
+        rows: dict[str, EmbeddingKey | str] = {}
         for parameter, spec in self.wanted(made, table, groups).items():
             path, _, axes = spec.partition(":")
             row = self.row(path.strip(), table, key)
@@ -143,7 +143,7 @@ class _Maker(Chooser):
             return None
         return ObjectivePlan(name, made, table.weight, self.used_head(table, rows, key), table.inputs, rows, dims)
 
-    def wanted(self, made: Made, table: ObjectiveTable, groups: Mapping[str, int]) -> dict[str, str]:
+    def wanted(self, made: ConfiguredComponent, table: ObjectiveTable, groups: Mapping[str, int]) -> dict[str, str]:
         """Return what an objective requires, and what it takes where the sampler gives its group or the recipe asks."""
         cls = made.component.cls
         taken = {}
@@ -153,12 +153,12 @@ class _Maker(Chooser):
                 taken[parameter] = spec
         return {**cls.requires, **taken}
 
-    def row(self, path: str, table: ObjectiveTable, key: tuple[str, ...]) -> Row | str | None:
+    def row(self, path: str, table: ObjectiveTable, key: tuple[str, ...]) -> EmbeddingKey | str | None:
         """Read a row's path, with the recipe's groups put in; the batch's own keys stay strings."""
         parts = path.split(".")
         group = table.inputs.get(parts[-1], parts[-1])
         if len(parts) == 3 and parts[0] in NETWORKS and parts[1] in KINDS and parts[:2] != ["target", "prediction"]:
-            return Row(parts[0], parts[1], group, table.head if parts[1] in KINDS[3:] else "")
+            return EmbeddingKey(parts[0], parts[1], group, table.head if parts[1] in KINDS[3:] else "")
         if len(parts) == 3 and parts[0] == "batch" and parts[1] in BATCH_OF_GROUP:
             return f"batch.{parts[1]}.{group}"
         if len(parts) == 2 and parts[0] == "batch" and parts[1] in BATCH:
@@ -167,7 +167,7 @@ class _Maker(Chooser):
         return None
 
     def given(
-        self, row: Row | str, groups: Mapping[str, int], backbone: Backbone,
+        self, row: EmbeddingKey | str, groups: Mapping[str, int], backbone: Backbone,
         heads: Mapping[str, HeadPlan | None], key: tuple[str, ...],
     ) -> tuple[Axis, ...] | None:  # fmt: skip
         """Return the axes of a row as this recipe gives it; None when it does not, which is a problem."""
@@ -184,7 +184,7 @@ class _Maker(Chooser):
             return self.from_backbone(row, front, backbone, key)
         return self.from_head(row, front, heads, key)
 
-    def no_group(self, row: Row | str, group: str, groups: Mapping[str, int], key: tuple[str, ...]) -> None:
+    def no_group(self, row: EmbeddingKey | str, group: str, groups: Mapping[str, int], key: tuple[str, ...]) -> None:
         """Complain once per objective and group, however many of its rows it reads."""
         lacks = f"gives no view group '{group}'"
         if any(problem.key == key and lacks in problem.what for problem in self.problems):
@@ -201,7 +201,7 @@ class _Maker(Chooser):
         )
 
     def from_backbone(
-        self, row: Row, front: tuple[Axis, ...], backbone: Backbone, key: tuple[str, ...]
+        self, row: EmbeddingKey, front: tuple[Axis, ...], backbone: Backbone, key: tuple[str, ...]
     ) -> tuple[Axis, ...] | None:
         if row.kind not in backbone.gives:
             self.fault(
@@ -213,7 +213,7 @@ class _Maker(Chooser):
         return (*front, *(backbone.dim if axis == "f" else axis for axis in parse(backbone.gives[row.kind])))
 
     def from_head(
-        self, row: Row, front: tuple[Axis, ...], heads: Mapping[str, HeadPlan | None], key: tuple[str, ...]
+        self, row: EmbeddingKey, front: tuple[Axis, ...], heads: Mapping[str, HeadPlan | None], key: tuple[str, ...]
     ) -> tuple[Axis, ...] | None:
         if row.head not in heads:
             known = ", ".join(heads) or "none"
@@ -235,7 +235,7 @@ class _Maker(Chooser):
             return None
         return (*front, *head.axes(row.kind))
 
-    def unused_inputs(self, table: ObjectiveTable, made: Made, key: tuple[str, ...]) -> None:
+    def unused_inputs(self, table: ObjectiveTable, made: ConfiguredComponent, key: tuple[str, ...]) -> None:
         cls = made.component.cls
         read = {_group_of(spec) for spec in [*cls.requires.values(), *cls.optional.values()]}
         for group in table.inputs.keys() - read:
@@ -245,7 +245,7 @@ class _Maker(Chooser):
                 f"it reads {', '.join(sorted(read))}",
             )
 
-    def doubled_inputs(self, table: ObjectiveTable, made: Made, key: tuple[str, ...]) -> None:
+    def doubled_inputs(self, table: ObjectiveTable, made: ConfiguredComponent, key: tuple[str, ...]) -> None:
         """Refuse an optional group that is one which the objective reads anyway: views would meet themselves."""
         cls = made.component.cls
         own = {_group_of(spec) for spec in cls.requires.values()}
@@ -260,9 +260,9 @@ class _Maker(Chooser):
                     f"leave {group} out, which is optional, or bind it to another group",
                 )
 
-    def used_head(self, table: ObjectiveTable, rows: Mapping[str, Row | str], key: tuple[str, ...]) -> str:
+    def used_head(self, table: ObjectiveTable, rows: Mapping[str, EmbeddingKey | str], key: tuple[str, ...]) -> str:
         """Return the objective's head: the default where it reads none, though a name that does not exist is a slip."""
-        if any(isinstance(row, Row) and row.head for row in rows.values()):
+        if any(isinstance(row, EmbeddingKey) and row.head for row in rows.values()):
             return table.head
         default = str(ObjectiveTable.model_fields["head"].default)
         if table.head not in (default, *self.recipe.heads):
@@ -279,8 +279,10 @@ class _Maker(Chooser):
     def prune(self, plan: Plan, groups: Mapping[str, int]) -> None:
         """Keep what some objective reads."""
         every = [row for item in plan.objectives for row in item.rows.values()]
-        plan.rows = sorted({row for row in every if isinstance(row, Row)}, key=lambda row: (str(row), row.head))
-        read = {row.group if isinstance(row, Row) else row.rpartition(".")[2] for row in every}
+        plan.rows = sorted(
+            {row for row in every if isinstance(row, EmbeddingKey)}, key=lambda row: (str(row), row.head)
+        )
+        read = {row.group if isinstance(row, EmbeddingKey) else row.rpartition(".")[2] for row in every}
         plan.groups = {group: count for group, count in groups.items() if group in read}
         used = {row.head for row in plan.rows}
         predicting = {row.head for row in plan.rows if row.kind == "prediction"}

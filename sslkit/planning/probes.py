@@ -6,9 +6,9 @@ import torch
 
 from sslkit.api import Backbone, Probe
 from sslkit.errors import Problem
-from sslkit.planning.plan import Made, Measurement, ProbePlan
+from sslkit.planning.plan import ConfiguredComponent, Measurement, ProbePlan
 from sslkit.planning.recipe import ProbeRecipe, ProbeTable, View
-from sslkit.planning.resolver import Chooser
+from sslkit.planning.resolver import Resolver
 from sslkit.plugins import Plugins
 
 _SOURCE = 'add [source], or source = { use = "folder", root = "photos", labels = true } to it'
@@ -16,7 +16,7 @@ _SOURCE = 'add [source], or source = { use = "folder", root = "photos", labels =
 
 def plan_probes(recipe: ProbeRecipe, plugins: Plugins) -> tuple[Measurement | None, list[Problem]]:
     """Wire probes and nothing else; return the plan (None when there are problems) and every problem."""
-    chooser = Chooser(plugins)
+    chooser = Resolver(plugins)
     source = chooser.choose("source", recipe.source, ("source",)) if recipe.source else None
     backbone = chooser.choose("backbone", recipe.backbone, ("backbone",))
     made: Backbone | None = chooser.build(backbone, ("backbone",))
@@ -33,7 +33,7 @@ def plan_probes(recipe: ProbeRecipe, plugins: Plugins) -> tuple[Measurement | No
 
 
 def wire_probe(
-    chooser: Chooser, name: str, table: ProbeTable, source: Made | None, backbone: Backbone | None
+    chooser: Resolver, name: str, table: ProbeTable, source: ConfiguredComponent | None, backbone: Backbone | None
 ) -> ProbePlan | None:
     """Wire one probe; `source` is the recipe's own."""
     key = ("probes", name)
@@ -50,7 +50,7 @@ def wire_probe(
     return ProbePlan(made, of, tested, table) if made and of else None
 
 
-def _check_labels(chooser: Chooser, key: tuple[str, ...], table: ProbeTable, probe: Probe | None) -> None:
+def _check_labels(chooser: Resolver, key: tuple[str, ...], table: ProbeTable, probe: Probe | None) -> None:
     if probe is None or table.labels in probe.takes:
         return
     instead = 'crops = "multi-label"' if table.labels == "single-label" else 'crops = "objects" or crops = "images"'
@@ -62,13 +62,13 @@ def _check_labels(chooser: Chooser, key: tuple[str, ...], table: ProbeTable, pro
     )
 
 
-def _check_crops(chooser: Chooser, key: tuple[str, ...], table: ProbeTable) -> None:
+def _check_crops(chooser: Resolver, key: tuple[str, ...], table: ProbeTable) -> None:
     if table.crops == "objects" and table.fit != "stretch":
         what = f'fit = "{table.fit}" is for whole images, and crops = "objects" cuts objects'
         chooser.fault((*key, "fit"), what, 'leave it out, or write crops = "images" or "multi-label"')
 
 
-def _rehearse(chooser: Chooser, key: tuple[str, ...], table: ProbeTable, backbone: Backbone | None) -> None:
+def _rehearse(chooser: Resolver, key: tuple[str, ...], table: ProbeTable, backbone: Backbone | None) -> None:
     """Push crops through the backbone, as shapes: a size that it cannot take shows here."""
     if backbone is None:
         return

@@ -24,7 +24,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
 BatchNorm = Literal["per-view", "per-group"]
 
 
-class Table(BaseModel):
+class RecipeTable(BaseModel):
     """A table with no other keys than these."""
 
     model_config = ConfigDict(extra="forbid")
@@ -50,21 +50,21 @@ class ProposalsTable(Choice):
     )
 
 
-class HeadTable(Table):
+class HeadTable(RecipeTable):
     """One projector, and a predictor where an objective reads predictions."""
 
     projector: Choice
     predictor: Choice | None = None
 
 
-class TargetTable(Table):
+class TargetTable(RecipeTable):
     """The target network: an exponential moving average of the online one. Built when an objective reads it."""
 
     momentum: float = Field(default=0.99, ge=0, le=1, description="Target momentum at the first step")
     momentum_end: float = Field(default=1.0, ge=0, le=1, description="Reached at the last step, along a cosine")
 
 
-class ForwardTable(Table):
+class ForwardTable(RecipeTable):
     """How views go through the networks."""
 
     batch_norm: BatchNorm | dict[Name, BatchNorm] = Field(
@@ -151,7 +151,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Colour = tuple[float, float, float]
 
 
-class View(Table):
+class View(RecipeTable):
     """How a view is cut out and augmented: one table of `[[augment.GROUP]]`; the operations run in this order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -175,7 +175,7 @@ class View(Table):
     std: Colour = Field(default=(0.229, 0.224, 0.225), description="Divided by last; nothing is clamped after it")
 
 
-class Recipe(Table):
+class Recipe(RecipeTable):
     """A whole training run. Hardware is said on the command line; what changes numbers is said here."""
 
     summary: str = ""
@@ -227,7 +227,7 @@ class Recipe(Table):
         return self
 
 
-class ProbeRecipe(Table):
+class ProbeRecipe(RecipeTable):
     """What `sslkit probe` reads of a recipe: a file with these tables alone will do."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -244,7 +244,7 @@ class ProbeRecipe(Table):
 
 
 @dataclass(frozen=True)
-class Text:
+class RecipeFile:
     """A recipe as it was written: parsed values, and where each stands.
 
     Attributes:
@@ -283,7 +283,7 @@ class Text:
         )
 
 
-def read(path: Path, sets: Sequence[str] = ()) -> Text:
+def read(path: Path, sets: Sequence[str] = ()) -> RecipeFile:
     """Read a recipe file and apply `--set key.path=value` overrides.
 
     Raises:
@@ -297,7 +297,7 @@ def read(path: Path, sets: Sequence[str] = ()) -> Text:
     return parse(text, path.stem, str(path), sets)
 
 
-def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> Text:
+def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> RecipeFile:
     """Parse a recipe's text; see `read`."""
     try:
         values = tomllib.loads(text)
@@ -306,21 +306,21 @@ def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> Text:
     except RecursionError:
         raise RecipeError(f"{origin} cannot be read: lists or tables are nested too deeply") from None
     overrides = dict(_override(values, item) for item in sets)
-    return Text(name, origin, values, line_index(text), overrides)
+    return RecipeFile(name, origin, values, line_index(text), overrides)
 
 
-def structure(text: Text) -> tuple[Recipe | None, list[Problem]]:
+def structure(text: RecipeFile) -> tuple[Recipe | None, list[Problem]]:
     """Check keys, types and ranges of everything that the core itself knows."""
     _, problems = validate(Recipe, text.values, ())
     return (None, problems) if problems else (parsed(Recipe, text.values), [])
 
 
-def complaint(text: Text, problems: Iterable[Problem]) -> str:
+def complaint(text: RecipeFile, problems: Iterable[Problem]) -> str:
     """Write problems as a person reads them: one each, with its place and what to write instead."""
     return "\n".join(_line(text, problem) for problem in problems)
 
 
-def _line(text: Text, problem: Problem) -> str:
+def _line(text: RecipeFile, problem: Problem) -> str:
     table = ".".join(problem.key)
     place = f"{text.where(problem.key)}: " + (f"[{table}] " if table else "")
     return f"{place}{problem.what}" + (f"\n    {problem.instead}" if problem.instead else "")

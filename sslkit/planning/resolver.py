@@ -8,12 +8,12 @@ import torch
 
 from sslkit.errors import PluginError, Problem
 from sslkit.planning.options import schema, validate
-from sslkit.planning.plan import Made
+from sslkit.planning.plan import ConfiguredComponent
 from sslkit.planning.recipe import Choice
 from sslkit.plugins import Plugins
 
 
-class Chooser:
+class Resolver:
     """Finds components and collects what is wrong."""
 
     def __init__(self, plugins: Plugins) -> None:
@@ -24,7 +24,7 @@ class Chooser:
         """Note a problem."""
         self.problems.append(Problem(what, key, instead, kind))
 
-    def choose(self, kind: str, table: Choice, key: tuple[str, ...]) -> Made | None:
+    def choose(self, kind: str, table: Choice, key: tuple[str, ...]) -> ConfiguredComponent | None:
         """Find the component that a table names, and check its options."""
         try:
             component = self.plugins.find(kind, table.use)
@@ -32,7 +32,7 @@ class Chooser:
             self.fault((*key, "use"), str(error), kind="plugin" if "broken" in str(error) else "recipe")
             return None
         options = self.options(component.cls, table, key, component.id)
-        return None if options is None else Made(component, options)
+        return None if options is None else ConfiguredComponent(component, options)
 
     def options(self, maker: Any, table: Choice, key: tuple[str, ...], name: str) -> dict[str, Any] | None:
         """Check a component's options; what is wrong is left out, to look for further problems in the rest."""
@@ -50,7 +50,7 @@ class Chooser:
             options, problems = validate(model, right, key)
         return None if problems else options
 
-    def build(self, made: Made | None, key: tuple[str, ...], *wiring: Any) -> Any:
+    def build(self, made: ConfiguredComponent | None, key: tuple[str, ...], *wiring: Any) -> Any:
         """Make a component on the meta device; its ValueError is the recipe's problem."""
         if made is None:
             return None

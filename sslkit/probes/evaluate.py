@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from sslkit.api import Labelled, Probe, Progress, Source, no_progress
 from sslkit.errors import DataError
-from sslkit.planning.plan import Made, Measurement
+from sslkit.planning.plan import ConfiguredComponent, Measurement
 from sslkit.planning.recipe import View
 from sslkit.probes.crops import Crops, gather
 
 _PIXEL_SIDE = 32
 _NO_RATES = ("chosen_", "count_")
 
-Figures = dict[str, dict[str, float]]
+ProbeScores = dict[str, dict[str, float]]
 """Probe -> metric -> value."""
 Extract = Callable[[Tensor], Tensor]
 """From uint8 pixels (n 3 s s) to features (n f), float32 on the CPU."""
@@ -113,7 +113,7 @@ def _labelled(crops: Crops, side: Tensor, found: Tensor, device: torch.device) -
     return Labelled(found, crops.labels[side], crops.categories, crops.images[side], ignored, device)
 
 
-class Probing:
+class ProbeEvaluator:
     """Probes with their crops, listed once; probes with the same crops share features.
 
     Attributes:
@@ -143,9 +143,9 @@ class Probing:
 
     def measure(
         self, extracts: Mapping[str, Extract], device: torch.device, progress: Progress = no_progress
-    ) -> dict[str, Figures]:
+    ) -> dict[str, ProbeScores]:
         """Measure several kinds of features in one pass over the crops; return kind -> figures."""
-        found: dict[str, Figures] = {kind: {} for kind in extracts}
+        found: dict[str, ProbeScores] = {kind: {} for kind in extracts}
         for crops in dict.fromkeys(self.crops.values()):
             made = features(crops, extracts, device, progress)
             names = [name for name, of in self.crops.items() if of is crops]
@@ -166,16 +166,16 @@ class Probing:
 
     def of_pixels_and(
         self, what: str, backbone: nn.Module, device: torch.device, progress: Progress = no_progress
-    ) -> dict[str, Figures]:
+    ) -> dict[str, ProbeScores]:
         """Measure "raw pixels" and, under the name `what`, a backbone."""
         with frozen(backbone, device, self.view) as extract:
             return self.measure({"raw pixels": raw_pixels, what: extract}, device, progress)
 
-    def of_pixels(self, progress: Progress = no_progress) -> Figures:
+    def of_pixels(self, progress: Progress = no_progress) -> ProbeScores:
         """Measure raw pixels in place of features."""
         return self.measure({"raw pixels": raw_pixels}, torch.device("cpu"), progress)["raw pixels"]
 
-    def of_backbone(self, backbone: nn.Module, device: torch.device, progress: Progress = no_progress) -> Figures:
+    def of_backbone(self, backbone: nn.Module, device: torch.device, progress: Progress = no_progress) -> ProbeScores:
         """Measure a backbone; it is left as it was."""
         with frozen(backbone, device, self.view) as extract:
             return self.measure({"backbone": extract}, device, progress)["backbone"]
@@ -188,7 +188,7 @@ class _Opened:
         self.progress = progress
         self.kept: dict[str, Source] = {}
 
-    def __call__(self, made: Made) -> Source:
+    def __call__(self, made: ConfiguredComponent) -> Source:
         key = repr((made.component.id, made.options))
         if key not in self.kept:
             self.kept[key] = _opened(made.make(), self.progress)

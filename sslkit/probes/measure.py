@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sslkit.api import Progress
 from sslkit.errors import DataError
 from sslkit.planning.plan import Measurement
-from sslkit.probes.evaluate import Figures, Probing
+from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
 from sslkit.seeds import torch_seeded
 from sslkit.storage import checkpoint, weights
 from sslkit.storage.run_folder import RunFolder
@@ -75,8 +75,8 @@ class Measured:
 
     weights: str
     partial: str | None
-    probes: Mapping[str, Figures]
-    shown: Mapping[str, Figures]
+    probes: Mapping[str, ProbeScores]
+    shown: Mapping[str, ProbeScores]
     written: Path | None = None
 
     def kept(self, folder: RunFolder, note: str) -> Measured:
@@ -88,7 +88,7 @@ class Measured:
         """
         own = {name + note: figures for name, figures in self.probes.items()}
         with folder.locked():
-            every: dict[str, Figures] = folder.read(PROBES, {})
+            every: dict[str, ProbeScores] = folder.read(PROBES, {})
             every |= {name: every.get(name, {}) | figures for name, figures in own.items()}
             folder.write(PROBES, every)
         shown = every if not note else own
@@ -117,10 +117,10 @@ def measure(
     rest = weights.load_into(backbone, given.tensors, given.origin, given.prefix, partial)
     if rest:
         say(rest)
-    probing = Probing(measurement, progress)
+    probing = ProbeEvaluator(measurement, progress)
     for warning in probing.news():
         say(warning)
-    found: dict[str, Figures] = {}
+    found: dict[str, ProbeScores] = {}
     if references:
         found = probing.of_pixels_and("random weights", _backbone(measurement, device), device, progress)
     found[given.name] = probing.of_backbone(backbone, device, progress)

@@ -10,7 +10,7 @@ from sslkit.ablation.results import Results, Trial
 from sslkit.report import curves, figure, panels
 from sslkit.report.markup import Markup, join, tag
 from sslkit.report.numbers import brief, style
-from sslkit.report.table import CHECK, COSTS, DASH, Cell, Column, Row, Table, make, shown
+from sslkit.report.table import CHECK, COSTS, DASH, Cell, Column, ReportRow, ReportTable, make, shown
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 """A browser that follows it loads nothing from anywhere, whatever a recipe's name might say."""
@@ -103,7 +103,7 @@ def _results(results: Results) -> Markup:
     )  # fmt: skip
 
 
-def _thead(table: Table) -> Markup:
+def _thead(table: ReportTable) -> Markup:
     over, under = [], []
     for numbers in table.groups():
         group = table.columns[numbers[0]].group
@@ -121,20 +121,20 @@ def _breakable(key: str) -> Markup:
     return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", join(key)))
 
 
-def _bodies(table: Table) -> list[Markup]:
+def _bodies(table: ReportTable) -> list[Markup]:
     """Return the rows of the arms, and those of what was not trained, where there are any."""
     parts = [[row for row in table.rows if row.reference is reference] for reference in (False, True)]
     return [tag("tbody", *(tag("tr", *_cells(table.columns, row)) for row in part)) for part in parts if part]
 
 
-def _cells(columns: Sequence[Column], row: Row) -> Iterator[Markup]:
+def _cells(columns: Sequence[Column], row: ReportRow) -> Iterator[Markup]:
     first, *rest = row.cells
     yield tag("th", first.text, scope="row", class_="left")
     for column, cell in zip(columns[1:], rest, strict=True):
         yield tag("td", _content(column, cell, row), class_=f"{column.align}{' hole' * cell.hole}")
 
 
-def _content(column: Column, cell: Cell, row: Row) -> Markup | str:
+def _content(column: Column, cell: Cell, row: ReportRow) -> Markup | str:
     """Return what a cell shows; a mark says "yes" or "no" to who cannot see it."""
     if column.kind == "objective" and not row.reference:
         yes = cell.text == CHECK

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from sslkit.ablation import statistics
 from sslkit.ablation.results import ArmResult, Results, dump
 from sslkit.ablation.statistics import Difference, Mean
-from sslkit.report.table import Cell, Column, Kind, Table, make, setting, shown
+from sslkit.report.table import Cell, Column, Kind, ReportTable, make, setting, shown
 
 # ------------------------------------------------------------------------------------------------ Markdown
 
@@ -85,7 +85,7 @@ def latex(results: Results) -> str:
     return "% \\usepackage[T1]{fontenc} \\usepackage{booktabs,amssymb,graphicx}\n" + "\n".join(made)
 
 
-def _latex_parts(table: Table) -> list[Table]:
+def _latex_parts(table: ReportTable) -> list[ReportTable]:
     """Return the results, two metrics in each table, and the costs: wider tables could not be read on paper."""
     groups = {kind: [item for item in table.groups() if table.columns[item[0]].kind == kind] for kind in get_args(Kind)}
     metrics = groups["metric"]
@@ -94,7 +94,7 @@ def _latex_parts(table: Table) -> list[Table]:
     return [table.pick([0, *itertools.chain(*block)]) for block in (*blocks, groups["cost"])]
 
 
-def _latex_table(table: Table, caption: str, label: str, notes: Sequence[str]) -> str:
+def _latex_table(table: ReportTable, caption: str, label: str, notes: Sequence[str]) -> str:
     lines = [
         r"\begin{table}", r"  \centering", f"  \\caption{{{_latex(caption)}}}", f"  \\label{{{label}}}",
         r"  \smallskip",
@@ -108,7 +108,7 @@ def _latex_table(table: Table, caption: str, label: str, notes: Sequence[str]) -
     return "\n".join(lines)
 
 
-def _latex_head(table: Table) -> list[str]:
+def _latex_head(table: ReportTable) -> list[str]:
     """Return the headings over groups, the lines under them, and the headings of the columns."""
     groups = table.groups()
     over, rules = [], []
@@ -129,7 +129,7 @@ def _latex_title(column: Column) -> str:
     return r"\shortstack{" + r"\\".join(map(_latex, lines)) + "}" if len(lines) > 1 else _latex(column.title)
 
 
-def _latex_body(table: Table) -> list[str]:
+def _latex_body(table: ReportTable) -> list[str]:
     lines: list[str] = []
     for row, before in zip(table.rows, (None, *table.rows), strict=False):
         if before is not None and row.reference and not before.reference and any(cell.text for cell in row.cells[1:]):

@@ -53,7 +53,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One arm, or features that were not trained."""
 
     cells: tuple[Cell, ...]
@@ -61,7 +61,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Columns and rows, with what has to be said about them.
 
     Attributes:
@@ -71,14 +71,14 @@ class Table:
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     legend: str
     notes: tuple[str, ...]
 
-    def pick(self, numbers: Sequence[int]) -> Table:
+    def pick(self, numbers: Sequence[int]) -> ReportTable:
         """Return a table of these columns alone."""
-        rows = tuple(Row(tuple(row.cells[i] for i in numbers), row.reference) for row in self.rows)
-        return Table(self.title, tuple(self.columns[i] for i in numbers), rows, self.legend, self.notes)
+        rows = tuple(ReportRow(tuple(row.cells[i] for i in numbers), row.reference) for row in self.rows)
+        return ReportTable(self.title, tuple(self.columns[i] for i in numbers), rows, self.legend, self.notes)
 
     def groups(self) -> list[list[int]]:
         """Return the numbers of neighbouring columns with one heading."""
@@ -90,13 +90,15 @@ class Table:
         return found
 
 
-def make(results: Results) -> Table:
+def make(results: Results) -> ReportTable:
     """Lay out all arms, and below them what was not trained."""
     made = [*_settings(results), *_metrics(results), *_costs()]
     columns = tuple(column for column, _ in made)
-    arms = [Row(tuple(cells(arm) for _, cells in made)) for arm in results.arms]
+    arms = [ReportRow(tuple(cells(arm) for _, cells in made)) for arm in results.arms]
     found = [_reference(results, name, columns) for name in statistics.references(results)]
-    return Table(f"Ablation of {results.recipe}", columns, (*arms, *found), legend(results), tuple(notes(results)))
+    return ReportTable(
+        f"Ablation of {results.recipe}", columns, (*arms, *found), legend(results), tuple(notes(results))
+    )
 
 
 Maker = tuple[Column, Callable[[ArmResult], Cell]]
@@ -187,14 +189,14 @@ def _versus(results: Results, arm: ArmResult, read: statistics.Read, how: Style)
     return Cell(how.difference(found)) if found else Cell(DASH, hole=arm is not results.full)
 
 
-def _reference(results: Results, features: str, columns: Sequence[Column]) -> Row:
+def _reference(results: Results, features: str, columns: Sequence[Column]) -> ReportRow:
     """Return the row of features that were not trained, over the full recipe's seeds."""
     cells = {_heading(results, name): _reference_cells(results, features, name) for name in shown_metrics(results)}
     row = [Cell(features) if column.kind == "arm" else Cell() for column in columns]
     for number, column in enumerate(columns):
         if column.kind == "metric":
             row[number] = cells[column.group].pop(0)
-    return Row(tuple(row), reference=True)
+    return ReportRow(tuple(row), reference=True)
 
 
 def _reference_cells(results: Results, features: str, name: str) -> list[Cell]:

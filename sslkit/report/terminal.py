@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sslkit.ablation.results import Results
 from sslkit.progress import make_console
-from sslkit.report.table import Cell, Column, Table, make
+from sslkit.report.table import Cell, Column, ReportTable, make
 
 _ASCII = str.maketrans(
     {"✓": "x", "\N{MINUS SIGN}": "-", "±": "+-", "Δ": "diff", "\N{EN DASH}": "-", "…": "...", "×": "x"}
@@ -47,7 +47,7 @@ def _text(words: str, console: Console) -> Text:
 # ---------------------------------------------------------------------------------------------- splitting
 
 
-def split(table: Table, width: int) -> list[Table]:
+def split(table: ReportTable, width: int) -> list[ReportTable]:
     """Return tables of this width at most, as far as headings can stay together: what costs what goes apart first."""
     groups = table.groups()[1:]
     costs = [group for group in groups if table.columns[group[0]].kind == "cost"]
@@ -59,7 +59,7 @@ def split(table: Table, width: int) -> list[Table]:
     return [_without_empty_rows(part) for part in parts]
 
 
-def _packed(table: Table, groups: Sequence[list[int]], width: int) -> Iterator[list[list[int]]]:
+def _packed(table: ReportTable, groups: Sequence[list[int]], width: int) -> Iterator[list[list[int]]]:
     """Yield as many neighbouring groups as fit beside the arms' names; one at least."""
     block: list[list[int]] = []
     for group in groups:
@@ -71,18 +71,18 @@ def _packed(table: Table, groups: Sequence[list[int]], width: int) -> Iterator[l
     yield block
 
 
-def _without_empty_rows(table: Table) -> Table:
+def _without_empty_rows(table: ReportTable) -> ReportTable:
     """Leave out what was not trained where there is nothing but its name."""
     rows = tuple(row for row in table.rows if not row.reference or any(cell.text for cell in row.cells[1:]))
     return replace(table, rows=rows)
 
 
-def _width(table: Table) -> int:
+def _width(table: ReportTable) -> int:
     """Return the characters that a table takes, headings included."""
     return 1 + sum(max(map(cell_len, _lines(table, i))) + _PADDING for i in range(len(table.columns)))
 
 
-def _lines(table: Table, number: int) -> list[str]:
+def _lines(table: ReportTable, number: int) -> list[str]:
     texts = [_header(table.columns[number]), *(_broken(row.cells[number].text) for row in table.rows)]
     return "\n".join(texts).split("\n")
 
@@ -107,7 +107,7 @@ def _broken(name: str) -> str:
 # ---------------------------------------------------------------------------------------------- rendering
 
 
-def _rich(table: Table, title: str, console: Console) -> RichTable:
+def _rich(table: ReportTable, title: str, console: Console) -> RichTable:
     made = RichTable(title=_text(title, console), title_justify="left", title_style="bold")
     for column in table.columns:
         made.add_column(_text(_header(column), console), justify=column.align, vertical="top", overflow="fold")

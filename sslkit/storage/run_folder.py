@@ -34,7 +34,7 @@ from sslkit import __version__
 from sslkit.errors import RecipeError, StorageError, UsageError
 from sslkit.planning import toml
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import Text
+from sslkit.planning.recipe import RecipeFile
 
 try:
     import fcntl
@@ -169,7 +169,7 @@ class RunFolder:
         except OSError as error:
             raise StorageError(f"cannot write {self.path / name}: {error}; an older file is as it was") from error
 
-    def start(self, plan: Plan, text: Text, world: int, device: str) -> None:
+    def start(self, plan: Plan, text: RecipeFile, world: int, device: str) -> None:
         """Write the resolved recipe and add this session to the environment."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.write_text("recipe.toml", toml.dumps(plan.resolved()))

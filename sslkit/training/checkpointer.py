@@ -49,7 +49,7 @@ def take(stepper: Stepper, path: Path, state: Mapping[str, Any]) -> None:
         raise DataError(_misfit(path, state, stepper.plan, error)) from error
 
 
-class Keeper:
+class Checkpointer:
     """Writes and reads the checkpoints of a run.
 
     Args:
@@ -69,14 +69,14 @@ class Keeper:
         Returns:
             The path in the first process, and in all of them what went wrong.
         """
-        hardware, fabric = self.stepper.hardware, self.stepper.fabric
+        options, fabric = self.stepper.options, self.stepper.fabric
         state = self.trained()
-        every = hardware.keep_every
-        steps = every and every * (hardware.save_every or self.stepper.epochs.steps)
+        every = options.keep_every
+        steps = every and every * (options.save_every or self.stepper.epochs.steps)
         path, wrong = None, None
         if fabric.is_global_zero:
             try:
-                path = checkpoint.add(self.folder.checkpoints, self.everything(state), hardware.keep, steps)
+                path = checkpoint.add(self.folder.checkpoints, self.everything(state), options.keep, steps)
             except StorageError as error:
                 wrong = str(error)
         return path, fabric.broadcast(wrong)
@@ -138,8 +138,8 @@ class Keeper:
             return
         counts = f"there were {before['images']}, there are {listing['images']}"
         told = f"the images are not those that the run began with ({counts}): every draw from here on would be another"
-        if self.stepper.hardware.on_changed_images == "stop":
-            raise DataError(f"{told}. Put them back, write --arm NAME to begin anew, or --on-changed-images go-on")
+        if self.stepper.options.on_changed_images == "stop":
+            raise DataError(f"{told}. Put them back, write --arm NAME to begin anew, or --on-changed-images continue")
         self.note(f"warning: {told}")
 
 

@@ -94,7 +94,7 @@ _SIGNS: Mapping[str, tuple[Callable[[Values], bool | None], int]] = {
 
 
 @dataclass
-class Sentinel:
+class CollapseDetector:
     """Looks at every step's values; raises an alarm once a sign has held for long enough after the first steps.
 
     Attributes:

@@ -7,7 +7,7 @@ from sslkit.planning import toml
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import flight_record
-from sslkit.training.checkpointer import Keeper
+from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.step import NotFinite
 
 
@@ -15,7 +15,7 @@ class NonFiniteError(DivergedError):
     """A loss or gradient is not finite."""
 
 
-def recorded(error: NotFinite, keeper: Keeper) -> NonFiniteError:
+def recorded(error: NotFinite, keeper: Checkpointer) -> NonFiniteError:
     """Write the flight record of a step that was not made, and return what to raise; to be called in all processes."""
     where = _record(error, keeper)
     stepper = keeper.stepper
@@ -27,7 +27,7 @@ def recorded(error: NotFinite, keeper: Keeper) -> NonFiniteError:
     )
 
 
-def _record(error: NotFinite, keeper: Keeper) -> str:
+def _record(error: NotFinite, keeper: Checkpointer) -> str:
     """Write the record, and say where it is."""
     stepper, fabric, recipe = keeper.stepper, keeper.stepper.fabric, keeper.stepper.plan.recipe
     own = flight_record.in_hand(error.batches)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from sslkit.networks import sharding
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import Recipe
 from sslkit.training import allocator
+from sslkit.training.options import DeviceOptions
 from sslkit.training.processes import check_launcher
 
 if TYPE_CHECKING:
@@ -23,52 +24,7 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
 """What `--strategy` takes: Lightning Fabric's names, and fsdp for `sslkit.networks.sharding`."""
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """What a run is done with, and nothing that changes its numbers.
-
-    Attributes:
-        devices: Per node; "auto" takes all GPUs, or one CPU process.
-        workers: Loader processes per device; None chooses by the number of cores.
-        cache_gb: Gigabytes of memory per machine that decoded images may take.
-        stop_after: Stop, resumable, once so many optimizer steps are done.
-        save_every: Optimizer steps between checkpoints; None saves once an epoch.
-        keep: Checkpoints kept.
-        keep_every: Every so many checkpoints one is kept for good.
-        log_every: Optimizer steps between records of the metrics.
-        monitor_every: Optimizer steps between ranks and conflict maps; 0 switches them off.
-        on_collapse: What to do when the features collapse.
-        on_divergence: What to do when a loss or gradient is not finite: stop there, or go back to the newest checkpoint
-            and leave out the batch.
-        max_rollbacks: So many times.
-        on_changed_images: What to do when the source's images are not those that the run began with.
-        compile: Let torch compile the backbones.
-        cuda_graph: Record a step's passes, and replay them: see `sslkit.networks.cuda_graph`.
-        checkpoint_activations: Keep the inputs of a backbone's blocks alone, and make the rest again on the way back.
-    """
-
-    accelerator: str = "auto"
-    devices: str = "auto"
-    nodes: int = 1
-    strategy: str = "auto"
-    workers: int | None = None
-    cache_gb: float = 0.0
-    stop_after: int | None = None
-    save_every: int | None = None
-    keep: int = 2
-    keep_every: int | None = None
-    log_every: int = 1
-    monitor_every: int = 50
-    on_collapse: Literal["warn", "stop"] = "warn"
-    on_divergence: Literal["stop", "rollback"] = "stop"
-    max_rollbacks: int = 3
-    on_changed_images: Literal["stop", "go-on"] = "stop"
-    compile: bool = False
-    checkpoint_activations: bool = False
-    cuda_graph: bool = False
-
-
-def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
+def fabric_of(plan: Plan, options: DeviceOptions) -> Fabric:
     """Start the processes of a run, and return what joins them.
 
     Raises:
@@ -76,21 +32,21 @@ def fabric_of(plan: Plan, hardware: Hardware) -> Fabric:
     """
     from lightning_fabric import Fabric
 
-    accelerator = "cpu" if hardware.accelerator == "auto" and not torch.cuda.is_available() else hardware.accelerator
+    accelerator = "cpu" if options.accelerator == "auto" and not torch.cuda.is_available() else options.accelerator
     precision = precision_of(plan.recipe, accelerator)
-    check_strategy(hardware.strategy, precision, accelerator)
-    devices: int | str = int(hardware.devices) if hardware.devices.isdecimal() else hardware.devices
+    check_strategy(options.strategy, precision, accelerator)
+    devices: int | str = int(options.devices) if options.devices.isdecimal() else options.devices
     if devices == "auto" and accelerator == "cpu":
         devices = 1
-    strategy = sharding.strategy() if hardware.strategy == "fsdp" else hardware.strategy
+    strategy = sharding.strategy() if options.strategy == "fsdp" else options.strategy
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # who does not use it knows
     try:
         fabric = Fabric(
-            accelerator=accelerator, devices=devices, num_nodes=hardware.nodes,
+            accelerator=accelerator, devices=devices, num_nodes=options.nodes,
             strategy=strategy, precision=precision,
         )  # fmt: skip
     except Exception as error:  # of any kind: devices that are not there, a launcher that started another number
-        asked = f"--accelerator {accelerator} --devices {devices} --nodes {hardware.nodes}"
+        asked = f"--accelerator {accelerator} --devices {devices} --nodes {options.nodes}"
         raise UsageError(f"{asked}: Lightning Fabric says: {' '.join(str(error).split())}") from error
     check_launcher(fabric)
     check_batch(plan.recipe.batch_size, plan.recipe.accumulate, fabric.world_size)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class Stop:
+class Interrupt:
     """Whether a run was asked to stop.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from sslkit.networks import sharding
-from sslkit.probes.evaluate import Figures, Probing
+from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
 from sslkit.progress import bar
 from sslkit.seeds import torch_seeded
 from sslkit.storage import checkpoint
@@ -16,7 +16,7 @@ from sslkit.training.step import Stepper
 FILE = "probes.json"
 
 
-class Probed:
+class RunProbes:
     """Measures a run's backbone, and writes figures and weights into its folder.
 
     Attributes:
@@ -26,8 +26,8 @@ class Probed:
     def __init__(self, stepper: Stepper, folder: RunFolder, observers: Observers) -> None:
         self.stepper, self.folder, self.observers = stepper, folder, observers
         self.plan, self.fabric = stepper.plan, stepper.fabric
-        self.figures: dict[str, Figures] = {}
-        self.probing: Probing | None = None
+        self.figures: dict[str, ProbeScores] = {}
+        self.probing: ProbeEvaluator | None = None
 
     def backbone(self) -> nn.Module:
         """Return the online backbone, whole in the first process; to be called in all of them."""
@@ -54,7 +54,7 @@ class Probed:
     def _before(self, backbone: nn.Module | None) -> None:
         self.figures = self.folder.read(FILE, {})
         with bar() as progress:
-            self.probing = Probing(self.plan.measurement, progress)
+            self.probing = ProbeEvaluator(self.plan.measurement, progress)
             self.observers.note(*self.probing.news())
             if backbone is not None:
                 self.figures = self.probing.of_pixels_and("random weights", backbone, self.fabric.device, progress)

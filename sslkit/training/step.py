@@ -13,25 +13,26 @@ import torch
 from torch import Tensor
 
 from sslkit.api import Proposals, Source
-from sslkit.data.bad_images import BadImages, Found
+from sslkit.data.bad_images import BadImage, BadImages
 from sslkit.data.cache import GB, Cache
 from sslkit.data.epochs import Epochs, listing
-from sslkit.data.loader import Feed
-from sslkit.data.prefetch import Ahead, Reading
+from sslkit.data.loader import Loader
+from sslkit.data.prefetch import Prefetcher, Reading
 from sslkit.data.views import ViewDataset, to_device
 from sslkit.errors import DataError
 from sslkit.folders import cores
 from sslkit.networks import activation_checkpointing, cuda_graph, sharding, small_maps
 from sslkit.networks.monitors import EVERY_STEP, Monitors
-from sslkit.networks.step_module import Outcome, StepModule
+from sslkit.networks.step_module import StepModule, StepOutput
 from sslkit.optim import make_optimizer
 from sslkit.planning.plan import Plan
-from sslkit.schedules import LearningRate, cosine, target_momentum
+from sslkit.schedules import LearningRate, cosine_schedule, target_momentum
 from sslkit.seeds import seed_all
 from sslkit.training import flight_record
-from sslkit.training.collapse import Facts, Sentinel
-from sslkit.training.hardware import Hardware, is_alone, precision_of
-from sslkit.training.interrupt import Stop
+from sslkit.training.collapse import CollapseDetector, Facts
+from sslkit.training.hardware import is_alone, precision_of
+from sslkit.training.interrupt import Interrupt
+from sslkit.training.options import RunOptions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -61,9 +62,9 @@ class Passes:
         waited: Seconds for data.
     """
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[StepOutput] = field(default_factory=list)
     batches: list[dict[str, Tensor]] = field(default_factory=list)
-    bad: list[Found] = field(default_factory=list)
+    bad: list[BadImage] = field(default_factory=list)
     waited: float = 0.0
 
 
@@ -82,10 +83,10 @@ class Stepper:
     """
 
     def __init__(
-        self, plan: Plan, hardware: Hardware, fabric: Fabric, source: Source, proposals: Proposals | None
+        self, plan: Plan, options: RunOptions, fabric: Fabric, source: Source, proposals: Proposals | None
     ) -> None:
         recipe = plan.recipe
-        self.plan, self.hardware, self.fabric, self.source, self.proposals = plan, hardware, fabric, source, proposals
+        self.plan, self.options, self.fabric, self.source, self.proposals = plan, options, fabric, source, proposals
         self.epochs = Epochs(
             len(source), recipe.batch_size, recipe.accumulate, recipe.seed,
             recipe.last_batch == "pad", fabric.global_rank, fabric.world_size,
@@ -98,18 +99,18 @@ class Stepper:
         self.steps = recipe.steps or max(1, math.ceil(recipe.epochs * self.epochs.steps - 1e-9))  # type: ignore[operator]
         self.lr = self._learning_rate()
         self.network = self.make_network()
-        if hardware.checkpoint_activations:
+        if options.checkpoint_activations:
             activation_checkpointing.recompute(self.network.online.backbone)
         if fabric.device.type == "cpu" and precision_of(recipe) == "bf16-mixed":
             small_maps.guard(self.network)
-        if hardware.compile:
+        if options.compile:
             self.network.compile_backbones()
-        if hardware.cuda_graph:
+        if options.cuda_graph:
             cuda_graph.check(recipe, precision_of(recipe), fabric)
         self.module = fabric.setup_module(self.network)
         self.sharded = sharding.is_sharded(self.network)
         self.alone = is_alone(fabric) and recipe.precision != "16-mixed"  # whose losses are scaled
-        self.graph = cuda_graph.Graph(self.one_pass, self.network) if hardware.cuda_graph else None
+        self.graph = cuda_graph.StepGraph(self.one_pass, self.network) if options.cuda_graph else None
         optimizer = make_optimizer(recipe.optimizer.use, self.network, self.lr(0), plan.optimizer)
         if recipe.precision == "16-mixed":  # Fabric does not clip where an optimizer unscales gradients by itself
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
@@ -118,10 +119,10 @@ class Stepper:
         self.optimizer = made
         if fabric.world_size > 1:
             self.network.gather, self.network.mean = self._gather, self._mean
-        self.ahead: Ahead | None = None
+        self.ahead: Prefetcher | None = None
         self.looks_ahead = fabric.device.type == "cuda"
         self.cache = self._cache()
-        self.stop = Stop()
+        self.stop = Interrupt()
         self.step = 0
         self.counts: dict[str, float] = {}
         self.counts_before = self.counts
@@ -129,8 +130,8 @@ class Stepper:
         self.trained = [held for held in self.network.parameters() if held.requires_grad]
         self.bad = BadImages(len(source), recipe.max_bad_images, recipe.max_bad_share)
         self.said: list[str] | None = None
-        self.monitors = Monitors(hardware.monitor_every, whole=not self.sharded)
-        self.sentinel = Sentinel(self._facts())
+        self.monitors = Monitors(options.monitor_every, whole=not self.sharded)
+        self.sentinel = CollapseDetector(self._facts())
 
     def _all_see_the_same(self) -> None:
         """Refuse processes, as on machines with folders of their own, whose images are not the first one's."""
@@ -192,24 +193,24 @@ class Stepper:
 
     # --------------------------------------------------------------------------------------------- a step
 
-    def feed(self, stop: int) -> Feed:
+    def feed(self, stop: int) -> Loader:
         """Return the batches of the steps from here to `stop`."""
         items = self.epochs.micro_batches(self.step, stop)
         device = self.fabric.device
         dataset = ViewDataset(self.plan, self.source, self.proposals, device.type == "cpu", self.cache)
-        return Feed(dataset, items, self._workers(), device)
+        return Loader(dataset, items, self._workers(), device)
 
     def _cache(self) -> Cache | None:
         """Make room for decoded images: this process' share of what its machine may hold."""
-        room = round(self.hardware.cache_gb * GB) * self.hardware.nodes // self.fabric.world_size
+        room = round(self.options.cache_gb * GB) * self.options.nodes // self.fabric.world_size
         return Cache(len(self.source), room) if room else None
 
     def _workers(self) -> int:
-        if self.hardware.workers is not None:
-            return self.hardware.workers
+        if self.options.workers is not None:
+            return self.options.workers
         return max(0, min(8, cores() - 1))
 
-    def optimizer_step(self, feed: Feed) -> dict[str, float]:
+    def optimizer_step(self, feed: Loader) -> dict[str, float]:
         """Accumulate gradients over the step's passes, check them, move the online network, then the target.
 
         Returns:
@@ -245,10 +246,10 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
             if end is not None and group["scaled"]:  # biases and norms may have none
-                group["weight_decay"] = cosine(self.step, self.steps, self.plan.optimizer["weight_decay"], end)
+                group["weight_decay"] = cosine_schedule(self.step, self.steps, self.plan.optimizer["weight_decay"], end)
         return lr
 
-    def passes(self, feed: Feed) -> Passes:
+    def passes(self, feed: Loader) -> Passes:
         """Go forward and backward over all that a step takes."""
         taken = Passes()
         accumulate = self.plan.recipe.accumulate
@@ -269,7 +270,7 @@ class Stepper:
             taken.outcomes.append(outcome)
         return taken
 
-    def one_pass(self, batch: Mapping[str, Any], measure: bool = False) -> Outcome:
+    def one_pass(self, batch: Mapping[str, Any], measure: bool = False) -> StepOutput:
         """Go forward and backward."""
         outcome = self.forward(batch, measure)
         accumulate = self.plan.recipe.accumulate
@@ -278,7 +279,7 @@ class Stepper:
 
     # A process by itself does without Fabric's wrappers: they would look at every tensor, and do no more than this.
 
-    def forward(self, batch: Mapping[str, Any], measure: bool) -> Outcome:
+    def forward(self, batch: Mapping[str, Any], measure: bool) -> StepOutput:
         """Go forward."""
         if not self.alone:
             return self.module(batch, measure=measure)  # type: ignore[no-any-return]
@@ -303,10 +304,10 @@ class Stepper:
         """Leave gradients in their processes inside the block, where that is wanted: a later pass brings them along."""
         return self.fabric.no_backward_sync(self.module) if wanted else nullcontext()
 
-    def batches(self, feed: Feed) -> Ahead:
+    def batches(self, feed: Loader) -> Prefetcher:
         """Return the batches of a feed on the device."""
         if self.ahead is None or self.ahead.feed is not feed:  # after a rollback, a batch of the old one is dropped
-            self.ahead = Ahead(feed, self.fetch)
+            self.ahead = Prefetcher(feed, self.fetch)
         return self.ahead
 
     def fetch(self, feed: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -322,7 +323,7 @@ class Stepper:
             before = self.counts.get(name, value)
             self.counts[name] = before + (value - before) / (place + 1)
 
-    def agree(self, outcomes: list[Outcome], bad: list[Found], taken: Passes | None = None) -> dict[str, float]:
+    def agree(self, outcomes: list[StepOutput], bad: list[BadImage], taken: Passes | None = None) -> dict[str, float]:
         """Average losses, terms and monitors over passes and ranks; add the gradient norm.
 
         Whether any rank was asked to stop travels along, so that all of them stop behind the same step, and whether
@@ -363,7 +364,7 @@ class Stepper:
         if reading.ready:
             taken.waited += time.monotonic() - asked
 
-    def skip(self, bad: list[Found]) -> None:
+    def skip(self, bad: list[BadImage]) -> None:
         """Let every process know of the images that any of them could not use."""
         found = [item for rank in range(self.fabric.world_size) for item in self.fabric.broadcast(bad, src=rank)]
         self.said = [*(self.said or ()), *self.bad.add(found)]
@@ -398,7 +399,7 @@ class Stepper:
         if bad:
             raise NotFinite(bad, terms, batches)
 
-    def measured(self, outcomes: list[Outcome]) -> dict[str, float]:
+    def measured(self, outcomes: list[StepOutput]) -> dict[str, float]:
         """Return what is not measured in every step: ranks, of the first process' images, and the conflict map."""
         if self.fabric.is_global_zero:
             for outcome in outcomes:

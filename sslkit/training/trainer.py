@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from sslkit.api import Proposals, Run, Source
 from sslkit.data import bad_images
-from sslkit.data.loader import Feed
+from sslkit.data.loader import Loader
 from sslkit.data.opening import prepare
 from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, StorageError
 from sslkit.networks import sharding
 from sslkit.networks.monitors import is_measured
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import Text
+from sslkit.planning.recipe import RecipeFile
 from sslkit.plugins import Plugins
-from sslkit.probes.evaluate import Figures
+from sslkit.probes.evaluate import ProbeScores
 from sslkit.progress import Display
 from sslkit.storage.run_folder import FAILED, RunFolder
-from sslkit.training.checkpointer import Keeper
+from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.divergence import NonFiniteError, recorded
-from sslkit.training.hardware import Hardware, fabric_of, settled, told_of_precision
+from sslkit.training.hardware import fabric_of, settled, told_of_precision
 from sslkit.training.observers import Observers
-from sslkit.training.probes import Probed
+from sslkit.training.options import RunOptions
+from sslkit.training.probes import RunProbes
 from sslkit.training.processes import rank_so_far, watched
 from sslkit.training.step import NotFinite, Stepper
-from sslkit.training.usage import Spent
+from sslkit.training.usage import Usage
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -55,14 +56,14 @@ class Result:
     step: int
     steps: int
     terms: dict[str, float] = field(default_factory=dict)
-    probes: dict[str, Figures] = field(default_factory=dict)
+    probes: dict[str, ProbeScores] = field(default_factory=dict)
     seconds: float = 0.0
     rank: int = 0
     resumed_from: int = 0
     bad: int = 0
 
 
-def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware: Hardware) -> Result:
+def train(plan: Plan, text: RecipeFile, plugins: Plugins, folder: RunFolder, options: RunOptions) -> Result:
     """Train a plan in its folder, from the newest checkpoint where there is one.
 
     Raises:
@@ -72,16 +73,16 @@ def train(plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware:
         PreemptedError: A signal asked to stop; a checkpoint was written.
         PeerError: Another process of the run died.
     """
-    plan = settled(plan, hardware.accelerator, folder.resolved())
+    plan = settled(plan, options.accelerator, folder.resolved())
     folder.refuse_other(plan.resolved())
     if folder.status().get("state") == "finished":
         return finished(folder)
     with _held(folder):
-        fabric = fabric_of(plan, hardware)
+        fabric = fabric_of(plan, options)
         with watched(fabric):
             with fabric.rank_zero_first():
                 source, proposals = prepare(plan, text)
-            return Trainer(plan, text, plugins, folder, hardware, fabric, source, proposals).run()
+            return Trainer(plan, text, plugins, folder, options, fabric, source, proposals).run()
 
 
 @contextmanager
@@ -108,19 +109,19 @@ class Trainer:
     """One run, from here to its end."""
 
     def __init__(
-        self, plan: Plan, text: Text, plugins: Plugins, folder: RunFolder, hardware: Hardware,
+        self, plan: Plan, text: RecipeFile, plugins: Plugins, folder: RunFolder, options: RunOptions,
         fabric: Fabric, source: Source, proposals: Proposals | None,
     ) -> None:  # fmt: skip
-        self.plan, self.text, self.folder, self.hardware, self.fabric = plan, text, folder, hardware, fabric
-        self.stepper = Stepper(plan, hardware, fabric, source, proposals)
+        self.plan, self.text, self.folder, self.options, self.fabric = plan, text, folder, options, fabric
+        self.stepper = Stepper(plan, options, fabric, source, proposals)
         self.steps, self.steps_per_epoch = self.stepper.steps, self.stepper.epochs.steps
         self.run_info = Run(folder.path, plan.resolved(), self.steps, self.steps_per_epoch)
         display = Display(self.steps, self.steps_per_epoch)
         self.observers = Observers(plugins, self.run_info, display, fabric.is_global_zero)
         self.note, self.tell = self.observers.note, self.observers.tell
-        self.keeper = Keeper(folder, self.stepper, self.note)
-        self.probed = Probed(self.stepper, folder, self.observers)
-        self.spent = Spent.so_far(folder.status())
+        self.keeper = Checkpointer(folder, self.stepper, self.note)
+        self.probed = RunProbes(self.stepper, folder, self.observers)
+        self.spent = Usage.so_far(folder.status())
         self.unsaved: str | None = None
 
     @property
@@ -136,7 +137,7 @@ class Trainer:
         result.rank = self.fabric.global_rank
         if first:
             self.folder.start(self.plan, self.text, self.fabric.world_size, str(self.fabric.device))
-        self.note(told_of_precision(self.plan.recipe, self.hardware.accelerator))
+        self.note(told_of_precision(self.plan.recipe, self.options.accelerator))
         if self.stepper.sharded:
             self.note(sharding.told(self.stepper.network))
         self.probed.before()
@@ -175,8 +176,8 @@ class Trainer:
 
     def loop(self) -> dict[str, float]:
         """Take optimizer steps to the end, or to where we are asked to stop; go back where that is wanted."""
-        stop = min(self.steps, self.hardware.stop_after or self.steps)
-        if self.hardware.on_divergence == "rollback" and self.step == 0:
+        stop = min(self.steps, self.options.stop_after or self.steps)
+        if self.options.on_divergence == "rollback" and self.step == 0:
             self.save()
         self.stepper.network.train()
         with self.observers.shown(self.step):
@@ -200,7 +201,7 @@ class Trainer:
                     raise self.preempted()
         return terms
 
-    def one_step(self, feed: Feed) -> dict[str, float]:
+    def one_step(self, feed: Loader) -> dict[str, float]:
         """Take an optimizer step, and say which images it could not use.
 
         Raises:
@@ -226,9 +227,9 @@ class Trainer:
         """
         epochs = self.stepper.epochs
         skipped = (*epochs.skipped, epochs.place(self.step))
-        if self.hardware.on_divergence == "stop":
+        if self.options.on_divergence == "stop":
             raise error
-        if len(skipped) > self.hardware.max_rollbacks:
+        if len(skipped) > self.options.max_rollbacks:
             told = f"{error}\n    batches have been left out {len(skipped) - 1} times, which is all of --max-rollbacks"
             raise NonFiniteError(told) from error
         self.stepper.drop_gradients()
@@ -237,7 +238,7 @@ class Trainer:
         epochs.skipped = tuple(sorted(skipped))
         self.note(
             f"warning: step {diverged} was not finite; back to step {self.step}, without the batch of that step "
-            f"(rollback {len(skipped)} of at most {self.hardware.max_rollbacks})"
+            f"(rollback {len(skipped)} of at most {self.options.max_rollbacks})"
         )
         self.tell("sslkit_run_started")
 
@@ -272,7 +273,7 @@ class Trainer:
         Raises:
             DivergedError: They have, and `on_collapse` is "stop"; a checkpoint was written.
         """
-        stops = self.hardware.on_collapse == "stop"
+        stops = self.options.on_collapse == "stop"
         alarm = self.stepper.sentinel.see(self.step, terms, once=not stops)
         if alarm is None:
             return
@@ -299,18 +300,18 @@ class Trainer:
             eta = (self.steps - self.step) * self.plan.recipe.batch_size / terms["images_per_s"]
             shown = {name: terms[name] for name in terms if not is_measured(name)} if measured else terms
             display.update(self.step, shown, terms["images_per_s"], terms["waiting"], eta)
-        if measured or self.step % self.hardware.log_every == 0 or self.step == self.steps:
+        if measured or self.step % self.options.log_every == 0 or self.step == self.steps:
             self.run_info.step = self.step
             self.tell("sslkit_step_finished", step=self.step, terms=terms)
 
     def save_when_due(self, stop: int) -> None:
         """Write a checkpoint at every epoch's end (or as often as asked), at the end, and before stopping."""
-        every = self.hardware.save_every or self.steps_per_epoch
+        every = self.options.save_every or self.steps_per_epoch
         if self.step % every == 0 or self.step == stop or self.stepper.stop.agreed:
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint; see `Keeper.save`.
+        """Write a checkpoint; see `Checkpointer.save`.
 
         Where that fails, the older checkpoints are as they were and the run goes on: the next one may succeed.
 
@@ -328,7 +329,7 @@ class Trainer:
         self.note(f"warning: no checkpoint after step {self.step}: {self.unsaved}; the run goes on")
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint that is whole, where there is one; see `Keeper.resume`."""
+        """Go on from the newest checkpoint that is whole, where there is one; see `Checkpointer.resume`."""
         self.keeper.resume()
         self.run_info.step = self.step
 

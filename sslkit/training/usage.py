@@ -12,7 +12,7 @@ import torch
 
 
 @dataclass
-class Spent:
+class Usage:
     """Counted while a run goes on, and kept in its status.
 
     Attributes:
@@ -29,7 +29,7 @@ class Spent:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def so_far(cls, status: Mapping[str, Any]) -> Spent:
+    def so_far(cls, status: Mapping[str, Any]) -> Usage:
         """Go on from what an earlier session wrote into the run's status."""
         kept = {name: status[name] for name in ("seconds", "step_seconds", "images", "peak_memory") if name in status}
         return cls(**kept)

@@ -43,7 +43,7 @@ class Kill:
 
 
 @dataclass
-class Comparison:
+class ResumeComparison:
     """A run without a kill, beside one with.
 
     Attributes:
@@ -69,7 +69,7 @@ class Comparison:
 
 def compare(
     command: Sequence[str], folder: Path, steps: int, kills: int, seed: int, say: Callable[[str], None]
-) -> Comparison:
+) -> ResumeComparison:
     """Train twice and compare.
 
     Args:
@@ -86,7 +86,7 @@ def compare(
     whole, killed = (_Attempts([*command, "--runs", str(folder), "--arm", arm], folder) for arm in ("whole", "killed"))
     say("training without a kill")
     whole.to_the_end()
-    done = Comparison(steps, {}, {})
+    done = ResumeComparison(steps, {}, {})
     moments = random.Random(seed)
     for number in range(kills):
         after = 0.9 * (number + moments.random()) / kills * steps  # a run that has ended cannot be killed

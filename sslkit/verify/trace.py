@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sslkit.data.bad_images import Found
-from sslkit.data.loader import Feed
+from sslkit.data.bad_images import BadImage
+from sslkit.data.loader import Loader
 from sslkit.data.opening import prepare
-from sslkit.networks.step_module import Outcome, StepModule
+from sslkit.networks.step_module import StepModule, StepOutput
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import Text
+from sslkit.planning.recipe import RecipeFile
 from sslkit.seeds import seed_of
 from sslkit.training.flight_record import tensors
-from sslkit.training.hardware import Hardware, fabric_of
+from sslkit.training.hardware import fabric_of
+from sslkit.training.options import RunOptions
 from sslkit.training.step import Passes, Stepper
 
 Step = dict[str, dict[str, Tensor]]
@@ -36,22 +37,22 @@ PER_ROW = ("images", "boxes", "views", "forward")
 """Kinds of which every process has a part of the rows."""
 
 
-def trace(plan: Plan, text: Text, hardware: Hardware, steps: int, whole: bool) -> tuple[list[Step], int]:
+def trace(plan: Plan, text: RecipeFile, options: RunOptions, steps: int, whole: bool) -> tuple[list[Step], int]:
     """Take steps from the beginning, and write nothing.
 
     Args:
         plan: What is trained.
         text: Of the recipe.
-        hardware: Among it the number of processes.
+        options: Among it the number of processes.
         steps: Optimizer steps.
         whole: Whether batch norm takes its statistics over all processes, also on devices where torch has none such.
 
     Returns:
         What each step was made of, joined over processes, and the number of this process.
     """
-    fabric = fabric_of(plan, hardware)
+    fabric = fabric_of(plan, options)
     source, proposals = prepare(plan, text)
-    stepper = Traced(plan, hardware, fabric, source, proposals)
+    stepper = Traced(plan, options, fabric, source, proposals)
     if whole and fabric.world_size > 1 and not stepper.shares_batch_norm:
         over_all(stepper.network, stepper._gather)
     return stepper.trace(steps), fabric.global_rank
@@ -83,7 +84,7 @@ class Traced(Stepper):
                 made.append(self._joined())
         return made
 
-    def passes(self, feed: Feed) -> Passes:
+    def passes(self, feed: Loader) -> Passes:
         """Write down what every module makes, and of which images and boxes."""
         with _watched(self.network, self.epochs.micro, self.now["forward"], self.now["views"]):
             taken = super().passes(feed)
@@ -93,7 +94,7 @@ class Traced(Stepper):
             self.now["boxes"] |= {f"{name}, pass {part}": digest_rows(held) for name, held in boxes.items()}
         return taken
 
-    def agree(self, outcomes: list[Outcome], bad: list[Found], taken: Passes | None = None) -> dict[str, float]:
+    def agree(self, outcomes: list[StepOutput], bad: list[BadImage], taken: Passes | None = None) -> dict[str, float]:
         """Write down the objectives' terms."""
         told = super().agree(outcomes, bad, taken)
         self.now["terms"] = {name: _number(told[name]) for name in [*outcomes[0].terms, "loss"]}

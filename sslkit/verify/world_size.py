@@ -43,7 +43,7 @@ factor is measured by that."""
 
 
 @dataclass(frozen=True)
-class Difference:
+class FirstDifference:
     """The first place, in the order of a step, where a number of processes makes another method.
 
     Attributes:
@@ -62,7 +62,7 @@ class Difference:
 
 
 @dataclass
-class Comparison:
+class WorldSizeComparison:
     """A number of processes, beside another one.
 
     Attributes:
@@ -76,8 +76,8 @@ class Comparison:
     sizes: tuple[int, int]
     steps: int
     largest: dict[str, float]
-    first: Difference | None
-    whole: Comparison | None = None
+    first: FirstDifference | None
+    whole: WorldSizeComparison | None = None
 
     @property
     def breaking(self) -> list[str]:
@@ -86,7 +86,9 @@ class Comparison:
         return ([self.first.component] if self.first else []) + later
 
 
-def compare(command: Sequence[str], folder: Path, sizes: Sequence[int], say: Callable[[str], None]) -> list[Comparison]:
+def compare(
+    command: Sequence[str], folder: Path, sizes: Sequence[int], say: Callable[[str], None]
+) -> list[WorldSizeComparison]:
     """Take the same steps with every number of processes, and compare each with the first.
 
     Args:
@@ -124,7 +126,7 @@ def _traced(command: Sequence[str], folder: Path, size: int, whole: bool, say: C
     return steps
 
 
-def compare_traces(one: Sequence[Step], other: Sequence[Step], sizes: tuple[int, int]) -> Comparison:
+def compare_traces(one: Sequence[Step], other: Sequence[Step], sizes: tuple[int, int]) -> WorldSizeComparison:
     """Compare two traces of as many steps."""
     largest = dict.fromkeys(KINDS, 0.0)
     first = None
@@ -133,8 +135,8 @@ def compare_traces(one: Sequence[Step], other: Sequence[Step], sizes: tuple[int,
             for name, relative in _differences(a[kind], b[kind]):
                 largest[kind] = max(largest[kind], relative)
                 if first is None and relative > (0.0 if kind in _EXACT else TOLERANCE):
-                    first = Difference(step, kind, name, relative, _component(kind, name))
-    return Comparison(sizes, len(one), largest, first)
+                    first = FirstDifference(step, kind, name, relative, _component(kind, name))
+    return WorldSizeComparison(sizes, len(one), largest, first)
 
 
 def _differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:

@@ -119,12 +119,12 @@ def test_a_mutation_names_the_line_that_it_changed():
 def test_bits_that_differ_after_kills_are_noticed():
     from faults import kills
 
-    from sslkit.verify.resume import Comparison, Kill
+    from sslkit.verify.resume import Kill, ResumeComparison
 
-    same = Comparison(4, {"model": "a"}, {"model": "a"}, [Kill(1, saving=True)])
+    same = ResumeComparison(4, {"model": "a"}, {"model": "a"}, [Kill(1, saving=True)])
     assert not kills.judge("x", same, 1, "again")
     assert "1 of 2 kills" in kills.judge("x", same, 2, "again")[0].what
-    other = Comparison(4, {"model": "a"}, {"model": "b"}, [Kill(1, saving=True)])
+    other = ResumeComparison(4, {"model": "a"}, {"model": "b"}, [Kill(1, saving=True)])
     assert "model differs" in kills.judge("x", other, 1, "again")[0].what
 
 

@@ -8,18 +8,19 @@ from sslkit.planning import recipe
 from sslkit.planning.planner import make_plan
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
+from sslkit.training.options import RunOptions
 
 
 @pytest.fixture
 def run(plugins, recipe_text, tmp_path):
-    def run(*sets, folder="run", text=recipe_text, using=plugins, **hardware):
+    def run(*sets, folder="run", text=recipe_text, using=plugins, **options):
         given = recipe.parse(text, "dots", "dots.toml", sets)
         made, problems = recipe.structure(given)
         assert not problems, problems
         plan, problems = make_plan(made, using)
         assert not problems, problems
-        hardware = trainer.Hardware(**{"workers": 0, "accelerator": "cpu", **hardware})
-        return trainer.train(plan, given, using, RunFolder(tmp_path / folder), hardware)
+        options = RunOptions(**{"workers": 0, "accelerator": "cpu", **options})
+        return trainer.train(plan, given, using, RunFolder(tmp_path / folder), options)
 
     return run
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from torchvision.transforms.v2 import RandomResizedCrop
 
-from sslkit.crops import Pixels, central_crop, random_crops
+from sslkit.crops import FloatBoxes, central_crop, random_crops
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-def draw(height: int, width: int, count: int = 1, seed: int = 0) -> Pixels:
+def draw(height: int, width: int, count: int = 1, seed: int = 0) -> FloatBoxes:
     return random_crops(height, width, (count,), SCALE, RATIO, np.random.default_rng(seed))
 
 
-def theirs(height: int, width: int, count: int) -> Pixels:
+def theirs(height: int, width: int, count: int) -> FloatBoxes:
     """Draw the same number of crops with torchvision, as xyxy."""
     torch.manual_seed(0)
     crop, image = RandomResizedCrop(8, SCALE, RATIO), torch.zeros(1, height, width, dtype=torch.uint8)
@@ -35,19 +35,19 @@ def test_distributed_as_torchvisions(height: int, width: int) -> None:
         assert ks_2samp(figure(ours), figure(reference)).pvalue > 0.01, figure.__name__
 
 
-def _area(boxes: Pixels) -> Pixels:
+def _area(boxes: FloatBoxes) -> FloatBoxes:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _aspect(boxes: Pixels) -> Pixels:
+def _aspect(boxes: FloatBoxes) -> FloatBoxes:
     return (boxes[:, 2] - boxes[:, 0]) / (boxes[:, 3] - boxes[:, 1])
 
 
-def _left(boxes: Pixels) -> Pixels:
+def _left(boxes: FloatBoxes) -> FloatBoxes:
     return boxes[:, 0]
 
 
-def _top(boxes: Pixels) -> Pixels:
+def _top(boxes: FloatBoxes) -> FloatBoxes:
     return boxes[:, 1]
 
 

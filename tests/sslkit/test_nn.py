@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit.nn import cosine, full_precision, unit, widen
+from sslkit.nn import cosine_similarity, full_precision, unit, widen
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -35,14 +35,14 @@ def test_cosine_is_the_cosine() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 1, 7)), rng.normal(size=(1, 3, 7))
     expected = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-    found = cosine(torch.tensor(a, dtype=torch.float32), torch.tensor(b, dtype=torch.float32))
+    found = cosine_similarity(torch.tensor(a, dtype=torch.float32), torch.tensor(b, dtype=torch.float32))
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
 
 
 def test_no_direction_means_no_cosine_and_no_gradient() -> None:
     a = torch.zeros(2, 4, requires_grad=True)
     b = torch.randn(2, 4, requires_grad=True)
-    value = cosine(a, b)
+    value = cosine_similarity(a, b)
     value.sum().backward()
     assert value.tolist() == [0, 0]
     assert a.grad is not None
@@ -58,7 +58,7 @@ def test_short_vectors_still_have_a_direction() -> None:
 
 def test_half_precision_is_computed_in_float32() -> None:
     x = torch.full((256,), 200.0, dtype=torch.float16)  # the sum of squares is beyond float16
-    assert cosine(x, x).item() == pytest.approx(1, abs=1e-6)
+    assert cosine_similarity(x, x).item() == pytest.approx(1, abs=1e-6)
 
 
 def test_gradient_of_unit() -> None:

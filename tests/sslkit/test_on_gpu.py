@@ -13,7 +13,7 @@ from sslkit.planning.planner import make_plan
 from sslkit.planning.recipe import View
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
-from sslkit.training.hardware import Hardware
+from sslkit.training.options import RunOptions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 ROOT = Path(__file__).parent.parent.parent
@@ -34,14 +34,14 @@ def on_gpu(installed, tmp_path):
         if not line.startswith(("root", "split", "working", "mode", "min_s", "max_", "top"))
     ]
 
-    def on_gpu(precision, folder, *sets, **hardware):
+    def on_gpu(precision, folder, *sets, **options):
         given = recipe.parse("\n".join(lines), "small", "small.toml", (*SMALLER, f'precision="{precision}"', *sets))
         made, problems = recipe.structure(given)
         assert made, problems
         plan, problems = make_plan(made, installed)
         assert plan, problems
-        hardware = Hardware(**{"accelerator": "cuda", "workers": 0, "monitor_every": 5, **hardware})
-        return trainer.train(plan, given, installed, RunFolder(tmp_path / folder), hardware)
+        options = RunOptions(**{"accelerator": "cuda", "workers": 0, "monitor_every": 5, **options})
+        return trainer.train(plan, given, installed, RunFolder(tmp_path / folder), options)
 
     return on_gpu
 

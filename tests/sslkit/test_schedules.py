@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from sslkit.schedules import LearningRate, cosine, ramp, target_momentum
+from sslkit.schedules import LearningRate, cosine_schedule, ramp, target_momentum
 
 STEPS = 1000
 PLACES = [0, 1, STEPS // 2, STEPS - 1]
@@ -37,7 +37,7 @@ def test_cosine_agrees_with_torch(step: int) -> None:
         values.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    assert cosine(step, STEPS, 0.4, 0.01) == pytest.approx(values[step], rel=1e-9)
+    assert cosine_schedule(step, STEPS, 0.4, 0.01) == pytest.approx(values[step], rel=1e-9)
 
 
 @pytest.mark.parametrize("step", [0, 1, 39, 40, 41, 400, 799])

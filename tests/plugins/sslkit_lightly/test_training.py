@@ -10,6 +10,7 @@ from sslkit.planning import recipe
 from sslkit.planning.planner import make_plan
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
+from sslkit.training.options import RunOptions
 from sslkit_lightly import sslkit_heads, sslkit_objectives
 
 RESNET = 'use = "resnet18"\nwidth = 8'
@@ -91,8 +92,8 @@ def test_the_matrix_is_whole():
 def test_every_objective_trains(name, installed, tmp_path):
     plan, text = planned(cell(name, "multi-crop" if name in MULTI_CROP else "two-views"), installed)
     assert measure(plan).flops > 0
-    hardware = trainer.Hardware(accelerator="cpu", workers=0)
-    result = trainer.train(plan, text, installed, RunFolder(tmp_path / "run"), hardware)
+    options = RunOptions(accelerator="cpu", workers=0)
+    result = trainer.train(plan, text, installed, RunFolder(tmp_path / "run"), options)
     assert (result.state, result.step) == ("finished", 2)
     assert all(torch.tensor(value).isfinite() for value in result.terms.values())
 

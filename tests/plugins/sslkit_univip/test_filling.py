@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sslkit.boxes import iou
-from sslkit.crops import Pixels
+from sslkit.crops import FloatBoxes
 from sslkit_univip.filling import LEVELS, Constraints, candidates, fill, jittered
 
 RULES = Constraints(64, 3.0, 0.5)
 NONE = np.zeros((0, 4))
 
 
-def box(*corners: float) -> Pixels:
+def box(*corners: float) -> FloatBoxes:
     return np.array(corners, np.float64)
 
 
@@ -23,7 +23,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def overlap(boxes: Pixels) -> float:
+def overlap(boxes: FloatBoxes) -> float:
     """Largest IoU of any two."""
     pairs = [iou(boxes[i], boxes[:i].astype(np.float32)).max() for i in range(1, len(boxes))]
     return float(max(pairs, default=0))

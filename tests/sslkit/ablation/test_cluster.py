@@ -16,7 +16,7 @@ import pytest
 
 from sslkit.ablation.cluster import Slurm, asked
 from sslkit.errors import UsageError
-from sslkit.training.hardware import Hardware
+from sslkit.training.options import RunOptions
 
 
 @pytest.fixture(autouse=True)
@@ -110,17 +110,22 @@ def test_a_run_that_fails_as_a_job_ends_with_its_code_and_reason(tmp_path, small
 @pytest.mark.parametrize(
     ("written", "hardware", "parameters", "cluster"),
     [
-        (["timeout_min=9"], Hardware(), {"timeout_min": 9}, "slurm"),
+        (["timeout_min=9"], RunOptions(), {"timeout_min": 9}, "slurm"),
         (
             ["timeout_min=9", "slurm_partition=gpu"],
-            Hardware(devices="8", nodes=2),
+            RunOptions(devices="8", nodes=2),
             {"nodes": 2, "tasks_per_node": 8, "gpus_per_node": 8, "timeout_min": 9, "slurm_partition": "gpu"},
             "slurm",
         ),
-        (["timeout_min=9", "cluster=local"], Hardware("cpu", "2"), {"tasks_per_node": 2, "timeout_min": 9}, "local"),
+        (
+            ["timeout_min=9", "cluster=local"],
+            RunOptions(accelerator="cpu", devices="2"),
+            {"tasks_per_node": 2, "timeout_min": 9},
+            "local",
+        ),
         (
             ["timeout_min=9", "gpus_per_node=4"],
-            Hardware(devices="2"),
+            RunOptions(devices="2"),
             {"tasks_per_node": 2, "gpus_per_node": 4, "timeout_min": 9},
             "slurm",
         ),
@@ -139,7 +144,7 @@ def test_hardware_says_what_is_asked_of_slurm_and_options_go_over_it(written, ha
 )
 def test_what_is_missing_for_slurm_is_said(written, says):
     with pytest.raises(UsageError, match=says):
-        asked(written, Hardware())
+        asked(written, RunOptions())
 
 
 def test_jobs_may_take_many_time_limits_and_end_with_all_their_processes(tmp_path, monkeypatch):

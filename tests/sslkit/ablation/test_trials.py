@@ -14,6 +14,7 @@ from sslkit.errors import DataError, RecipeError, UsageError
 from sslkit.planning import recipe
 from sslkit.planning.planner import make_plan
 from sslkit.training import trainer
+from sslkit.training.options import RunOptions
 
 PROBED = """
 [probes.nearest]
@@ -39,10 +40,10 @@ def ablation(plugins, recipe_text, tmp_path):
 
 @pytest.fixture
 def train(plugins):
-    def train(run, **hardware):
+    def train(run, **options):
         text = recipe.read(run.folder.recipe)
-        hardware = trainer.Hardware(**{"workers": 0, "accelerator": "cpu", **hardware})
-        return trainer.train(run.plan, text, plugins, run.folder, hardware)
+        options = RunOptions(**{"workers": 0, "accelerator": "cpu", **options})
+        return trainer.train(run.plan, text, plugins, run.folder, options)
 
     return train
 

@@ -14,14 +14,14 @@ import torch
 
 from sslkit.data import loader as feeding
 from sslkit.data.epochs import Item
-from sslkit.data.loader import Feed
+from sslkit.data.loader import Loader
 from sslkit.data.views import to_device
 from sslkit.errors import DataError, SslkitError
 
 
 def test_what_is_wrong_with_a_file_comes_out_of_the_loader_with_its_name(dataset) -> None:
     made = dataset("source.broken=[2]", 'on_bad_image="stop"')
-    batches = Feed(made, iter([[Item(0, 0), Item(0, 2)]]), 0, torch.device("cpu"))
+    batches = Loader(made, iter([[Item(0, 0), Item(0, 2)]]), 0, torch.device("cpu"))
     with pytest.raises(DataError, match=r"image 2 \(0002\.png\): 0002\.png is no image(.|\n)*on_bad_image = \"skip\""):
         next(batches)
 
@@ -40,7 +40,7 @@ def test_a_loader_process_that_dies_is_told_with_what_it_had_in_hand(dataset, mo
     items = iter([[Item(0, place)] for place in range(8)])
     words = r"loader process 1 was killed by SIGKILL, as when memory runs out; it had image 3 \(0003\.png\) in hand"
     told = pytest.raises(SslkitError, match=words)
-    with told, Feed(made, items, 2, torch.device("cpu")) as feed:
+    with told, Loader(made, items, 2, torch.device("cpu")) as feed:
         next(feed)
         if where == "anywhere else":  # torch tells of it wherever the main process is
             for _ in range(1000):
@@ -58,7 +58,7 @@ def test_batches_are_the_same_whoever_makes_them(dataset, workers) -> None:
     """In the main process and in loader processes, whose batches are never copied."""
     made = dataset()
     batches = [[Item(0, place), Item(1, place)] for place in range(5)]
-    with Feed(made, iter(batches), workers, torch.device("cpu")) as feed:
+    with Loader(made, iter(batches), workers, torch.device("cpu")) as feed:
         given = [to_device(batch, made.views, torch.device("cpu")) for batch in feed]
     expected = [to_device(made[items], made.views, torch.device("cpu")) for items in batches]
     for one, other in zip(given, expected, strict=True):
@@ -70,7 +70,7 @@ def test_a_batch_is_its_own_until_the_next_is_asked_for(dataset) -> None:
     """Its pixels lie where only batches made after it is done with are written."""
     made = dataset()
     batches = [[Item(number, 0), Item(number, 1)] for number in range(12)]
-    with Feed(made, iter(batches), 2, torch.device("cpu")) as feed:
+    with Loader(made, iter(batches), 2, torch.device("cpu")) as feed:
         assert feed.ring
         assert feed.ring.nbytes == 5 * sum(value.nbytes for name, value in made[batches[0]].items() if "pixels" in name)
         for items, batch in zip(batches, feed, strict=True):
@@ -88,6 +88,6 @@ def test_processes_that_are_spawned_fill_the_same_batches(dataset, monkeypatch) 
     loader_context = {"multiprocessing_context": context}
     init = feeding.DataLoader.__init__
     monkeypatch.setattr(feeding.DataLoader, "__init__", lambda *a, **k: init(*a, **k, **loader_context))
-    with Feed(made, iter(batches), 1, torch.device("cpu")) as feed:
+    with Loader(made, iter(batches), 1, torch.device("cpu")) as feed:
         batch, expected = next(feed), made[batches[0]]
         assert all(torch.equal(batch[name], expected[name]) for name in expected if name not in ("counts", "bad"))

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from sslkit.data.prefetch import Ahead, Reading
+from sslkit.data.prefetch import Prefetcher, Reading
 from sslkit.errors import DataError
 from sslkit.training import trainer
 from sslkit.training.step import Stepper
 
 
 def ahead(feed):
-    return Ahead(iter(feed), lambda batches: {**next(batches), "moved": True})
+    return Prefetcher(iter(feed), lambda batches: {**next(batches), "moved": True})
 
 
 def test_a_batch_that_was_begun_is_the_next_one_and_none_is_lost():

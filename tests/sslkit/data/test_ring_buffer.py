@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from sslkit.data.ring_buffer import Ring, Sent, laid_out
+from sslkit.data.ring_buffer import RingBuffer, Sent, laid_out
 
 SHAPES = {"a": (2, 1, 3, 3, 3), "b": (2, 2, 4, 4, 3)}
 
 
 def test_buffers_come_again_after_as_many_as_there_are() -> None:
-    ring = Ring(SHAPES, places=3)
+    ring = RingBuffer(SHAPES, places=3)
     for number in range(3):
         for part in ring[number].values():
             part.fill_(number)
@@ -27,7 +27,7 @@ def test_buffers_come_again_after_as_many_as_there_are() -> None:
 
 def test_what_is_sent_arrives_in_place() -> None:
     """Also of a batch that is smaller than the room for it."""
-    ring = Ring(SHAPES, places=2)
+    ring = RingBuffer(SHAPES, places=2)
     for part in ring[5].values():
         part.copy_(torch.randint(0, 256, part.shape, dtype=torch.uint8))
     pixels = {name: laid_out(part[:1]) for name, part in ring[5].items()}
@@ -42,7 +42,7 @@ def test_what_is_sent_arrives_in_place() -> None:
 
 
 def test_pixels_outlive_their_ring() -> None:
-    ring = Ring(SHAPES, places=1)
+    ring = RingBuffer(SHAPES, places=1)
     ring[0]["a"].fill_(9)
     kept = ring[0]["a"]
     del ring
@@ -53,7 +53,7 @@ def test_pixels_outlive_their_ring() -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_another_process_writes_where_we_read(monkeypatch, method) -> None:
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
-    ring = Ring({"a": (4,)}, places=1)
+    ring = RingBuffer({"a": (4,)}, places=1)
     ring.memory.zero_()
     child = multiprocessing.get_context("fork").Process(target=np.copyto, args=(ring[0]["a"].numpy(), 5))
     child.start()

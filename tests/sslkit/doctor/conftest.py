@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from sslkit.data.opening import prepare
-from sslkit.doctor.advice import Figures
+from sslkit.doctor.advice import Measurements
 from sslkit.doctor.clock import Clock
 from sslkit.doctor.steps import Timed
 from sslkit.planning import recipe
 from sslkit.planning.planner import make_plan
-from sslkit.training.hardware import Hardware, fabric_of
+from sslkit.training.hardware import fabric_of
+from sslkit.training.options import RunOptions
 from sslkit.training.step import Stepper
 
 
@@ -36,11 +37,11 @@ def planned(plugins, recipe_text) -> Any:
 def stepper(planned) -> Any:
     """Return a function that makes a stepper, timed or plain, ready to step."""
 
-    def stepper(*sets: str, timed: bool = True, **hardware: Any) -> Stepper:
+    def stepper(*sets: str, timed: bool = True, **options: Any) -> Stepper:
         _, plan = planned(*sets)
-        hardware = Hardware(**{"accelerator": "cpu", "workers": 0, "monitor_every": 0, **hardware})
-        fabric = fabric_of(plan, hardware)
-        given = (plan, hardware, fabric, *prepare(plan))
+        options = RunOptions(**{"accelerator": "cpu", "workers": 0, "monitor_every": 0, **options})
+        fabric = fabric_of(plan, options)
+        given = (plan, options, fabric, *prepare(plan))
         made = Timed(Clock(torch.device("cpu")), *given) if timed else Stepper(*given)
         made.network.train()
         return made
@@ -52,13 +53,13 @@ def stepper(planned) -> Any:
 def figures() -> Any:
     """Return a function that makes figures: a GPU that could take 400 photos/s, and a loader that makes 200."""
 
-    def figures(**other: Any) -> Figures:
+    def figures(**other: Any) -> Measurements:
         given = {
             "cores": 16, "on_cpu": False, "threads": 1, "processes": 1, "workers": 4, "batch_size": 100,
             "busy": 0.25, "waiting": 0.25, "networks": 0.2, "photo": 0.02, "decoding": 0.01, "loader": 200.0,
             "decoded_gb": 10.0, "cache_gb": 0.0, "free_gb": 100.0, "epochs": 10.0, "precision": "32-true",
             "precisions": {"32-true": 1.0, "bf16-mixed": 1.0}, "monitor_every": 50, "monitored": 0.0,
         }  # fmt: skip
-        return Figures(**(given | other))
+        return Measurements(**(given | other))
 
     return figures

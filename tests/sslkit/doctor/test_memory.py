@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sslkit.data.epochs import Item
-from sslkit.data.loader import AHEAD, Feed
+from sslkit.data.loader import AHEAD, Loader
 from sslkit.doctor import memory
 
 
@@ -26,7 +26,7 @@ def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeyp
             made.append(batch)
             yield batch
 
-    with Feed(dataset(), items(), workers, torch.device("cpu")) as feed:
+    with Loader(dataset(), items(), workers, torch.device("cpu")) as feed:
         for _ in range(5):
             next(feed)
             time.sleep(0.02)
@@ -41,7 +41,7 @@ def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeyp
 
 def test_peaks_are_at_least_what_is_resident(dataset):
     held = np.ones(30_000_000, np.uint8)
-    with Feed(dataset(), repeat([Item(0, 1)]), 1, torch.device("cpu")) as feed:
+    with Loader(dataset(), repeat([Item(0, 1)]), 1, torch.device("cpu")) as feed:
         next(feed)
         workers = [worker.pid for worker in feed._workers()]
         now = psutil.Process(workers[0]).memory_info().rss

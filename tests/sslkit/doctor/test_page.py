@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from sslkit.doctor import page as diagnosis
-from sslkit.doctor.advice import Advice, Figures
+from sslkit.doctor.advice import Advice, Measurements
 from sslkit.doctor.examination import Examination
 from sslkit.doctor.loading import Photo
 from sslkit.doctor.memory import Memory
-from sslkit.doctor.outlook import Arm
+from sslkit.doctor.outlook import ArmOutlook
 from sslkit.doctor.peaks import Peak
 from sslkit.doctor.steps import Steps
 from sslkit.networks.cost import Cost
@@ -25,7 +25,7 @@ SECTIONS = {"waiting for data": 0.1, "objective instance-instance": 0.1, "backwa
 
 def examination(**other: Any) -> Examination:
     """Return figures of a step that takes 300.4 ms, a third of it waiting."""
-    first = Figures(
+    first = Measurements(
         cores=2, on_cpu=True, threads=2, processes=1, workers=1, batch_size=30, busy=0.2004, waiting=0.1, networks=0.2,
         photo=0.01, decoding=0.004, loader=100.0, decoded_gb=1.0, cache_gb=0.0, free_gb=8.0, epochs=3.0,
         precision="32-true", precisions={"32-true": 0.1}, monitor_every=50, monitored=0.3,
@@ -35,7 +35,7 @@ def examination(**other: Any) -> Examination:
         "photo": Photo(64, {"read": 0.004, "cut": 0.006}, 4e5, 3e5), "loader": 100.0,
         "memory": Memory(None, None, 2**30, 2**29, 2**33), "pipeline": 5 * 2**20, "first": first, "figures": first,
         "skipped": 0, "images": 500, "peak": Peak(1e11, "what a product reaches here"), "used": 0.4, "used_busy": 0.6,
-        "arms": (Arm("full", Cost(10**9, 1, 1), 0.01, 100.0, 1500, 0.5, 2**20), Arm("drop-a", Cost(5 * 10**8, 1, 1), 0.01, 150.0, 1500, 99.0, 2**31)),
+        "arms": (ArmOutlook("full", Cost(10**9, 1, 1), 0.01, 100.0, 1500, 0.5, 2**20), ArmOutlook("drop-a", Cost(5 * 10**8, 1, 1), 0.01, 150.0, 1500, 99.0, 2**31)),
     }  # fmt: skip
     return Examination(**(given | other))
 

@@ -13,7 +13,7 @@ from sslkit.planning import recipe
 from sslkit.planning.planner import make_plan
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
-from sslkit.training.hardware import Hardware
+from sslkit.training.options import RunOptions
 
 
 def block(momentum: float | None = 0.1) -> nn.Module:
@@ -75,7 +75,7 @@ def test_a_run_ends_with_the_same_bits(small_recipe, installed, tmp_path):
     assert plan, problems
     ends = []
     for name, saves in (("plain", False), ("saving", True)):
-        hardware = Hardware("cpu", workers=0, checkpoint_activations=saves)
-        trainer.train(plan, text, installed, RunFolder(tmp_path / name), hardware)
+        options = RunOptions(accelerator="cpu", workers=0, checkpoint_activations=saves)
+        trainer.train(plan, text, installed, RunFolder(tmp_path / name), options)
         ends.append(torch.load(tmp_path / name / "checkpoints" / "step-00000002.pt", weights_only=False)["model"])
     assert all(torch.equal(held, ends[1][key]) for key, held in ends[0].items())

@@ -6,7 +6,7 @@ from torch import nn
 
 from sslkit.errors import UsageError
 from sslkit.networks import cuda_graph
-from sslkit.networks.cuda_graph import PATIENCE, QUIET, Graph
+from sslkit.networks.cuda_graph import PATIENCE, QUIET, StepGraph
 
 
 class Part(nn.Module):
@@ -44,8 +44,8 @@ def made(monkeypatch):
         done.append("record")
         self.graph, self.plain, self.outcome = Fake(), 0, "outcome"
 
-    monkeypatch.setattr(Graph, "_record", record)
-    return Graph(lambda batch: done.append("plain") or "outcome", network), network, done
+    monkeypatch.setattr(StepGraph, "_record", record)
+    return StepGraph(lambda batch: done.append("plain") or "outcome", network), network, done
 
 
 def passes(graph, count, size=4):

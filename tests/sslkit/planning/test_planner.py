@@ -3,7 +3,7 @@ from types import MappingProxyType
 import pytest
 
 from sslkit.planning import recipe
-from sslkit.planning.plan import Row
+from sslkit.planning.plan import EmbeddingKey
 from sslkit.planning.planner import make_plan
 
 
@@ -29,7 +29,10 @@ def test_a_good_recipe_becomes_a_plan(make):
     plan, problems = make()
     assert not problems
     assert plan.groups == {"scene": 2}
-    assert plan.rows == [Row("online", "prediction", "scene", "main"), Row("target", "projection", "scene", "main")]
+    assert plan.rows == [
+        EmbeddingKey("online", "prediction", "scene", "main"),
+        EmbeddingKey("target", "projection", "scene", "main"),
+    ]
     assert [len(views) for views in plan.views.values()] == [2]
     assert plan.heads["main"].in_dim, plan.heads["main"].dim == (8, 6)
     assert plan.objectives[0].dims == {"v": 2, "d": 6}
@@ -72,7 +75,7 @@ def test_a_missing_view_group_says_what_is_given_and_what_to_write(make):
 def test_inputs_rebind_groups(make):
     plan, problems = make('objectives.parts={inputs = {part = "scene"}}')
     assert not problems
-    assert plan.objectives[1].rows == {"f": Row("online", "features", "scene")}
+    assert plan.objectives[1].rows == {"f": EmbeddingKey("online", "features", "scene")}
     assert plan.objectives[1].dims == {"k": 2, "f": 8}
 
 

@@ -12,7 +12,7 @@ from sslkit.planning.probes import plan_probes
 from sslkit.planning.recipe import ProbeRecipe, ProbeTable, View
 from sslkit.probes import evaluate
 from sslkit.probes.crops import gather
-from sslkit.probes.evaluate import Probing, frozen, raw_pixels
+from sslkit.probes.evaluate import ProbeEvaluator, frozen, raw_pixels
 
 CPU = torch.device("cpu")
 
@@ -101,7 +101,7 @@ def test_a_side_of_which_nothing_can_be_read_is_refused(plugins):
 
 
 def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypatch):
-    probing_ = Probing(
+    probing_ = ProbeEvaluator(
         measurement(
             plugins,
             first={"use": "nearest", "size": 16},
@@ -123,7 +123,7 @@ def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypat
 
 def test_a_test_source_is_opened_and_used(plugins):
     made = measurement(plugins, nearest={"size": 16, "test_source": {"use": "dots", "images": 7}})
-    crops = Probing(made).crops["nearest"]
+    crops = ProbeEvaluator(made).crops["nearest"]
     assert crops.test.sum() == 7
     assert len(crops) == 47
 
@@ -131,7 +131,7 @@ def test_a_test_source_is_opened_and_used(plugins):
 def test_missing_data_is_told(plugins):
     made = measurement(plugins, nearest={"test_source": {"use": "dots", "absent": True}})
     with pytest.raises(DataError, match="the dots are missing; run: make dots"):
-        Probing(made)
+        ProbeEvaluator(made)
 
 
 def test_rates_are_told_from_settings_and_counts():

@@ -57,7 +57,7 @@ class Good(Objective):
         self.factor = nn.Parameter(torch.ones(()))
 
     def forward(self, p: Tensor, z: Tensor) -> Any:
-        return -self.scale * self.factor * safe.cosine(p, z.flip(1)).mean()
+        return -self.scale * self.factor * safe.cosine_similarity(p, z.flip(1)).mean()
 
 
 @breaks("objective", "name", "write a kebab-case name")
@@ -128,7 +128,7 @@ class Renamed(Good):
 @breaks("objective", "finite_scalars", "not that of a scalar")
 class Vector(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
-        return self.factor * safe.cosine(p, z).mean(1)
+        return self.factor * safe.cosine_similarity(p, z).mean(1)
 
 
 @breaks("objective", "gradients", "no gradient reaches the parameters unused")
@@ -153,7 +153,7 @@ class InPlace(Good):
 @breaks("objective", "order_of_batch", "change places")
 class Ordered(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
-        return self.factor * safe.cosine(p[0], z[0]).mean()
+        return self.factor * safe.cosine_similarity(p[0], z[0]).mean()
 
 
 @breaks("objective", "deterministic", "different results")

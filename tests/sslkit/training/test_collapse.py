@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sslkit.training import collapse
-from sslkit.training.collapse import Facts, Sentinel, causes
+from sslkit.training.collapse import CollapseDetector, Facts, causes
 
 SOUND = Facts(
     predicts=True, couples=False, target=True, momentum=(0.99, 1.0), batch_norm=True, images=32, lr=3e-3, warmup=64
@@ -19,7 +19,7 @@ def facts(**changes):
 
 
 def alarms(series, given=SOUND, **options):
-    watching = Sentinel(given)
+    watching = CollapseDetector(given)
     found = (watching.see(step, terms, **options) for step, terms in enumerate(series, 1))
     return [alarm for alarm in found if alarm]
 
@@ -115,7 +115,7 @@ def test_a_resumed_sentinel_says_what_an_uninterrupted_one_says():
     series = [flat(0.8)] * 10 + [flat()] * (GRACE + PATIENCE)
     whole = alarms(series)
     for cut in (5, GRACE + 3, GRACE + PATIENCE - 1, GRACE + PATIENCE + 5):
-        first, second = Sentinel(SOUND), Sentinel(SOUND)
+        first, second = CollapseDetector(SOUND), CollapseDetector(SOUND)
         told = [first.see(step, terms) for step, terms in enumerate(series[:cut], 1)]
         second.load(first.state())
         told += [second.see(step, terms) for step, terms in enumerate(series[cut:], cut + 1)]

@@ -26,6 +26,7 @@ from sslkit.plugins import Plugins
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
+from sslkit.training.options import RunOptions
 
 RECIPE = """
 steps = 3
@@ -107,7 +108,7 @@ def test_the_conflict_map_is_that_of_the_batch_over_all_processes(
     plan, _ = make_plan(made, installed)
     assert plan
     result = trainer.train(
-        plan, text, installed, RunFolder(tmp_path / "one"), trainer.Hardware("cpu", workers=0, stop_after=1)
+        plan, text, installed, RunFolder(tmp_path / "one"), RunOptions(accelerator="cpu", workers=0, stop_after=1)
     )
     one, ranks = (
         json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]) for folder in (result.folder, folders[0])

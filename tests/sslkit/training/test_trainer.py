@@ -22,9 +22,9 @@ from sslkit.seeds import seed_of
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import collapse, trainer
-from sslkit.training.checkpointer import Keeper
+from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.hardware import check_batch
-from sslkit.training.probes import Probed
+from sslkit.training.probes import RunProbes
 from sslkit.training.step import Stepper
 
 
@@ -413,16 +413,16 @@ def renamed(plugins, monkeypatch):
 def test_other_images_than_the_run_began_with_are_refused(run, renamed, capsys):
     run(stop_after=2)
     renamed()
-    with pytest.raises(DataError, match=r"not those that the run began with .*--on-changed-images go-on"):
+    with pytest.raises(DataError, match=r"not those that the run began with .*--on-changed-images continue"):
         run()
-    result = run(on_changed_images="go-on")
+    result = run(on_changed_images="continue")
     assert result.state == "finished"
     assert "warning: the images are not those that the run began with" in capsys.readouterr().err
 
 
 def test_another_number_of_processes_than_before_is_told(run, monkeypatch, capsys):
-    original = Keeper.everything
-    monkeypatch.setattr(Keeper, "everything", lambda self, trained: {**original(self, trained), "processes": 4})
+    original = Checkpointer.everything
+    monkeypatch.setattr(Checkpointer, "everything", lambda self, trained: {**original(self, trained), "processes": 4})
     run(stop_after=2)
     assert "processes so far" not in capsys.readouterr().err
     run()
@@ -502,7 +502,7 @@ def test_one_that_is_interrupted_behind_the_last_step_still_writes_its_weights(r
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Probed, "after", interrupted)
+    monkeypatch.setattr(RunProbes, "after", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run()
     monkeypatch.undo()
@@ -644,7 +644,7 @@ def trained(state):
 def test_weight_decay_goes_along_a_cosine_where_it_has_an_end(run):
     result = run("optimizer.weight_decay=0.04", "optimizer.final_weight_decay=0.4", "optimizer.exclude=true")
     groups = weights(result)["optimizer"]["param_groups"]
-    wanted = schedules.cosine(5, 6, 0.04, 0.4)
+    wanted = schedules.cosine_schedule(5, 6, 0.04, 0.4)
     assert [group["weight_decay"] for group in groups] == [pytest.approx(wanted), 0.0]
 
 

@@ -7,7 +7,7 @@ import pytest
 from sslkit.errors import DivergedError
 from sslkit.planning import recipe
 from sslkit.planning.planner import make_plan
-from sslkit.training.hardware import Hardware
+from sslkit.training.options import RunOptions
 from sslkit.verify import replay
 
 
@@ -20,7 +20,7 @@ def test_a_diverged_step_done_again_is_the_same_bit_for_bit(run, tmp_path, plugi
     before = sorted(path for path in (tmp_path / "run").rglob("*"))
     text = recipe.read(record / "recipe.toml")
     plan, _ = make_plan(recipe.structure(text)[0], plugins)
-    made = replay.again(plan, text, record, Hardware("cpu", workers=0))
+    made = replay.again(plan, text, record, RunOptions(accelerator="cpu", workers=0))
     assert made.differs == []
     assert made.same_images
     assert made.step == 2 // accumulate
@@ -39,6 +39,6 @@ def test_a_step_that_comes_out_differently_is_told(run, tmp_path, plugins):
     (record / "record.json").write_text(json.dumps(told))
     text = recipe.read(record / "recipe.toml")
     plan, _ = make_plan(recipe.structure(text)[0], plugins)
-    made = replay.again(plan, text, record, Hardware("cpu", workers=0))
+    made = replay.again(plan, text, record, RunOptions(accelerator="cpu", workers=0))
     assert made.differs == ["alike.norm"]
     assert not made.same_images

@@ -48,7 +48,7 @@ def test_equal_bits_have_equal_hashes_and_each_component_its_own(tmp_path: Path)
 )
 def test_one_other_bit_is_seen_in_its_component(tmp_path: Path, changes: dict[str, Any], component: str) -> None:
     first, second = resume.hashes(made(tmp_path / "a")), resume.hashes(made(tmp_path / "b", **changes))
-    made_ = resume.Comparison(3, first, second)
+    made_ = resume.ResumeComparison(3, first, second)
     assert made_.differs == [component]
 
 

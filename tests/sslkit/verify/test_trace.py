@@ -13,7 +13,7 @@ from sslkit.planning import recipe
 from sslkit.planning.planner import make_plan
 from sslkit.plugins import Plugins
 from sslkit.training import step
-from sslkit.training.hardware import Hardware
+from sslkit.training.options import RunOptions
 from sslkit.verify import trace
 from sslkit.verify.world_size import compare_traces
 
@@ -28,8 +28,8 @@ def traced(plugins: Plugins, recipe_text: str) -> Any:
         assert made, problems
         plan, problems = make_plan(made, plugins)
         assert plan, problems
-        hardware = Hardware("cpu", workers=0, monitor_every=0)
-        return trace.trace(plan, text, hardware, steps, whole)[0]
+        options = RunOptions(accelerator="cpu", workers=0, monitor_every=0)
+        return trace.trace(plan, text, options, steps, whole)[0]
 
     return traced
 
