@@ -18,7 +18,7 @@ from ot.batch import solve_batch
 from torch import Tensor
 
 from sslkit_univip.instances import InstanceInstance
-from sslkit_univip.sinkhorn import sinkhorn
+from sslkit_univip.transport import sinkhorn
 
 EPSILON = 0.1
 LOOP, LOOP_NUMPY = "loop over ot.sinkhorn, tensors", "loop over ot.sinkhorn, NumPy arrays"

@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 @hookimpl
 def sslkit_objectives() -> "Sequence[type[Objective]]":
     """Return every loss of lightly that works on embeddings of views."""
-    from sslkit_lightly import alike, clusters, contrast, dense, spread
+    from sslkit_lightly import clustering, contrastive, covariance, dense, distribution, similarity
 
     return [
-        *(alike.Byol, alike.SimSiam, alike.TiCo),
-        *(contrast.SimClr, contrast.DirectClr, contrast.Dcl, contrast.Dclw, contrast.Macl, contrast.Hypersphere),
-        *(contrast.MoCo, contrast.MoCoV3, contrast.Nnclr),
-        *(spread.BarlowTwins, spread.VicReg, spread.WMse, spread.FroSsl, spread.EmpSsl, spread.Mmcr),
-        *(spread.KoLeo, spread.SigReg, spread.LeJepa, spread.VisReg),
-        *(clusters.Dino, clusters.Swav, clusters.Msn, clusters.Pmsn),
+        *(similarity.Byol, similarity.SimSiam, similarity.TiCo),
+        *(contrastive.SimClr, contrastive.DirectClr, contrastive.Dcl, contrastive.Dclw, contrastive.Macl),
+        *(contrastive.Hypersphere, contrastive.MoCo, contrastive.MoCoV3, contrastive.Nnclr),
+        *(covariance.BarlowTwins, covariance.VicReg, covariance.WMse),
+        *(covariance.FroSsl, covariance.EmpSsl, covariance.Mmcr),
+        *(distribution.KoLeo, distribution.SigReg, distribution.LeJepa, distribution.VisReg),
+        *(clustering.Dino, clustering.Swav, clustering.Msn, clustering.Pmsn),
         *(dense.VicRegL, dense.DenseCl),
     ]
 

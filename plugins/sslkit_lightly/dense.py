@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from sslkit.api import Dims, Objective
-from sslkit_lightly.shared import Count, Temperature, Weight, counted, directions, keep, need_views
+from sslkit_lightly.shared import Count, Temperature, Weight, directions, make_persistent, require_views, stand_in_loss
 
 
-def places(boxes: Tensor, flipped: Tensor, h: int, w: int) -> Tensor:
+def cell_centres(boxes: Tensor, flipped: Tensor, h: int, w: int) -> Tensor:
     """Return where in its image each cell of a map has its centre.
 
     Args:
@@ -64,14 +64,14 @@ class VicRegL(Objective):
         matches: tuple[Count, Count] = (20, 4), eps: Annotated[float, Field(gt=0)] = 1e-4,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.loss = VICRegLLoss(invariance, variance, covariance, alpha=0.0, eps=eps, num_matches=matches)
 
     def forward(self, z: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:  # type: ignore[override]
         """Compare projected maps `z` (b v d h w) of views with these `boxes` (b v 4) and flips (b v)."""
         if z.is_meta:
-            return counted(z.flatten(3).flatten(0, 2).T, z.flatten(3).flatten(0, 2).T)
-        grids = places(boxes.to(z.dtype), flipped, *z.shape[-2:])
+            return stand_in_loss(z.flatten(3).flatten(0, 2).T, z.flatten(3).flatten(0, 2).T)
+        grids = cell_centres(boxes.to(z.dtype), flipped, *z.shape[-2:])
         maps = z.movedim(2, -1).unbind(1)
         nothing = [(z.new_zeros(z.shape[0], 1), each) for each in maps]  # no global embeddings: alpha is 0
         loss: Tensor = self.loss(nothing, list(grids.unbind(1)))
@@ -107,10 +107,10 @@ class DenseCl(Objective):
         self, dims: Dims, *, queue: Count = 65536, temperature: Temperature = 0.2, symmetric: bool = False
     ) -> None:
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.symmetric = symmetric
         self.loss = NTXentLoss(temperature=temperature, memory_bank_size=(queue, dims["d"]))
-        keep(self.loss.memory_bank)
+        make_persistent(self.loss.memory_bank)
 
     def forward(self, q: Tensor, k: Tensor, q_map: Tensor, k_map: Tensor) -> Tensor:  # type: ignore[override]
         """Compare projected maps of both networks (b v d h w), matched by maps of features (b v f h w)."""
@@ -118,7 +118,7 @@ class DenseCl(Objective):
         pairs = directions(q.shape[1], self.symmetric)
         query = torch.cat([q[:, i].flatten(0, 1) for i, _ in pairs])
         if query.is_meta:
-            return counted(query, self.loss.memory_bank.bank)
+            return stand_in_loss(query, self.loss.memory_bank.bank)
         keys = [select_most_similar(q_map[:, i], k_map[:, j], k[:, j]).flatten(0, 1) for i, j in pairs]
         loss: Tensor = self.loss(query, torch.cat(keys))
         return loss

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sslkit.api import Dims, Head
 from sslkit_lightly.heads import LightlyHead
-from sslkit_lightly.shared import Count, Epochs, without_warnings
+from sslkit_lightly.shared import Count, Epochs, ignore_warnings
 
 
 class UnitLinear(nn.Module):
@@ -62,7 +62,7 @@ class DinoHead(Head):
         super().__init__()
         self.out_dim = out
         self.freeze_epochs = freeze_epochs
-        with without_warnings("`torch.nn.utils.weight_norm` is deprecated"):
+        with ignore_warnings("`torch.nn.utils.weight_norm` is deprecated"):
             made = lightly_heads.DINOProjectionHead(dims["d"], hidden, bottleneck, out, batch_norm)
         self.layers = made.layers
         self.last = UnitLinear(made.last_layer.weight_v, learn_length=not norm_last_layer)

@@ -24,7 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Epochs = Annotated[float, Field(ge=0)]
 
 
-def need_views(dims: Dims, *axes: str) -> None:
+def require_views(dims: Dims, *axes: str) -> None:
     """Refuse fewer than two views over these axes ("v" alone by default; an axis that is not given counts none).
 
     Raises:
@@ -35,7 +35,7 @@ def need_views(dims: Dims, *axes: str) -> None:
         raise ValueError(f"needs two views or more, to compare one with another; got {views}")
 
 
-def need_queue(dims: Dims, size: int, keys: int = 1) -> None:
+def require_queue(dims: Dims, size: int, keys: int = 1) -> None:
     """Refuse a queue that does not hold the keys of one forward pass, `keys` of each image, where a recipe gives both.
 
     Raises:
@@ -50,7 +50,7 @@ def mean(losses: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(losses)).mean()
 
 
-def over_pairs(loss: PairLoss, z: Tensor) -> Tensor:
+def mean_over_pairs(loss: PairLoss, z: Tensor) -> Tensor:
     """Average a symmetric loss over the unordered pairs of different views of `z` (b v d)."""
     return mean([loss(a, b) for a, b in combinations(z.unbind(1), 2)])
 
@@ -60,18 +60,18 @@ def directions(v: int, symmetric: bool = True) -> list[tuple[int, int]]:
     return [pair for pair in permutations(range(v), 2) if symmetric or pair[0] == 0]
 
 
-def over_directions(loss: PairLoss, p: Tensor, z: Tensor, symmetric: bool = True) -> Tensor:
+def mean_over_directions(loss: PairLoss, p: Tensor, z: Tensor, symmetric: bool = True) -> Tensor:
     """Average a loss over ordered pairs: view i of `p` against view j of `z`, both (b v d)."""
     return mean([loss(p[:, i], z[:, j]) for i, j in directions(p.shape[1], symmetric)])
 
 
-def stacked(p: Tensor, z: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
+def stack_pairs(p: Tensor, z: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
     """Put ordered pairs of views under one another: both (pairs b, d)."""
     pairs = directions(p.shape[1], symmetric)
     return torch.cat([p[:, i] for i, _ in pairs]), torch.cat([z[:, j] for _, j in pairs])
 
 
-def counted(a: Tensor, b: Tensor) -> Tensor:
+def stand_in_loss(a: Tensor, b: Tensor) -> Tensor:
     """Stand in for a loss on torch's meta device, where masks and pointers cannot be read.
 
     It costs what most of these losses mainly do: the product of all of `a` (n d) with all of `b` (m d).
@@ -79,14 +79,14 @@ def counted(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.transpose(-1, -2)).square().mean()
 
 
-def queue(size: int, dim: int) -> MemoryBankModule:
+def new_queue(size: int, dim: int) -> MemoryBankModule:
     """Make a queue of random unit vectors (size dim) that a checkpoint keeps; lightly's own is left out of it."""
     bank = MemoryBankModule(size=(size, dim))
-    keep(bank)
+    make_persistent(bank)
     return bank
 
 
-def keep(bank: MemoryBankModule) -> None:
+def make_persistent(bank: MemoryBankModule) -> None:
     """Let a checkpoint keep the queue and where it is being written."""
     for name in ("bank", "bank_ptr"):
         bank.register_buffer(name, getattr(bank, name), persistent=True)
@@ -114,13 +114,13 @@ def seeded(seed: Tensor, x: Tensor) -> Iterator[None]:
         yield
 
 
-def reached(epoch: Tensor, start: float) -> bool:
+def has_reached(epoch: Tensor, start: float) -> bool:
     """Say whether training has come to epoch `start`; always on the meta device, where it cannot be read."""
     return epoch.is_meta or start == 0 or float(epoch) >= start
 
 
 @contextmanager
-def without_warnings(*messages: str) -> Iterator[None]:
+def ignore_warnings(*messages: str) -> Iterator[None]:
     """Keep warnings away that are meant for lightly's authors, by how they begin."""
     with warnings.catch_warnings():
         for message in messages:

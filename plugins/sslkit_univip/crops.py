@@ -1,4 +1,4 @@
-"""How pairs of crops overlap."""
+"""Geometry of overlapping crops."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import numpy as np
 from sslkit.crops import FloatBoxes
 
 
-def overlaps(first: FloatBoxes, second: FloatBoxes) -> FloatBoxes:
-    """Return what pairs of boxes (..., 4) share; inverted where they do not meet."""
+def intersect(first: FloatBoxes, second: FloatBoxes) -> FloatBoxes:
+    """Return the overlaps of pairs of boxes (..., 4); inverted boxes where a pair does not overlap."""
     return np.concatenate(
         [np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])], axis=-1
     )
 
 
 def shortest_sides(boxes: FloatBoxes) -> FloatBoxes:
-    """Return the shorter side of boxes (..., 4), shape (...); not positive for inverted ones."""
+    """Return the shorter side of boxes (..., 4), shape (...); not positive for inverted boxes."""
     sides: FloatBoxes = (boxes[..., 2:] - boxes[..., :2]).min(axis=-1)
     return sides
 
 
-def pulled(box: FloatBoxes, towards: FloatBoxes, least: float) -> FloatBoxes:
-    """Move `box` by whole pixels, no further than needed, until it shares `least` pixels with `towards` on each axis.
+def pull(box: FloatBoxes, towards: FloatBoxes, min_overlap: float) -> FloatBoxes:
+    """Move `box` by whole pixels until it overlaps `towards` by `min_overlap` pixels on each axis.
 
-    Or as much as the smaller of the two allows. It stays inside any image that holds both.
+    Where one of the boxes is smaller than that, it overlaps by as much as the smaller one allows. The box moves no
+    further than needed, and stays inside any image that contains both.
     """
-    least_shared = np.minimum(np.minimum(box[2:] - box[:2], towards[2:] - towards[:2]), np.ceil(least))
-    lowest = towards[:2] + least_shared - (box[2:] - box[:2])
-    highest = towards[2:] - least_shared
+    needed = np.minimum(np.minimum(box[2:] - box[:2], towards[2:] - towards[:2]), np.ceil(min_overlap))
+    lowest = towards[:2] + needed - (box[2:] - box[:2])
+    highest = towards[2:] - needed
     corner = np.clip(box[:2], lowest, highest)
     return np.concatenate([corner, corner + box[2:] - box[:2]])

@@ -11,7 +11,7 @@ from torch import Tensor
 from sslkit.api import Dims, Objective, Terms
 from sslkit.nn import cosine_similarity, unit, widen
 from sslkit_univip.scenes import PairLoss, pair_loss
-from sslkit_univip.sinkhorn import Side, entropy, marginal_error, sinkhorn
+from sslkit_univip.transport import Side, entropy, marginal_error, sinkhorn
 
 
 class Transport(NamedTuple):
@@ -118,10 +118,10 @@ class InstanceInstance(Objective):
         if self.similarity == "cosine":
             instances, scene = unit(instances), unit(scene)
         weights = (instances * scene).sum(-1).clamp_min(0) + self.floor
-        return _shares(weights) if self.normalise else weights
+        return _normalise(weights) if self.normalise else weights
 
 
-def _shares(weights: Tensor) -> Tensor:
+def _normalise(weights: Tensor) -> Tensor:
     """Scale weights (b k) to sum 1; where all are zero, none is preferred."""
     total = weights.sum(-1, keepdim=True)
     return torch.where(total > 0, weights / torch.where(total > 0, total, 1), 1 / weights.shape[-1])

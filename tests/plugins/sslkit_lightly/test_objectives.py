@@ -9,7 +9,7 @@ import pytest
 import torch
 from direct import OBJECTIVES, cells
 
-from sslkit_lightly.dense import places
+from sslkit_lightly.dense import cell_centres
 
 
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"koleo", "sigreg", "mmcr", "directclr"}))
@@ -60,14 +60,14 @@ def test_a_queue_must_hold_the_keys_of_one_pass(name):
 def test_places_are_the_centres_of_cells():
     """By hand, and cell by cell: a mirrored view sees the right of its box on its left."""
     boxes, flipped = torch.tensor([[[10.0, 20.0, 50.0, 100.0]] * 2]), torch.tensor([[0.0, 1.0]])
-    found = places(boxes, flipped, 2, 4)
+    found = cell_centres(boxes, flipped, 2, 4)
     assert found.shape == (1, 2, 2, 4, 2)
     assert found[0, 0, :, :, 0].tolist() == [[15.0, 25.0, 35.0, 45.0]] * 2
     assert found[0, 1, :, :, 0].tolist() == [[45.0, 35.0, 25.0, 15.0]] * 2
     assert found[0, 0, :, :, 1].tolist() == [[40.0] * 4, [80.0] * 4]
     boxes = torch.rand(5, 4).cumsum(-1)[:, [0, 1, 2, 3]]
     torch.testing.assert_close(
-        places(boxes, torch.tensor([0.0, 1, 1, 0, 1]), 3, 2), cells(boxes, [0, 1, 1, 0, 1], (3, 2))
+        cell_centres(boxes, torch.tensor([0.0, 1, 1, 0, 1]), 3, 2), cells(boxes, [0, 1, 1, 0, 1], (3, 2))
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sslkit.networks.cost import measure
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
@@ -73,11 +73,11 @@ base_lr = 0.1
 
 
 def planned(toml, installed):
-    text = recipe.parse(toml, "cell", "cell.toml")
-    made, problems = recipe.structure(text)
-    assert not problems, recipe.complaint(text, problems)
+    text = recipe_file.parse(toml, "cell", "cell.toml")
+    made, problems = recipe_file.check_structure(text)
+    assert not problems, recipe_file.format_problems(text, problems)
     plan, problems = make_plan(made, installed)
-    assert not problems, recipe.complaint(text, problems)
+    assert not problems, recipe_file.format_problems(text, problems)
     return plan, text
 
 

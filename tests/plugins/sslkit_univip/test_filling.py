@@ -1,4 +1,4 @@
-"""Boxes that are made up or moved."""
+"""Random boxes inside a region, and jitter."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from sslkit.boxes import iou
 from sslkit.crops import FloatBoxes
-from sslkit_univip.filling import LEVELS, Constraints, candidates, fill, jittered
+from sslkit_univip.filling import LEVELS, Constraints, draw_candidates, fill, jitter_boxes
 
-RULES = Constraints(64, 3.0, 0.5)
+LIMITS = Constraints(64, 3.0, 0.5)
 NONE = np.zeros((0, 4))
 
 
@@ -24,15 +24,15 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def overlap(boxes: FloatBoxes) -> float:
-    """Largest IoU of any two."""
+    """Return the largest IoU of any two boxes."""
     pairs = [iou(boxes[i], boxes[:i].astype(np.float32)).max() for i in range(1, len(boxes))]
     return float(max(pairs, default=0))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_where_there_is_room_every_constraint_holds(seed: int) -> None:
+def test_every_constraint_holds_where_there_is_room(seed: int) -> None:
     region = box(10, 20, 410, 320)
-    boxes, level = fill(NONE, region, 4, RULES, rng(seed))
+    boxes, level = fill(NONE, region, 4, LIMITS, rng(seed))
     size = boxes[:, 2:] - boxes[:, :2]
     assert level == 0
     assert size.min() >= 64
@@ -40,37 +40,37 @@ def test_where_there_is_room_every_constraint_holds(seed: int) -> None:
     assert overlap(boxes) <= 0.5
 
 
-def test_given_boxes_stay_first_and_new_ones_keep_off_them() -> None:
-    region, given_boxes = box(0, 0, 400, 400), np.array([box(0, 0, 390.5, 400), box(3, 3, 80, 80)])
-    boxes, _ = fill(given_boxes, region, 4, RULES, rng())
-    np.testing.assert_array_equal(boxes[:2], given_boxes)
+def test_existing_boxes_stay_first_and_new_ones_avoid_them() -> None:
+    region, existing = box(0, 0, 400, 400), np.array([box(0, 0, 390.5, 400), box(3, 3, 80, 80)])
+    boxes, _ = fill(existing, region, 4, LIMITS, rng())
+    np.testing.assert_array_equal(boxes[:2], existing)
     assert overlap(boxes) <= 0.5
 
 
-def test_nothing_to_do() -> None:
+def test_a_complete_list_is_unchanged() -> None:
     full = np.array([box(0, 0, 9, 9)] * 4)
-    boxes, level = fill(full, box(0, 0, 99, 99), 4, RULES, rng())
+    boxes, level = fill(full, box(0, 0, 99, 99), 4, LIMITS, rng())
     assert (boxes == full).all()
     assert level == 0
 
 
-def test_constraints_give_way_in_the_stated_order() -> None:
-    sides = [RULES.relaxed(level).min_side for level in range(LEVELS)]
+def test_constraints_relax_in_the_documented_order() -> None:
+    sides = [LIMITS.relaxed(level).min_side for level in range(LEVELS)]
     assert sides == [64, 32, 16, 1, 1]
-    assert [RULES.relaxed(level).max_aspect for level in range(LEVELS)] == [3, 3, 3, np.inf, np.inf]
-    assert [RULES.relaxed(level).max_iou for level in range(LEVELS)] == [0.5, 0.5, 0.5, 0.5, 1]
+    assert [LIMITS.relaxed(level).max_aspect for level in range(LEVELS)] == [3, 3, 3, np.inf, np.inf]
+    assert [LIMITS.relaxed(level).max_iou for level in range(LEVELS)] == [0.5, 0.5, 0.5, 0.5, 1]
 
 
 @pytest.mark.parametrize(
     ("region", "level"),
     [((0, 0, 63, 63), 1), ((0, 0, 31, 31), 2), ((0, 0, 200, 12), 3), ((5, 5, 6, 6), 4)],
 )
-def test_no_further_than_needed(region: tuple[int, int, int, int], level: int) -> None:
-    assert fill(NONE, box(*region), 2, RULES, rng())[1] == level
+def test_constraints_relax_no_further_than_needed(region: tuple[int, int, int, int], level: int) -> None:
+    assert fill(NONE, box(*region), 2, LIMITS, rng())[1] == level
 
 
 def test_more_boxes_than_candidates() -> None:
-    boxes, level = fill(NONE, box(2, 2, 4, 3), 500, RULES, rng())
+    boxes, level = fill(NONE, box(2, 2, 4, 3), 500, LIMITS, rng())
     assert boxes.shape == (500, 4)
     assert level == LEVELS - 1
 
@@ -100,20 +100,20 @@ def test_always_complete_and_inside(
 
 def test_candidates_reach_every_edge() -> None:
     region = box(3, 4, 10, 12)
-    found = np.concatenate([candidates(region, Constraints(1, np.inf, 1), rng(seed)) for seed in range(40)])
-    np.testing.assert_array_equal([*found.min(0)[:2], *found.max(0)[2:]], region)
+    boxes = np.concatenate([draw_candidates(region, Constraints(1, np.inf, 1), rng(seed)) for seed in range(40)])
+    np.testing.assert_array_equal([*boxes.min(0)[:2], *boxes.max(0)[2:]], region)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_jittered_boxes_overlap_the_old_ones_and_stay_inside(seed: int) -> None:
     region, old = box(0, 0, 300, 200), np.array([box(20, 30, 120, 130), box(200, 100, 300, 200)])
-    new = jittered(old, region, rng(seed))
+    new = jitter_boxes(old, region, rng(seed))
     assert (new != old).any(axis=1).all()
     assert all(iou(a, b[None].astype(np.float32))[0] > 0.5 for a, b in zip(old, new, strict=True))
     assert (new[:, :2] >= 0).all()
     assert (new[:, 2:] <= (300, 200)).all()
 
 
-def test_a_box_that_cannot_be_moved_is_left() -> None:
+def test_a_box_that_cannot_move_is_unchanged() -> None:
     old = np.array([box(5, 5, 6, 6)])
-    np.testing.assert_array_equal(jittered(old, box(5, 5, 6, 6), rng()), old)
+    np.testing.assert_array_equal(jitter_boxes(old, box(5, 5, 6, 6), rng()), old)

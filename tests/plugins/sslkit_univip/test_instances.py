@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslkit_univip import sinkhorn as solver
+from sslkit_univip import transport as solver
 from sslkit_univip.instances import InstanceInstance, Transport
-from sslkit_univip.sinkhorn import marginal_error
+from sslkit_univip.transport import marginal_error
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 MONITORS = {"plan_entropy", "diagonal_mass", "marginal_error", "cross_cosine"}

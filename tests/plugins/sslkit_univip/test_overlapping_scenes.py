@@ -1,4 +1,4 @@
-"""The sampler: what always holds, for any image and any proposals, and how often it succeeds."""
+"""The sampler: its guarantees for any image and any proposals, and how often it succeeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from sslkit.api import Sample
 from sslkit.boxes import Boxes, empty, inside, iou
-from sslkit_univip.crops import overlaps, pulled, shortest_sides
+from sslkit_univip.crops import intersect, pull, shortest_sides
 from sslkit_univip.overlapping_scenes import COUNTS, OverlappingScenes
 
 
@@ -30,11 +30,11 @@ def draw(height: int, width: int, boxes: Boxes, seed: int = 0, **options: Any) -
 
 def overlap(sample: Sample) -> Boxes:
     first, second = sample.boxes["scene"].astype(np.float64)
-    return overlaps(first, second).astype(np.float32)
+    return intersect(first, second).astype(np.float32)
 
 
 def check(sample: Sample, height: int, width: int, instances: int) -> None:
-    """What the sampler promises whatever happens."""
+    """Check what the sampler guarantees for every image."""
     scene, instance = sample.boxes["scene"], sample.boxes["instance"]
     assert scene.shape == (2, 4)
     assert instance.shape == (instances, 4)
@@ -65,7 +65,7 @@ def check(sample: Sample, height: int, width: int, instances: int) -> None:
 @example(20, 20, np.zeros((0, 4), np.float32), 4, 20, "random", "list", False, 0)
 @example(1, 1, np.array([[0, 0, 1, 1]] * 9, np.float32), 4, 20, "first", "random", True, 0)
 @settings(max_examples=200, deadline=None)
-def test_promises_hold_for_any_image(
+def test_guarantees_hold_for_any_image(
     height: int, width: int, raw: Boxes, instances: int, attempts: int, choose: str, order: str, jitter: bool, seed: int
 ) -> None:
     """Proposals here may be inverted, flat or thinner than a pixel."""
@@ -77,12 +77,12 @@ def test_promises_hold_for_any_image(
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_success_takes_proposals_and_nothing_else(seed: int) -> None:
-    given_boxes = proposals(60, 480, 640, seed)
-    sample = draw(480, 640, given_boxes, seed)
+def test_a_success_uses_only_proposals(seed: int) -> None:
+    candidates = proposals(60, 480, 640, seed)
+    sample = draw(480, 640, candidates, seed)
     check(sample, 480, 640, 4)
     assert sample.counts["fallback"] == 0
-    assert {tuple(box) for box in sample.boxes["instance"]} <= {tuple(box) for box in given_boxes}
+    assert {tuple(box) for box in sample.boxes["instance"]} <= {tuple(box) for box in candidates}
     assert len({tuple(box) for box in sample.boxes["instance"]}) == 4
     assert shortest_sides(overlap(sample).astype(np.float64)) >= 86
 
@@ -102,15 +102,15 @@ def test_scenes_do_not_depend_on_which_boxes_are_chosen() -> None:
     np.testing.assert_array_equal(one.boxes["scene"], two.boxes["scene"])
 
 
-def test_first_takes_the_first_in_list_order() -> None:
+def test_first_uses_the_first_in_list_order() -> None:
     boxes = proposals(60, 480, 640)
     sample = draw(480, 640, boxes, 3, choose="first")
-    held = boxes[inside(boxes, overlap(sample))]
-    assert len(held) > 4
-    np.testing.assert_array_equal(sample.boxes["instance"], held[:4])
+    contained = boxes[inside(boxes, overlap(sample))]
+    assert len(contained) > 4
+    np.testing.assert_array_equal(sample.boxes["instance"], contained[:4])
 
 
-def test_random_takes_every_box_about_equally_often_and_in_list_order() -> None:
+def test_random_uses_every_box_about_equally_often_and_in_list_order() -> None:
     boxes = np.array([[100 + 5 * i, 100, 200 + 5 * i, 200] for i in range(8)], np.float32)
     seen = np.zeros(8)
     for seed in range(400):
@@ -132,24 +132,24 @@ def test_random_order_shuffles_the_same_boxes() -> None:
     assert any((a.boxes["instance"] != b.boxes["instance"]).any() for a, b in zip(listed, mixed, strict=True))
 
 
-def test_fallback_takes_the_try_that_holds_most_and_keeps_what_it_holds() -> None:
-    """Three proposals, four wanted: no try can succeed, and the best holds as many of the three as any."""
+def test_fallback_uses_the_attempt_with_most_proposals_and_keeps_them() -> None:
+    """Three proposals for four instances: no attempt can succeed, and the best contains as many of the three as any."""
     boxes = proposals(3, 480, 640, seed=2)
     sampler = OverlappingScenes()
     for seed in range(30):
         sample = sampler.sample(480, 640, boxes, np.random.default_rng(seed))
-        tries = sampler._tries(480, 640, boxes.astype(np.float64), 86, np.random.default_rng(seed))
-        most = int((tries.held.sum(1) * tries.wide).max())
-        held = boxes[inside(boxes, overlap(sample))]
-        assert len(held) == most
+        attempts = sampler._draw_attempts(480, 640, boxes.astype(np.float64), 86, np.random.default_rng(seed))
+        most = int((attempts.inside.sum(1) * attempts.large).max())
+        contained = boxes[inside(boxes, overlap(sample))]
+        assert len(contained) == most
         assert sample.counts["filled"] == 4 - most
-        np.testing.assert_array_equal(sample.boxes["instance"][:most], held)
+        np.testing.assert_array_equal(sample.boxes["instance"][:most], contained)
         assert sample.counts["draws"] == 20
         assert sample.counts["fallback"] == 1
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_made_up_boxes_obey_the_constraints_where_they_can(seed: int) -> None:
+def test_random_boxes_satisfy_the_constraints_where_possible(seed: int) -> None:
     sample = draw(1000, 1000, empty(), seed, scale=(0.6, 1.0))
     boxes = sample.boxes["instance"]
     size = boxes[:, 2:] - boxes[:, :2]
@@ -160,15 +160,15 @@ def test_made_up_boxes_obey_the_constraints_where_they_can(seed: int) -> None:
     assert max(iou(boxes[i], boxes[:i]).max() for i in range(1, 4)) <= 0.5
 
 
-def test_an_overlap_too_small_is_a_failed_try() -> None:
-    """All proposals lie in 60 px: no try whose overlap is that small may be accepted."""
+def test_an_overlap_that_is_too_small_is_a_failed_attempt() -> None:
+    """All proposals lie within 60 px: no attempt with an overlap that small may succeed."""
     boxes = np.array([[100 + i, 100, 160, 160 - i] for i in range(8)], np.float32)
     for seed in range(40):
         sample = draw(480, 640, boxes, seed, scale=(0.02, 0.1))
         assert shortest_sides(overlap(sample).astype(np.float64)) >= 86 or sample.counts["moved"] == 1
 
 
-def test_scenes_that_never_meet_are_brought_together() -> None:
+def test_scenes_that_never_overlap_are_moved_together() -> None:
     moved = []
     for seed in range(60):
         sample = draw(600, 6000, empty(), seed, attempts=1, scale=(0.02, 0.03))
@@ -183,19 +183,19 @@ def test_scenes_that_never_meet_are_brought_together() -> None:
     [
         ((50, 0, 60, 10), (6, 0, 16, 10)),  # from the right
         ((0, 40, 10, 50), (0, 6, 10, 16)),  # from below
-        ((3, 3, 13, 13), (3, 3, 13, 13)),  # near enough
-        ((20, 20, 22, 22), (8, 8, 10, 10)),  # smaller than what is asked
+        ((3, 3, 13, 13), (3, 3, 13, 13)),  # close enough
+        ((20, 20, 22, 22), (8, 8, 10, 10)),  # smaller than `min_overlap`
     ],
 )
-def test_pulled_no_further_than_needed(box: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_pull_moves_no_further_than_needed(box: tuple[int, ...], expected: tuple[int, ...]) -> None:
     towards = np.array([0, 0, 10, 10], np.float64)
-    assert tuple(pulled(np.array(box, np.float64), towards, 4)) == expected
+    assert tuple(pull(np.array(box, np.float64), towards, 4)) == expected
 
 
 @pytest.mark.parametrize(("side", "least"), [(20, 10), (100, 50), (172, 86), (4000, 86), (1, 1)])
 def test_thresholds_shrink_with_small_images(side: int, least: int) -> None:
-    assert OverlappingScenes()._least(side, 5000) == least
-    rules = OverlappingScenes()._rules(least)
+    assert OverlappingScenes()._overlap_side(side, 5000) == least
+    rules = OverlappingScenes()._scaled_constraints(least)
     assert rules.min_side == pytest.approx(max(1, 64 * least / 86))
 
 
@@ -208,7 +208,7 @@ def test_thresholds_are_options() -> None:
 
 @pytest.mark.parametrize(("count", "low", "high"), [(0, 1, 1), (10, 0.3, 0.55), (40, 0, 0.03)])
 def test_rate_of_fallbacks(count: int, low: float, high: float) -> None:
-    """As simulated beforehand for such boxes at 640 x 480: about 41 % with 10 boxes, none with 40."""
+    """As an earlier simulation of such boxes at 640 x 480 gave: about 41 % with 10 boxes, none with 40."""
     counts = [draw(480, 640, proposals(count, 480, 640, seed), seed).counts for seed in range(200)]
     assert low <= np.mean([c["fallback"] for c in counts]) <= high
 
@@ -222,7 +222,7 @@ def test_one_instance_of_a_single_proposal() -> None:
 def test_groups_and_bad_ranges() -> None:
     assert OverlappingScenes(instances=7).groups == {"scene": 2, "instance": 7}
     assert OverlappingScenes.needs_proposals
-    with pytest.raises(ValueError, match=r"scale = \[1.0, 0.1\]: the least comes first"):
+    with pytest.raises(ValueError, match=r"scale = \[1.0, 0.1\]: the minimum comes first; write \[0.1, 1.0\]"):
         OverlappingScenes(scale=(1.0, 0.1))
     with pytest.raises(ValueError, match="ratio"):
         OverlappingScenes(ratio=(2.0, 0.5))

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslkit_univip import sinkhorn as module
-from sslkit_univip.sinkhorn import entropy, marginal_error, sinkhorn, sums_stay_normal
+from sslkit_univip import transport as module
+from sslkit_univip.transport import entropy, marginal_error, sinkhorn, sums_stay_normal
 
 DOMAINS = [None, 2.0]
 """Ranges of the cost: unknown, so logarithms; that of `problem`, so plain sums for an epsilon from 0.05."""

@@ -70,11 +70,11 @@ def sinkhorn(
     rows, columns = widen(rows).expand(cost.shape[:-1]), widen(columns).expand(*cost.shape[:-2], cost.shape[-1])
     # The batch goes last: along it, arithmetic on a few instances is several times as fast as their small products.
     exponent = (-widen(cost) / epsilon).movedim((-2, -1), (0, 1)).contiguous()
-    b, a = _shares(rows).movedim(-1, 0).unsqueeze(1), _shares(columns).movedim(-1, 0).unsqueeze(0)
+    b, a = _normalise(rows).movedim(-1, 0).unsqueeze(1), _normalise(columns).movedim(-1, 0).unsqueeze(0)
     spread = math.inf if cost_range is None else cost_range / epsilon
     plain = sums_stay_normal(spread, max(cost.shape[-2:]), iterations, exponent.dtype)
     tolerance = None if cost.is_meta else tolerance
-    if plain and not _wants_gradient(cost, rows, columns):
+    if plain and not _needs_gradient(cost, rows, columns):
         share = _kernel_domain(exponent, b, a, iterations, tolerance, spread)
     else:
         share = _log_domain(exponent, b, a, iterations, tolerance)
@@ -128,7 +128,7 @@ def _kernel_domain(
     for done in range(1, iterations):
         t = (by_column / s).sum(0, keepdim=True)
         before, s = s, (by_row / t).sum(1, keepdim=True)
-        if tolerance is not None and done % CHECK_EVERY == 0 and _worst(b, s / before) <= tolerance:
+        if tolerance is not None and done % CHECK_EVERY == 0 and _largest_error(b, s / before) <= tolerance:
             break
     share = by_column / s
     return share / share.sum(0, keepdim=True)
@@ -141,7 +141,7 @@ def _log_domain(exponent: Tensor, b: Tensor, a: Tensor, iterations: int, toleran
     for done in range(1, iterations):
         t = _logsumexp(by_column - s, 0)
         before, s = s, _logsumexp(by_row - t, 1)
-        if tolerance is not None and done % CHECK_EVERY == 0 and _worst(b, (s - before).exp()) <= tolerance:
+        if tolerance is not None and done % CHECK_EVERY == 0 and _largest_error(b, (s - before).exp()) <= tolerance:
             break
     return (by_column - s).softmax(0)
 
@@ -152,19 +152,19 @@ def _logsumexp(x: Tensor, dim: int) -> Tensor:
     return (x - largest).exp_().sum(dim, keepdim=True).log() + largest
 
 
-def _worst(b: Tensor, factor: Tensor) -> float:
+def _largest_error(b: Tensor, factor: Tensor) -> float:
     """Return the largest `marginal_error` of a batch of problems whose rows hold `factor` times their masses."""
     return float((b * (factor - 1).abs()).sum(0).max() / 2)
 
 
-def _shares(masses: Tensor) -> Tensor:
+def _normalise(masses: Tensor) -> Tensor:
     """Scale masses (..., k) to sum 1, none below `TINY` of the largest; where all are zero, none is preferred."""
     largest = masses.amax(-1, keepdim=True).clamp_min(torch.finfo(masses.dtype).tiny)
     relative = (masses / largest).clamp_min(TINY)
     return relative / relative.sum(-1, keepdim=True)
 
 
-def _wants_gradient(*inputs: Tensor) -> bool:
+def _needs_gradient(*inputs: Tensor) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
 
 

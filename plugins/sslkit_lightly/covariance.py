@@ -1,30 +1,17 @@
-"""Losses that spread embeddings over the batch: by covariance, whitening, volume or a Gaussian."""
+"""Losses on the covariance of embeddings or its eigenvalues: decorrelation, whitening, coding rate, nuclear norm."""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
 import torch.nn.functional as F
-from lightly.loss import (
-    BarlowTwinsLoss,
-    EMPSSLLoss,
-    FroSSLLoss,
-    KoLeoLoss,
-    LeJEPALoss,
-    MMCRLoss,
-    VICRegLoss,
-    VISRegLoss,
-    WMSELoss,
-)
-from lightly.loss.lejepa_loss import SIGReg as LightlySIGReg
-from lightly.loss.lejepa_loss import lejepa_invariance_loss
+from lightly.loss import BarlowTwinsLoss, EMPSSLLoss, FroSSLLoss, MMCRLoss, VICRegLoss, WMSELoss
 from pydantic import Field
 from torch import Tensor
 
-from sslkit.api import Dims, Objective, Terms
-from sslkit_lightly.contrast import PairObjective
-from sslkit_lightly.shared import Count, Share, Weight, counted, mean, need_views, new_seed, seeded
+from sslkit.api import Dims, Objective
+from sslkit_lightly.contrastive import PairObjective
+from sslkit_lightly.shared import Count, Share, Weight, mean, new_seed, require_views, seeded, stand_in_loss
 
 
 class BarlowTwins(PairObjective):
@@ -67,7 +54,7 @@ class VicReg(PairObjective):
     def pair(self, a: Tensor, b: Tensor) -> Tensor:
         """Compare two views, both (b d)."""
         if a.is_meta:
-            return counted(a.T, a.T) + counted(b.T, b.T)
+            return stand_in_loss(a.T, a.T) + stand_in_loss(b.T, b.T)
         return super().pair(a, b)
 
 
@@ -94,7 +81,7 @@ class WMse(Objective):
 
     def __init__(self, dims: Dims, *, size: Count = 256, iterations: Count = 1, eps: Share = 0.0) -> None:
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         if size < 2 * dims["d"]:
             raise ValueError(f"size = {size} is less than twice the {dims['d']} entries that are to be whitened")
         self.size = size
@@ -115,7 +102,7 @@ class WMse(Objective):
         """
         self.loss.w_size = self._part(z.shape[0])
         if z.is_meta:
-            return counted(z.flatten(0, 1).T, z.flatten(0, 1).T)
+            return stand_in_loss(z.flatten(0, 1).T, z.flatten(0, 1).T)
         with seeded(self.seed, z):
             loss: Tensor = self.loss(z.transpose(0, 1).flatten(0, 1))
         return loss
@@ -148,13 +135,13 @@ class FroSsl(Objective):
 
     def __init__(self, dims: Dims, *, invariance: Weight = 1.0) -> None:
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.loss = FroSSLLoss(invariance_weight=invariance)
 
     def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
         """Compare projections `z` (b v d)."""
         if z.is_meta:
-            return mean([counted(view.T, view.T) for view in z.unbind(1)])
+            return mean([stand_in_loss(view.T, view.T) for view in z.unbind(1)])
         loss: Tensor = self.loss(list(z.unbind(1)))
         return loss
 
@@ -181,7 +168,7 @@ class EmpSsl(Objective):
         normalise: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.normalise = normalise
         self.loss = EMPSSLLoss(tcr_eps=eps, inv_coef=-invariance)
 
@@ -220,143 +207,4 @@ class Mmcr(Objective):
         """Compare online projections `z` and target projections `t`, both (b v d)."""
         z, t = (F.normalize(z, dim=-1), F.normalize(t, dim=-1)) if self.normalise else (z, t)
         loss: Tensor = self.loss(z, t)
-        return loss
-
-
-class KoLeo(Objective):
-    """Push each image's features away from their nearest neighbour in the batch: the KoLeo regulariser.
-
-    KoLeo (arXiv 1806.03198) as DINOv2 uses it (arXiv 2304.07193, section 4): on the backbone's features,
-    view by view. Lightly's KoLeoLoss, averaged over the views (DINOv2 sums them).
-    """
-
-    name: ClassVar[str] = "koleo"
-    requires: ClassVar[dict[str, str]] = {"x": "online.features.scene: b v f"}
-    couples_batch: ClassVar[bool] = True
-
-    def __init__(self, dims: Dims) -> None:  # noqa: ARG002
-        super().__init__()
-        self.loss = KoLeoLoss()
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Spread features `x` (b v f) over the batch."""
-        return mean([self.loss(view) for view in x.unbind(1)])
-
-
-class Sliced(Objective):
-    """An objective that draws random directions, the same on every rank, from a seed that moves once per step."""
-
-    couples_batch: ClassVar[bool] = True
-    seed: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("seed", new_seed())
-
-    def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Move on to the next directions."""
-        self.seed += 1
-
-
-class SigReg(Sliced):
-    """Bring the projections of a batch to an isotropic Gaussian, along random directions: the SIGReg regulariser.
-
-    SIGReg of LeJEPA (arXiv 2511.08544, section 4): the Epps-Pulley statistic along random directions, by
-    lightly's SIGReg, averaged over views. Directions follow from a seed that is state and moves once per step.
-
-    Args:
-        directions: Random directions per step.
-        knots: Frequencies at which the characteristic function is compared.
-        t_max: The largest of them.
-    """
-
-    name: ClassVar[str] = "sigreg"
-    requires: ClassVar[dict[str, str]] = {"z": "online.projection.scene: b v d"}
-
-    def __init__(
-        self, dims: Dims, *, directions: Count = 1024,  # noqa: ARG002
-        knots: Annotated[int, Field(ge=2)] = 17, t_max: Annotated[float, Field(gt=0)] = 3.0,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.loss = LightlySIGReg(knots=knots, t_max=t_max, num_vectors=directions)
-
-    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
-        """Compare projections `z` (b v d) with a Gaussian."""
-        with seeded(self.seed, z):
-            loss: Tensor = self.loss(z.transpose(0, 1))
-        return loss
-
-
-class LeJepa(Sliced):
-    """Bring all views to the mean of the global ones, and the batch to an isotropic Gaussian: LeJEPA.
-
-    LeJEPA (arXiv 2511.08544, section 5): lightly's LeJEPALoss; its two parts are called one by one,
-    because it takes no fewer than one local view and its terms are worth seeing. No target network and no predictor.
-    Directions follow from a seed that is state and moves once per step.
-
-    Args:
-        gaussian: lambda, weight of SIGReg; 1 - lambda is that of the distances.
-        directions: Random directions per step.
-        knots: Frequencies at which the characteristic function is compared.
-        t_max: The largest of them.
-    """
-
-    name: ClassVar[str] = "lejepa"
-    requires: ClassVar[dict[str, str]] = {"z": "online.projection.global: b v d"}
-    optional: ClassVar[dict[str, str]] = {"local": "online.projection.local: b m d"}
-
-    def __init__(
-        self, dims: Dims, *, gaussian: Share = 0.05, directions: Count = 1024,
-        knots: Annotated[int, Field(ge=2)] = 17, t_max: Annotated[float, Field(gt=0)] = 3.0,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        need_views(dims, "v", "m")
-        self.loss = LeJEPALoss(gaussian, sigreg_knots=knots, sigreg_t_max=t_max, sigreg_num_vectors=directions)
-
-    def forward(self, z: Tensor, local: Tensor | None) -> Terms:  # type: ignore[override]
-        """Compare projections of global views `z` (b v d) and, where there are any, local views (b m d)."""
-        views = z.transpose(0, 1)
-        every = views if local is None else torch.cat([views, local.transpose(0, 1)])
-        with seeded(self.seed, z):
-            gaussian = self.loss.lambda_param * self.loss.sigreg(every)
-        apart = lejepa_invariance_loss(all_proj=every, global_proj=views)
-        return Terms({"gaussian": gaussian, "invariance": (1.0 - self.loss.lambda_param) * apart})
-
-
-class VisReg(Sliced):
-    """Bring all views to the mean of the global ones, and centre, scale and shape of the batch to a Gaussian: VISReg.
-
-    VISReg (arXiv 2606.02572, equations 1 to 6), by lightly's VISRegLoss. Directions follow from a seed that
-    is state and moves once per step; the paper's ranks each draw their own.
-
-    Args:
-        gaussian: lambda, weight of the three Gaussian terms; 1 - lambda is that of the distances.
-        directions: Random directions per step.
-        scale: Weight of the standard deviations.
-        shape: Weight of the sliced Wasserstein distance.
-        centre: Weight of the mean.
-        eps: Added to standard deviations.
-    """
-
-    name: ClassVar[str] = "visreg"
-    requires: ClassVar[dict[str, str]] = {"z": "online.projection.global: b v d"}
-    optional: ClassVar[dict[str, str]] = {"local": "online.projection.local: b m d"}
-
-    def __init__(
-        self, dims: Dims, *, gaussian: Share = 0.9, directions: Count = 4096, scale: Weight = 1.0, shape: Weight = 1.0,
-        centre: Weight = 1.0, eps: Annotated[float, Field(gt=0)] = 1e-4,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        need_views(dims, "v", "m")
-        self.loss = VISRegLoss(gaussian, directions, scale, shape, centre, eps=eps)
-
-    def forward(self, z: Tensor, local: Tensor | None) -> Tensor:  # type: ignore[override]
-        """Compare projections of global views `z` (b v d) and, where there are any, local views (b m d)."""
-        views = z.transpose(0, 1)
-        others = views[:0] if local is None else local.transpose(0, 1)
-        if z.is_meta:
-            slices = z.new_empty(self.loss.num_slices, z.shape[-1])
-            return counted(torch.cat([views, others]).flatten(0, 1), slices)
-        with seeded(self.seed, z):
-            loss: Tensor = self.loss(local_proj=others, global_proj=views)
         return loss

@@ -17,15 +17,15 @@ from sslkit_lightly.shared import (
     Share,
     Temperature,
     Weight,
+    has_reached,
     mean,
-    need_queue,
-    need_views,
-    queue,
-    reached,
+    new_queue,
+    require_queue,
+    require_views,
 )
 
 
-def views(z: Tensor, local: Tensor | None) -> list[Tensor]:
+def all_views(z: Tensor, local: Tensor | None) -> list[Tensor]:
     """List global views of `z` (b v d), and local ones (b m d) behind them: each (b d)."""
     return [*z.unbind(1), *(() if local is None else local.unbind(1))]
 
@@ -62,7 +62,7 @@ class Dino(Objective):
         warmup_epochs: Annotated[int, Field(ge=0)] = 30, temperature: Temperature = 0.1, centre_momentum: Share = 0.9,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_views(dims, "v", "m")
+        require_views(dims, "v", "m")
         self.loss = DINOLoss(
             dims["d"], first_target_temperature, target_temperature, warmup_epochs, temperature, centre_momentum
         )
@@ -72,7 +72,7 @@ class Dino(Objective):
     def forward(self, z: Tensor, t: Tensor, local: Tensor | None) -> Tensor:  # type: ignore[override]
         """Compare online logits `z` (b v d) and `local` (b m d) with the target's, `t` (b v d)."""
         epoch = None if self.epoch.is_meta else int(self.epoch)
-        loss: Tensor = self.loss(list(t.unbind(1)), views(z, local), epoch=epoch)
+        loss: Tensor = self.loss(list(t.unbind(1)), all_views(z, local), epoch=epoch)
         return loss
 
     def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
@@ -118,9 +118,9 @@ class Swav(Objective):
         queue_epoch: Epochs = 15.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_views(dims, "v", "m")
+        require_views(dims, "v", "m")
         if queue:
-            need_queue(dims, queue)
+            require_queue(dims, queue)
         self.freeze_epochs = freeze_epochs
         self.queue_epoch = queue_epoch
         self.loss = SwaVLoss(temperature, iterations, epsilon)
@@ -133,7 +133,7 @@ class Swav(Objective):
         """Compare assignments of projections `z` (b v d) with predictions from them and from `local` (b m d)."""
         weight = self.prototypes.weight
         weight = torch.where(self.epoch < self.freeze_epochs, weight.detach(), weight)
-        found = [F.normalize(view, dim=1) for view in views(z, local)]
+        found = [F.normalize(view, dim=1) for view in all_views(z, local)]
         scores = [view @ weight.T for view in found]
         v = z.shape[1]
         loss: Tensor = self.loss(scores[:v], scores[v:], self._queued(found[:v], weight))
@@ -144,7 +144,7 @@ class Swav(Objective):
         """Put the views into their queues; return the scores of what was in there before, each (queue prototypes)."""
         update = found[0].requires_grad and not found[0].is_meta
         before = [queue(view, update=update)[1] for queue, view in zip(self.queues, found, strict=False)]
-        if not before or not reached(self.epoch, self.queue_epoch):
+        if not before or not has_reached(self.epoch, self.queue_epoch):
             return None
         return [bank.T @ weight.T for bank in before]
 
@@ -159,7 +159,7 @@ class Swav(Objective):
 
 
 def _queues(count: int, size: int, dim: int) -> nn.ModuleList:
-    return nn.ModuleList(queue(size, dim) for _ in range(count))
+    return nn.ModuleList(new_queue(size, dim) for _ in range(count))
 
 
 class Msn(Objective):
@@ -193,7 +193,7 @@ class Msn(Objective):
         iterations: Annotated[int, Field(ge=0)] = 3, evenness: Weight = 1.0, symmetric: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_views(dims, "v", "m")
+        require_views(dims, "v", "m")
         self.sharpening = sharpening
         self.symmetric = symmetric
         self.prototypes = nn.Linear(dims["d"], prototypes, bias=False)
@@ -201,7 +201,7 @@ class Msn(Objective):
 
     def forward(self, z: Tensor, t: Tensor, local: Tensor | None) -> Tensor:  # type: ignore[override]
         """Compare online projections `z` (b v d) and `local` (b m d) with the target's, `t` (b v d)."""
-        online = views(z, local)
+        online = all_views(z, local)
         targets = range(z.shape[1]) if self.symmetric else (0,)
         return mean([self._against(t[:, i], [*online[:i], *online[i + 1 :]]) for i in targets])
 

@@ -17,14 +17,14 @@ from sslkit_lightly.shared import (
     Share,
     Temperature,
     Weight,
-    counted,
     directions,
-    keep,
-    need_queue,
-    need_views,
-    over_directions,
-    over_pairs,
-    stacked,
+    make_persistent,
+    mean_over_directions,
+    mean_over_pairs,
+    require_queue,
+    require_views,
+    stack_pairs,
+    stand_in_loss,
 )
 
 
@@ -36,18 +36,18 @@ class PairObjective(Objective):
 
     def __init__(self, dims: Dims, loss: nn.Module) -> None:
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.loss = loss
 
     def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
         """Compare projections `z` (b v d) of every two views."""
-        return over_pairs(self.pair, z)
+        return mean_over_pairs(self.pair, z)
 
     def pair(self, a: Tensor, b: Tensor) -> Tensor:
         """Compare two views, both (b d)."""
         if a.is_meta:
             both = torch.cat([a, b])
-            return counted(both, both)
+            return stand_in_loss(both, both)
         loss: Tensor = self.loss(a, b)
         return loss
 
@@ -190,17 +190,17 @@ class MoCo(Objective):
         self, dims: Dims, *, queue: Count = 65536, temperature: Temperature = 0.2, symmetric: bool = False
     ) -> None:
         super().__init__()
-        need_views(dims)
-        need_queue(dims, queue, len(directions(dims["v"], symmetric)))
+        require_views(dims)
+        require_queue(dims, queue, len(directions(dims["v"], symmetric)))
         self.symmetric = symmetric
         self.loss = NTXentLoss(temperature=temperature, memory_bank_size=(queue, dims["d"]))
-        keep(self.loss.memory_bank)
+        make_persistent(self.loss.memory_bank)
 
     def forward(self, q: Tensor, k: Tensor) -> Tensor:  # type: ignore[override]
         """Compare online projections `q` with target projections `k`, both (b v d), and with the queue."""
-        query, key = stacked(q, k, self.symmetric)
+        query, key = stack_pairs(q, k, self.symmetric)
         if query.is_meta:
-            return counted(query, self.loss.memory_bank.bank)
+            return stand_in_loss(query, self.loss.memory_bank.bank)
         loss: Tensor = self.loss(query, key)
         return loss
 
@@ -225,12 +225,12 @@ class MoCoV3(Objective):
 
     def __init__(self, dims: Dims, *, temperature: Temperature = 0.2) -> None:
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.temperature = temperature
 
     def forward(self, q: Tensor, k: Tensor) -> Tensor:  # type: ignore[override]
         """Compare online predictions `q` with target projections `k`, both (b v d)."""
-        return 2 * over_directions(self.pair, F.normalize(q, dim=-1), F.normalize(k, dim=-1))
+        return 2 * mean_over_directions(self.pair, F.normalize(q, dim=-1), F.normalize(k, dim=-1))
 
     def pair(self, q: Tensor, k: Tensor) -> Tensor:
         """Return 2 tau times the cross-entropy of unit vectors, both (b d)."""
@@ -262,16 +262,18 @@ class Nnclr(Objective):
 
     def __init__(self, dims: Dims, *, queue: Count = 98304, temperature: Temperature = 0.1) -> None:
         super().__init__()
-        need_views(dims)
-        need_queue(dims, queue)
+        require_views(dims)
+        require_queue(dims, queue)
         self.loss = NTXentLoss(temperature=temperature)
         self.neighbours = NNMemoryBankModule(size=(queue, dims["d"]))
-        keep(self.neighbours)
+        make_persistent(self.neighbours)
 
     def forward(self, p: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """Compare predictions `p` with neighbours of projections `z` of the same network, both (b v d)."""
         if p.is_meta:
-            return counted(z.detach().flatten(0, 1), self.neighbours.bank) + counted(p.flatten(0, 1), p.flatten(0, 1))
+            return stand_in_loss(z.detach().flatten(0, 1), self.neighbours.bank) + stand_in_loss(
+                p.flatten(0, 1), p.flatten(0, 1)
+            )
         v = z.shape[1]
         near = [self.neighbours(z[:, i].detach(), update=p.requires_grad and i == v - 1) for i in range(v)]
-        return over_directions(self.loss, torch.stack(near, dim=1), p)
+        return mean_over_directions(self.loss, torch.stack(near, dim=1), p)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sslkit.api import Dims, Objective
-from sslkit_lightly.shared import Weight, need_views, over_directions
+from sslkit_lightly.shared import Weight, mean_over_directions, require_views
 
 
 class Byol(Objective):
@@ -29,12 +29,12 @@ class Byol(Objective):
 
     def __init__(self, dims: Dims) -> None:
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.loss = NegativeCosineSimilarity()
 
     def forward(self, p: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """Compare online predictions `p` with target projections `z`, both (b v d)."""
-        return over_directions(self.loss, p, z)
+        return mean_over_directions(self.loss, p, z)
 
 
 class SimSiam(Objective):
@@ -53,12 +53,12 @@ class SimSiam(Objective):
 
     def __init__(self, dims: Dims) -> None:
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.loss = NegativeCosineSimilarity()
 
     def forward(self, p: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """Compare predictions `p` with projections `z` of the same network, both (b v d)."""
-        return over_directions(self.loss, p, z.detach())
+        return mean_over_directions(self.loss, p, z.detach())
 
 
 class TiCo(Objective):
@@ -86,7 +86,7 @@ class TiCo(Objective):
         self, dims: Dims, *, beta: Annotated[float, Field(ge=0, lt=1)] = 0.9, rho: Weight = 8.0, symmetric: bool = False
     ) -> None:
         super().__init__()
-        need_views(dims)
+        require_views(dims)
         self.symmetric = symmetric
         self.loss = TiCoLoss(beta=beta, rho=rho)
         del self.loss.C  # lightly makes it in the first pass, where no checkpoint can put it
@@ -94,4 +94,4 @@ class TiCo(Objective):
 
     def forward(self, p: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """Compare online projections `p` with target projections `z`, both (b v d)."""
-        return over_directions(self.loss, p, z, self.symmetric)
+        return mean_over_directions(self.loss, p, z, self.symmetric)
