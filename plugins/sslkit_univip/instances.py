@@ -1,4 +1,4 @@
-"""The objective that matches instances by optimal transport."""
+"""UniVIP's instance-to-instance objective: match instances by optimal transport."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Transport(NamedTuple):
 
     Attributes:
         plan: Shape (b k k): y*, online instances in rows, target instances in columns.
-        b: Shape (b k), what online instances supply: the wanted row sums.
-        a: Shape (b k), what target instances demand: the wanted column sums.
+        b: Shape (b k), masses that online instances supply: the required row sums.
+        a: Shape (b k), masses that target instances demand: the required column sums.
     """
 
     plan: Tensor
@@ -29,30 +29,30 @@ class Transport(NamedTuple):
 
 
 class InstanceInstance(Objective):
-    """Match instances seen by the two networks by optimal transport: UniVIP's instance-to-instance term.
+    """Match the instances of the two networks by optimal transport: UniVIP's instance-to-instance term.
 
     L_ii = -sum_mn y*_mn cos(o_m, t_n), averaged over the batch. y* is the entropic transport plan for the cost
     1 - cos(o_m, t_n), where online instance m supplies b_m = max(o_m . mean_v z_v, 0) and target instance n demands
-    a_n = max(t_n . mean_v p_v, 0): what belongs to the scene weighs more. Plan and masses carry no gradient.
+    a_n = max(t_n . mean_v p_v, 0): instances that agree with the scene weigh more. Plan and masses carry no gradient.
 
-    As the paper prints them the two totals differ, and no plan can meet both; so each side is scaled to sum 1, with a
-    floor, as in DeepEMD, from which the masses are taken. `normalise = false, floor = 0` is the printed form.
+    In the form that the paper prints, the two totals differ, and no plan can meet both. Here each side is scaled to sum
+    1, with a floor, as in DeepEMD, the source of the masses. `normalise = false, floor = 0` is the printed form.
 
-    Monitors: `plan_entropy`, as a share of log(k k) (1 uniform, 0.5 one to one); `diagonal_mass`, the share of mass
-    that matches an instance with itself; `marginal_error`, the share of mass in wrong rows or columns; `cross_cosine`,
-    the mean cosine of different instances (1 when instances cannot be told apart; 0 when k = 1).
+    Monitors: `plan_entropy`, as a fraction of log(k k) (1 uniform, 0.5 one to one); `diagonal_mass`, the fraction of
+    mass that matches an instance with itself; `marginal_error`, the fraction of mass in wrong rows or columns;
+    `cross_cosine`, the mean cosine of different instances (1 when instances are indistinguishable; 0 when k = 1).
 
     Args:
         pair_loss: `negative-cosine` (the paper's) or `squared-distance` (2 - 2 cos per unit of mass).
-        epsilon: Weight of the plan's entropy, in units of cost (OTA's value; the paper names none).
+        epsilon: Weight of the plan's entropy, in units of cost (OTA's value; the paper states none).
         iterations: Sinkhorn updates of each side (OTA's value).
         tolerance: Stop the updates once each image of the batch has at most this `marginal_error`, both sides scaled to
-            sum 1. Looked at every 10 iterations, for which the host waits for a GPU; by default nothing is.
+            sum 1. Checked every 10 iterations, and each check makes the host wait for the GPU; not checked by default.
         marginals: `cross`, the masses above, or `uniform`.
-        similarity: Product behind the masses: `dot` (the paper's) or `cosine`, for which embedding norms do not count.
-        normalise: Whether each side's masses are scaled to sum 1.
-        floor: Added to each mass before that; keeps masses positive (DeepEMD's value).
-        last_update: The side that each iteration updates second, and the plan meets exactly.
+        similarity: Product that defines the masses: `dot` (the paper's) or `cosine`, which ignores embedding norms.
+        normalise: Scale each side's masses to sum 1.
+        floor: Added to each mass before that, to keep masses positive (DeepEMD's value).
+        last_update: The side that each iteration updates second, and that the plan meets exactly.
     """
 
     name: ClassVar[str] = "instance-instance"
@@ -65,7 +65,7 @@ class InstanceInstance(Objective):
 
     def __init__(
         self,
-        dims: Dims,  # noqa: ARG002 - any sizes will do
+        dims: Dims,  # noqa: ARG002 - works with any sizes
         *,
         pair_loss: PairLoss = "negative-cosine",
         epsilon: Annotated[float, Field(gt=0)] = 0.1,
@@ -99,19 +99,19 @@ class InstanceInstance(Objective):
         """
         cosines = cosine_similarity(o.unsqueeze(2), t.unsqueeze(1))
         with torch.no_grad():
-            found = self.transport(cosines, o, t, p, z)
-        matched = (found.plan * pair_loss(cosines, self.pair_loss)).sum((1, 2))
-        return Terms({"loss": matched.mean()}, monitors(cosines.detach(), found))
+            transport = self.transport(cosines, o, t, p, z)
+        losses = (transport.plan * pair_loss(cosines, self.pair_loss)).sum((1, 2))
+        return Terms({"loss": losses.mean()}, monitors(cosines.detach(), transport))
 
     def transport(self, cosines: Tensor, o: Tensor, t: Tensor, p: Tensor, z: Tensor) -> Transport:
-        """Weigh the instances and solve for the plan; `cosines` is (b k k), the rest as in `forward`."""
+        """Compute the masses and solve for the plan; `cosines` is (b k k), the rest as in `forward`."""
         b, a = self.masses(o, z), self.masses(t, p)
         options = {"cost_range": 2.0, "tolerance": self.tolerance}  # 1 - cosine lies in [0, 2]
         plan = sinkhorn(1 - cosines, b, a, self.epsilon, self.iterations, self.last_update, **options)
         return Transport(plan, b, a)
 
     def masses(self, instances: Tensor, scenes: Tensor) -> Tensor:
-        """Weigh instances (b k d) by how well they agree with the other network's mean scene (b v d): (b k)."""
+        """Return the masses (b k) of instances (b k d): their agreement with the other network's mean scene (b v d)."""
         if self.marginals == "uniform":
             return torch.full_like(widen(instances[..., 0]), 1 / instances.shape[1])
         instances, scene = widen(instances), widen(scenes).mean(1, keepdim=True)
@@ -122,20 +122,21 @@ class InstanceInstance(Objective):
 
 
 def _normalise(weights: Tensor) -> Tensor:
-    """Scale weights (b k) to sum 1; where all are zero, none is preferred."""
+    """Scale weights (b k) to sum 1; uniform where all are zero."""
     total = weights.sum(-1, keepdim=True)
     return torch.where(total > 0, weights / torch.where(total > 0, total, 1), 1 / weights.shape[-1])
 
 
-def monitors(cosines: Tensor, found: Transport) -> dict[str, Tensor]:
-    """Say how sharp, how diagonal and how exact the plan is; means over the batch."""
-    diagonal = found.plan.diagonal(dim1=1, dim2=2).sum(-1)
-    mass = found.plan.sum((1, 2)).clamp_min(torch.finfo(found.plan.dtype).tiny)
+def monitors(cosines: Tensor, transport: Transport) -> dict[str, Tensor]:
+    """Measure how sharp, how diagonal and how exact the plan is, averaged over the batch."""
+    plan = transport.plan
+    diagonal = plan.diagonal(dim1=1, dim2=2).sum(-1)
+    mass = plan.sum((1, 2)).clamp_min(torch.finfo(plan.dtype).tiny)
     k = cosines.shape[1]
     across = cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(-1)
     return {
-        "plan_entropy": entropy(found.plan).mean(),
+        "plan_entropy": entropy(plan).mean(),
         "diagonal_mass": (diagonal / mass).mean(),
-        "marginal_error": marginal_error(found.plan, found.b, found.a).mean(),
+        "marginal_error": marginal_error(plan, transport.b, transport.a).mean(),
         "cross_cosine": across.mean() / max(k * (k - 1), 1),
     }

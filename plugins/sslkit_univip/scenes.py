@@ -1,4 +1,4 @@
-"""The objectives that predict scenes: from another scene, and from the instances in it."""
+"""UniVIP's objectives that predict scenes, from another scene or from the instances."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sslkit.api import Dims, Objective
 from sslkit.nn import cosine_similarity, full_precision, widen
 
 PairLoss = Literal["negative-cosine", "squared-distance"]
-"""`-cos` as the paper prints it, or `2 - 2 cos` as BYOL's and ORL's code has it: the same plus a constant, doubled."""
+"""`-cos` as the paper prints it, or `2 - 2 cos` as in BYOL's and ORL's code: twice that plus a constant."""
 
 
 def pair_loss(cosines: Tensor, kind: PairLoss) -> Tensor:
-    """Turn cosines into losses, elementwise: L(x1, x2) of UniVIP, section 3."""
+    """Convert cosines to losses, elementwise: L(x1, x2) of UniVIP, section 3."""
     return -cosines if kind == "negative-cosine" else 2 - 2 * cosines
 
 
@@ -54,11 +54,11 @@ class SceneInstance(Objective):
 
     L_si = L_aff(s1, I) + L_aff(s2, I) with L_aff(s, I) = -cos(I, z(s)) and I = f_linear(concat(o_1, ..., o_k)),
     averaged over the batch; with v scenes, twice the mean over them. The o_k are online predictions in the order of
-    the boxes; f_linear is one linear layer from k d to d, online only; I passes no further predictor.
+    the boxes; f_linear is one linear layer from k d to d, online only; no predictor follows I.
 
     Args:
         pair_loss: `negative-cosine` (the paper's) or `squared-distance` (2 - 2 cos).
-        bias: Whether the linear layer has a bias; the paper does not say.
+        bias: Use a bias in the linear layer; the paper does not say.
     """
 
     name: ClassVar[str] = "scene-instance"
@@ -78,7 +78,7 @@ class SceneInstance(Objective):
         return 2 * pair_loss(cosines, self.pair_loss).mean()
 
     def fuse(self, instances: Tensor) -> Tensor:
-        """Map instances (b k d) to I (b d), in float32 or wider also under autocast."""
+        """Map instances (b k d) to I (b d), in float32 or wider even under autocast."""
         joined = widen(instances).flatten(1)
         with full_precision(joined.device):
             return F.linear(joined, *(parameter.to(joined.dtype) for parameter in self.fuser.parameters()))

@@ -1,4 +1,4 @@
-"""Scene-scene and scene-instance, against float64 re-statements and lightly."""
+"""Scene-scene and scene-instance, compared with float64 references and lightly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def single(x: np.ndarray[Any, Any]) -> torch.Tensor:
 
 
 def scene_scene(p: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> float:
-    """Both directions of two scenes, written out."""
+    """Compute both directions of two scenes, written out."""
     return float(np.mean([-cos(p[b, 0], z[b, 1]) - cos(p[b, 1], z[b, 0]) for b in range(len(p))]))
 
 
@@ -37,8 +37,8 @@ def scene_instance(o: Any, z: Any, weight: Any, bias: Any) -> float:
 @pytest.mark.parametrize("d", [2, 256])
 def test_scene_scene_is_the_papers_sum(d: int) -> None:
     p, z = rows(8, 2, d), rows(8, 2, d, seed=1)
-    found = SceneScene({"v": 2, "d": d})(single(p), single(z))
-    assert found.item() == pytest.approx(scene_scene(p, z), abs=1e-5)
+    result = SceneScene({"v": 2, "d": d})(single(p), single(z))
+    assert result.item() == pytest.approx(scene_scene(p, z), abs=1e-5)
 
 
 def test_scene_scene_agrees_with_lightly() -> None:
@@ -76,8 +76,8 @@ def test_scene_instance_is_the_papers_sum(k: int, v: int, bias: bool) -> None:
     weight = objective.fuser.weight.detach().double().numpy()
     offset = objective.fuser.bias.detach().double().numpy() if bias else 0.0
     o, z = rows(5, k, 12), rows(5, v, 12, seed=1)
-    found = objective(single(o), single(z))
-    assert found.item() == pytest.approx(scene_instance(o, z, weight, offset), abs=1e-5)
+    result = objective(single(o), single(z))
+    assert result.item() == pytest.approx(scene_instance(o, z, weight, offset), abs=1e-5)
 
 
 def test_scene_instance_scales_with_scenes_as_scene_scene_does() -> None:
@@ -123,15 +123,15 @@ def test_float64_rows_stay_float64_with_a_float32_fuser() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32_also_under_autocast(dtype: torch.dtype) -> None:
+def test_half_precision_is_computed_in_float32_even_under_autocast(dtype: torch.dtype) -> None:
     dims = {"v": 2, "d": 64, "k": 4}
     o, p, z = (single(rows(4, n, 64, seed=n)).to(dtype) for n in (4, 2, 2))
     scenes, fused = SceneScene(dims), SceneInstance(dims)
     expected = scenes(p.float(), z.float()), fused(o.float(), z.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = scenes(p, z), fused(o, z)
-    for have, want in zip(found, expected, strict=True):
-        torch.testing.assert_close(have, want, rtol=0, atol=1e-6)
+        result = scenes(p, z), fused(o, z)
+    for loss, reference in zip(result, expected, strict=True):
+        torch.testing.assert_close(loss, reference, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("cls", [SceneScene, SceneInstance])

@@ -1,4 +1,4 @@
-"""The transport plan, against POT and against what it must obey."""
+"""The transport plan, compared with POT and with its constraints."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from sslkit_univip import transport as module
 from sslkit_univip.transport import entropy, marginal_error, sinkhorn, sums_stay_normal
 
 DOMAINS = [None, 2.0]
-"""Ranges of the cost: unknown, so logarithms; that of `problem`, so plain sums for an epsilon from 0.05."""
+"""`cost_range`: unknown, which takes logarithms; that of `problem`, which takes plain sums for epsilon >= 0.05."""
 
 
 def problem(k: int = 4, batch: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Costs in [0, 2] and masses of sum 1, in float64."""
+    """Return costs in [0, 2] and masses of sum 1, in float64."""
     rng = np.random.default_rng(seed)
     rows, columns = (rng.dirichlet(np.ones(k), batch) for _ in range(2))
     return torch.tensor(rng.uniform(0, 2, (batch, k, k))), torch.tensor(rows), torch.tensor(columns)
 
 
 @pytest.fixture
-def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """In which domain each call was solved."""
-    taken: list[str] = []
+def domains(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that records the domain of each solution."""
+    domains: list[str] = []
     for name in ("_kernel_domain", "_log_domain"):
         solve = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, n=name, s=solve: (taken.append(n), s(*args))[1])
-    return taken
+        monkeypatch.setattr(module, name, lambda *args, n=name, s=solve: (domains.append(n), s(*args))[1])
+    return domains
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("cost_range", DOMAINS)
 @pytest.mark.parametrize(("k", "epsilon"), [(1, 0.1), (2, 0.1), (4, 0.1), (4, 0.5), (7, 0.2)])
 def test_agrees_with_pot_at_convergence(
-    k: int, epsilon: float, cost_range: float | None, dtype: torch.dtype, ways: list[str]
+    k: int, epsilon: float, cost_range: float | None, dtype: torch.dtype, domains: list[str]
 ) -> None:
     cost, rows, columns = problem(k)
     ours = sinkhorn(*(x.to(dtype) for x in (cost, rows, columns)), epsilon, 2000, cost_range=cost_range)
-    assert ways == ["_kernel_domain" if cost_range else "_log_domain"]
+    assert domains == ["_kernel_domain" if cost_range else "_log_domain"]
     assert ours.dtype == dtype
     for plan, c, r, s in zip(ours.numpy(), cost.numpy(), rows.numpy(), columns.numpy(), strict=True):
         theirs = ot.sinkhorn(r, s, c, reg=epsilon, method="sinkhorn_log", numItermax=50_000, stopThr=1e-12)
@@ -72,7 +72,7 @@ def test_each_iteration_agrees_with_scaling_the_kernel(cost_range: float | None)
 
 
 def widest(k: int, iterations: int) -> float:
-    """The largest spread for which plain sums are allowed in float32, to within 1e-4."""
+    """Return the largest spread for which plain sums are allowed in float32, to within 1e-4."""
     low, high = 0.0, 1e3
     while high - low > 1e-4:
         middle = (low + high) / 2
@@ -81,7 +81,7 @@ def widest(k: int, iterations: int) -> float:
 
 
 def corners(k: int) -> list[torch.Tensor]:
-    """Every cost (k k) of zeros and ones with every pair of marginals of ones and 1e-8: (problems k k), (problems k)."""
+    """Return all costs (k k) of zeros and ones with all marginals of ones and 1e-8: (problems k k), twice (problems k)."""
     cost = torch.tensor(list(itertools.product([0.0, 1.0], repeat=k * k)), dtype=torch.float64)
     mass = torch.tensor(list(itertools.product([1e-8, 1.0], repeat=k)), dtype=torch.float64)
     i, m, n = (
@@ -92,35 +92,35 @@ def corners(k: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("iterations", [1, 2, 50])
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_plain_sums_are_exact_at_their_widest_spread(k: int, iterations: int, ways: list[str]) -> None:
+def test_plain_sums_are_exact_at_their_widest_spread(k: int, iterations: int, domains: list[str]) -> None:
     cost, rows, columns = corners(k)
     epsilon = 1 / widest(k, iterations)
     exact = sinkhorn(cost, rows, columns, epsilon, iterations)
-    found = sinkhorn(cost.float(), rows.float(), columns.float(), epsilon, iterations, cost_range=1.0)
-    assert ways == ["_log_domain", "_kernel_domain"]
-    torch.testing.assert_close(found.double(), exact, rtol=0, atol=2e-6)
+    plan = sinkhorn(cost.float(), rows.float(), columns.float(), epsilon, iterations, cost_range=1.0)
+    assert domains == ["_log_domain", "_kernel_domain"]
+    torch.testing.assert_close(plan.double(), exact, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("times", [1.001, 1.5, 1e4])
-def test_wider_spreads_go_by_logarithms(times: float, ways: list[str]) -> None:
+def test_wider_spreads_take_logarithms(times: float, domains: list[str]) -> None:
     cost, rows, columns = corners(3)
     epsilon = 1 / (widest(3, 20) * times)
-    found = sinkhorn(cost.float(), rows.float(), columns.float(), epsilon, 20, cost_range=1.0)
-    assert ways == ["_log_domain"]
-    assert found.isfinite().all()
-    torch.testing.assert_close(found.sum(-2), columns.float())
+    plan = sinkhorn(cost.float(), rows.float(), columns.float(), epsilon, 20, cost_range=1.0)
+    assert domains == ["_log_domain"]
+    assert plan.isfinite().all()
+    torch.testing.assert_close(plan.sum(-2), columns.float())
 
 
 def test_plain_sums_fail_where_the_bound_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the tests above could: at twice the widest spread these corners overflow or vanish."""
+    """Show that the tests above can fail: at twice the widest spread these corners overflow or vanish."""
     cost, rows, columns = (x.float() for x in corners(3))
     monkeypatch.setattr(module, "sums_stay_normal", lambda *_: True)
-    found = sinkhorn(cost, rows, columns, 1 / (2 * widest(3, 50)), 50, cost_range=1.0)
-    assert not found.isfinite().all()
+    plan = sinkhorn(cost, rows, columns, 1 / (2 * widest(3, 50)), 50, cost_range=1.0)
+    assert not plan.isfinite().all()
 
 
-def test_sums_stay_within_the_bound_that_is_proved() -> None:
-    """Step 3 of the proof, in float64; the corners come within 4 % of it, so that a smaller one would be wrong."""
+def test_sums_stay_within_the_proven_bound() -> None:
+    """Step 3 of the proof, in float64. The corners come within 4 % of the bound, so a smaller one would be wrong."""
     cost, rows, columns = corners(3)
     spread = widest(3, 50)
     kernel = (-spread * (cost - cost.amin(2, keepdim=True))).exp()
@@ -146,24 +146,24 @@ def test_bound_for_cosines_and_its_limits() -> None:
 
 @pytest.mark.parametrize("cost_range", DOMAINS)
 def test_totals_of_any_size_are_scaled_away(cost_range: float | None) -> None:
-    """u and v as the textbook has them grow by the ratio of the totals, 1e30 here, in every iteration."""
+    """The textbook's u and v grow by the ratio of the totals, 1e30 here, in every iteration."""
     cost, rows, columns = (x.float() for x in problem())
     plan = sinkhorn(cost, rows, columns, 0.1, 50, cost_range=cost_range)
     other = sinkhorn(cost, rows * 1e-20, columns * 1e10, 0.1, 50, cost_range=cost_range)
     torch.testing.assert_close(other, plan * 1e10, rtol=2e-4, atol=1e3)
 
 
-def test_gradients_are_those_of_the_iterations_and_take_logarithms(ways: list[str]) -> None:
+def test_gradients_are_those_of_the_iterations_and_take_logarithms(domains: list[str]) -> None:
     cost, rows, columns = (x[:2].requires_grad_() for x in problem(3, 2))
     assert torch.autograd.gradcheck(lambda *x: sinkhorn(*x, 0.2, 5, cost_range=2.0), (cost, rows, columns))
     with torch.no_grad():
         sinkhorn(cost, rows, columns, 0.2, 5, cost_range=2.0)
-    assert set(ways[:-1]) == {"_log_domain"}
-    assert ways[-1] == "_kernel_domain"
+    assert set(domains[:-1]) == {"_log_domain"}
+    assert domains[-1] == "_kernel_domain"
 
 
 @pytest.mark.parametrize("cost_range", DOMAINS)
-def test_tolerance_stops_early_at_a_plan_that_keeps_it(cost_range: float | None) -> None:
+def test_tolerance_stops_early_at_a_plan_that_satisfies_it(cost_range: float | None) -> None:
     cost, rows, columns = (x.float() for x in problem())
     full = sinkhorn(cost, rows, 3 * columns, 0.1, 2000, cost_range=cost_range)
     early = sinkhorn(cost, rows, 3 * columns, 0.1, 2000, cost_range=cost_range, tolerance=1e-3)
@@ -176,13 +176,13 @@ def test_tolerance_stops_early_at_a_plan_that_keeps_it(cost_range: float | None)
 
 
 @pytest.mark.parametrize("cost_range", DOMAINS)
-def test_autocast_and_half_masses_change_nothing(cost_range: float | None) -> None:
+def test_autocast_and_half_precision_masses_change_nothing(cost_range: float | None) -> None:
     cost, rows, columns = (x.bfloat16() for x in problem())
     expected = sinkhorn(cost.float(), rows.float(), columns.float(), 0.1, 50, cost_range=cost_range)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = sinkhorn(cost, rows, columns, 0.1, 50, cost_range=cost_range)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected)
+        plan = sinkhorn(cost, rows, columns, 0.1, 50, cost_range=cost_range)
+    assert plan.dtype == torch.float32
+    assert torch.equal(plan, expected)
 
 
 @pytest.mark.parametrize("cost_range", DOMAINS)
@@ -200,10 +200,10 @@ def test_batches_of_any_shape_and_problems_that_are_not_square(cost_range: float
 @pytest.mark.parametrize(("last", "axis"), [("columns", -2), ("rows", -1)])
 def test_side_updated_last_is_met_exactly(last: str, axis: int) -> None:
     cost, rows, columns = problem()
-    wanted = columns if last == "columns" else rows
+    required = columns if last == "columns" else rows
     plan = sinkhorn(cost, rows, 3 * columns, 0.05, 1, last)  # type: ignore[arg-type]
     factor = 3 if last == "columns" else 1
-    torch.testing.assert_close(plan.sum(axis), factor * wanted)
+    torch.testing.assert_close(plan.sum(axis), factor * required)
 
 
 def test_rows_last_is_the_transposed_problem() -> None:
@@ -230,7 +230,7 @@ def test_small_epsilon_finds_the_best_assignment() -> None:
     iterations=st.integers(1, 60),
 )
 @settings(max_examples=60, deadline=None)
-def test_finite_and_bounded_whatever_comes(seed: int, k: int, scale: float, heavy: float, iterations: int) -> None:
+def test_finite_and_bounded_for_any_input(seed: int, k: int, scale: float, heavy: float, iterations: int) -> None:
     cost, rows, columns = (x.float() for x in problem(k, 3, seed))
     columns = columns * heavy
     plan = sinkhorn(scale * cost, rows, columns, 0.1, iterations)
