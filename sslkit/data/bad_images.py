@@ -9,9 +9,8 @@ from typing import Any
 from sslkit import images
 from sslkit.api import Source
 from sslkit.errors import DataError
+from sslkit.storage.run_folder import BAD_IMAGES
 
-FILE = "bad_images.json"
-"""In a run's folder: every image that was skipped, with the reason."""
 _SHOWN = 5
 
 BadImage = tuple[int, str]
@@ -62,7 +61,7 @@ class BadImages:
         self.reasons |= dict(new)
         said = [f"warning: skipped, and replaced by another one: {reason}" for _, reason in new[: _SHOWN - before]]
         if before < _SHOWN <= len(self.reasons):
-            said.append(f"    further ones are in {FILE}")
+            said.append(f"    further ones are in {BAD_IMAGES}")
         return said
 
     def too_many(self) -> str | None:
@@ -73,17 +72,17 @@ class BadImages:
         limits = f"max_bad_images = {self.most}, max_bad_share = {self.share:g}"
         return (
             f"{count} of {self.images} images cannot be used, which is more than a run may skip ({limits}). They are "
-            f"listed in {FILE}; repair or remove them, or raise the limits: the run goes on where it is"
+            f"listed in {BAD_IMAGES}; repair or remove them, or raise the limits: the run goes on where it is"
         )
 
     def rows(self, key: Callable[[int], str]) -> list[dict[str, Any]]:
         """Return what is written to the run's folder; `key` names an image."""
         return [{"image": image, "key": key(image), "reason": self.reasons[image]} for image in sorted(self.reasons)]
 
-    def state(self) -> dict[int, str]:
+    def state_dict(self) -> dict[int, str]:
         """Return what a checkpoint keeps."""
         return dict(self.reasons)
 
-    def load(self, state: Mapping[int, str]) -> None:
+    def load_state_dict(self, state: Mapping[int, str]) -> None:
         """Go on from a checkpoint."""
         self.reasons = dict(state)

@@ -11,12 +11,12 @@ from statistics import fmean
 from typing import Any
 
 from sslkit.ablation.results import Results
+from sslkit.storage.run_folder import METRICS
 
 Curve = tuple[list[float], list[float | None]]
 """Steps, and the value at each; None where it was not finite."""
 Value = tuple[float, float, float]
 """Smallest, mean and largest of a stretch of steps."""
-LOG = "metrics.jsonl"
 POINTS = 300
 """Numbers of one curve, at most: three for every stretch."""
 BUDGET = 150_000
@@ -54,7 +54,7 @@ class TrialCurves:
 def read(folder: Path) -> dict[str, Curve]:
     """Read a run's log; a torn or foreign line is passed over, and a missing log is an empty one."""
     curves: dict[str, Curve] = {}
-    for record in _records(folder / LOG):
+    for record in _records(folder / METRICS):
         step = record.pop("step")
         for name, value in record.items():
             if name != "epoch" and (value is None or _is_number(value)):

@@ -11,6 +11,7 @@ from sslkit.report import curves, figure, panels
 from sslkit.report.markup import Markup, join, tag
 from sslkit.report.numbers import brief, style
 from sslkit.report.table import CHECK, COSTS, DASH, Cell, Column, ReportRow, ReportTable, make, shown
+from sslkit.storage.run_folder import METRICS
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 """A browser that follows it loads nothing from anywhere, whatever a recipe's name might say."""
@@ -191,7 +192,7 @@ def _missing(results: Results) -> Markup | None:
 def _curves(results: Results) -> Markup:
     found = curves.read_all(results)
     if not found:
-        return tag("p", f"No trial has a {curves.LOG} that could be read from here.")
+        return tag("p", f"No trial has a {METRICS} that could be read from here.")
     told = (
         "One line per seed over the optimizer steps: means of a hundred stretches or fewer, with all values in the "
         "shade around them. A line breaks where no value was finite."
@@ -201,7 +202,7 @@ def _curves(results: Results) -> Markup:
         if wanted:
             parts += [tag("h3", name), panels.grid(results, found, wanted[: panels.SHOWN])]
         if len(wanted) > panels.SHOWN:
-            parts.append(tag("p", f"{len(wanted) - panels.SHOWN} more are in each run's {curves.LOG}."))
+            parts.append(tag("p", f"{len(wanted) - panels.SHOWN} more are in each run's {METRICS}."))
     return join(*parts)
 
 

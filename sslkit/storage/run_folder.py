@@ -10,6 +10,10 @@ runs/<recipe>/<arm>-s<seed>/
     checkpoints/        step-00000100.pt, newest.json points to the newest complete one
     probes.json         figures of the frozen backbone
     backbone.safetensors
+    diverged-step-00000123/         the flight record of a step that was not finite
+    collapsed-step-00000123.json    an alarm of collapse
+
+Names of these files stand here alone; a plugin that writes one has its own constant.
 """
 
 from __future__ import annotations
@@ -28,13 +32,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sslkit import __version__
 from sslkit.errors import RecipeError, StorageError, UsageError
 from sslkit.planning import toml
-from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import RecipeFile
+
+if TYPE_CHECKING:
+    from sslkit.planning.plan import Plan
+    from sslkit.planning.recipe_file import RecipeFile
 
 try:
     import fcntl
@@ -50,7 +56,15 @@ _PACKAGES = (
     "pillow",
     "opencv-contrib-python-headless",
 )
+RECIPE = "recipe.toml"
+ENVIRONMENT = "environment.json"
+STATUS = "status.json"
+METRICS = "metrics.jsonl"
 FAILED = "failed.txt"
+BAD_IMAGES = "bad_images.json"
+CHECKPOINTS = "checkpoints"
+PROBES = "probes.json"
+WEIGHTS = "backbone.safetensors"
 _NOT_COMPARED = ("plugins", "summary", "auto_precision", "on_bad_image", "max_bad_images", "max_bad_share")
 """Words, what a run writes itself, and when to give up: up to there, the numbers are the same."""
 
@@ -69,17 +83,17 @@ class RunFolder:
     @property
     def recipe(self) -> Path:
         """The resolved recipe."""
-        return self.path / "recipe.toml"
+        return self.path / RECIPE
 
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints are kept."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def weights(self) -> Path:
         """The trained backbone."""
-        return self.path / "backbone.safetensors"
+        return self.path / WEIGHTS
 
     def resolved(self) -> dict[str, Any]:
         """Return the resolved recipe that made what lies here; empty where there is none."""
@@ -144,7 +158,7 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the run: `state`, `step` and what it has cost; empty for a new one."""
-        status: dict[str, Any] = self.read("status.json", {})
+        status: dict[str, Any] = self.read(STATUS, {})
         return status
 
     def read(self, name: str, default: Any) -> Any:
@@ -172,11 +186,21 @@ class RunFolder:
     def start(self, plan: Plan, text: RecipeFile, world: int, device: str) -> None:
         """Write the resolved recipe and add this session to the environment."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self.write_text("recipe.toml", toml.dumps(plan.resolved()))
+        self.write_text(RECIPE, toml.dumps(plan.resolved()))
         (self.path / FAILED).unlink(missing_ok=True)
-        sessions = self.read("environment.json", [])
+        sessions = self.read(ENVIRONMENT, [])
         overrides = list(text.overrides.values())
-        self.write("environment.json", [*sessions, environment(plan, overrides, world, device)])
+        self.write(ENVIRONMENT, [*sessions, environment(plan, overrides, world, device)])
+
+
+def diverged_name(step: int) -> str:
+    """Return the name of the folder with the flight record of a step that was not finite."""
+    return f"diverged-step-{step:08d}"
+
+
+def collapsed_name(step: int) -> str:
+    """Return the name of the file that records an alarm of collapse at a step."""
+    return f"collapsed-step-{step:08d}.json"
 
 
 def digest(resolved: Mapping[str, Any]) -> str:

@@ -20,9 +20,8 @@ import torch
 
 from sslkit.errors import SslkitError
 from sslkit.storage import checkpoint
-from sslkit.storage.run_folder import RunFolder
+from sslkit.storage.run_folder import METRICS, WEIGHTS, RunFolder
 
-METRICS = "metrics.jsonl"
 LOG = "log.txt"
 _TIMED = ("images_per_s", "waiting", "_ms")
 """How metrics end that say how long something took."""
@@ -187,7 +186,7 @@ def hashes(run: RunFolder) -> dict[str, str]:
         parts.setdefault(_component(name), {})[name] = tensor
     parts |= {name: value for name, value in state.items() if name not in ("model", "recipe", "plugins", "sslkit")}
     if run.weights.exists():
-        parts["backbone.safetensors"] = run.weights.read_bytes()
+        parts[WEIGHTS] = run.weights.read_bytes()
     return {name: _hash(value) for name, value in parts.items()}
 
 

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from sslkit.report import curves
+from sslkit.storage.run_folder import METRICS
 
 
 def log(folder, *lines):
-    (folder / curves.LOG).write_text(
-        "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
-    )
+    (folder / METRICS).write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
 
 
 def test_a_log_becomes_curves(tmp_path):
