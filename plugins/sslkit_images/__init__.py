@@ -1,4 +1,4 @@
-"""Photos on disk, in tars, and built-in scenes as sources; the samplers of BYOL and of multi-crop methods."""
+"""Image sources (folders, tar shards, COCO, VOC, built-in scenes) and samplers (two-views, multi-crop)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_sources() -> Sequence[type[Source]]:
-    """Return photo folders, tar shards, COCO, Pascal VOC and the built-in scenes."""
+    """Return the sources: image folders, tar shards, COCO, Pascal VOC and the built-in scenes."""
     from sslkit_images.coco import Coco
     from sslkit_images.folder import Folder
     from sslkit_images.scenes.source import SampleScenes
@@ -35,7 +35,7 @@ def sslkit_samplers() -> Sequence[type[ViewSampler]]:
 
 @hookimpl
 def sslkit_commands(app: typer.Typer) -> None:
-    """Add `pack`."""
+    """Add the command `pack`."""
     from sslkit_images.shards.commands import add
 
     add(app)

@@ -1,4 +1,4 @@
-"""COCO's photos, with boxes and labels where the annotations have them."""
+"""The source `coco`: COCO's images, with boxes and labels if the annotations have them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sslkit.boxes import from_xywh
 from sslkit.errors import DataError
 from sslkit.folders import cache_dir
 from sslkit_images.folder import read_file
-from sslkit_images.listing import Names
+from sslkit_images.names import NameList, abbreviate
 
 _URL = "http://images.cocodataset.org"
 _ANNOTATIONS = {
@@ -26,13 +26,13 @@ _ANNOTATIONS = {
 
 
 class Coco(Source):
-    """COCO 2017, its unlabelled photos, or both (COCO+).
+    """COCO 2017, its unlabelled images, or both (COCO+).
 
-    Photos come in the order of the annotation file, which is the order of ORL's published proposals. The list of
-    photos is that of image_info_SPLIT.json where there is one, else that of instances_SPLIT.json, else the folder's.
+    Images keep the order of the annotation file, which is the order of ORL's published proposals. The list of images
+    comes from image_info_SPLIT.json if it exists, else from instances_SPLIT.json, else from the folder.
 
     Args:
-        root: Holds SPLIT/ and annotations/.
+        root: The folder that holds SPLIT/ and annotations/.
         split: "train2017+unlabeled2017" is COCO+.
     """
 
@@ -48,18 +48,18 @@ class Coco(Source):
 
     @property
     def splits(self) -> list[str]:
-        """The folders that are read, in order."""
+        """The splits to read, in order."""
         return self.split.split("+")
 
     def missing(self) -> str | None:
-        """Return the commands that get the folders that are not there."""
-        lacking = [split for split in self.splits if not (self.root / split).is_dir()]
-        if not lacking:
+        """Return an error message if a folder is missing, with the commands that download it."""
+        missing = [split for split in self.splits if not (self.root / split).is_dir()]
+        if not missing:
             return None
-        lines = [line for split in lacking for line in self._commands(split)]
-        folders = " and ".join(str((self.root / split).absolute()) for split in lacking)
+        lines = [line for split in missing for line in self._commands(split)]
+        folders = " and ".join(str((self.root / split).absolute()) for split in missing)
         commands = "\n        ".join(lines)
-        return f"COCO is not where it is looked for: there is no {folders}; get it with\n        {commands}"
+        return f"COCO not found: {folders} is missing; download it with\n        {commands}"
 
     def _commands(self, split: str) -> list[str]:
         lines = []
@@ -69,16 +69,16 @@ class Coco(Source):
         return lines
 
     def open(self) -> None:
-        """Index photos and boxes; what is read from large annotation files is kept in the cache.
+        """Index images and boxes. The contents of large annotation files are cached.
 
         Raises:
-            DataError: Folders, or photos that the annotations list, are missing.
+            DataError: Folders are missing, or images that the annotations list.
         """
         if missing := self.missing():
             raise DataError(missing)
         parts = [self._index(split) for split in self.splits]
         names = [f"{split}/{name}" for split, part in zip(self.splits, parts, strict=True) for name in part["names"]]
-        self._names = Names(names)
+        self._names = NameList(names)
         self._boxes = np.concatenate([part["boxes"] for part in parts])
         self._labels = np.concatenate([part["labels"] for part in parts])
         counts = np.concatenate([part["counts"] for part in parts])
@@ -87,15 +87,15 @@ class Coco(Source):
         self._check_files()
 
     def _check_files(self) -> None:
-        """Compare the list with the folders, one listing each."""
-        there = {f"{split}/{path.name}" for split in self.splits for path in (self.root / split).iterdir()}
-        lacking = [name for name in (self._names[i] for i in range(len(self))) if name not in there]
+        """Check that the folders hold every listed image."""
+        files = {f"{split}/{path.name}" for split in self.splits for path in (self.root / split).iterdir()}
+        missing = [name for name in (self._names[i] for i in range(len(self))) if name not in files]
         if not len(self):
-            raise DataError(f"there are no photos in {', '.join(str(self.root / split) for split in self.splits)}")
-        if lacking:
+            raise DataError(f"no images found in {', '.join(str(self.root / split) for split in self.splits)}")
+        if missing:
             raise DataError(
-                f"{len(lacking)} of {len(self)} photos that {self.root}/annotations lists are not there: "
-                f"{', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}"
+                f"{len(missing)} of {len(self)} images listed in {self.root}/annotations are missing: "
+                f"{abbreviate(missing)}"
             )
 
     def _index(self, split: str) -> dict[str, Any]:
@@ -103,16 +103,16 @@ class Coco(Source):
         listed = [file for kind in ("image_info", "instances") if (file := folder / f"{kind}_{split}.json").exists()]
         if not listed:
             names = sorted(path.name for path in (self.root / split).glob("*.jpg"))
-            return _arrays(names, [()] * len(names), [])
+            return _to_arrays(names, [()] * len(names), [])
         instances = folder / f"instances_{split}.json"
-        return _cached(listed[0], instances if instances.exists() else listed[0])
+        return _read_cached(listed[0], instances if instances.exists() else listed[0])
 
     def __len__(self) -> int:
-        """Return the number of photos."""
+        """Return the number of images."""
         return len(self._names)
 
     def key(self, index: int) -> str:
-        """Return split/file name."""
+        """Return the key of an image: split/file name."""
         return self._names[index]
 
     def read(self, index: int) -> bytes:
@@ -120,40 +120,40 @@ class Coco(Source):
         return read_file(self.root / self.key(index))
 
     def objects(self, index: int) -> Objects:
-        """Return boxes and labels; crowds and boxes without area are left out."""
+        """Return boxes and labels of an image; crowds and boxes without area are left out."""
         part = slice(self._offsets[index], self._offsets[index + 1])
         return Objects(self._boxes[part], self._labels[part])
 
 
-def _cached(images: Path, annotations: Path) -> dict[str, Any]:
-    """Return the index of two annotation files, from the cache when they have not changed."""
+def _read_cached(images: Path, annotations: Path) -> dict[str, Any]:
+    """Return the index of two annotation files, from the cache if the files have not changed."""
     stats = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in (images, annotations)]
     name = hashlib.blake2b(repr(("coco", 1, stats)).encode(), digest_size=12).hexdigest()
     file = cache_dir() / "coco" / f"{name}.npz"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(f".{id(stats)}.part.npz")
-        np.savez(aside, **_read(images, annotations))
-        aside.replace(file)
-    with np.load(file, allow_pickle=False) as kept:
-        return dict(kept)
+        temporary = file.with_suffix(f".{id(stats)}.part.npz")
+        np.savez(temporary, **_read_annotations(images, annotations))
+        temporary.replace(file)
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
-def _read(images: Path, annotations: Path) -> dict[str, Any]:
-    listed = _json(images)
-    found = listed if annotations == images else _json(annotations)
-    categories = sorted(found.get("categories", []), key=lambda item: item["id"])
-    place = {item["id"]: number for number, item in enumerate(categories)}
+def _read_annotations(images: Path, annotations: Path) -> dict[str, Any]:
+    image_list = _read_json(images)
+    content = image_list if annotations == images else _read_json(annotations)
+    categories = sorted(content.get("categories", []), key=lambda item: item["id"])
+    labels = {item["id"]: number for number, item in enumerate(categories)}
     boxes: dict[int, list[tuple[list[float], int]]] = {}
-    for item in found.get("annotations", []):
+    for item in content.get("annotations", []):
         if not item.get("iscrowd") and min(item["bbox"][2:]) > 0:
-            boxes.setdefault(item["image_id"], []).append((item["bbox"], place[item["category_id"]]))
-    rows = [boxes.get(image["id"], []) for image in listed["images"]]
-    names = [image["file_name"] for image in listed["images"]]
-    return _arrays(names, rows, [item["name"] for item in categories])
+            boxes.setdefault(item["image_id"], []).append((item["bbox"], labels[item["category_id"]]))
+    rows = [boxes.get(image["id"], []) for image in image_list["images"]]
+    names = [image["file_name"] for image in image_list["images"]]
+    return _to_arrays(names, rows, [item["name"] for item in categories])
 
 
-def _arrays(names: list[str], rows: Sequence[Sequence[Any]], categories: list[str]) -> dict[str, Any]:
+def _to_arrays(names: list[str], rows: Sequence[Sequence[Any]], categories: list[str]) -> dict[str, Any]:
     flat = [pair for row in rows for pair in row]
     return {
         "names": np.array(names, np.str_),
@@ -164,11 +164,11 @@ def _arrays(names: list[str], rows: Sequence[Sequence[Any]], categories: list[st
     }
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        read: dict[str, Any] = json.loads(file.read_bytes())
+        content: dict[str, Any] = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as COCO annotations: {error}") from None
-    if "images" not in read:
-        raise DataError(f"{file} has no 'images': it is no COCO annotation file")
-    return read
+    if "images" not in content:
+        raise DataError(f"{file} has no 'images': it is not a COCO annotation file")
+    return content

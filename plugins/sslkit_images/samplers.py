@@ -1,4 +1,4 @@
-"""Samplers that draw random resized crops, from the whole image and without proposals."""
+"""Samplers that draw random resized crops from the whole image, without proposals."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ Count = Annotated[int, Field(ge=1, le=1000)]
 
 
 class TwoViews(ViewSampler):
-    """Random resized crops of the whole image, as BYOL's and SimCLR's: one group, `scene`.
+    """Random resized crops of the whole image, as in BYOL and SimCLR. One group: `scene`.
 
     Args:
-        views: How many.
-        scale: Share of the image's area, drawn uniformly.
-        ratio: Width over height, drawn log-uniformly.
+        views: Number of views.
+        scale: Range of a crop's share of the image area, drawn uniformly.
+        ratio: Range of width over height, drawn log-uniformly.
     """
 
     name = "two-views"
 
     def __init__(self, *, views: Count = 2, scale: Range = (0.08, 1.0), ratio: Range = (3 / 4, 4 / 3)) -> None:
         self.views = views
-        self.scale = _range("scale", scale, 1.0)
-        self.ratio = _range("ratio", ratio)
+        self.scale = _check_range("scale", scale, 1.0)
+        self.ratio = _check_range("ratio", ratio)
 
     @property
     def groups(self) -> Mapping[str, int]:
-        """One group, `scene`."""
+        """The group `scene`."""
         return {"scene": self.views}
 
     def sample(self, height: int, width: int, proposals: Boxes, rng: np.random.Generator) -> Sample:  # noqa: ARG002
         """Draw the crops."""
-        return Sample({"scene": _crops(height, width, self.views, self.scale, self.ratio, rng)})
+        return Sample({"scene": _draw_crops(height, width, self.views, self.scale, self.ratio, rng)})
 
 
 class MultiCrop(ViewSampler):
-    """Large and small random resized crops, as SwAV's and DINO's: groups `global` and `local`.
+    """Large and small random resized crops, as in SwAV and DINO. Two groups: `global` and `local`.
 
     Args:
-        global_crops: How many large ones.
-        local_crops: How many small ones.
-        global_scale: Share of the image's area of the large ones (DINO's values; arXiv 2104.14294, section 3.2).
-        local_scale: Share of the image's area of the small ones.
-        ratio: Width over height, drawn log-uniformly.
+        global_crops: Number of global (large) crops.
+        local_crops: Number of local (small) crops.
+        global_scale: Range of a global crop's share of the image area (DINO's values; arXiv 2104.14294, section 3.2).
+        local_scale: Range of a local crop's share of the image area.
+        ratio: Range of width over height, drawn log-uniformly.
     """
 
     name = "multi-crop"
@@ -61,29 +61,29 @@ class MultiCrop(ViewSampler):
     ) -> None:  # fmt: skip
         self.global_crops = global_crops
         self.local_crops = local_crops
-        self.global_scale = _range("global_scale", global_scale, 1.0)
-        self.local_scale = _range("local_scale", local_scale, 1.0)
-        self.ratio = _range("ratio", ratio)
+        self.global_scale = _check_range("global_scale", global_scale, 1.0)
+        self.local_scale = _check_range("local_scale", local_scale, 1.0)
+        self.ratio = _check_range("ratio", ratio)
 
     @property
     def groups(self) -> Mapping[str, int]:
-        """Two groups, `global` and `local`."""
+        """The groups `global` and `local`."""
         return {"global": self.global_crops, "local": self.local_crops}
 
     def sample(self, height: int, width: int, proposals: Boxes, rng: np.random.Generator) -> Sample:  # noqa: ARG002
         """Draw the crops."""
         return Sample({
-            "global": _crops(height, width, self.global_crops, self.global_scale, self.ratio, rng),
-            "local": _crops(height, width, self.local_crops, self.local_scale, self.ratio, rng),
+            "global": _draw_crops(height, width, self.global_crops, self.global_scale, self.ratio, rng),
+            "local": _draw_crops(height, width, self.local_crops, self.local_scale, self.ratio, rng),
         })  # fmt: skip
 
 
-def _range(name: str, value: Range, most: float = np.inf) -> Range:
+def _check_range(name: str, value: Range, most: float = np.inf) -> Range:
     if not 0 < value[0] <= value[1] <= most:
         limit = f" <= {most:g}" if most < np.inf else ""
         raise ValueError(f"{name} = {list(value)} must be [low, high] with 0 < low <= high{limit}")
     return value
 
 
-def _crops(height: int, width: int, count: int, scale: Range, ratio: Range, rng: np.random.Generator) -> Boxes:
+def _draw_crops(height: int, width: int, count: int, scale: Range, ratio: Range, rng: np.random.Generator) -> Boxes:
     return random_crops(height, width, (count,), scale, ratio, rng).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Pascal VOC: photos in JPEGImages, boxes in Annotations, lists in ImageSets/Main."""
+"""The source `voc`: Pascal VOC, with images in JPEGImages, boxes in Annotations and lists in ImageSets/Main."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslkit.api import Objects, Source
 from sslkit.boxes import Boxes, empty
 from sslkit.errors import DataError, closest
 from sslkit_images.folder import read_file
-from sslkit_images.listing import Names
+from sslkit_images.names import NameList, abbreviate
 
 CATEGORIES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -25,17 +25,17 @@ _TEST = {"VOC2007": "voc2007/VOCtest_06-Nov-2007.tar"}
 
 
 class Voc(Source):
-    """Pascal VOC: photos with boxes of 20 categories, as in VOC2007 and VOC2012.
+    """Pascal VOC (VOC2007, VOC2012 and data in their layout): images with boxes of 20 categories.
 
-    Boxes are those of the annotations in pixels from 0, right and bottom exclusive: the files count from 1 and include
-    the last pixel, so (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax).
+    Boxes are in pixels from 0, right and bottom exclusive. The annotation files count from 1 and include the last
+    pixel, so (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax).
 
     Args:
-        root: Holds JPEGImages, Annotations and ImageSets, such as VOCdevkit/VOC2007.
-        split: A list in ImageSets/Main: train, val, trainval, test, or one of your own.
-        difficult: What becomes of objects marked difficult. "mark" hands them on as such: no crop is made of them,
-            and a photo that shows a category only in difficult objects counts neither for nor against it, as in VOC's
-            own evaluation. "keep" treats them as any others, "drop" as if they were not there.
+        root: The folder that holds JPEGImages, Annotations and ImageSets, such as VOCdevkit/VOC2007.
+        split: Name of a list in ImageSets/Main: train, val, trainval, test, or your own.
+        difficult: How to treat objects marked difficult. "mark" keeps the mark: they get no crops, and an image that
+            shows a category only in difficult objects counts neither for nor against it, as in VOC's own evaluation.
+            "keep" treats them like all others, "drop" removes them.
     """
 
     name = "voc"
@@ -51,60 +51,59 @@ class Voc(Source):
 
     @property
     def list(self) -> Path:
-        """The file that lists the split's photos."""
+        """The file that lists the images of the split."""
         return self.root / "ImageSets" / "Main" / f"{self.split}.txt"
 
     def missing(self) -> str | None:
-        """Say which folder or list is not there, and for VOC2007 and VOC2012 how to get it."""
-        lacking = [name for name in ("JPEGImages", "Annotations") if not (self.root / name).is_dir()]
-        if lacking:
-            what = f"{self.root.absolute()} has no {' and no '.join(lacking)}"
-            return f"VOC is not where it is looked for: {what}{self._get()}"
+        """Return an error message if a folder or list is missing, with the download command for VOC2007 and VOC2012."""
+        missing = [name for name in ("JPEGImages", "Annotations") if not (self.root / name).is_dir()]
+        if missing:
+            return f"VOC not found: {self.root.absolute()} has no {' and no '.join(missing)}{self._download_hint()}"
         if self.list.is_file():
             return None
-        there = sorted(path.stem for path in self.list.parent.glob("*.txt") if "_" not in path.stem)
-        hint = closest(self.split, there) or (f"; it has {', '.join(there)}" if there else "")
-        return f"there is no list {self.list.absolute()}{hint}{self._get()}"
+        lists = sorted(path.stem for path in self.list.parent.glob("*.txt") if "_" not in path.stem)
+        hint = closest(self.split, lists) or (f"; the lists are {', '.join(lists)}" if lists else "")
+        return f"list not found: {self.list.absolute()}{hint}{self._download_hint()}"
 
-    def _get(self) -> str:
+    def _download_hint(self) -> str:
         archive = (_TEST if self.split == "test" else _ARCHIVES).get(self.root.name)
         if archive is None:
             return ""
         file = self.root.parent.parent / Path(archive).name
         return (
-            f"; get it with\n        curl --create-dirs -o {file} {_URL}/{archive}"
+            f"; download it with\n        curl --create-dirs -o {file} {_URL}/{archive}"
             f"\n        tar -xf {file} -C {file.parent}"
         )
 
     def open(self) -> None:
-        """List the photos and read their boxes.
+        """List the images and read their boxes.
 
         Raises:
-            DataError: Folders, lists, photos or annotations are missing, or an annotation cannot be read.
+            DataError: Folders, lists, images or annotations are missing, or an annotation cannot be read.
         """
         if missing := self.missing():
             raise DataError(missing)
         names = [words[0] for line in self.list.read_text(encoding="utf-8").splitlines() if (words := line.split())]
         if not names:
-            raise DataError(f"{self.list} lists no photos")
-        there = {path.stem for path in (self.root / "JPEGImages").glob("*.jpg")}
-        lacking = [name for name in names if name not in there]
-        if lacking:
+            raise DataError(f"{self.list} lists no images")
+        files = {path.stem for path in (self.root / "JPEGImages").glob("*.jpg")}
+        missing_images = [name for name in names if name not in files]
+        if missing_images:
             raise DataError(
-                f"{len(lacking)} of {len(names)} photos that {self.list} lists are not in {self.root / 'JPEGImages'}: "
-                f"{', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}"
+                f"{len(missing_images)} of {len(names)} images listed in {self.list} are not in "
+                f"{self.root / 'JPEGImages'}: {abbreviate(missing_images)}"
             )
-        self._names = Names(names)
-        found = _read(self.root / "Annotations", names)
-        self._boxes, self._labels, self._hard = found["boxes"], found["labels"], found["difficult"]
-        self._offsets = np.concatenate([[0], np.cumsum(found["counts"])])
+        self._names = NameList(names)
+        arrays = _read_annotations(self.root / "Annotations", names)
+        self._boxes, self._labels, self._difficult = arrays["boxes"], arrays["labels"], arrays["difficult"]
+        self._offsets = np.concatenate([[0], np.cumsum(arrays["counts"])])
 
     def __len__(self) -> int:
-        """Return the number of photos."""
+        """Return the number of images."""
         return len(self._names)
 
     def key(self, index: int) -> str:
-        """Return JPEGImages/file name."""
+        """Return the key of an image: JPEGImages/file name."""
         return f"JPEGImages/{self._names[index]}.jpg"
 
     def read(self, index: int) -> bytes:
@@ -112,54 +111,54 @@ class Voc(Source):
         return read_file(self.root / self.key(index))
 
     def objects(self, index: int) -> Objects:
-        """Return boxes, labels, and which objects are difficult, as `difficult` says."""
+        """Return boxes, labels and difficult flags of an image, as the option `difficult` says."""
         part = slice(self._offsets[index], self._offsets[index + 1])
-        found, labels, hard = self._boxes[part], self._labels[part], self._hard[part]
+        boxes, labels, difficult = self._boxes[part], self._labels[part], self._difficult[part]
         if self.difficult == "drop":
-            return Objects(found[~hard], labels[~hard])
-        return Objects(found, labels, hard if self.difficult == "mark" else None)
+            return Objects(boxes[~difficult], labels[~difficult])
+        return Objects(boxes, labels, difficult if self.difficult == "mark" else None)
 
 
-def _read(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    rows = [annotation(folder / f"{name}.xml") for name in names]
+def _read_annotations(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    rows = [read_annotation(folder / f"{name}.xml") for name in names]
     return {
-        "boxes": np.concatenate([empty(), *(found for found, _, _ in rows)]),
+        "boxes": np.concatenate([empty(), *(boxes for boxes, _, _ in rows)]),
         "labels": np.array([label for _, labels, _ in rows for label in labels], np.int64),
-        "difficult": np.array([hard for _, _, hards in rows for hard in hards], np.bool_),
+        "difficult": np.array([flag for _, _, flags in rows for flag in flags], np.bool_),
         "counts": np.array([len(labels) for _, labels, _ in rows], np.int64),
     }
 
 
-def annotation(file: Path) -> tuple[Boxes, list[int], list[bool]]:
+def read_annotation(file: Path) -> tuple[Boxes, list[int], list[bool]]:
     """Read one annotation: boxes (n, 4), labels and difficult flags; boxes without area are left out.
 
     Raises:
-        DataError: It is missing, no VOC annotation, or names a category that VOC does not have.
+        DataError: The file is missing, is not a VOC annotation, or names a category that VOC does not have.
     """
     try:
         root = ElementTree.fromstring(file.read_bytes())  # noqa: S314 - Python's expat refuses entity bombs
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
     except ElementTree.ParseError as error:
-        raise DataError(f"{file} is no XML: {error}") from None
-    found = [item for item in (_object(element, root, file) for element in root.iter("object")) if item]
-    made = np.array([box for box, _, _ in found], np.float32).reshape(-1, 4)
-    return made, [label for _, label, _ in found], [hard for _, _, hard in found]
+        raise DataError(f"{file} is not valid XML: {error}") from None
+    items = [item for item in (_read_object(element, root, file) for element in root.iter("object")) if item]
+    boxes = np.array([box for box, _, _ in items], np.float32).reshape(-1, 4)
+    return boxes, [label for _, label, _ in items], [difficult for _, _, difficult in items]
 
 
-def _object(
+def _read_object(
     element: ElementTree.Element, root: ElementTree.Element, file: Path
 ) -> tuple[tuple[float, float, float, float], int, bool] | None:
     name = (element.findtext("name") or "").strip()
     if name not in CATEGORIES:
-        raise DataError(f"{file} has an object '{name}', which is no category of VOC{closest(name, CATEGORIES)}")
+        raise DataError(f"{file} has an object '{name}', which is not a VOC category{closest(name, CATEGORIES)}")
     try:
         xmin, ymin, xmax, ymax = (
             float(element.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
         )
         width, height = (float(root.findtext(f"size/{side}") or "inf") for side in ("width", "height"))
     except ValueError:
-        raise DataError(f"{file}: the box of an object '{name}' has no four numbers") from None
+        raise DataError(f"{file}: the box of an object '{name}' does not have four numbers") from None
     box = (max(xmin - 1, 0.0), max(ymin - 1, 0.0), min(xmax, width), min(ymax, height))
-    hard = (element.findtext("difficult") or "0").strip() == "1"
-    return (box, CATEGORIES.index(name), hard) if box[2] > box[0] and box[3] > box[1] else None
+    difficult = (element.findtext("difficult") or "0").strip() == "1"
+    return (box, CATEGORIES.index(name), difficult) if box[2] > box[0] and box[3] > box[1] else None

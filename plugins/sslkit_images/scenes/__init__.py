@@ -1,1 +1,1 @@
-"""Scenes rendered by code: a data set that needs no download and shows nobody's photos."""
+"""Scenes rendered by code: a data set that needs no download and contains no third-party images."""

@@ -1,4 +1,4 @@
-"""The places: each kind of scene has its own layout, textures and objects that are at home there."""
+"""Backgrounds: each kind of scene has its own layout, textures and typical objects."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of scene: how its background is painted, and what is at home in it."""
+class SceneKind:
+    """A kind of scene: the function that paints its background, and its typical objects."""
 
     paint: Callable[[int, int, float, Rng], Floats]
-    home: tuple[str, ...]
+    typical_objects: tuple[str, ...]
 
 
 def noise(height: int, width: int, grain: float, rng: Rng) -> Floats:
@@ -28,17 +28,17 @@ def noise(height: int, width: int, grain: float, rng: Rng) -> Floats:
     return np.clip(cv2.resize(rng.random(shape, np.float32), (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
-def hue(rng: Rng, low: int, high: int, saturation: tuple[int, int], value: tuple[int, int]) -> Floats:
-    """Return a random colour (3,) with hue in [low, high] (of 180), saturation and value in their ranges (of 255)."""
-    hsv = np.array([[[rng.integers(low, high + 1) % 180, rng.integers(*saturation), rng.integers(*value)]]], np.uint8)
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0], np.float32)
+def hsv(rng: Rng, low: int, high: int, saturation: tuple[int, int], value: tuple[int, int]) -> Floats:
+    """Draw a random colour (3,) with hue in [low, high] (of 180), saturation and value in their ranges (of 255)."""
+    pixel = np.array([[[rng.integers(low, high + 1) % 180, rng.integers(*saturation), rng.integers(*value)]]], np.uint8)
+    return np.asarray(cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0], np.float32)
 
 
 def _blend(a: Floats, b: Floats, where: npt.NDArray[Any]) -> Floats:
     return a + (b - a) * where.astype(np.float32)[..., None]
 
 
-def _grey(red: float, green: float, blue: float) -> Floats:
+def _rgb(red: float, green: float, blue: float) -> Floats:
     return np.array([red, green, blue], np.float32)
 
 
@@ -56,37 +56,37 @@ def _outdoors(sky: Callable[[Rng], tuple[Floats, Floats]], ground: Callable[[int
         line = round(height * horizon)
         top = _fade(line, width, *sky(rng))
         clouds = np.clip(noise(max(2, line), width, 40, rng)[:line] * 2 - 0.9, 0, 1)
-        return np.concatenate([_blend(top, _grey(235, 235, 238), clouds * 0.7), ground(height - line, width, rng)])
+        return np.concatenate([_blend(top, _rgb(235, 235, 238), clouds * 0.7), ground(height - line, width, rng)])
 
     return paint
 
 
 def _sky(rng: Rng) -> tuple[Floats, Floats]:
-    return hue(rng, 95, 115, (60, 170), (150, 250)), hue(rng, 10, 110, (10, 80), (190, 255))
+    return hsv(rng, 95, 115, (60, 170), (150, 250)), hsv(rng, 10, 110, (10, 80), (190, 255))
 
 
 def _grass(height: int, width: int, rng: Rng) -> Floats:
     blades = noise(height, width, 3, rng) * 0.6 + noise(height, width, 30, rng) * 0.4
-    return _blend(hue(rng, 30, 60, (90, 200), (60, 130)), hue(rng, 30, 60, (80, 200), (130, 220)), blades)
+    return _blend(hsv(rng, 30, 60, (90, 200), (60, 130)), hsv(rng, 30, 60, (80, 200), (130, 220)), blades)
 
 
 def _sand(height: int, width: int, rng: Rng) -> Floats:
     ripples = 0.5 + 0.5 * np.sin(np.arange(height)[:, None] / rng.uniform(3, 7) + 6 * noise(height, width, 50, rng))
-    return _blend(hue(rng, 10, 25, (60, 130), (150, 200)), hue(rng, 12, 28, (40, 110), (190, 250)), ripples)
+    return _blend(hsv(rng, 10, 25, (60, 130), (150, 200)), hsv(rng, 12, 28, (40, 110), (190, 250)), ripples)
 
 
 def _sea(height: int, width: int, rng: Rng) -> Floats:
     split = round(height * rng.uniform(0.35, 0.6))
     swell = 8 * noise(max(2, split), width, 25, rng)[:split]
     waves = 0.5 + 0.5 * np.sin(np.arange(split)[:, None] / rng.uniform(1.5, 3) + swell)
-    water = _blend(hue(rng, 85, 115, (100, 220), (80, 150)), hue(rng, 85, 110, (60, 150), (150, 230)), waves)
+    water = _blend(hsv(rng, 85, 115, (100, 220), (80, 150)), hsv(rng, 85, 110, (60, 150), (150, 230)), waves)
     return np.concatenate([water, _sand(height - split, width, rng)])
 
 
 def _road(height: int, width: int, rng: Rng) -> Floats:
-    ground = _blend(_grey(70, 70, 74), _grey(110, 108, 105), noise(height, width, 4, rng))
+    ground = _blend(_rgb(70, 70, 74), _rgb(110, 108, 105), noise(height, width, 4, rng))
     kerb = width, round(height * rng.uniform(0.15, 0.35))
-    cv2.rectangle(ground, (0, 0), kerb, hue(rng, 0, 179, (5, 40), (120, 190)).tolist(), -1)
+    cv2.rectangle(ground, (0, 0), kerb, hsv(rng, 0, 179, (5, 40), (120, 190)).tolist(), -1)
     for x in range(0, width, 44):
         cv2.rectangle(ground, (x, round(height * 0.7)), (x + 24, round(height * 0.76)), (225, 222, 200), -1)
     return ground
@@ -98,8 +98,8 @@ def street(height: int, width: int, horizon: float, rng: Rng) -> Floats:
     line, x = round(height * horizon), 0
     while x < width:
         w, top = int(rng.integers(40, 110)), round(line * rng.uniform(0.05, 0.6))
-        cv2.rectangle(image, (x, top), (x + w, line), hue(rng, 0, 179, (20, 110), (90, 210)).tolist(), -1)
-        pane, step = hue(rng, 0, 179, (10, 90), (40, 250)).tolist(), int(rng.integers(14, 24))
+        cv2.rectangle(image, (x, top), (x + w, line), hsv(rng, 0, 179, (20, 110), (90, 210)).tolist(), -1)
+        pane, step = hsv(rng, 0, 179, (10, 90), (40, 250)).tolist(), int(rng.integers(14, 24))
         for wy in range(top + 8, line - 14, step):
             for wx in range(x + 6, x + w - 10, step):
                 cv2.rectangle(image, (wx, wy), (wx + step // 2, wy + step // 2), pane, -1)
@@ -110,7 +110,7 @@ def street(height: int, width: int, horizon: float, rng: Rng) -> Floats:
 def kitchen(height: int, width: int, horizon: float, rng: Rng) -> Floats:
     """Paint a tiled wall behind a wooden table."""
     line, tile = round(height * horizon), int(rng.integers(18, 40))
-    colours = hue(rng, 0, 179, (10, 90), (120, 230)), hue(rng, 0, 179, (5, 60), (170, 250))
+    colours = hsv(rng, 0, 179, (10, 90), (120, 230)), hsv(rng, 0, 179, (5, 60), (170, 250))
     wall = _blend(*colours, noise(line, width, 60, rng))
     wall[::tile] *= 0.75
     wall[:, ::tile] *= 0.75
@@ -120,20 +120,20 @@ def kitchen(height: int, width: int, horizon: float, rng: Rng) -> Floats:
 def planks(height: int, width: int, rng: Rng) -> Floats:
     """Paint wooden planks."""
     grain = cv2.resize(rng.random((max(2, height // 3), 6), np.float32), (width, height))
-    wood = _blend(hue(rng, 6, 18, (80, 190), (60, 130)), hue(rng, 8, 20, (70, 170), (130, 210)), grain)
+    wood = _blend(hsv(rng, 6, 18, (80, 190), (60, 130)), hsv(rng, 8, 20, (70, 170), (130, 210)), grain)
     wood[:: int(rng.integers(14, 34))] *= 0.6
     return wood
 
 
 def room(height: int, width: int, horizon: float, rng: Rng) -> Floats:
-    """Paint a papered wall above a checkered floor."""
+    """Paint a wall with striped wallpaper above a checkered floor."""
     line, stripe = round(height * horizon), rng.uniform(8, 26)
     pattern = np.repeat((np.sin(np.arange(width) * 2 * np.pi / stripe) > 0.2)[None], line, 0)
-    wall = _blend(hue(rng, 0, 179, (20, 120), (60, 200)), hue(rng, 0, 179, (20, 120), (80, 220)), pattern)
+    wall = _blend(hsv(rng, 0, 179, (20, 120), (60, 200)), hsv(rng, 0, 179, (20, 120), (80, 220)), pattern)
     y, x = np.mgrid[: height - line, :width]
     side = rng.uniform(14, 30)
     checks = (x // side + y // (side / 2)) % 2
-    floor = _blend(hue(rng, 0, 179, (5, 80), (50, 140)), hue(rng, 0, 179, (5, 80), (120, 220)), checks)
+    floor = _blend(hsv(rng, 0, 179, (5, 80), (50, 140)), hsv(rng, 0, 179, (5, 80), (120, 220)), checks)
     return np.concatenate([wall, floor])
 
 
@@ -141,7 +141,7 @@ def night(height: int, width: int, horizon: float, rng: Rng) -> Floats:
     """Paint dim meadows under a starry sky."""
 
     def dark(rng: Rng) -> tuple[Floats, Floats]:
-        return hue(rng, 110, 140, (120, 220), (15, 50)), hue(rng, 100, 150, (80, 200), (50, 110))
+        return hsv(rng, 110, 140, (120, 220), (15, 50)), hsv(rng, 100, 150, (80, 200), (50, 110))
 
     image = _outdoors(dark, _grass)(height, width, horizon, rng)
     image[round(height * horizon) :] *= 0.45
@@ -151,13 +151,13 @@ def night(height: int, width: int, horizon: float, rng: Rng) -> Floats:
     return image
 
 
-KINDS: dict[str, Kind] = {
-    "kitchen": Kind(kitchen, ("mug", "bottle", "clock", "lamp", "chair")),
-    "room": Kind(room, ("chair", "lamp", "clock", "cactus", "flower")),
-    "street": Kind(street, ("car", "house", "tree", "umbrella", "bird")),
-    "park": Kind(_outdoors(_sky, _grass), ("tree", "flower", "bird", "kite", "mushroom")),
-    "shore": Kind(_outdoors(_sky, _sea), ("boat", "fish", "umbrella", "kite", "bird")),
-    "desert": Kind(_outdoors(_sky, _sand), ("cactus", "car", "house", "bottle", "kite")),
-    "night": Kind(night, ("house", "lamp", "tree", "mushroom", "clock")),
+KINDS: dict[str, SceneKind] = {
+    "kitchen": SceneKind(kitchen, ("mug", "bottle", "clock", "lamp", "chair")),
+    "room": SceneKind(room, ("chair", "lamp", "clock", "cactus", "flower")),
+    "street": SceneKind(street, ("car", "house", "tree", "umbrella", "bird")),
+    "park": SceneKind(_outdoors(_sky, _grass), ("tree", "flower", "bird", "kite", "mushroom")),
+    "shore": SceneKind(_outdoors(_sky, _sea), ("boat", "fish", "umbrella", "kite", "bird")),
+    "desert": SceneKind(_outdoors(_sky, _sand), ("cactus", "car", "house", "bottle", "kite")),
+    "night": SceneKind(night, ("house", "lamp", "tree", "mushroom", "clock")),
 }
 """Name -> kind of scene."""

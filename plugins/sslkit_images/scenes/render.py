@@ -1,4 +1,4 @@
-"""One scene: a place, objects in depth order with shadows, light, and a camera's faults."""
+"""Render one scene: background, objects in depth order with shadows, light, blur and sensor noise."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from sslkit_images.scenes import shapes
 from sslkit_images.scenes.backgrounds import KINDS, Floats, noise
+from sslkit_images.scenes.canvas import SIDE
 
 Rng = np.random.Generator
-VISIBLE = 0.3
-"""Share of an object that must be seen for it to be annotated."""
-
+MIN_VISIBLE = 0.3
+"""Share of an object that must be visible for it to be annotated."""
 
 FLYING = ("bird", "kite")
-"""What may be up in the air, and throws no shadow that is seen."""
+"""Categories that may be in the air, and have no visible shadow."""
 
 
 class Scene(NamedTuple):
@@ -27,7 +27,7 @@ class Scene(NamedTuple):
         pixels: Shape (h, w, 3), uint8 RGB.
         kind: Name of the kind of scene.
         names: Category of each annotated object.
-        masks: Its visible part, bool (h, w).
+        masks: Visible part of each annotated object, bool (h, w).
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -40,10 +40,10 @@ def render(rng: Rng, side: int, co_occurrence: float, objects: tuple[int, int]) 
     """Render a scene whose longer side is `side` pixels.
 
     Args:
-        rng: Decides everything.
-        side: Pixels.
-        co_occurrence: Probability that an object is drawn from those at home in the scene; else from all.
-        objects: Least and most objects.
+        rng: Source of all randomness.
+        side: Longer side, pixels.
+        co_occurrence: Probability that an object is drawn from the typical ones of the scene; otherwise from all.
+        objects: Minimum and maximum number of objects.
     """
     kind = str(rng.choice(list(KINDS)))
     ratio = rng.uniform(0.7, 1.0)
@@ -56,21 +56,21 @@ def render(rng: Rng, side: int, co_occurrence: float, objects: tuple[int, int]) 
     owner = np.full((height, width), -1, np.int32)
     names, sizes = [], []
     for depth in np.sort(rng.random(count)):
-        names.append(choose(kind, co_occurrence, rng))
+        names.append(choose_category(kind, co_occurrence, rng))
         sizes.append(_place(canvas, owner, len(names) - 1, names[-1], float(depth), horizon, light, rng))
     masks = [owner == number for number in range(count)]
-    seen = [n for n in range(count) if sizes[n] > 60 and masks[n].sum() >= VISIBLE * sizes[n]]
-    return Scene(_expose(canvas, light, rng), kind, [names[n] for n in seen], [masks[n] for n in seen])
+    visible = [n for n in range(count) if sizes[n] > 60 and masks[n].sum() >= MIN_VISIBLE * sizes[n]]
+    return Scene(_expose(canvas, light, rng), kind, [names[n] for n in visible], [masks[n] for n in visible])
 
 
-def choose(kind: str, co_occurrence: float, rng: Rng) -> str:
-    """Draw a category: one at home in the scene with probability `co_occurrence`, else any."""
-    at_home = rng.random() < co_occurrence
-    return str(rng.choice(KINDS[kind].home if at_home else list(shapes.CATEGORIES)))
+def choose_category(kind: str, co_occurrence: float, rng: Rng) -> str:
+    """Draw a category: a typical one of the scene with probability `co_occurrence`, otherwise any."""
+    typical = rng.random() < co_occurrence
+    return str(rng.choice(KINDS[kind].typical_objects if typical else list(shapes.CATEGORIES)))
 
 
 def _clutter(canvas: Floats, rng: Rng) -> None:
-    """Scatter strokes and patches that are nobody's object."""
+    """Draw strokes and patches that belong to no object."""
     height, width = canvas.shape[:2]
     for _ in range(int(rng.integers(4, 14))):
         x, y = int(rng.integers(width)), int(rng.integers(height))
@@ -83,7 +83,7 @@ def _place(
     canvas: Floats, owner: npt.NDArray[np.int32], number: int, name: str, depth: float, horizon: float, light: float,
     rng: Rng,
 ) -> int:  # fmt: skip
-    """Draw one object with its shadow; near ones are larger and lower. Returns its whole area in pixels."""
+    """Draw one object with its shadow, nearer ones larger and lower; return its full area in pixels."""
     height, width = owner.shape
     colour, mask = shapes.draw(name, rng)
     size = min(height, width) * (0.22 + 0.3 * depth) * rng.uniform(0.8, 1.2)
@@ -102,18 +102,18 @@ def _place(
 
 
 def _pose(size: float, foot: npt.NDArray[np.float64], rng: Rng) -> npt.NDArray[np.float64]:
-    """Return the affine map (2 3) from an object's square to the scene: flip, stretch, lean, shear."""
+    """Draw an affine map (2 3) from an object's square to the scene: flip, stretch, rotation, shear."""
     angle, shear = rng.normal(0, 0.3), rng.normal(0, 0.15)
     stretch = np.array([rng.uniform(0.7, 1.3) * rng.choice([-1, 1]), rng.uniform(0.8, 1.2)])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array([[1, shear], [0, 1]])
-    linear = turn * stretch * size / shapes.SIDE
-    shift = foot - linear @ np.array([0.5, 0.92]) * shapes.SIDE
+    linear = turn * stretch * size / SIDE
+    shift = foot - linear @ np.array([0.5, 0.92]) * SIDE
     return np.column_stack([linear, shift])
 
 
 def _window(matrix: npt.NDArray[np.float64], height: int, width: int) -> tuple[Floats, tuple[slice, slice]]:
-    """Return the part of the scene that an object's square covers, and the map into that part."""
-    corners = matrix @ np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1 / shapes.SIDE] * 4]) * shapes.SIDE
+    """Return the affine map into the part of the scene that an object's square covers, and that part."""
+    corners = matrix @ np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1 / SIDE] * 4]) * SIDE
     low = np.clip(np.floor(corners.min(axis=1)) - 2, 0, (width - 2, height - 2)).astype(int)
     high = np.clip(np.ceil(corners.max(axis=1)) + 2, low + 2, (width, height)).astype(int)
     moved = matrix - np.column_stack([np.zeros((2, 2)), low])
@@ -122,13 +122,13 @@ def _window(matrix: npt.NDArray[np.float64], height: int, width: int) -> tuple[F
 
 def _shaded(colour: npt.NDArray[np.uint8], light: float, rng: Rng) -> Floats:
     """Light an object from one side, unevenly."""
-    ramp = np.linspace(1 - 0.35 * light, 1 + 0.35 * light, shapes.SIDE, dtype=np.float32)[None, :, None]
-    uneven = 0.8 + 0.4 * noise(shapes.SIDE, shapes.SIDE, 30, rng)[..., None]
+    ramp = np.linspace(1 - 0.35 * light, 1 + 0.35 * light, SIDE, dtype=np.float32)[None, :, None]
+    uneven = 0.8 + 0.4 * noise(SIDE, SIDE, 30, rng)[..., None]
     return (colour * ramp * uneven * np.float32(rng.uniform(0.7, 1.15))).clip(0, 255)
 
 
 def _shadow(canvas: Floats, foot: npt.NDArray[np.float64], size: float, light: float, rng: Rng) -> None:
-    """Darken the ground away from the light, softly."""
+    """Draw a soft shadow on the side away from the light."""
     top, left = (max(0, round(at - reach * size)) for at, reach in ((foot[1], 0.4), (foot[0], 0.9)))
     canvas = canvas[top : top + round(0.8 * size), left : left + round(1.8 * size)]
     if not canvas.size:
@@ -141,7 +141,7 @@ def _shadow(canvas: Floats, foot: npt.NDArray[np.float64], size: float, light: f
 
 
 def _expose(canvas: Floats, light: float, rng: Rng) -> npt.NDArray[np.uint8]:
-    """Add light across the scene, a colour cast, blur and sensor noise."""
+    """Add a light gradient, a colour cast, blur and sensor noise."""
     height, width = canvas.shape[:2]
     ramp = np.linspace(1 - 0.2 * light, 1 + 0.2 * light, width, dtype=np.float32)[None, :, None]
     image = canvas * ramp * rng.uniform(0.85, 1.15, 3).astype(np.float32)

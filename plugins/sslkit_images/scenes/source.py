@@ -1,4 +1,4 @@
-"""The built-in scenes as a source: rendered on first use, kept in the cache, in COCO form."""
+"""The source `sample-scenes`: built-in scenes, rendered on first use and cached, with annotations in COCO's format."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from sslkit.boxes import Boxes, from_xywh
 from sslkit.errors import DataError
 from sslkit.folders import cache_dir, cores
 from sslkit_images.folder import read_file
-from sslkit_images.scenes.writing import Look, Row, coco, file_name, write_scenes
+from sslkit_images.scenes.files import SceneOptions, SceneRecord, coco_annotations, file_name, write_scenes
 
 _VERSION = 2
-"""Raise it when a scene comes out differently: it names the folder in the cache."""
+"""Part of the name of the cache folder. Increase it when a scene is rendered differently."""
 _CHUNK = 25
 
 
 class SampleScenes(Source):
-    """Scenes rendered by code, with objects of 16 categories in 7 kinds of places.
+    """Scenes rendered by code: objects of 16 categories in 7 kinds of scene.
 
-    They are JPEG files with an `instances.json` in COCO form (boxes, run-length masks of the visible parts, labels).
-    Scene i depends on seed, split and i alone, so a larger set begins with the smaller one. Another version of OpenCV
-    or NumPy may draw it with other pixels at its edges, and finds no scenes in the cache but its own.
+    The scenes are JPEG files with an `instances.json` in COCO's format (boxes, run-length masks of the visible parts,
+    labels). Scene i depends on seed, split and i alone, so a larger set begins with the smaller one. Another version of
+    OpenCV or NumPy may render edges differently; the cache keeps scenes of different versions apart.
 
     Args:
-        images: How many.
-        split: "train" and "val" share no scene.
-        seed: Of all scenes.
-        side: The longer side, pixels.
-        co_occurrence: Probability that an object is one of those at home in its kind of scene; else it is any.
-        objects: Least and most objects of a scene.
+        images: Number of scenes.
+        split: "train" or "val"; they share no scene.
+        seed: Seed of all scenes.
+        side: Longer side of a scene, pixels.
+        co_occurrence: Probability that an object is drawn from the typical ones of its kind of scene; otherwise from
+            all.
+        objects: Minimum and maximum number of objects in a scene.
     """
 
     name = "sample-scenes"
@@ -64,43 +65,43 @@ class SampleScenes(Source):
 
     @property
     def folder(self) -> Path:
-        """Where the scenes are kept."""
+        """The cache folder of the scenes."""
         options = (self.images, self.split, self.seed, self.side, self.co_occurrence, *self.objects_range)
-        painters = (_VERSION, cv2.__version__, np.__version__)
-        name = hashlib.blake2b(repr((*painters, *options)).encode(), digest_size=8).hexdigest()
+        versions = (_VERSION, cv2.__version__, np.__version__)
+        name = hashlib.blake2b(repr((*versions, *options)).encode(), digest_size=8).hexdigest()
         return cache_dir() / "sample-scenes" / f"{self.split}-{self.images}-{name}"
 
     @property
-    def look(self) -> Look:
-        """What decides the scenes."""
-        return Look((self.seed, int(self.split == "val")), self.side, self.co_occurrence, self.objects_range)
+    def scene_options(self) -> SceneOptions:
+        """The options that decide how scenes look."""
+        return SceneOptions((self.seed, int(self.split == "val")), self.side, self.co_occurrence, self.objects_range)
 
     def prepare(self, progress: Progress) -> None:
-        """Render the scenes, unless they are there; the folder appears when it is complete."""
+        """Render the scenes, unless they exist. The folder appears only when it is complete."""
         if self.folder.exists():
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".part-", dir=self.folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=self.folder.parent))
         try:
-            self._render(aside, progress)
-            aside.chmod(0o755)
-            aside.rename(self.folder)
+            self._render(temporary, progress)
+            temporary.chmod(0o755)
+            temporary.rename(self.folder)
         except OSError:
-            if not self.folder.exists():  # else another process was faster, with the same scenes
+            if not self.folder.exists():  # otherwise another process rendered the same scenes first
                 raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _render(self, folder: Path, progress: Progress) -> None:
-        look = self.look
+        options = self.scene_options
         chunks = [range(start, min(start + _CHUNK, self.images)) for start in range(0, self.images, _CHUNK)]
-        rows: list[Row] = []
+        records: list[SceneRecord] = []
         with ProcessPoolExecutor(min(len(chunks), cores()), multiprocessing.get_context("forkserver")) as pool:
             progress("rendering scenes", 0, self.images)
-            for done in pool.map(partial(write_scenes, folder, look), chunks):
-                rows += done
-                progress("rendering scenes", len(rows), self.images)
-        (folder / "instances.json").write_text(json.dumps(coco(rows)), encoding="utf-8")
+            for chunk in pool.map(partial(write_scenes, folder, options), chunks):
+                records += chunk
+                progress("rendering scenes", len(records), self.images)
+        (folder / "instances.json").write_text(json.dumps(coco_annotations(records)), encoding="utf-8")
 
     def open(self) -> None:
         """Read the annotations.
@@ -110,22 +111,22 @@ class SampleScenes(Source):
         """
         file = self.folder / "instances.json"
         if not file.exists():
-            raise DataError(f"the scenes in {self.folder} have not been rendered: call prepare first")
-        found = json.loads(file.read_bytes())
-        self.categories = tuple(item["name"] for item in found["categories"])
-        self._boxes: Boxes = from_xywh([item["bbox"] for item in found["annotations"]])
-        self._labels = np.array([item["category_id"] - 1 for item in found["annotations"]], np.int64)
-        counts = np.bincount([item["image_id"] for item in found["annotations"]], minlength=self.images)
+            raise DataError(f"the scenes in {self.folder} have not been rendered: call prepare() first")
+        content = json.loads(file.read_bytes())
+        self.categories = tuple(item["name"] for item in content["categories"])
+        self._boxes: Boxes = from_xywh([item["bbox"] for item in content["annotations"]])
+        self._labels = np.array([item["category_id"] - 1 for item in content["annotations"]], np.int64)
+        counts = np.bincount([item["image_id"] for item in content["annotations"]], minlength=self.images)
         self._offsets = np.concatenate([[0], np.cumsum(counts)])
-        self.kinds = tuple(found["info"]["kinds"])
-        self._kinds = np.array([self.kinds.index(item["kind"]) for item in found["images"]], np.int64)
+        self.kinds = tuple(content["info"]["kinds"])
+        self._kinds = np.array([self.kinds.index(item["kind"]) for item in content["images"]], np.int64)
 
     def __len__(self) -> int:
         """Return the number of scenes."""
         return self.images
 
     def key(self, index: int) -> str:
-        """Return the file's name."""
+        """Return the file name of a scene."""
         return file_name(index)
 
     def read(self, index: int) -> bytes:
@@ -133,10 +134,10 @@ class SampleScenes(Source):
         return read_file(self.folder / self.key(index))
 
     def objects(self, index: int) -> Objects:
-        """Return the boxes of the visible parts, and their labels."""
+        """Return boxes and labels of the visible objects."""
         part = slice(self._offsets[index], self._offsets[index + 1])
         return Objects(self._boxes[part], self._labels[part])
 
     def label(self, index: int) -> int | None:
-        """Return the kind of scene, an index into `kinds`."""
+        """Return the kind of a scene, as an index into `kinds`."""
         return int(self._kinds[index])

@@ -1,1 +1,1 @@
-"""Photos in tar files, as WebDataset has them, found by an index and read at random."""
+"""Images in tar files in WebDataset's layout, indexed for random access."""

@@ -1,4 +1,4 @@
-"""The command `sslkit images pack`: it parses, calls and prints."""
+"""The command `sslkit images pack`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-Target = Annotated[str, typer.Argument(help="A recipe (path or name), or a folder of photos.")]
+Target = Annotated[str, typer.Argument(help="A recipe (path or name), or a folder of images.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a value of the recipe: KEY=VALUE.")]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -27,32 +27,36 @@ def _group() -> None:
 def pack(
     target: Target,
     out: Annotated[Path, typer.Option(help="The folder to write the tars into.")],
-    size: Annotated[str, typer.Option(help="Of a tar at most: 500MB, 1GB.")] = "1GB",
+    size: Annotated[str, typer.Option(help="Maximum size of a tar: 500MB, 1GB.")] = "1GB",
     sets: Sets = None,
 ) -> None:
-    """Write a recipe's images as tar shards that WebDataset reads, too; go on where an earlier call stopped."""
+    """Write a recipe's images as tar shards in WebDataset's layout.
+
+    An interrupted call is resumed by the same command.
+    """
     from sslkit.progress import bar
     from sslkit.targets import open_source
-    from sslkit_images.shards.packing import pack as packed
+    from sslkit_images.shards.packing import pack as pack_source
 
-    most = size_of(size)
+    max_size = parse_size(size)
     source = open_source(target, sets or [])
     with bar() as progress:
-        done = packed(source, out, most, progress)
-    typer.echo(f"{done.images} images, {done.size / 1e9:.3g} GB; read them with\n")
-    lines = {"use": "shards", "root": str(out), "pattern": done.pattern} | ({"labels": "cls"} if done.labels else {})
-    typer.echo("[source]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in lines.items()))
+        result = pack_source(source, out, max_size, progress)
+    typer.echo(f"{result.images} images, {result.size / 1e9:.3g} GB; to read them, write\n")
+    labels = {"labels": "cls"} if result.labels else {}
+    table = {"use": "shards", "root": str(out), "pattern": result.pattern} | labels
+    typer.echo("[source]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items()))
 
 
-def size_of(text: str) -> int:
-    """Return the bytes that a size means: `500MB`, `1.5 GB`, `2000000`.
+def parse_size(text: str) -> int:
+    """Convert a size such as `500MB`, `1.5 GB` or `2000000` to bytes.
 
     Raises:
-        UsageError: It means none.
+        UsageError: The text is not a size.
     """
     from sslkit.errors import UsageError
 
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip(), re.IGNORECASE)
-    if not found or not float(found[1]):
-        raise UsageError(f"--size {text} is no size: write 500MB or 1GB")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip(), re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise UsageError(f"--size {text} is not a size: write 500MB or 1GB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])

@@ -1,4 +1,4 @@
-"""What a tar holds: images, labels and objects as flat arrays, found once and kept in the cache."""
+"""The index of a tar: its images, labels and objects as flat arrays, kept in the cache."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from sslkit.boxes import Boxes
 from sslkit.folders import cache_dir
 
 _VERSION = 1
-"""Raise it when the same tar is indexed differently."""
+"""Increase it when the same tar gets a different index."""
 NO_LABEL = -1
 
 
 class Tar(NamedTuple):
-    """A tar as it was when it was looked at; another size or time of writing makes it another one."""
+    """A tar file, identified by its path, size and modification time."""
 
     path: str
     size: int
     mtime_ns: int
 
     @classmethod
-    def at(cls, path: Path | str, number: int | None = None) -> Tar:
-        """Look at a tar by its path, or by the number that it is open under.
+    def stat(cls, path: Path | str, descriptor: int | None = None) -> Tar:
+        """Read the size and modification time of a tar, from its descriptor if it is open.
 
         Raises:
-            OSError: It is not there.
+            OSError: The file does not exist.
         """
-        found = os.stat(path if number is None else number)  # noqa: PTH116 - also of what is open
-        return cls(os.path.abspath(path), found.st_size, found.st_mtime_ns)  # noqa: PTH100 - names may be no text
+        status = os.stat(path if descriptor is None else descriptor)  # noqa: PTH116 - takes a descriptor, too
+        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)  # noqa: PTH100 - names may not be valid text
 
 
-class Asked(NamedTuple):
-    """What is looked for in a tar.
+class Query(NamedTuple):
+    """What to look for in a tar.
 
     Attributes:
-        suffixes: Endings of images, behind the first dot of a name and with it, in lower case.
-        label: The ending of the members that hold labels, and the keys that lead to it inside JSON.
+        suffixes: Endings of images, from the first dot of a name on, in lower case.
+        label: The ending of the members that hold labels, then the keys that lead to the label inside JSON.
     """
 
     suffixes: tuple[str, ...]
@@ -52,28 +52,28 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
-    """The n images and m objects of one tar, in its order.
+class TarIndex:
+    """The n images and m objects of one tar, in the order of its members.
 
     Attributes:
-        text: All names, one after the other, UTF-8.
-        lengths: Shape (n,): of each name, bytes.
-        hashes: Shape (n,): of each name.
-        at: Shape (n,): where the image begins in the tar.
-        size: Shape (n,): its bytes.
-        labels: Shape (n,), `NO_LABEL` where there is none.
-        counts: Shape (n,): objects of each image.
+        text: All names, concatenated, UTF-8.
+        lengths: Shape (n,): length of each name, bytes.
+        hashes: Shape (n,): hash of each name.
+        starts: Shape (n,): offset of each image in the tar, bytes.
+        sizes: Shape (n,): size of each image, bytes.
+        labels: Shape (n,), `NO_LABEL` for an image without a label.
+        counts: Shape (n,): number of objects of each image.
         boxes: Shape (m, 4), xyxy pixels.
-        classes: Shape (m,): their labels.
-        difficult: Shape (m,).
-        faults: Shape (0,) or (1,): what is wrong with labels, for when they are needed.
+        classes: Shape (m,): labels of the objects.
+        difficult: Shape (m,): whether an object is marked difficult.
+        faults: Shape (0,) or (1,): what is wrong with the labels; reported only if labels are used.
     """
 
     text: npt.NDArray[np.uint8]
     lengths: npt.NDArray[np.int32]
     hashes: npt.NDArray[np.uint64]
-    at: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int32]
     boxes: Boxes
@@ -83,7 +83,7 @@ class Part:
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.at)
+        return len(self.starts)
 
 
 def hash_of(name: bytes) -> int:
@@ -91,36 +91,36 @@ def hash_of(name: bytes) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
 
 
-def kept(tar: Tar, asked: Asked) -> Part | None:
-    """Return what was kept of a tar; None when there is nothing, or nothing that can be read."""
+def load_index(tar: Tar, query: Query) -> TarIndex | None:
+    """Load the cached index of a tar; return None if it does not exist or cannot be read."""
     try:
-        with _file(tar, asked).open("rb") as file:
-            arrays = [np.load(file, allow_pickle=False) for _ in fields(Part)]
+        with _cache_file(tar, query).open("rb") as file:
+            arrays = [np.load(file, allow_pickle=False) for _ in fields(TarIndex)]
     except (OSError, ValueError, EOFError):
         return None
-    return Part(*arrays)
+    return TarIndex(*arrays)
 
 
-def keep(tar: Tar, asked: Asked, part: Part) -> OSError | None:
-    """Keep what was found in a tar; return why that was not possible. Several processes may do so at once."""
-    final = _file(tar, asked)
-    aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
+def save_index(tar: Tar, query: Query, index: TarIndex) -> OSError | None:
+    """Save the index of a tar to the cache; return the error if that fails. Safe in several processes at once."""
+    final = _cache_file(tar, query)
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("xb") as file:
-            for name in fields(Part):
-                np.save(file, getattr(part, name.name), allow_pickle=False)
+        with temporary.open("xb") as file:
+            for field in fields(TarIndex):
+                np.save(file, getattr(index, field.name), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(final)
+        temporary.replace(final)
     except OSError as error:
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return error
     return None
 
 
-def _file(tar: Tar, asked: Asked) -> Path:
-    what: Any = ("shards", _VERSION, tuple(tar), tuple(asked))
-    digest = blake2b(repr(what).encode(errors="surrogatepass"), digest_size=12).hexdigest()
+def _cache_file(tar: Tar, query: Query) -> Path:
+    identity: Any = ("shards", _VERSION, tuple(tar), tuple(query))
+    digest = blake2b(repr(identity).encode(errors="surrogatepass"), digest_size=12).hexdigest()
     return cache_dir() / "shards" / f"{digest}.index"

@@ -1,4 +1,4 @@
-"""Where the members of a tar lie, found from its headers alone."""
+"""Find the members of a tar from its headers alone."""
 
 from __future__ import annotations
 
@@ -7,84 +7,84 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 KEY = "SSLKIT.key"
-"""The PAX record of a member that could not be called what its image is called."""
-_AT_ONCE = 1 << 20
+"""The PAX record with the original key of an image that had to be renamed in the tar."""
+_BLOCK_BYTES = 1 << 20
 _CUT_OFF = ("unexpected end of data", "empty header", "truncated header")
-"""What tarfile calls a file that ends before its members do."""
+"""tarfile's messages for a file that ends before its members do."""
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class TarError(Exception):
-    """A tar cannot be read to its end; the message says why, and not in which file."""
+    """A tar cannot be read to its end. The message says why; the caller adds the file's name."""
 
 
 class Member(NamedTuple):
     """A file in a tar.
 
     Attributes:
-        name: As it is stored; bytes that are no UTF-8 as surrogates.
-        at: Where its contents begin.
-        size: Bytes.
+        name: As stored; bytes that are not UTF-8 become surrogates.
+        offset: Where its contents begin, bytes.
+        size: Size of its contents, bytes.
         link: Whether it is a link to another member, without contents of its own.
-        key: What the image was called where it was packed, or an empty string.
+        key: The key of the image in the source that was packed, or an empty string.
     """
 
     name: str
-    at: int
+    offset: int
     size: int
     link: bool = False
     key: str = ""
 
 
 def members(file: BinaryIO, size: int) -> Iterator[Member]:
-    """Yield the files and links in a tar, in order; folders and devices are passed over.
+    """Yield the files and links in a tar, in order; folders and devices are skipped.
 
     Args:
-        file: Open for reading, buffered.
-        size: Of the tar, bytes.
+        file: The tar, open for buffered reading.
+        size: Size of the tar, bytes.
 
     Raises:
-        TarError: It is empty, compressed, damaged, cut off, or several tars in one.
+        TarError: The tar is empty, compressed, damaged, truncated, or several tars in one file.
     """
-    at = 0
+    position = 0
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
             while info := tar.next():
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                at = info.offset
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them in memory
+                position = info.offset
                 if info.issparse():
-                    raise TarError("has sparse members, which cannot be read at random: write it without --sparse")
+                    raise TarError("has sparse members, which prevent random access: write it without --sparse")
                 if info.isreg() or info.islnk() or info.issym():
                     link = not info.isreg()
                     yield Member(info.name, info.offset_data, info.size, link, info.pax_headers.get(KEY, ""))
-            at = tar.offset
+            position = tar.offset
     except tarfile.TarError as error:
-        raise TarError(_refused(file, size, at, error)) from None
-    _check_end(file, size, at)
+        raise TarError(_explain_failure(file, size, position, error)) from None
+    _check_end(file, size, position)
 
 
-def _refused(file: BinaryIO, size: int, at: int, error: tarfile.TarError) -> str:
-    """Say why tarfile stopped at the member that begins at `at`, or before the first one."""
+def _explain_failure(file: BinaryIO, size: int, position: int, error: tarfile.TarError) -> str:
+    """Explain why tarfile stopped at the member that begins at `position`, or before the first one."""
     file.seek(0)
     head = file.read(tarfile.BLOCKSIZE)
     if not head:
         return "is empty"
-    if packed := next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), ""):
-        return f"is compressed ({packed}) and cannot be read at random: unpack it, and keep the tar itself"
+    if compression := next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), ""):
+        return f"is compressed ({compression}), which prevents random access: unpack it to a plain tar"
     if len(head) == tarfile.BLOCKSIZE and str(error) in _CUT_OFF:
-        return f"is cut off: the member at byte {at} ends behind the file, which has {size} bytes"
-    return f"is damaged behind byte {at}: {error}" if at else f"is no tar: {error}"
+        return f"is truncated: the member at byte {position} ends after the file, which has {size} bytes"
+    return f"is damaged after byte {position}: {error}" if position else f"is not a tar: {error}"
 
 
-def _check_end(file: BinaryIO, size: int, at: int) -> None:
-    """Make sure that the blocks which end a tar are at `at`: tarfile takes any damage there for its end."""
-    file.seek(at)
+def _check_end(file: BinaryIO, size: int, position: int) -> None:
+    """Check that the blocks that end a tar are at `position`: tarfile takes any damage there for the end."""
+    file.seek(position)
     block = file.read(tarfile.BLOCKSIZE)
     if not block:
-        raise TarError(f"lacks the empty blocks at its end: it was cut off at byte {size}")
+        raise TarError(f"lacks the empty blocks at its end: it was truncated at byte {size}")
     if len(block) < tarfile.BLOCKSIZE:
-        raise TarError(f"is cut off: the header at byte {at} ends behind the file, which has {size} bytes")
+        raise TarError(f"is truncated: the header at byte {position} ends after the file, which has {size} bytes")
     if any(block):
-        raise TarError(f"is damaged: there is no header at byte {at}")
-    if any(file.read(_AT_ONCE)):
-        raise TarError(f"ends at byte {at} of {size}, and more follows: several tars in one file are not read")
+        raise TarError(f"is damaged: no valid header at byte {position}")
+    if any(file.read(_BLOCK_BYTES)):
+        raise TarError(f"ends at byte {position} of {size}, but more data follows: split it into one tar per file")

@@ -1,6 +1,6 @@
-"""Any source as plain tar shards: `KEY.jpg`, with `KEY.cls` for a label and `KEY.objects.json` for objects.
+"""Pack any source as plain tar shards: `KEY.jpg`, with `KEY.cls` for a label and `KEY.objects.json` for objects.
 
-What is written depends on the source and the size alone, so packing goes on where it was stopped and ends with the same
+The tars depend on the source and the maximum size alone, so an interrupted call can be resumed and ends with the same
 bytes.
 """
 
@@ -20,21 +20,21 @@ from typing import BinaryIO
 from sslkit.api import Progress, Source
 from sslkit.errors import DataError, StorageError
 from sslkit_images.folder import SUFFIXES
-from sslkit_images.listing import Names
-from sslkit_images.shards.index import Asked, hash_of
+from sslkit_images.names import NameList
+from sslkit_images.shards.index import Query, hash_of
 from sslkit_images.shards.members import KEY
-from sslkit_images.shards.samples import OBJECTS, objects_to, passed_over, plain, split
-from sslkit_images.shards.source import CATEGORIES, look_into
+from sslkit_images.shards.samples import OBJECTS, is_ignored, normalized, objects_to_json, split_name
+from sslkit_images.shards.source import CATEGORIES, index_tar
 
 NAME = "shard-{:06d}.tar"
 _AHEAD = 64
-"""Images that are read at once, by `_THREADS` threads."""
+"""Number of images that are read ahead, by `_THREADS` threads."""
 _THREADS = 8
 _MAGIC = {b"\x89PNG": ".png", b"RIFF": ".webp", b"BM": ".bmp", b"II": ".tiff", b"MM": ".tiff", b"GIF8": ".gif"}
 
 
-class Used:
-    """Keys of the samples in all tars, as hashes of a few dozen bytes; two that meet cost a `_` in a name."""
+class UsedKeys:
+    """The keys of the samples in all tars, stored as hashes. A collision costs one more `_` in a name."""
 
     def __init__(self) -> None:
         self._hashes: set[int] = set()
@@ -43,19 +43,19 @@ class Used:
         return hash_of(str(key).encode("utf-8", "surrogateescape")) in self._hashes
 
     def add(self, key: str) -> None:
-        """Take in a key."""
+        """Add a key."""
         self._hashes.add(hash_of(key.encode("utf-8", "surrogateescape")))
 
 
 @dataclass(frozen=True)
-class Packed:
-    """What lies in a folder after packing.
+class PackResult:
+    """The contents of a folder after packing.
 
     Attributes:
-        images: In all tars.
-        size: Of all tars, bytes.
-        pattern: Means these tars, and not some of them.
-        labels: Whether every image has a label of its own.
+        images: Number of images in all tars.
+        size: Size of all tars, bytes.
+        pattern: Pattern that names all of these tars.
+        labels: Whether every image has a label.
     """
 
     images: int
@@ -64,90 +64,90 @@ class Packed:
     labels: bool
 
 
-def pack(source: Source, folder: Path, most: int, progress: Progress) -> Packed:
-    """Write an opened source as tars of at most `most` bytes, or one image; go on behind those that are there.
+def pack(source: Source, folder: Path, max_size: int, progress: Progress) -> PackResult:
+    """Write an opened source as tars of at most `max_size` bytes, or one image each; continue after existing tars.
 
     Raises:
         DataError: An image cannot be read, or the folder holds tars of something else.
-        StorageError: A tar cannot be written; those before it are whole.
+        StorageError: A tar cannot be written; those before it are complete.
     """
-    used = Used()
-    sizes, done = _written(source, folder, used)
+    used_keys = UsedKeys()
+    sizes, done = _resume(source, folder, used_keys)
     _write_categories(source, folder)
     progress("packing images", done, len(source))
     while done < len(source):
-        with _whole(folder / NAME.format(len(sizes))) as file:
-            done += _fill(file, source, done, most, progress, used)
+        with _atomic_write(folder / NAME.format(len(sizes))) as file:
+            done += _fill(file, source, done, max_size, progress, used_keys)
             sizes.append(file.tell())
         progress("packing images", done, len(source))
     pattern = f"shard-{{{0:06d}..{len(sizes) - 1:06d}}}.tar"
-    return Packed(done, sum(sizes), pattern, all(source.label(index) is not None for index in range(len(source))))
+    return PackResult(done, sum(sizes), pattern, all(source.label(index) is not None for index in range(len(source))))
 
 
-def _written(source: Source, folder: Path, used: Used) -> tuple[list[int], int]:
-    """Return the sizes of the tars that are there, and how many images they hold: the source's first ones.
+def _resume(source: Source, folder: Path, used_keys: UsedKeys) -> tuple[list[int], int]:
+    """Return the sizes of the existing tars and the number of images in them, which are the source's first.
 
-    Their samples' keys join those that are used.
+    The keys of their samples are added to `used_keys`.
     """
     sizes: list[int] = []
     done = 0
     while (path := folder / NAME.format(len(sizes))).exists():
-        images = _images(path)
-        if not _begins_with(path, source, done, images, used):
-            raise DataError(f"{path} does not hold what is to be packed: write --out ANOTHER-FOLDER, or remove it")
+        images = _image_names(path)
+        if not _matches_source(path, source, done, images, used_keys):
+            raise DataError(f"{path} does not match the images to pack: write --out ANOTHER-FOLDER, or remove it")
         sizes.append(path.stat().st_size)
-        for place in range(len(images)):
-            used.add(split(member_name(images[place], b"", used))[0])
+        for number in range(len(images)):
+            used_keys.add(split_name(member_name(images[number], b"", used_keys))[0])
         done += len(images)
-    further = sorted(folder.glob("shard-*.tar"))[len(sizes) :]
-    if further:
+    unexpected = sorted(folder.glob("shard-*.tar"))[len(sizes) :]
+    if unexpected:
         raise DataError(
-            f"{folder} holds {further[0].name} and no {path.name}: write --out ANOTHER-FOLDER, or remove it"
+            f"{folder} holds {unexpected[0].name} but not {path.name}: write --out ANOTHER-FOLDER, or remove it"
         )
     return sizes, done
 
 
-def _images(path: Path) -> Names:
+def _image_names(path: Path) -> NameList:
     """Return the names of the images in a tar.
 
     Raises:
-        DataError: It is no sound tar.
+        DataError: The tar is damaged.
     """
-    found = look_into(Asked(SUFFIXES, ("cls",)), path)
-    if found.part is None:
-        raise DataError("; ".join(found.problems))
-    return Names.joined([found.part.text], [found.part.lengths])
+    tar = index_tar(Query(SUFFIXES, ("cls",)), path)
+    if tar.index is None:
+        raise DataError("; ".join(tar.problems))
+    return NameList.concatenate([tar.index.text], [tar.index.lengths])
 
 
-def _begins_with(path: Path, source: Source, first: int, names: Names, used: Used) -> bool:
-    """Compare a tar with a source's images from `first` on: the names of all, and every byte of the first one."""
+def _matches_source(path: Path, source: Source, first: int, names: NameList, used_keys: UsedKeys) -> bool:
+    """Compare a tar with the source's images from `first` on: all names, and every byte of the first image."""
     if not 0 < len(names) <= len(source) - first:
         return False
-    if any(names[place] != source.key(first + place) for place in range(len(names))):
+    if any(names[number] != source.key(first + number) for number in range(len(names))):
         return False
-    sample, _ = _sample(source, first, source.read(first), used)
+    sample, _ = _encode_sample(source, first, source.read(first), used_keys)
     with path.open("rb") as file:
         return file.read(len(sample)) == sample
 
 
 def _write_categories(source: Source, folder: Path) -> None:
-    if broken := [name for name in source.categories if "\n" in name]:
-        raise DataError(f"the category {broken[0]!r} has more than one line, and {CATEGORIES} one for each")
+    if multiline := [name for name in source.categories if "\n" in name]:
+        raise DataError(f"the category {multiline[0]!r} has more than one line, but {CATEGORIES} needs one line each")
     if source.categories:
-        with _whole(folder / CATEGORIES) as file:
+        with _atomic_write(folder / CATEGORIES) as file:
             file.write("".join(f"{name}\n" for name in source.categories).encode("utf-8", "surrogateescape"))
 
 
-def _fill(file: BinaryIO, source: Source, first: int, most: int, progress: Progress, used: Used) -> int:
-    """Write one tar from image `first` on, and return how many images are in it."""
+def _fill(file: BinaryIO, source: Source, first: int, max_size: int, progress: Progress, used_keys: UsedKeys) -> int:
+    """Write one tar from image `first` on, and return the number of images in it."""
     done = 0
-    with closing(_read(source, first)) as images:
+    with closing(_read_ahead(source, first)) as images:
         for data in images:
-            sample, stem = _sample(source, first + done, data, used)
-            if done and file.tell() + len(sample) + tarfile.RECORDSIZE > most:
+            sample, key = _encode_sample(source, first + done, data, used_keys)
+            if done and file.tell() + len(sample) + tarfile.RECORDSIZE > max_size:
                 break
             file.write(sample)
-            used.add(stem)
+            used_keys.add(key)
             done += 1
             if not done % _AHEAD:
                 progress("packing images", first + done, len(source))
@@ -157,70 +157,70 @@ def _fill(file: BinaryIO, source: Source, first: int, most: int, progress: Progr
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """Write a file aside, and rename it when it is whole; whoever else writes the same one does not disturb."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+def _atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Write to a temporary file and rename it when it is complete. Safe if another process writes the same file."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("xb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror}; tars that are whole stay, and are not packed again"
+            f"cannot write {path}: {error.strerror}; complete tars are kept and not packed again"
         ) from None
     finally:
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
-def _read(source: Source, first: int) -> Generator[bytes, None, None]:
-    """Yield the images from `first` on, read ahead."""
+def _read_ahead(source: Source, first: int) -> Generator[bytes, None, None]:
+    """Yield the images from `first` on, reading ahead."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(first, len(source), _AHEAD):
             yield from pool.map(source.read, range(start, min(start + _AHEAD, len(source))))
 
 
-def _sample(source: Source, index: int, data: bytes, used: Used) -> tuple[bytes, str]:
-    """Return the blocks of an image's members, and the key that they share, which no other sample has."""
+def _encode_sample(source: Source, index: int, data: bytes, used_keys: UsedKeys) -> tuple[bytes, str]:
+    """Return the tar blocks of an image's members, and the unique key that they share."""
     key = source.key(index)
-    name = member_name(key, data, used)
-    stem, _ = split(name)
-    made = _member(name, data, {} if name == key else {KEY: key})
+    name = member_name(key, data, used_keys)
+    stem, _ = split_name(name)
+    blocks = _encode_member(name, data, {} if name == key else {KEY: key})
     label, objects = source.label(index), source.objects(index)
     if label is not None:
-        made += _member(f"{stem}.cls", str(label).encode())
+        blocks += _encode_member(f"{stem}.cls", str(label).encode())
     if len(objects.labels):
-        made += _member(f"{stem}.{OBJECTS}", objects_to(objects))
-    return made, stem
+        blocks += _encode_member(f"{stem}.{OBJECTS}", objects_to_json(objects))
+    return blocks, stem
 
 
-def member_name(key: str, data: bytes, used: Container[str]) -> str:
-    """Return what an image is called in a tar: its key, or where a reader of WebDataset would misread that, like it.
+def member_name(key: str, data: bytes, used_keys: Container[str]) -> str:
+    """Return the name of an image in a tar: its key, or a similar name if WebDataset would misread the key.
 
     Args:
-        key: In the source.
-        data: The image, which decides the ending where the key has none.
-        used: Keys of samples.
+        key: The image's key in the source.
+        data: The image, which decides the ending if the key has none.
+        used_keys: Keys of the other samples.
     """
-    path = PurePosixPath(plain(key))
+    path = PurePosixPath(normalized(key))
     ending = next((path.name[-len(end) :] for end in SUFFIXES if path.name.lower().endswith(end)), "")
-    if split(key) == (key.removesuffix(ending), ending[1:].lower()) and _fits(key, used):
+    if split_name(key) == (key.removesuffix(ending), ending[1:].lower()) and _is_free(key, used_keys):
         return key
     stem = re.sub(r"[.\0]", "_", path.name.removesuffix(ending)) or "_"
     name = str(path.with_name(stem)).lstrip("_/") or "_"
-    while not _fits(name + ".jpg", used):
+    while not _is_free(name + ".jpg", used_keys):
         name += "_"
     return name + (ending or next((end for magic, end in _MAGIC.items() if data.startswith(magic)), ".jpg"))
 
 
-def _fits(name: str, used: Container[str]) -> bool:
-    return plain(name) == name and not passed_over(name) and split(name)[0] not in used
+def _is_free(name: str, used_keys: Container[str]) -> bool:
+    return normalized(name) == name and not is_ignored(name) and split_name(name)[0] not in used_keys
 
 
-def _member(name: str, data: bytes, records: dict[str, str] | None = None) -> bytes:
+def _encode_member(name: str, data: bytes, records: dict[str, str] | None = None) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(data), 0o644
     info.pax_headers = records or {}

@@ -1,4 +1,4 @@
-"""Which tars a pattern means, as WebDataset's users write it: `train-{0000..0146}.tar`, `{train,val}/*.tar`."""
+"""Patterns that name tars in WebDataset's notation: `train-{0000..0146}.tar`, `{train,val}/*.tar`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sslkit.errors import closest
+from sslkit_images.names import abbreviate
 
-MOST = 100_000
-"""Names that a pattern may stand for."""
+MAX_NAMES = 100_000
+"""Most names that a pattern may expand to."""
 _UNPACK = {".tar.gz": "gunzip", ".tgz": "gunzip", ".tar.bz2": "bunzip2", ".tar.xz": "unxz", ".tar.zst": "unzstd"}
 
 
@@ -24,20 +25,20 @@ class TarList:
     pattern: str
 
     def paths(self) -> list[Path]:
-        """Return the tars in the order of the pattern: each name in braces, and what matches a star sorted.
+        """Return the tars in the order of the pattern; the matches of a wildcard are sorted.
 
         Raises:
-            ValueError: It is no pattern; the message goes on behind it.
+            ValueError: The pattern is invalid; the message reads on from `pattern = '...'`.
         """
         if "://" in self.pattern or self.pattern.startswith("pipe:"):
             raise ValueError(
-                "is no file: tars are read at random, and have to lie on a disk; copy them to a folder, and write that "
-                "as root and their names as pattern"
+                "is not a file: tars need random access, so they must be on a disk; copy them to a folder, and write "
+                "that folder as root and their names as pattern"
             )
         if PurePosixPath(self.pattern).is_absolute() or ".." in PurePosixPath(self.pattern).parts:
-            raise ValueError("leads out of root: write the folder as root, and what is below it as pattern")
-        found = itertools.chain.from_iterable(map(self._matching, expand(self.pattern)))
-        return list(dict.fromkeys(found))
+            raise ValueError("points outside root: write the folder as root, and the path below it as pattern")
+        matches = itertools.chain.from_iterable(map(self._matching, expand(self.pattern)))
+        return list(dict.fromkeys(matches))
 
     def _matching(self, name: str) -> Iterator[Path]:
         if any(letter in name for letter in "*?["):
@@ -46,73 +47,73 @@ class TarList:
             yield self.root / name
 
     def missing(self) -> str | None:
-        """Say that there is no such folder, which tars are not there, or that they are compressed."""
+        """Return an error message if the folder or some tars are missing, or if tars are compressed."""
         if not self.root.is_dir():
-            names_tars = ".tar" in self.root.name or "{" in self.root.name
-            hint = f": write root = {str(self.root.parent)!r} and pattern = {self.root.name!r}" if names_tars else ""
-            return f"there is no folder {self.root.absolute()} with tars{hint}"
+            is_pattern = ".tar" in self.root.name or "{" in self.root.name
+            hint = f": write root = {str(self.root.parent)!r} and pattern = {self.root.name!r}" if is_pattern else ""
+            return f"the folder of the tars was not found: {self.root.absolute()}{hint}"
         try:
             paths = self.paths()
         except ValueError as error:
             return f"pattern = {self.pattern!r} {error}"
         if not paths:
-            return f"no tar in {self.root.absolute()} matches {self.pattern!r}: {self._what_is_there()}"
-        lacking = [str(path) for path in paths if not path.is_file()]
-        if lacking:
-            return f"{len(lacking)} of {len(paths)} tars are not there: {some(lacking)}; {self._what_is_there()}"
-        return _compressed(paths)
+            return f"no tar in {self.root.absolute()} matches {self.pattern!r}: {self._describe_contents()}"
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            return (
+                f"{len(missing)} of {len(paths)} tars are missing: {abbreviate(missing)}; {self._describe_contents()}"
+            )
+        return _compression_error(paths)
 
-    def _what_is_there(self) -> str:
-        there = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
-        if not there:
+    def _describe_contents(self) -> str:
+        names = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
+        if not names:
             return f"{self.root} is empty"
-        return f"{self.root} holds {some(there)}{closest(self.pattern, there)}"
+        return f"{self.root} holds {abbreviate(names)}{closest(self.pattern, names)}"
 
 
-def _compressed(paths: Sequence[Path]) -> str | None:
-    found = [(path, how) for path in paths for end, how in _UNPACK.items() if path.name.lower().endswith(end)]
-    if not found:
+def _compression_error(paths: Sequence[Path]) -> str | None:
+    compressed = [
+        (path, command) for path in paths for end, command in _UNPACK.items() if path.name.lower().endswith(end)
+    ]
+    if not compressed:
         return None
+    path, command = compressed[0]
     return (
-        f"{len(found)} of {len(paths)} tars are compressed, and cannot be read at random: unpack the tars themselves "
-        f"(what is in them is compressed already), beginning with\n        {found[0][1]} {found[0][0]}"
+        f"{len(compressed)} of {len(paths)} tars are compressed, which prevents random access: unpack the tars "
+        f"themselves (the images in them are compressed already), starting with\n        {command} {path}"
     )
 
 
 def expand(pattern: str) -> Iterator[str]:
-    """Yield what a pattern stands for: `{a,b}` each of them, `{08..11}` numbers, of equal width after a leading zero.
+    """Expand the braces of a pattern: `{a,b}` alternatives, `{08..11}` numbers, zero-padded if an end is.
 
-    Other braces stand for themselves, as in a shell.
+    Other braces are kept, as in a shell.
 
     Raises:
-        ValueError: Braces in braces, a range that runs backwards, or more than `MOST` names.
+        ValueError: Braces are nested or unbalanced, a range runs backwards, or there are more than `MAX_NAMES` names.
     """
     parts = re.split(r"\{([^{}]*)\}", pattern)
     if any("{" in part or "}" in part for part in parts[::2]):
-        raise ValueError("has braces that do not close, or braces in braces")
-    choices = [_choices(part) if place % 2 else [part] for place, part in enumerate(parts)]
-    _refuse_many(math.prod(map(len, choices)))
+        raise ValueError("has unbalanced or nested braces")
+    choices = [_alternatives(part) if position % 2 else [part] for position, part in enumerate(parts)]
+    _check_count(math.prod(map(len, choices)))
     return map("".join, itertools.product(*choices))
 
 
-def _choices(inside: str) -> Sequence[str]:
-    found = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})(?:\.\.([0-9]{1,18}))?", inside)
-    if found is None:
+def _alternatives(inside: str) -> Sequence[str]:
+    match = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})(?:\.\.([0-9]{1,18}))?", inside)
+    if match is None:
         return inside.split(",") if "," in inside else [f"{{{inside}}}"]
-    first, last, step = found.groups()
+    first, last, step = match.groups()
     numbers = range(int(first), int(last) + 1, int(step or 1) or 1)
     if not numbers:
         raise ValueError(f"has a range that runs backwards, {{{inside}}}")
-    _refuse_many(len(numbers))
+    _check_count(len(numbers))
     width = max(len(first), len(last)) if any(len(end) > 1 and end[0] == "0" for end in (first, last)) else 0
     return [f"{number:0{width}d}" for number in numbers]
 
 
-def _refuse_many(names: int) -> None:
-    if names > MOST:
-        raise ValueError(f"stands for {names} names, and more than {MOST} are not looked for")
-
-
-def some(names: Sequence[str]) -> str:
-    """Name the first three, and say how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _check_count(names: int) -> None:
+    if names > MAX_NAMES:
+        raise ValueError(f"expands to {names} names; at most {MAX_NAMES} are allowed")

@@ -1,4 +1,4 @@
-"""From the members of a tar to samples: an image, its label and its objects share a key, as in WebDataset."""
+"""Group the members of a tar into samples: an image, its label and its objects share a key, as in WebDataset."""
 
 from __future__ import annotations
 
@@ -12,118 +12,118 @@ import numpy as np
 
 from sslkit.api import Objects
 from sslkit.boxes import Boxes, empty
-from sslkit_images.shards.index import NO_LABEL, Asked, Part, Tar, hash_of
+from sslkit_images.names import abbreviate
+from sslkit_images.shards.index import NO_LABEL, Query, Tar, TarIndex, hash_of
 from sslkit_images.shards.members import Member, TarError, members
-from sslkit_images.shards.patterns import some
 
 OBJECTS = "objects.json"
-"""Ending of the member that holds an image's objects: {"boxes": xyxy pixels, "labels": numbers, "difficult": bools}."""
+"""Ending of the member with an image's objects: {"boxes": xyxy pixels, "labels": numbers, "difficult": bools}."""
 _MOST = 1 << 24
-"""Bytes of the largest member that is read while indexing."""
+"""Size of the largest label or object member that is read, bytes."""
 _WINDOW = 4096
-"""Bytes that are read at once: a header, and the small members behind it."""
+"""Size of a read, bytes: a header and the small members after it."""
 _META = re.compile(r"__[^/]*__($|/)")
-"""What WebDataset passes over."""
+"""Names that WebDataset ignores."""
 
 Read = Callable[[Member], bytes]
 
 
-def read_tar(tar: Tar, asked: Asked) -> tuple[Part, list[str]]:
-    """Index a tar from its headers, labels and objects; images are not read.
+def read_tar(tar: Tar, query: Query) -> tuple[TarIndex, list[str]]:
+    """Index a tar from its headers, labels and objects, without reading the images.
 
     Returns:
-        What it holds, and everything that is wrong with it.
+        The index of the tar, and everything that is wrong with it.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The tar cannot be read.
     """
-    samples = _Samples(asked)
-    with open(tar.path, "rb", buffering=_WINDOW) as file:  # noqa: PTH123 - names may be no text
+    samples = _SampleCollector(query)
+    with open(tar.path, "rb", buffering=_WINDOW) as file:  # noqa: PTH123 - names may not be valid text
 
         def read(member: Member) -> bytes:
-            file.seek(member.at)
+            file.seek(member.offset)
             return file.read(member.size)
 
         try:
             for member in members(file, tar.size):
-                samples.take(member, read)
+                samples.add(member, read)
         except TarError as fault:
-            return samples.part(), [str(fault)]
-    return samples.part(), samples.faults()
+            return samples.index(), [str(fault)]
+    return samples.index(), samples.faults()
 
 
-def split(name: str) -> tuple[str, str]:
-    """Return the key of a member, and the ending behind it in lower case: the base name parts at its first dot."""
+def split_name(name: str) -> tuple[str, str]:
+    """Split a member's name into its key and its ending in lower case, at the first dot of the base name."""
     folder, slash, base = name.rpartition("/")
     stem, _, ending = base.partition(".")
     return (f"{folder}{slash}{stem}", ending.lower()) if stem else ("", "")
 
 
-def plain(name: str) -> str:
-    """Return a member's name without the beginnings that tar leaves out or adds."""
+def normalized(name: str) -> str:
+    """Return a member's name without a leading `/` or `./`, which some tar programs add."""
     while name.startswith(("/", "./")):
         name = name.removeprefix(".").lstrip("/")
     return name
 
 
-def passed_over(name: str) -> bool:
-    """Say whether a member is no part of a sample: it is hidden, or WebDataset's own."""
-    return bool(_META.match(name)) or not split(name)[1]
+def is_ignored(name: str) -> bool:
+    """Return whether a member is no part of a sample: hidden, or WebDataset's metadata."""
+    return bool(_META.match(name)) or not split_name(name)[1]
 
 
-class _Samples:
-    """Grows while a tar is read; a row is a key, whether its image or its label comes first."""
+class _SampleCollector:
+    """Collect the samples while a tar is read. Each key has a row, whether its image or its label comes first."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(self, query: Query) -> None:
+        self.query = query
         self.rows: dict[str, int] = {}
         self.names: list[bytes] = []
-        self.at, self.size, self.labels = array("q"), array("q"), array("q")
+        self.starts, self.sizes, self.labels = array("q"), array("q"), array("q")
         self.objects: dict[int, Objects] = {}
-        self.wrong: dict[str, list[str]] = {}
+        self.problems: dict[str, list[str]] = {}
         self.unlabelled: list[str] = []
-        self.longer: dict[int, str] = {}
+        self.longer_endings: dict[int, str] = {}
 
-    def take(self, member: Member, read: Read) -> None:
-        """Take in one member."""
-        name = plain(member.name)
-        if passed_over(name):
+    def add(self, member: Member, read: Read) -> None:
+        """Add one member to its sample."""
+        name = normalized(member.name)
+        if is_ignored(name):
             return
-        key, ending = split(name)
-        if "." + ending in self.asked.suffixes:
-            self._image(member, name, key)
-        elif ending == self.asked.label[0]:
-            self._label(self._row(key), name, read(member) if member.size <= _MOST else b"")
+        key, ending = split_name(name)
+        if "." + ending in self.query.suffixes:
+            self._add_image(member, name, key)
+        elif ending == self.query.label[0]:
+            self._add_label(self._row(key), name, read(member) if member.size <= _MOST else b"")
         elif ending == OBJECTS:
-            self._objects(self._row(key), name, read(member) if member.size <= _MOST else b"")
-        elif ("." + ending).endswith(self.asked.suffixes):
-            self.longer.setdefault(self._row(key), name)
+            self._add_objects(self._row(key), name, read(member) if member.size <= _MOST else b"")
+        elif ("." + ending).endswith(self.query.suffixes):
+            self.longer_endings.setdefault(self._row(key), name)
 
     def _row(self, key: str) -> int:
         row = self.rows.setdefault(key, len(self.names))
         if row == len(self.names):
             self.names.append(b"")
-            self.at.append(-1)
-            self.size.append(0)
+            self.starts.append(-1)
+            self.sizes.append(0)
             self.labels.append(NO_LABEL)
         return row
 
-    def _image(self, member: Member, name: str, key: str) -> None:
-        own = member.key or name
+    def _add_image(self, member: Member, name: str, key: str) -> None:
+        image = member.key or name
         row = self._row(key)
         if member.link:
-            self._wrong("links", own)
-        elif ".." in own.split("/"):
-            self._wrong("outside", own)
-        elif self.at[row] >= 0:
-            self._wrong("twice", f"{key} ({self.names[row].decode(errors='replace')}, {name})")
+            self._report("links", image)
+        elif ".." in image.split("/"):
+            self._report("outside", image)
+        elif self.starts[row] >= 0:
+            self._report("twice", f"{key} ({self.names[row].decode(errors='replace')}, {name})")
         else:
-            self.names[row] = own.encode("utf-8", "surrogateescape")
-            self.at[row], self.size[row] = member.at, member.size
+            self.names[row] = image.encode("utf-8", "surrogateescape")
+            self.starts[row], self.sizes[row] = member.offset, member.size
 
-    def _label(self, row: int, name: str, data: bytes) -> None:
+    def _add_label(self, row: int, name: str, data: bytes) -> None:
         try:
-            value = _inside(data, self.asked.label[1:])
+            value = _parse_label(data, self.query.label[1:])
         except (ValueError, LookupError, TypeError, RecursionError):
             value = NO_LABEL
         if 0 <= value < 2**62:
@@ -131,99 +131,99 @@ class _Samples:
         else:
             self.unlabelled.append(f"{name} holds {data[:60]!r}")
 
-    def _objects(self, row: int, name: str, data: bytes) -> None:
+    def _add_objects(self, row: int, name: str, data: bytes) -> None:
         try:
-            self.objects[row] = objects_from(data)
+            self.objects[row] = objects_from_json(data)
         except (ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:
-            self._wrong("objects", f"{name} ({error})")
+            self._report("objects", f"{name} ({error})")
 
-    def _wrong(self, what: str, name: str) -> None:
-        self.wrong.setdefault(what, []).append(name)
+    def _report(self, problem: str, name: str) -> None:
+        self.problems.setdefault(problem, []).append(name)
 
     def faults(self) -> list[str]:
-        """Say everything that is wrong with this tar, each kind in one line."""
-        lost = [name for row, name in self.longer.items() if self.at[row] < 0]
+        """Return everything that is wrong with this tar, one line for each kind of problem."""
+        lost = [name for row, name in self.longer_endings.items() if self.starts[row] < 0]
         if lost:
-            self.wrong["lost"] = lost
-        part = self.part()
-        if len(np.unique(part.hashes)) < len(part):
-            self._wrong("same", "see its PAX records")
-        return [_FAULTS[what].format(some(names)) for what, names in self.wrong.items()]
+            self.problems["lost"] = lost
+        index = self.index()
+        if len(np.unique(index.hashes)) < len(index):
+            self._report("same", "see its PAX records")
+        return [_PROBLEMS[problem].format(abbreviate(names)) for problem, names in self.problems.items()]
 
-    def part(self) -> Part:
-        """Return what was found, in the order of the images."""
-        at = np.array(self.at, np.int64)
-        order = np.argsort(at, kind="stable")
-        order = order[at[order] >= 0]
+    def index(self) -> TarIndex:
+        """Return the index of the tar, in the order of the images."""
+        starts = np.array(self.starts, np.int64)
+        order = np.argsort(starts, kind="stable")
+        order = order[starts[order] >= 0]
         names = [self.names[row] for row in order]
-        found = [self.objects.get(int(row), _NOTHING) for row in order] if self.objects else []
-        return Part(
+        objects = [self.objects.get(int(row), _NO_OBJECTS) for row in order] if self.objects else []
+        return TarIndex(
             text=np.frombuffer(b"".join(names), np.uint8),
             lengths=np.array([len(name) for name in names], np.int32),
             hashes=np.array([hash_of(name) for name in names], np.uint64),
-            at=at[order],
-            size=np.array(self.size, np.int64)[order],
+            starts=starts[order],
+            sizes=np.array(self.sizes, np.int64)[order],
             labels=np.array(self.labels, np.int64)[order],
-            counts=np.array([len(item.labels) for item in found] or np.zeros(len(order)), np.int32),
-            boxes=np.concatenate([empty(), *(item.boxes for item in found)]),
-            classes=np.concatenate([np.zeros(0, np.int64), *(item.labels for item in found)]),
-            difficult=np.concatenate([np.zeros(0, np.bool_), *(_hard(item) for item in found)]),
-            faults=np.array([some(self.unlabelled)] if self.unlabelled else [], np.str_),
+            counts=np.array([len(item.labels) for item in objects] or np.zeros(len(order)), np.int32),
+            boxes=np.concatenate([empty(), *(item.boxes for item in objects)]),
+            classes=np.concatenate([np.zeros(0, np.int64), *(item.labels for item in objects)]),
+            difficult=np.concatenate([np.zeros(0, np.bool_), *(_difficult(item) for item in objects)]),
+            faults=np.array([abbreviate(self.unlabelled)] if self.unlabelled else [], np.str_),
         )
 
 
-_NOTHING = Objects()
-_FAULTS = {
-    "twice": "holds two images of one key: {}",
-    "links": "holds links in place of images: {}; write it with tar --dereference --hard-dereference",
-    "outside": "holds names that lead out of it: {}",
-    "same": "holds two images of one name: {}",
+_NO_OBJECTS = Objects()
+_PROBLEMS = {
+    "twice": "holds two images with the same key: {}",
+    "links": "holds links instead of images: {}; write it with tar --dereference --hard-dereference",
+    "outside": "holds names that point outside the tar: {}",
+    "same": "holds two images with the same name: {}",
     "objects": "holds objects that cannot be read: {}",
-    "lost": "holds images whose names have more than one dot, of which all that follows the first is the ending: {}; "
-    "name such endings in suffixes, or pack the photos with `sslkit images pack`",
+    "lost": "holds images whose names have more than one dot; everything after the first is the ending: {}; "
+    "add such endings to suffixes, or pack the images with `sslkit images pack`",
 }
 
 
-def _inside(data: bytes, path: Sequence[str]) -> int:
-    """Return the whole number that a member holds: as text, or behind `path` in JSON."""
+def _parse_label(data: bytes, path: Sequence[str]) -> int:
+    """Return the integer in a member: as text, or under the keys `path` in JSON."""
     if not path:
         return int(data[:64].decode())
     value: Any = json.loads(data)
     for key in path:
         value = value[key]
-    return _whole(value)
+    return _check_integer(value)
 
 
-def _whole(value: Any) -> int:
+def _check_integer(value: Any) -> int:
     if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
+        raise TypeError(f"{value!r} is not an integer")
     return value
 
 
-def objects_from(data: bytes) -> Objects:
-    """Read objects as `objects_to` writes them.
+def objects_from_json(data: bytes) -> Objects:
+    """Read objects as `objects_to_json` writes them.
 
     Raises:
-        ValueError: They are something else; or a LookupError, TypeError, OverflowError or RecursionError.
+        ValueError: The data is invalid. Also LookupError, TypeError, OverflowError or RecursionError.
     """
-    found = json.loads(data)
-    boxes: Boxes = np.array(found["boxes"], np.float32).reshape(-1, 4)
-    labels = np.array([_whole(label) for label in found["labels"]], np.int64)
-    hard = np.array(found["difficult"], np.bool_) if found.get("difficult") is not None else None
-    if labels.shape != (len(boxes),) or (hard is not None and hard.shape != labels.shape):
-        raise ValueError(f"{len(boxes)} boxes and {labels.size} labels")
+    content = json.loads(data)
+    boxes: Boxes = np.array(content["boxes"], np.float32).reshape(-1, 4)
+    labels = np.array([_check_integer(label) for label in content["labels"]], np.int64)
+    difficult = np.array(content["difficult"], np.bool_) if content.get("difficult") is not None else None
+    if labels.shape != (len(boxes),) or (difficult is not None and difficult.shape != labels.shape):
+        raise ValueError(f"{len(boxes)} boxes but {labels.size} labels")
     if not np.isfinite(boxes).all() or labels.min(initial=0) < 0:
         raise ValueError("a box that is not finite or a label below 0")
-    return Objects(boxes, labels, hard)
+    return Objects(boxes, labels, difficult)
 
 
-def objects_to(objects: Objects) -> bytes:
-    """Write objects as JSON, exactly."""
-    found: dict[str, Any] = {"boxes": objects.boxes.tolist(), "labels": objects.labels.tolist()}
+def objects_to_json(objects: Objects) -> bytes:
+    """Encode objects as JSON, without loss of precision."""
+    content: dict[str, Any] = {"boxes": objects.boxes.tolist(), "labels": objects.labels.tolist()}
     if objects.difficult is not None:
-        found["difficult"] = objects.difficult.tolist()
-    return json.dumps(found).encode()
+        content["difficult"] = objects.difficult.tolist()
+    return json.dumps(content).encode()
 
 
-def _hard(objects: Objects) -> Any:
+def _difficult(objects: Objects) -> Any:
     return np.zeros(len(objects.labels), np.bool_) if objects.difficult is None else objects.difficult

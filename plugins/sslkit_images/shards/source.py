@@ -1,4 +1,4 @@
-"""Photos in tar files, as WebDataset has them, read at random."""
+"""The source `shards`: images in tar files in WebDataset's layout, with random access."""
 
 from __future__ import annotations
 
@@ -6,46 +6,47 @@ import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from sslkit.api import Objects, Progress, Source, no_progress
 from sslkit.errors import DataError
 from sslkit_images.folder import SUFFIXES
-from sslkit_images.listing import Names
+from sslkit_images.names import NameList, abbreviate
 from sslkit_images.shards import files
-from sslkit_images.shards.index import NO_LABEL, Asked, Part, Tar, keep, kept
-from sslkit_images.shards.patterns import TarList, some
+from sslkit_images.shards.index import NO_LABEL, Query, Tar, TarIndex, load_index, save_index
+from sslkit_images.shards.patterns import TarList
 from sslkit_images.shards.samples import read_tar
 
 CATEGORIES = "categories.txt"
-"""In the folder of the tars: the names of the labels, one a line."""
+"""File in the folder of the tars with the names of the labels, one per line."""
 _THREADS = 8
-"""Tars that are indexed at once: most of the time goes into waiting for the disk."""
-_TOLD = 8
-_MOST_CATEGORIES = 1_000_000
+"""Number of tars to index at once; most of the time is spent waiting for the disk."""
+_MAX_PROBLEMS = 8
+_MAX_CATEGORIES = 1_000_000
 
 
 class Shards(Source):
-    """Photos in tar files (WebDataset), for sets that outgrow the rate at which a disk opens files.
+    """Images in tar files (WebDataset), for data sets with more files than a disk can open quickly.
 
-    A sample is what shares a key: a name up to the first dot of its last component. Its photo is the member whose
-    ending is in `suffixes`. Photos come in the order of the tars and of the members in them, and are called as the
-    members are; where a name occurs in two tars, the names of all begin with their tar's.
+    The members of a sample share a key: their name up to the first dot of its last component. The image is the member
+    whose ending is in `suffixes`. Images keep the order of the tars and of the members in them, and their keys are the
+    members' names. If a name occurs in two tars, the name of the tar is put before every key.
 
-    Each tar is indexed once, and the index is kept in the cache folder until the tar's size or time of writing changes.
+    Each tar is indexed once. The index stays in the cache folder until the tar's size or modification time changes.
 
     Args:
         root: The folder of the tars.
-        pattern: Which ones, below it: "train-{0000..0146}.tar", "{train,val}/*.tar". Names in braces must all be there.
-        labels: Where the label of a photo is. "cls": in the sample's member of that ending, a number as text.
-            "json.KEY": in its JSON, a number behind KEY, which may be several keys joined by dots.
-        categories: A file with the names of the labels, one a line. Without it, `categories.txt` in `root` if there is
-            one; else labels are called by their numbers.
-        suffixes: Endings of what counts as a photo, in lower case: all that follows the first dot.
+        pattern: Paths of the tars below it: "train-{0000..0146}.tar", "{train,val}/*.tar". Every name in braces must
+            exist.
+        labels: Where to read the label of an image. "cls": a number as text, in the sample's member of that ending.
+            "json.KEY": a number under KEY in the sample's JSON; KEY may be several keys joined by dots.
+        categories: A file with the names of the labels, one per line. By default `categories.txt` in `root`; without
+            that file the names are the numbers.
+        suffixes: Endings of images, in lower case: everything after the first dot.
     """
 
     name = "shards"
@@ -54,180 +55,185 @@ class Shards(Source):
         self, *, root: Path, pattern: str = "*.tar", labels: str | None = None, categories: Path | None = None,
         suffixes: tuple[str, ...] = SUFFIXES,
     ) -> None:  # fmt: skip
-        self.list = TarList(Path(root), pattern)
+        self.tar_list = TarList(Path(root), pattern)
         self.labels = labels
-        self.names = categories
-        self.asked = Asked(
+        self.categories_file = categories
+        self.query = Query(
             tuple("." + suffix.lower().lstrip(".") for suffix in suffixes), tuple((labels or "cls").split("."))
         )
         self.categories: Sequence[str] = ()
-        self._parts: list[Part] = []
+        self._indices: list[TarIndex] = []
 
     def missing(self) -> str | None:
-        """Say that there is no such folder, which tars are not there, or that they are compressed."""
+        """Return an error message if an option is invalid, or if the folder, tars or categories file are missing."""
         if self.labels not in (None, "cls") and not (self.labels or "").startswith("json."):
             return f'labels = "{self.labels}" is neither "cls" nor "json.KEY"'
-        if self.names is not None and not self.names.is_file():
-            return f"there is no file {self.names.absolute()} with the names of categories"
-        return self.list.missing()
+        if self.categories_file is not None and not self.categories_file.is_file():
+            return f"the categories file was not found: {self.categories_file.absolute()}"
+        return self.tar_list.missing()
 
     def prepare(self, progress: Progress) -> None:
         """Index the tars that are new or have changed.
 
         Raises:
-            DataError: Some cannot be used; the message says everything that is wrong with them.
+            DataError: Some tars cannot be used; the message lists everything that is wrong with them.
         """
-        self._parts = self._indexed(progress)
+        self._indices = self._index_tars(progress)
 
     def open(self) -> None:
         """Read the index.
 
         Raises:
-            DataError: Tars are missing or damaged, or hold no photos; labels are asked for, and some are missing.
+            DataError: Tars are missing or damaged, or hold no images; or `labels` is set and some labels are missing.
         """
         if missing := self.missing():
             raise DataError(missing)
-        parts, self._parts = self._parts or self._indexed(no_progress), []
-        self._names = self._named(parts)
-        self._at = np.concatenate([part.at for part in parts])
-        self._size = np.concatenate([part.size for part in parts])
-        self._starts: list[int] = np.cumsum([0, *map(len, parts)]).tolist()
-        self._labels = np.concatenate([part.labels for part in parts]) if self.labels else None
-        self._check_labels(parts)
-        self._take_objects(parts)
-        self.categories = self._numbered()
+        indices, self._indices = self._indices or self._index_tars(no_progress), []
+        self._names = self._build_names(indices)
+        self._starts = np.concatenate([index.starts for index in indices])
+        self._sizes = np.concatenate([index.sizes for index in indices])
+        self._first_images: list[int] = np.cumsum([0, *map(len, indices)]).tolist()
+        self._labels = np.concatenate([index.labels for index in indices]) if self.labels else None
+        self._check_labels(indices)
+        self._read_objects(indices)
+        self.categories = self._read_categories()
 
-    def _indexed(self, progress: Progress) -> list[Part]:
-        """Return the index of each tar."""
-        paths = self.list.paths()
-        found: list[Found] = []
+    def _index_tars(self, progress: Progress) -> list[TarIndex]:
+        """Return the index of each tar, from the cache if possible."""
+        paths = self.tar_list.paths()
+        tars: list[IndexedTar] = []
         progress("indexing tars", 0, len(paths))
         with ThreadPoolExecutor(_THREADS) as pool:
-            for item in pool.map(partial(look_into, self.asked), paths):
-                found.append(item)
-                progress("indexing tars", len(found), len(paths))
-        if problems := [problem for item in found for problem in item.problems]:
-            raise DataError(_all(f"{self.list.root.absolute()}: tars that cannot be used", problems))
-        if unkept := [item.unkept for item in found if item.unkept]:
-            progress(f"the index is not kept, and made again each time ({unkept[0]})", len(paths), len(paths))
-        self._tars = [item.tar for item in found]
-        return [item.part for item in found if item.part is not None]
+            for item in pool.map(partial(index_tar, self.query), paths):
+                tars.append(item)
+                progress("indexing tars", len(tars), len(paths))
+        if problems := [problem for item in tars for problem in item.problems]:
+            raise DataError(_join_problems(f"{self.tar_list.root.absolute()}: tars that cannot be used", problems))
+        if errors := [item.cache_error for item in tars if item.cache_error]:
+            progress(f"the index cannot be cached and is rebuilt each time ({errors[0]})", len(paths), len(paths))
+        self._tars = [item.tar for item in tars]
+        return [item.index for item in tars if item.index is not None]
 
-    def _named(self, parts: Sequence[Part]) -> Names:
-        """Return the members' names, or all behind their tar's where two are equal."""
-        hashes = np.sort(np.concatenate([part.hashes for part in parts]))
+    def _build_names(self, indices: Sequence[TarIndex]) -> NameList:
+        """Return the names of the images; if two are equal, with the name of the tar before each."""
+        hashes = np.sort(np.concatenate([index.hashes for index in indices]))
         if not len(hashes):
             raise DataError(
-                f"there are no photos in {some([tar.path for tar in self._tars])}; looked for members whose names go "
-                f"on behind the first dot with {', '.join(self.asked.suffixes)}"
+                f"no images found in {abbreviate([tar.path for tar in self._tars])}; looked for members whose names "
+                f"continue after the first dot with {', '.join(self.query.suffixes)}"
             )
         if (hashes[1:] != hashes[:-1]).all():
-            return Names.joined([part.text for part in parts], [part.lengths for part in parts])
-        folders = [os.path.relpath(tar.path, self.list.root) for tar in self._tars]
-        each = [Names.joined([part.text], [part.lengths]) for part in parts]
-        return Names(
-            f"{folder}/{names[place]}"
-            for folder, names in zip(folders, each, strict=True)
-            for place in range(len(names))
+            return NameList.concatenate([index.text for index in indices], [index.lengths for index in indices])
+        folders = [os.path.relpath(tar.path, self.tar_list.root) for tar in self._tars]
+        names_by_tar = [NameList.concatenate([index.text], [index.lengths]) for index in indices]
+        return NameList(
+            f"{folder}/{names[number]}"
+            for folder, names in zip(folders, names_by_tar, strict=True)
+            for number in range(len(names))
         )
 
-    def _check_labels(self, parts: Sequence[Part]) -> None:
-        lacking = np.flatnonzero(self._labels == NO_LABEL) if self._labels is not None else ()
-        if len(lacking):
-            names = ", ".join(self._names[int(index)] for index in lacking[:3])
-            faults = "; ".join(str(fault) for part in parts for fault in part.faults[:3])
+    def _check_labels(self, indices: Sequence[TarIndex]) -> None:
+        missing = np.flatnonzero(self._labels == NO_LABEL) if self._labels is not None else ()
+        if len(missing):
+            names = ", ".join(self._names[int(index)] for index in missing[:3])
+            faults = "; ".join(str(fault) for index in indices for fault in index.faults[:3])
             raise DataError(
-                f'labels = "{self.labels}", and {len(lacking)} of {len(self)} photos have none: {names}'
-                f"{', ...' if len(lacking) > 3 else ''}{'; ' + faults if faults else ''}"
+                f'labels = "{self.labels}", but {len(missing)} of {len(self)} images have no label: {names}'
+                f"{', ...' if len(missing) > 3 else ''}{'; ' + faults if faults else ''}"
             )
 
-    def _take_objects(self, parts: Sequence[Part]) -> None:
-        self._boxes = np.concatenate([part.boxes for part in parts])
-        self._classes = np.concatenate([part.classes for part in parts])
-        hard = np.concatenate([part.difficult for part in parts])
-        self._hard = hard if hard.any() else None
-        counts = np.concatenate([part.counts for part in parts]) if len(self._boxes) else np.zeros(0, np.int32)
+    def _read_objects(self, indices: Sequence[TarIndex]) -> None:
+        self._boxes = np.concatenate([index.boxes for index in indices])
+        self._classes = np.concatenate([index.classes for index in indices])
+        difficult = np.concatenate([index.difficult for index in indices])
+        self._difficult = difficult if difficult.any() else None
+        counts = np.concatenate([index.counts for index in indices]) if len(self._boxes) else np.zeros(0, np.int32)
         self._offsets = np.cumsum(np.concatenate([[0], counts]), dtype=np.int64)
 
-    def _numbered(self) -> Sequence[str]:
+    def _read_categories(self) -> Sequence[str]:
         """Return the names of the labels.
 
         Raises:
-            DataError: There are more labels than names.
+            DataError: A label has no name.
         """
         labels = self._labels if self._labels is not None else np.zeros(0, np.int64)
         highest = max(labels.max(initial=-1), self._classes.max(initial=-1))
-        file = self.names or self.list.root / CATEGORIES
+        file = self.categories_file or self.tar_list.root / CATEGORIES
         if highest < 0:
             return ()
-        if self.names is None and not file.is_file():
-            if highest >= _MOST_CATEGORIES:
+        if self.categories_file is None and not file.is_file():
+            if highest >= _MAX_CATEGORIES:
                 raise DataError(
-                    f"there is a label {highest}: without a file of names, more than a million are not taken"
+                    f"label {highest} is too high: without a categories file, at most a million labels are allowed"
                 )
             return tuple(map(str, range(highest + 1)))
-        names = _lines(file)
+        names = _read_lines(file)
         if highest >= len(names):
-            raise DataError(f"{file} names {len(names)} categories, and there is a label {highest}; the first one is 0")
+            raise DataError(
+                f"{file} names {len(names)} categories, but the highest label is {highest} (labels start at 0)"
+            )
         return names
 
     # ---------------------------------------------------------------------------------------------- reading
 
     def __len__(self) -> int:
-        """Return the number of photos."""
+        """Return the number of images."""
         return len(self._names)
 
     def key(self, index: int) -> str:
-        """Return the member's name, or what the photo was called where it was packed."""
+        """Return the name of the member, or the key that the image had when it was packed."""
         return self._names[index]
 
     def read(self, index: int) -> bytes:
-        """Return the member's bytes."""
-        tar = self._tars[bisect_right(self._starts, index) - 1]
-        return files.read(tar, int(self._at[index]), int(self._size[index]))
+        """Return the bytes of an image."""
+        tar = self._tars[bisect_right(self._first_images, index) - 1]
+        return files.read(tar, int(self._starts[index]), int(self._sizes[index]))
 
     def objects(self, index: int) -> Objects:
-        """Return the objects that were packed with the photo."""
+        """Return the objects that were packed with an image."""
         if not len(self._boxes):
             return Objects()
         part = slice(self._offsets[index], self._offsets[index + 1])
-        return Objects(self._boxes[part], self._classes[part], self._hard[part] if self._hard is not None else None)
+        return Objects(
+            self._boxes[part], self._classes[part], self._difficult[part] if self._difficult is not None else None
+        )
 
     def label(self, index: int) -> int | None:
-        """Return the label, when labels are asked for."""
+        """Return the label of an image; None unless `labels` is set."""
         return int(self._labels[index]) if self._labels is not None else None
 
 
-class Found(NamedTuple):
-    """What came of looking into one tar."""
+@dataclass(frozen=True)
+class IndexedTar:
+    """A tar with its index, or with the problems that prevent its use."""
 
     tar: Tar
-    part: Part | None = None
+    index: TarIndex | None = None
     problems: Sequence[str] = ()
-    unkept: OSError | None = None
+    cache_error: OSError | None = None
 
 
-def look_into(asked: Asked, path: Path) -> Found:
-    """Return the index of a tar as it is kept, or make and keep it."""
+def index_tar(query: Query, path: Path) -> IndexedTar:
+    """Load the index of a tar from the cache, or build and cache it."""
     try:
-        tar = Tar.at(path)
-        part = kept(tar, asked)
-        if part is not None:
-            return Found(tar, part)
-        part, faults = read_tar(tar, asked)
+        tar = Tar.stat(path)
+        index = load_index(tar, query)
+        if index is not None:
+            return IndexedTar(tar, index)
+        index, problems = read_tar(tar, query)
     except OSError as error:
-        return Found(Tar(str(path), 0, 0), problems=[f"{path} cannot be read: {error.strerror}"])
-    if faults:
-        return Found(tar, problems=[f"{path} {fault}" for fault in faults])
-    return Found(tar, part, unkept=keep(tar, asked, part))
+        return IndexedTar(Tar(str(path), 0, 0), problems=[f"{path} cannot be read: {error.strerror}"])
+    if problems:
+        return IndexedTar(tar, problems=[f"{path} {problem}" for problem in problems])
+    return IndexedTar(tar, index, cache_error=save_index(tar, query, index))
 
 
-def _all(what: str, problems: Sequence[str]) -> str:
-    more = [f"and {len(problems) - _TOLD} more"] if len(problems) > _TOLD else []
-    return "\n    ".join([what, *problems[:_TOLD], *more])
+def _join_problems(title: str, problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - _MAX_PROBLEMS} more"] if len(problems) > _MAX_PROBLEMS else []
+    return "\n    ".join([title, *problems[:_MAX_PROBLEMS], *more])
 
 
-def _lines(file: Path) -> tuple[str, ...]:
+def _read_lines(file: Path) -> tuple[str, ...]:
     try:
         text = file.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:

@@ -13,16 +13,16 @@ from sslkit_images.coco import Coco
 from sslkit_images.folder import Folder
 
 
-def photo(path, size=(8, 6)):
+def write_image(path, size=(8, 6)):
     path.parent.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
     Image.new("RGB", size, "red").save(file, "JPEG")
     path.write_bytes(file.getvalue())
 
 
-def test_a_folder_lists_photos_in_the_order_of_their_paths(tmp_path):
+def test_a_folder_lists_images_in_the_order_of_their_paths(tmp_path):
     for name in ("b/2.JPG", "b/1.png", "a/ü 3.jpeg", ".hidden/4.jpg", "a/.5.jpg", "a/notes.txt"):
-        photo(tmp_path / name)
+        write_image(tmp_path / name)
     source = Folder(root=tmp_path)
     source.open()
     assert [source.key(i) for i in range(len(source))] == ["a/ü 3.jpeg", "b/1.png", "b/2.JPG"]
@@ -32,8 +32,8 @@ def test_a_folder_lists_photos_in_the_order_of_their_paths(tmp_path):
 
 
 @contextmanager
-def anybody():
-    """Be no superuser for a moment, who may read everything."""
+def unprivileged():
+    """Drop superuser rights for a moment: a superuser may read everything."""
     user = os.geteuid()
     if not user:
         os.seteuid(65534)
@@ -43,50 +43,50 @@ def anybody():
         os.seteuid(user)
 
 
-def test_a_photo_without_permission_is_told(tmp_path):
-    photo(tmp_path / "1.jpg")
+def test_an_image_without_read_permission_is_reported(tmp_path):
+    write_image(tmp_path / "1.jpg")
     source = Folder(root=tmp_path)
     source.open()
     (tmp_path / "1.jpg").chmod(0)
-    with anybody(), pytest.raises(DataError, match=r"1\.jpg cannot be read: Permission denied"):
+    with unprivileged(), pytest.raises(DataError, match=r"1\.jpg cannot be read: Permission denied"):
         source.read(0)
 
 
-def test_first_folders_are_labels_when_asked(tmp_path):
+def test_first_folders_become_labels(tmp_path):
     for name in ("train/dog/1.jpg", "train/cat/1.jpg", "train/cat/2.jpg"):
-        photo(tmp_path / name)
+        write_image(tmp_path / name)
     source = Folder(root=tmp_path, split="train", labels=True)
     source.open()
     assert source.categories == ("cat", "dog")
     assert [source.label(i) for i in range(3)] == [0, 0, 1]
-    photo(tmp_path / "train" / "loose.jpg")
-    with pytest.raises(DataError, match="1 photos lie in"):
+    write_image(tmp_path / "train" / "loose.jpg")
+    with pytest.raises(DataError, match="1 images lie in"):
         source.open()
 
 
-def test_missing_and_empty_folders_say_what_is_there(tmp_path):
-    (tmp_path / "photos").mkdir()
-    assert "has no 'fotos': did you mean 'photos'?" in Folder(root=tmp_path / "fotos").missing()
-    (tmp_path / "photos" / "a.heic").touch()
-    with pytest.raises(DataError, match=r"there are no photos below .*found files ending in \.heic"):
-        Folder(root=tmp_path / "photos").open()
-    assert "is a file" in Folder(root=tmp_path / "photos" / "a.heic").missing()
+def test_errors_for_missing_and_empty_folders_say_what_is_there(tmp_path):
+    (tmp_path / "images").mkdir()
+    assert "has no 'imags': did you mean 'images'?" in Folder(root=tmp_path / "imags").missing()
+    (tmp_path / "images" / "a.heic").touch()
+    with pytest.raises(DataError, match=r"no images found below .*found files ending in \.heic"):
+        Folder(root=tmp_path / "images").open()
+    assert "is a file" in Folder(root=tmp_path / "images" / "a.heic").missing()
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_special_files_are_refused_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
     source = Folder(root=tmp_path)
     source.open()
     for index in range(2):
-        with pytest.raises(DataError, match=f"{source.key(index)} cannot be read: it is no regular file"):
+        with pytest.raises(DataError, match=f"{source.key(index)} cannot be read: it is not a regular file"):
             source.read(index)
 
 
 @pytest.fixture
 def coco(tmp_path):
     for name in ("3.jpg", "1.jpg", "2.jpg"):
-        photo(tmp_path / "train2017" / name)
+        write_image(tmp_path / "train2017" / name)
     annotations = {
         "images": [
             {"id": 30, "file_name": "3.jpg"},
@@ -113,7 +113,7 @@ def opened(root, **options):
 
 
 def test_coco_keeps_the_annotations_order_and_converts_boxes(coco):
-    for source in (opened(coco), opened(coco)):  # the second one from the cache
+    for source in (opened(coco), opened(coco)):  # the second from the cache
         assert [source.key(i) for i in range(3)] == ["train2017/3.jpg", "train2017/1.jpg", "train2017/2.jpg"]
         assert tuple(source.categories) == ("cat", "dog")
         np.testing.assert_array_equal(source.objects(1).boxes, [[1, 2, 4, 6]])
@@ -122,7 +122,7 @@ def test_coco_keeps_the_annotations_order_and_converts_boxes(coco):
 
 
 def test_image_info_decides_the_list_and_instances_the_boxes(coco):
-    photo(coco / "train2017" / "4.jpg")
+    write_image(coco / "train2017" / "4.jpg")
     images = [{"id": 40, "file_name": "4.jpg"}, {"id": 30, "file_name": "3.jpg"}]
     (coco / "annotations" / "image_info_train2017.json").write_text(json.dumps({"images": images}))
     source = opened(coco)
@@ -132,19 +132,19 @@ def test_image_info_decides_the_list_and_instances_the_boxes(coco):
 
 
 def test_coco_plus_joins_both_lists(coco):
-    photo(coco / "unlabeled2017" / "9.jpg")
+    write_image(coco / "unlabeled2017" / "9.jpg")
     source = opened(coco, split="train2017+unlabeled2017")
     assert [source.key(i) for i in range(4)][-1] == "unlabeled2017/9.jpg"
     assert source.objects(0).labels.tolist() == [0]
 
 
-def test_photos_that_are_listed_and_missing_are_named(coco):
+def test_listed_images_that_are_missing_are_named(coco):
     (coco / "train2017" / "2.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 photos .* are not there: train2017/2\.jpg"):
+    with pytest.raises(DataError, match=r"1 of 3 images .* are missing: train2017/2\.jpg"):
         opened(coco)
 
 
-def test_only_the_commands_that_are_needed_are_given(coco):
+def test_only_missing_splits_get_a_download_command(coco):
     missing = Coco(root=coco, split="train2017+unlabeled2017").missing()
     assert "unlabeled2017.zip" in missing
     assert "train2017.zip" not in missing

@@ -1,4 +1,4 @@
-"""Samplers of random resized crops; how the crops are distributed is tested with the crops themselves."""
+"""Samplers of random resized crops. The distribution of the crops is tested in the tests of `sslkit.crops`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def areas(boxes, height, width):
 def test_two_views_are_random_resized_crops_of_the_whole_image(views) -> None:
     sampler = TwoViews(views=views)
     assert sampler.groups == {"scene": views}
-    made = sampler.sample(300, 400, empty(), np.random.default_rng(1))
-    assert not made.counts
+    sample = sampler.sample(300, 400, empty(), np.random.default_rng(1))
+    assert not sample.counts
     expected = random_crops(300, 400, (views,), (0.08, 1.0), RATIO, np.random.default_rng(1))
-    assert made.boxes["scene"].dtype == np.float32
-    assert np.array_equal(made.boxes["scene"], expected)
+    assert sample.boxes["scene"].dtype == np.float32
+    assert np.array_equal(sample.boxes["scene"], expected)
 
 
 def test_multi_crop_keeps_large_and_small_crops_apart() -> None:
-    """On a large image rounding to pixels moves a share of the area by less than a thousandth."""
+    """On a large image, rounding to pixels changes a crop's share of the area by less than a thousandth."""
     sampler = MultiCrop(global_crops=2, local_crops=6)
     assert sampler.groups == {"global": 2, "local": 6}
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_any_image_gives_crops_inside_it(sampler, height, width) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "options", "says"),
+    ("sampler", "options", "message"),
     [
         (TwoViews, {"scale": (0.5, 0.2)}, r"scale = \[0\.5, 0\.2\] must be \[low, high\] with 0 < low <= high <= 1"),
         (TwoViews, {"scale": (0.5, 1.2)}, r"scale = \[0\.5, 1\.2\]"),
@@ -63,6 +63,6 @@ def test_any_image_gives_crops_inside_it(sampler, height, width) -> None:
         (MultiCrop, {"global_scale": (0.4, 1.4)}, r"global_scale = "),
     ],
 )
-def test_ranges_that_cannot_be_are_refused(sampler, options, says) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_invalid_ranges_are_refused(sampler, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
         sampler(**options)

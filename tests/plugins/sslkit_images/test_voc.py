@@ -11,7 +11,7 @@ from sslkit_images.voc import CATEGORIES, Voc
 OBJECT = """<object><name>{name}</name><pose>Left</pose><difficult>{difficult}</difficult>
 <bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox>
 <part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"""
-PHOTOS = {
+IMAGES = {
     "000005": [("dog", 0, (11, 6, 40, 30)), ("person", 1, (1, 1, 60, 40))],
     "000007": [("person", 0, (2, 3, 4, 5)), ("person", 1, (8, 8, 70, 90)), ("cat", 0, (5, 5, 4, 9))],
     "000009": [],
@@ -23,9 +23,9 @@ def voc(tmp_path):
     root = tmp_path / "VOCdevkit" / "VOC2007"
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
-    for name, objects in PHOTOS.items():
+    for name, objects in IMAGES.items():
         Image.new("RGB", (60, 40), "blue").save(root / "JPEGImages" / f"{name}.jpg")
-        body = "".join(OBJECT.format(name=kind, difficult=hard, box=box) for kind, hard, box in objects)
+        body = "".join(OBJECT.format(name=kind, difficult=difficult, box=box) for kind, difficult, box in objects)
         size = "<size><width>60</width><height>40</height><depth>3</depth></size>"
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{body}</annotation>")
     main = root / "ImageSets" / "Main"
@@ -41,14 +41,14 @@ def opened(root, **options):
     return source
 
 
-def test_photos_come_in_the_order_of_the_list_with_boxes_from_0(voc):
+def test_images_keep_the_order_of_the_list_and_boxes_count_from_0(voc):
     source = opened(voc)
     assert [source.key(i) for i in range(3)] == [f"JPEGImages/00000{n}.jpg" for n in (7, 5, 9)]
     dog = source.objects(1)
     np.testing.assert_array_equal(dog.boxes, [[10, 5, 40, 30], [0, 0, 60, 40]])
     assert [CATEGORIES[label] for label in dog.labels] == ["dog", "person"]
     assert dog.difficult.tolist() == [False, True]
-    clipped = source.objects(0)  # the cat has no area, the second person leaves the photo
+    clipped = source.objects(0)  # the cat has no area, the second person extends outside the image
     np.testing.assert_array_equal(clipped.boxes, [[1, 2, 4, 5], [7, 7, 60, 40]])
     assert source.objects(2).boxes.shape == (0, 4)
     assert source.read(0)[:2] == b"\xff\xd8"
@@ -67,13 +67,13 @@ def test_conforms(voc):
     check_source(Voc, root=voc)
 
 
-def test_missing_names_what_is_not_there_and_how_to_get_it(voc, tmp_path):
-    told = Voc(root=tmp_path / "VOC2012").missing()
-    assert "has no JPEGImages and no Annotations" in told
-    assert "VOCtrainval_11-May-2012.tar" in told
-    told = Voc(root=voc, split="test").missing()
-    assert "there is no list" in told
-    assert "VOCtest_06-Nov-2007.tar" in told
+def test_missing_names_the_folder_and_the_download_command(voc, tmp_path):
+    message = Voc(root=tmp_path / "VOC2012").missing()
+    assert "has no JPEGImages and no Annotations" in message
+    assert "VOCtrainval_11-May-2012.tar" in message
+    message = Voc(root=voc, split="test").missing()
+    assert "list not found" in message
+    assert "VOCtest_06-Nov-2007.tar" in message
     assert "did you mean 'trainval'?" in Voc(root=voc, split="trainvla").missing()
 
 
@@ -81,9 +81,9 @@ def test_bad_annotations_are_named(voc):
     file = voc / "Annotations" / "000005.xml"
     good = file.read_text()
     for bad, words in (
-        ("<annotation>", r"000005\.xml is no XML"),
-        (good.replace(">dog<", ">dgo<"), r"an object 'dgo', which is no category of VOC: did you mean 'dog'\?"),
-        (good.replace("<ymin>6</ymin>", ""), r"the box of an object 'dog' has no four numbers"),
+        ("<annotation>", r"000005\.xml is not valid XML"),
+        (good.replace(">dog<", ">dgo<"), r"an object 'dgo', which is not a VOC category: did you mean 'dog'\?"),
+        (good.replace("<ymin>6</ymin>", ""), r"the box of an object 'dog' does not have four numbers"),
     ):
         file.write_text(bad)
         with pytest.raises(DataError, match=words):
@@ -93,10 +93,10 @@ def test_bad_annotations_are_named(voc):
         opened(voc)
 
 
-def test_photos_that_are_listed_and_missing_are_named(voc):
+def test_listed_images_that_are_missing_are_named(voc):
     (voc / "JPEGImages" / "000009.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 photos .* are not in .*: 000009"):
+    with pytest.raises(DataError, match=r"1 of 3 images .* are not in .*: 000009"):
         opened(voc)
     (voc / "ImageSets" / "Main" / "trainval.txt").write_text("\n")
-    with pytest.raises(DataError, match="lists no photos"):
+    with pytest.raises(DataError, match="lists no images"):
         opened(voc)

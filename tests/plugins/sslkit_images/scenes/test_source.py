@@ -1,4 +1,4 @@
-"""The rendered set as a source and as COCO annotations; what happens when rendering is interrupted or raced."""
+"""The rendered scenes as a source and as COCO annotations, also after interrupted or concurrent rendering."""
 
 import json
 import pickle
@@ -14,7 +14,7 @@ from sslkit.boxes import to_xywh
 from sslkit.errors import DataError
 from sslkit.images import decode
 from sslkit.planning.options import schema, validate
-from sslkit_images.scenes import writing
+from sslkit_images.scenes import files as scene_files
 from sslkit_images.scenes.backgrounds import KINDS
 from sslkit_images.scenes.shapes import CATEGORIES
 from sslkit_images.scenes.source import SampleScenes
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.filterwarnings(  # pycocotools' compiled code, under nu
 
 @pytest.fixture
 def scenes():
-    """Return a small opened set; rendered by the first test that asks, by several processes."""
-    made = SampleScenes(**OPTIONS)
-    made.prepare(no_progress)
-    made.open()
-    return made
+    """Return a small opened set, rendered once by several processes."""
+    source = SampleScenes(**OPTIONS)
+    source.prepare(no_progress)
+    source.open()
+    return source
 
 
 @pytest.fixture
@@ -41,64 +41,64 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def coco(scenes):
+def annotations_of(scenes):
     return COCO(str(scenes.folder / "instances.json"))
 
 
 def rendered_here(options, folder, chunks):
-    """Render in this process, in chunks of these ranges; return the bytes of the files and the rows."""
+    """Render in this process, chunk by chunk; return the bytes of the files and the records."""
     folder.mkdir()
-    rows = [row for chunk in chunks for row in writing.write_scenes(folder, options.look, chunk)]
-    return {path.name: path.read_bytes() for path in folder.glob("*.jpg")}, rows
+    records = [record for chunk in chunks for record in scene_files.write_scenes(folder, options.scene_options, chunk)]
+    return {path.name: path.read_bytes() for path in folder.glob("*.jpg")}, records
 
 
 # ------------------------------------------------------------------------------------------------- reading
 
 
 def test_pycocotools_reads_every_image_and_mask(scenes):
-    found = coco(scenes)
-    assert sorted(found.imgs) == list(range(30))
-    assert [found.cats[number]["name"] for number in sorted(found.cats)] == list(CATEGORIES)
-    assert len(found.anns) == sum(len(scenes.objects(index).labels) for index in range(30)) > 60
-    for item in found.anns.values():
-        mask = found.annToMask(item)
+    annotations = annotations_of(scenes)
+    assert sorted(annotations.imgs) == list(range(30))
+    assert [annotations.cats[number]["name"] for number in sorted(annotations.cats)] == list(CATEGORIES)
+    assert len(annotations.anns) == sum(len(scenes.objects(index).labels) for index in range(30)) > 60
+    for item in annotations.anns.values():
+        mask = annotations.annToMask(item)
         assert mask.sum() == item["area"] > 0
         assert item["iscrowd"] == 0
 
 
 def test_boxes_are_tight_around_the_visible_masks(scenes):
-    found = coco(scenes)
-    for item in found.anns.values():
-        rows, columns = np.nonzero(found.annToMask(item))
+    annotations = annotations_of(scenes)
+    for item in annotations.anns.values():
+        rows, columns = np.nonzero(annotations.annToMask(item))
         left, top = columns.min(), rows.min()
         assert item["bbox"] == [left, top, columns.max() + 1 - left, rows.max() + 1 - top]
 
 
 def test_no_pixel_belongs_to_two_objects(scenes):
-    found = coco(scenes)
-    for items in found.imgToAnns.values():
-        assert sum(found.annToMask(item).astype(int) for item in items).max() == 1
+    annotations = annotations_of(scenes)
+    for items in annotations.imgToAnns.values():
+        assert sum(annotations.annToMask(item).astype(int) for item in items).max() == 1
 
 
 def test_objects_are_those_of_the_annotations(scenes):
-    found = coco(scenes)
+    annotations = annotations_of(scenes)
     for index in range(30):
-        objects, items = scenes.objects(index), found.imgToAnns[index]
+        objects, items = scenes.objects(index), annotations.imgToAnns[index]
         np.testing.assert_array_equal(to_xywh(objects.boxes), np.reshape([item["bbox"] for item in items], (-1, 4)))
-        names = [found.cats[item["category_id"]]["name"] for item in items]
+        names = [annotations.cats[item["category_id"]]["name"] for item in items]
         assert [scenes.categories[label] for label in objects.labels] == names
         assert objects.boxes.dtype == np.float32
         assert objects.labels.dtype == np.int64
 
 
 def test_files_are_jpegs_of_the_annotated_size(scenes):
-    found = coco(scenes)
+    annotations = annotations_of(scenes)
     shapes = set()
     for index in range(30):
         data = scenes.read(index)
         assert data[:3] == b"\xff\xd8\xff"
         pixels = decode(data, scenes.key(index))
-        assert pixels.shape == (found.imgs[index]["height"], found.imgs[index]["width"], 3)
+        assert pixels.shape == (annotations.imgs[index]["height"], annotations.imgs[index]["width"], 3)
         assert max(pixels.shape) == 112
         assert pixels.std() > 10
         shapes.add(pixels.shape)
@@ -124,15 +124,15 @@ def test_an_opened_source_reads_the_same_in_another_process(scenes):
 
 
 def test_pixels_and_annotations_do_not_depend_on_the_processes(scenes, tmp_path):
-    """What several processes made equals what this one makes, in chunks of other sizes, of a smaller set."""
+    """Scenes from several processes equal those of this one, in chunks of other sizes and of a smaller set."""
     few = SampleScenes(**{**OPTIONS, "images": 6})
-    one, rows = rendered_here(few, tmp_path / "one", [range(6)])
-    three, same_rows = rendered_here(few, tmp_path / "three", [range(4, 6), range(2), range(2, 4)])
+    one, records = rendered_here(few, tmp_path / "one", [range(6)])
+    three, same_records = rendered_here(few, tmp_path / "three", [range(4, 6), range(2), range(2, 4)])
     assert one == three == {scenes.key(index): scenes.read(index) for index in range(6)}
-    assert sorted(same_rows, key=lambda row: row[0]) == rows
-    kept = json.loads((scenes.folder / "instances.json").read_text())["annotations"]
-    again = writing.coco(rows)["annotations"]
-    assert json.loads(json.dumps(again)) == kept[: len(again)]
+    assert sorted(same_records, key=lambda record: record[0]) == records
+    stored = json.loads((scenes.folder / "instances.json").read_text())["annotations"]
+    again = scene_files.coco_annotations(records)["annotations"]
+    assert json.loads(json.dumps(again)) == stored[: len(again)]
 
 
 def test_splits_and_seeds_share_no_scene(tmp_path):
@@ -157,16 +157,16 @@ def test_every_option_has_its_own_folder(cache):
 
 
 @pytest.mark.parametrize("library", [cv2, np])
-def test_another_version_of_what_draws_does_not_find_these_scenes(cache, monkeypatch, library):
+def test_another_library_version_has_its_own_folder(cache, monkeypatch, library):
     ours = SampleScenes().folder
     monkeypatch.setattr(library, "__version__", "9.9.9")
     assert SampleScenes().folder != ours
 
 
-# ------------------------------------------------------------------------------------ when things go wrong
+# ------------------------------------------------------------------------------------------------ failures
 
 
-def test_opening_what_was_not_rendered_says_so(cache):
+def test_opening_before_rendering_is_an_error(cache):
     with pytest.raises(DataError, match="have not been rendered"):
         SampleScenes(images=3).open()
 
@@ -195,7 +195,7 @@ def test_an_interrupted_render_leaves_nothing_and_can_be_repeated(cache, monkeyp
     assert len(scenes.read(1)) > 500
 
 
-def test_what_a_killed_render_left_is_not_taken_for_the_scenes(cache, monkeypatch):
+def test_leftovers_of_a_killed_render_are_ignored(cache, monkeypatch):
     scenes = SampleScenes(images=2, side=64)
     left = scenes.folder.parent / ".part-killed"
     left.mkdir(parents=True)
@@ -206,27 +206,27 @@ def test_what_a_killed_render_left_is_not_taken_for_the_scenes(cache, monkeypatc
     assert decode(scenes.read(0), "000000.jpg").shape[2] == 3
 
 
-def test_of_two_processes_the_slower_one_gives_way(cache, monkeypatch):
+def test_the_slower_of_two_processes_keeps_the_existing_folder(cache, monkeypatch):
     scenes = SampleScenes(images=2, side=64)
 
-    def overtaken(self, folder, progress):
+    def slower(self, folder, progress):
         _in_this_process(self, folder, progress)
         shutil.copytree(folder, self.folder)
         (self.folder / "first").touch()
 
-    monkeypatch.setattr(SampleScenes, "_render", overtaken)
+    monkeypatch.setattr(SampleScenes, "_render", slower)
     scenes.prepare(no_progress)
     scenes.open()
     assert (scenes.folder / "first").exists()
     assert list(scenes.folder.parent.iterdir()) == [scenes.folder]
 
 
-def test_what_is_there_is_not_rendered_again(scenes, monkeypatch):
+def test_existing_scenes_are_not_rendered_again(scenes, monkeypatch):
     monkeypatch.setattr(SampleScenes, "_render", lambda *_: pytest.fail("rendered again"))
     SampleScenes(**OPTIONS).prepare(no_progress)
 
 
-def test_a_file_that_went_missing_is_named(cache, monkeypatch):
+def test_a_missing_file_is_named(cache, monkeypatch):
     monkeypatch.setattr(SampleScenes, "_render", _in_this_process)
     scenes = SampleScenes(images=2, side=64)
     scenes.prepare(no_progress)
@@ -237,8 +237,8 @@ def test_a_file_that_went_missing_is_named(cache, monkeypatch):
 
 
 def _in_this_process(self, folder, progress):
-    rows = writing.write_scenes(folder, self.look, range(self.images))
-    (folder / "instances.json").write_text(json.dumps(writing.coco(rows)))
+    records = scene_files.write_scenes(folder, self.scene_options, range(self.images))
+    (folder / "instances.json").write_text(json.dumps(scene_files.coco_annotations(records)))
 
 
 # ------------------------------------------------------------------------------------------------- options

@@ -18,12 +18,12 @@ def tar(tmp_path):
 
 @pytest.fixture
 def read(monkeypatch):
-    """Lists the tars whose headers are read."""
+    """Record the tars whose headers are read."""
     calls = []
 
-    def counted(tar, asked, real=module.read_tar):
+    def counted(tar, query, real=module.read_tar):
         calls.append(Path(tar.path).name)
-        return real(tar, asked)
+        return real(tar, query)
 
     monkeypatch.setattr(module, "read_tar", counted)
     return calls
@@ -43,14 +43,14 @@ def test_a_tar_is_indexed_once_until_it_changes(tar, read, cache):
     assert [path.name for path in cache.rglob("*") if path.name.startswith(".")] == []
 
 
-def test_other_questions_to_a_tar_have_an_index_of_their_own(tar, read):
+def test_each_query_has_its_own_index(tar, read):
     opened(tar.parent)
-    opened(tar.parent, labels="cls")  # which is looked for in any case
+    opened(tar.parent, labels="cls")  # read in any case
     opened(tar.parent, suffixes=(".jpg",))
     assert read == ["1.tar", "1.tar"]
 
 
-def test_a_damaged_index_is_made_again(tar, read, cache):
+def test_a_damaged_index_is_rebuilt(tar, read, cache):
     opened(tar.parent)
     (file,) = cache.rglob("*.index")
     whole = file.read_bytes()
@@ -61,15 +61,15 @@ def test_a_damaged_index_is_made_again(tar, read, cache):
     assert len(read) == 4
 
 
-def test_without_a_place_for_the_index_it_is_made_each_time_and_said(tar, read, tmp_path, monkeypatch):
+def test_without_a_cache_the_index_is_rebuilt_each_time_and_reported(tar, read, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "file"))
-    said = []
+    messages = []
     source = Shards(root=tar.parent)
-    source.prepare(lambda text, *_: said.append(text))
+    source.prepare(lambda text, *_: messages.append(text))
     source.open()
     assert source.read(0) == b"1"
-    assert said[-1].startswith("the index is not kept, and made again each time (")
+    assert messages[-1].startswith("the index cannot be cached and is rebuilt each time (")
     assert read == ["1.tar"]
 
 

@@ -14,7 +14,7 @@ from sslkit_images.shards.packing import member_name, pack
 from .conftest import opened, write_tar
 
 SMALL = 12_000
-"""Bytes of a tar with few photos in it."""
+"""Bytes of a tar with few images in it."""
 
 
 UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -23,9 +23,9 @@ UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionW
 
 def samples_of(tars, pattern, decode=()):
     """Return what webdataset reads."""
-    found = list(webdataset.WebDataset(f"{tars}/{pattern}", shardshuffle=False).decode(*decode))
+    samples = list(webdataset.WebDataset(f"{tars}/{pattern}", shardshuffle=False).decode(*decode))
     gc.collect()
-    return found
+    return samples
 
 
 def folder(root, **options):
@@ -34,8 +34,8 @@ def folder(root, **options):
     return source
 
 
-def test_a_folder_comes_back_as_it_was(photos, tmp_path):
-    plain = folder(photos, labels=True)
+def test_a_packed_folder_reads_the_same(image_folder, tmp_path):
+    plain = folder(image_folder, labels=True)
     done = pack(plain, tmp_path / "tars", SMALL, no_progress)
     assert len(list((tmp_path / "tars").iterdir())) > 2
     assert (done.images, done.labels) == (7, True)
@@ -63,8 +63,8 @@ def test_coco_keeps_its_boxes(coco, tmp_path):
 
 
 @UNCLOSED
-def test_webdataset_reads_what_is_packed(photos, tmp_path):
-    plain = folder(photos, labels=True)
+def test_webdataset_reads_what_is_packed(image_folder, tmp_path):
+    plain = folder(image_folder, labels=True)
     done = pack(plain, tmp_path / "tars", SMALL, no_progress)
     read = samples_of(tmp_path / "tars", done.pattern)
     assert len(read) == len(plain)
@@ -90,35 +90,35 @@ def test_webdataset_reads_objects(coco, tmp_path):
     assert "objects.json" not in read[1]
 
 
-def test_packing_goes_on_where_it_was_stopped_and_ends_with_the_same_bytes(photos, tmp_path):
-    plain = folder(photos)
+def test_packing_resumes_and_ends_with_the_same_bytes(image_folder, tmp_path):
+    plain = folder(image_folder)
     for name in ("once", "twice"):
         pack(plain, tmp_path / name, 3_000, no_progress)
     tars = sorted(path.name for path in (tmp_path / "once").iterdir())
     for name in tars[1:]:
         (tmp_path / "twice" / name).unlink()
-    kept = (tmp_path / "twice" / tars[0]).stat().st_ino
+    inode = (tmp_path / "twice" / tars[0]).stat().st_ino
     pack(plain, tmp_path / "twice", 3_000, no_progress)
-    assert (tmp_path / "twice" / tars[0]).stat().st_ino == kept
+    assert (tmp_path / "twice" / tars[0]).stat().st_ino == inode
     for name in tars:
         assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
 
 
-def test_a_folder_with_something_else_is_left_alone(photos, tmp_path):
-    plain = folder(photos)
+def test_a_folder_with_other_tars_is_refused(image_folder, tmp_path):
+    plain = folder(image_folder)
     other = write_tar(tmp_path / "tars/shard-000000.tar", {"x.jpg": b"y"})
     before = other.read_bytes()
-    with pytest.raises(DataError, match=r"shard-000000\.tar does not hold what is to be packed: write --out ANOTHER"):
+    with pytest.raises(DataError, match=r"shard-000000\.tar does not match the images to pack: write --out ANOTHER"):
         pack(plain, tmp_path / "tars", SMALL, no_progress)
     assert other.read_bytes() == before
     other.rename(other.with_name("shard-000003.tar"))
-    with pytest.raises(DataError, match=r"holds shard-000003\.tar and no shard-000000\.tar"):
+    with pytest.raises(DataError, match=r"holds shard-000003\.tar but not shard-000000\.tar"):
         pack(plain, tmp_path / "tars", SMALL, no_progress)
 
 
-def test_a_photo_that_cannot_be_read_leaves_nothing_half(photos, tmp_path):
-    plain = folder(photos)
-    (photos / "b/2.webp").unlink()
+def test_an_unreadable_image_leaves_no_partial_tar(image_folder, tmp_path):
+    plain = folder(image_folder)
+    (image_folder / "b/2.webp").unlink()
     with pytest.raises(DataError, match=r"2\.webp cannot be read"):
         pack(plain, tmp_path / "tars", 10**9, no_progress)
     assert list((tmp_path / "tars").iterdir()) == []
@@ -141,5 +141,5 @@ def test_a_photo_that_cannot_be_read_leaves_nothing_half(photos, tmp_path):
         (".jpg", "_.jpg"),
     ],
 )
-def test_names_that_would_be_misread_are_changed(key, name):
+def test_names_that_webdataset_would_misread_are_changed(key, name):
     assert member_name(key, b"\x89PNG", {"a/used"}) == name

@@ -20,7 +20,7 @@ COUNT = 10
 
 @pytest.fixture
 def written(tmp_path):
-    """Ten samples in three tars by webdataset's writer: photo, label, and JSON that has both."""
+    """Write ten samples to three tars with webdataset's writer: image, label, and JSON with both."""
     (tmp_path / "wds").mkdir()
     with webdataset.ShardWriter(f"{tmp_path}/wds/x-%03d.tar", maxcount=4, verbose=0) as writer:
         for number in range(COUNT):
@@ -37,7 +37,7 @@ def written(tmp_path):
     return tmp_path / "wds"
 
 
-def test_what_webdataset_wrote_is_read(written):
+def test_tars_written_by_webdataset_are_read(written):
     source = opened(written, pattern="x-{000..002}.tar", labels="cls")
     assert [source.key(index) for index in range(len(source))] == [f"d/{n:04d}.jpg" for n in range(COUNT)]
     assert [source.label(index) for index in range(COUNT)] == [n % 3 for n in range(COUNT)]
@@ -56,18 +56,18 @@ def test_labels_are_found_inside_json_and_named(written, tmp_path):
     (tmp_path / "names").write_text("".join(f"name {number}\n" for number in range(COUNT)))
     assert opened(written, labels="json.info.class", categories=tmp_path / "names").categories[9] == "name 9"
     (written / "categories.txt").write_text("one\ntwo\n")
-    with pytest.raises(DataError, match=r"categories\.txt names 2 categories, and there is a label 9"):
+    with pytest.raises(DataError, match=r"categories\.txt names 2 categories, but the highest label is 9"):
         opened(written, labels="json.info.class")
     with pytest.raises(
-        DataError, match=r'labels = "json.class", and 10 of 10 photos have none: d/0000.jpg.*json holds'
+        DataError, match=r'labels = "json.class", but 10 of 10 images have no label: d/0000.jpg.*json holds'
     ):
         opened(written, labels="json.class")
     assert opened(written).label(0) is None
     assert Shards(root=written, labels="txt").missing() == 'labels = "txt" is neither "cls" nor "json.KEY"'
-    assert "there is no file" in str(Shards(root=written, categories=tmp_path / "no").missing())
+    assert "the categories file was not found" in str(Shards(root=written, categories=tmp_path / "no").missing())
 
 
-def test_it_keeps_to_the_contract_of_sources(written):
+def test_conforms_to_the_source_contract(written):
     check_source(Shards, root=written, labels="cls")
 
 
@@ -97,7 +97,7 @@ def test_processes_read_at_once(written, method, monkeypatch):
         process.join()
 
 
-def test_photos_alone_and_other_members_between_them(tmp_path):
+def test_images_without_labels_and_other_members_between_them(tmp_path):
     members = {
         "./a.txt": b"?", "./a.jpg": b"1", "__meta__/1.jpg": b"0", "__index__": b"0", "./b/c.cls": b"1", "b/.hid.jpg": b"0", "README": b"0",
         "./b/c.PNG": b"2",
@@ -105,7 +105,7 @@ def test_photos_alone_and_other_members_between_them(tmp_path):
     write_tar(tmp_path / "t/1.tar", members)
     source = opened(tmp_path / "t")
     assert [source.key(index) for index in range(len(source))] == ["a.jpg", "b/c.PNG"]
-    with pytest.raises(DataError, match=r'labels = "cls", and 1 of 2 photos have none: a\.jpg$'):
+    with pytest.raises(DataError, match=r'labels = "cls", but 1 of 2 images have no label: a\.jpg$'):
         opened(tmp_path / "t", labels="cls")
 
 
@@ -120,48 +120,48 @@ def test_names_that_two_tars_share_begin_with_their_tars(tmp_path):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ({"a.jpg": b"", "a.png": b""}, r"1\.tar holds two images of one key: a \(a.jpg, a.png\)"),
-        ({"../a.jpg": b""}, r"1\.tar holds names that lead out of it: \.\./a\.jpg"),
-        ({"v1.2.jpg": b""}, r"more than one dot.*: v1\.2\.jpg; name such endings in suffixes, or pack"),
+        ({"a.jpg": b"", "a.png": b""}, r"1\.tar holds two images with the same key: a \(a.jpg, a.png\)"),
+        ({"../a.jpg": b""}, r"1\.tar holds names that point outside the tar: \.\./a\.jpg"),
+        ({"v1.2.jpg": b""}, r"more than one dot.*: v1\.2\.jpg; add such endings to suffixes, or pack"),
         ({"a.jpg": b"", "a.objects.json": b"{"}, r"objects that cannot be read: a\.objects\.json \("),
-        ({"a.txt": b""}, r"there are no photos in .*1\.tar; looked for .*\.jpg"),
+        ({"a.txt": b""}, r"no images found in .*1\.tar; looked for .*\.jpg"),
     ],
 )
-def test_tars_that_cannot_be_used_are_told(tmp_path, members, words):
+def test_unusable_tars_are_reported(tmp_path, members, words):
     write_tar(tmp_path / "t/1.tar", members)
     with pytest.raises(DataError, match=words):
         opened(tmp_path / "t")
 
 
-def test_endings_with_dots_can_be_asked_for(tmp_path):
+def test_suffixes_may_contain_dots(tmp_path):
     write_tar(tmp_path / "t/1.tar", {"a.seg.png": b"1", "a.left.png": b"2"})
     source = opened(tmp_path / "t", suffixes=("left.png",))
     assert (source.key(0), source.read(0)) == ("a.left.png", b"2")
 
 
-def test_all_that_is_wrong_is_told_at_once(written):
+def test_all_problems_are_reported_at_once(written):
     (written / "x-000.tar").write_bytes((written / "x-000.tar").read_bytes()[:1000])
     (written / "x-001.tar").write_bytes(b"")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as error:
         opened(written)
-    assert f"{written}: tars that cannot be used\n    {written}/x-000.tar is cut off: " in str(told.value)
-    assert str(told.value).endswith(f"\n    {written}/x-001.tar is empty")
+    assert f"{written}: tars that cannot be used\n    {written}/x-000.tar is truncated: " in str(error.value)
+    assert str(error.value).endswith(f"\n    {written}/x-001.tar is empty")
     (written / "x-002.tar").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 tars are not there: .*x-002\.tar; .* holds x-000\.tar, x-001\.tar"):
+    with pytest.raises(DataError, match=r"1 of 3 tars are missing: .*x-002\.tar; .* holds x-000\.tar, x-001\.tar"):
         Shards(root=written, pattern="x-{000..002}.tar").open()
 
 
-def test_a_tar_that_changes_while_it_is_used_is_told(written):
+def test_a_tar_that_changes_while_in_use_is_reported(written):
     source = opened(written)
     os.truncate(written / "x-001.tar", 5000)
-    with pytest.raises(DataError, match=r"x-001\.tar changed since it was indexed: it had \d+ bytes, and has 5000"):
+    with pytest.raises(DataError, match=r"x-001\.tar changed since it was indexed: it had \d+ bytes and now has 5000"):
         source.read(4)
     os.utime(written / "x-002.tar", ns=(1, 1))
-    with pytest.raises(DataError, match="written again, with as many bytes"):
+    with pytest.raises(DataError, match="rewritten with the same size"):
         source.read(9)
     source.read(0)
-    os.truncate(written / "x-000.tar", 100)  # under the hands of a process that has it open
-    with pytest.raises(DataError, match=r"x-000\.tar is cut off: it ends before byte"):
+    os.truncate(written / "x-000.tar", 100)  # while this process has it open
+    with pytest.raises(DataError, match=r"x-000\.tar is truncated: it ends before byte"):
         source.read(3)
     (written / "x-002.tar").unlink()
     with pytest.raises(DataError, match=r"x-002\.tar cannot be read: No such file"):

@@ -1,4 +1,4 @@
-"""Long lists of file names as two arrays, so that worker processes share their memory."""
+"""Long lists of file names, stored as two arrays so that worker processes share their memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Names:
-    """A list of strings, held as one array of UTF-8 bytes and one of offsets."""
+class NameList:
+    """An immutable list of strings, stored as one array of UTF-8 bytes and one of offsets."""
 
     def __init__(self, names: Iterable[str]) -> None:
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
@@ -17,8 +17,8 @@ class Names:
         self.offsets: npt.NDArray[np.int64] = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
     @classmethod
-    def joined(cls, texts: Sequence[npt.NDArray[np.uint8]], lengths: Sequence[npt.NDArray[np.int32]]) -> Names:
-        """Join lists that are given as bytes and the length of each name."""
+    def concatenate(cls, texts: Sequence[npt.NDArray[np.uint8]], lengths: Sequence[npt.NDArray[np.int32]]) -> NameList:
+        """Join lists, each passed as its bytes and the length of each name."""
         names = cls(())
         names.text = np.concatenate([names.text, *texts])
         names.offsets = np.concatenate([names.offsets, np.cumsum(np.concatenate(lengths), dtype=np.int64)])
@@ -31,5 +31,10 @@ class Names:
     def __getitem__(self, index: int) -> str:
         """Return one name."""
         if not 0 <= index < len(self):
-            raise IndexError(f"{index} is not in 0 to {len(self) - 1}")
+            raise IndexError(f"index {index} is not between 0 and {len(self) - 1}")
         return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+
+def abbreviate(names: Sequence[str]) -> str:
+    """Join the first three names, and say how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""Scenes written to files, with annotations in COCO form. Light to import: worker processes need it, not torch."""
+"""Write scenes to files, with annotations in COCO's format. Imports no torch, as worker processes load this module."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sslkit_images.scenes.shapes import CATEGORIES
 Mask = npt.NDArray[np.bool_]
 
 
-class Look(NamedTuple):
-    """What scenes look like; a scene depends on this and its number alone."""
+class SceneOptions(NamedTuple):
+    """The options that decide how scenes options. A scene depends on these and its number alone."""
 
     seeds: tuple[int, ...]
     side: int
@@ -25,8 +25,8 @@ class Look(NamedTuple):
     objects: tuple[int, int]
 
 
-class Row(NamedTuple):
-    """What the annotations need of one scene: objects are (category, box xywh, runs, area)."""
+class SceneRecord(NamedTuple):
+    """The annotations of one scene. Each object is (category, box xywh, run lengths, area)."""
 
     number: int
     height: int
@@ -36,29 +36,29 @@ class Row(NamedTuple):
 
 
 def file_name(number: int) -> str:
-    """Return the name of a scene's file."""
+    """Return the file name of a scene."""
     return f"{number:06d}.jpg"
 
 
-def write_scenes(folder: Path, look: Look, numbers: range) -> list[Row]:
-    """Render and write some scenes.
+def write_scenes(folder: Path, options: SceneOptions, numbers: range) -> list[SceneRecord]:
+    """Render and write the scenes with the given numbers.
 
     Raises:
         OSError: A file cannot be written.
     """
     cv2.setNumThreads(1)
-    return [_write(folder, look, number) for number in numbers]
+    return [_write(folder, options, number) for number in numbers]
 
 
-def _write(folder: Path, look: Look, number: int) -> Row:
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([*look.seeds, number])))
-    scene = render(rng, look.side, look.co_occurrence, look.objects)
+def _write(folder: Path, options: SceneOptions, number: int) -> SceneRecord:
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([*options.seeds, number])))
+    scene = render(rng, options.side, options.co_occurrence, options.objects)
     _, encoded = cv2.imencode(".jpg", scene.pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     (folder / file_name(number)).write_bytes(encoded.tobytes())
     pairs = zip(scene.names, scene.masks, strict=True)
-    found = [(name, _box(mask), _runs(mask), int(mask.sum())) for name, mask in pairs]
+    objects = [(name, _box(mask), _run_lengths(mask), int(mask.sum())) for name, mask in pairs]
     height, width = scene.pixels.shape[:2]
-    return Row(number, height, width, scene.kind, found)
+    return SceneRecord(number, height, width, scene.kind, objects)
 
 
 def _box(mask: Mask) -> list[int]:
@@ -68,28 +68,28 @@ def _box(mask: Mask) -> list[int]:
     return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
 
 
-def _runs(mask: Mask) -> list[int]:
-    """Return COCO's uncompressed run lengths: down the columns, zeros first."""
+def _run_lengths(mask: Mask) -> list[int]:
+    """Return COCO's uncompressed run lengths of a mask: down the columns, zeros first."""
     flat = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(flat)) + 1
     runs: list[int] = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
     return [0, *runs] if flat[0] else runs
 
 
-def coco(rows: list[Row]) -> dict[str, Any]:
-    """Return the annotations of scenes, as COCO writes them."""
+def coco_annotations(scenes: list[SceneRecord]) -> dict[str, Any]:
+    """Return the annotations of scenes in COCO's format."""
     ids = {name: number for number, name in enumerate(CATEGORIES, 1)}
     images = [
-        {"id": row.number, "file_name": file_name(row.number), "height": row.height, "width": row.width}
-        | {"kind": row.kind}
-        for row in rows
+        {"id": scene.number, "file_name": file_name(scene.number), "height": scene.height, "width": scene.width}
+        | {"kind": scene.kind}
+        for scene in scenes
     ]
     annotations: list[dict[str, Any]] = []
-    for row in rows:
-        for name, box, runs, area in row.objects:
+    for scene in scenes:
+        for name, box, runs, area in scene.objects:
             annotations.append({
-                "id": len(annotations) + 1, "image_id": row.number, "category_id": ids[name], "bbox": box, "area": area,
-                "segmentation": {"size": [row.height, row.width], "counts": runs}, "iscrowd": 0,
+                "id": len(annotations) + 1, "image_id": scene.number, "category_id": ids[name], "bbox": box,
+                "area": area, "segmentation": {"size": [scene.height, scene.width], "counts": runs}, "iscrowd": 0,
             })  # fmt: skip
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     return {"info": {"kinds": list(KINDS)}, "images": images, "categories": categories, "annotations": annotations}
