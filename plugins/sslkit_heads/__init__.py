@@ -1,4 +1,4 @@
-"""Projectors and predictors that are nobody's in particular."""
+"""Projectors and predictors that belong to no particular method."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,20 +14,21 @@ from sslkit.api import Dims, Head
 class Mlp(Head):
     """Linear layers with a norm and ReLU between them: BYOL's projector and predictor by default.
 
-    BYOL (arXiv 2006.07733, section 3.3): linear 4096, batch norm, ReLU, linear 256, no norm behind the last layer.
+    BYOL (arXiv 2006.07733, section 3.3): linear 4096, batch norm, ReLU, linear 256, no norm after the last layer.
 
     Args:
         hidden: Width of the hidden layers.
-        out: Width of the last layer; None keeps the width of what comes in.
-        layers: Linear layers in all.
-        norm: Behind each hidden layer.
-        bias: Whether hidden layers have a bias.
-        last_bias: Whether the last layer has one; ORL's COCO configurations leave it out.
-        last_norm: Put a norm behind the last layer too (without scale and shift for batch norm), as SimSiam does.
-        init: "torch" keeps PyTorch's own initialisation; "kaiming-fan-in" draws normal weights, biases zero (ORL).
+        out: Width of the last layer; None for the width of the input.
+        layers: Number of linear layers.
+        norm: Norm after each hidden layer.
+        bias: Use biases in hidden layers.
+        last_bias: Use a bias in the last layer; ORL's COCO configurations do not.
+        last_norm: Put a norm after the last layer too (without scale and shift), as SimSiam does.
+        init: "torch" is PyTorch's own initialisation; "kaiming-fan-in" draws normal weights and sets biases to 0 (ORL).
     """
 
     name = "mlp"
+    example: ClassVar = {}
 
     def __init__(
         self, dims: Dims, *, hidden: Annotated[int, Field(ge=1)] = 4096, out: Annotated[int | None, Field(ge=1)] = None,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_objectives() -> "Sequence[type[Objective]]":
-    """Return every loss of lightly that works on embeddings of views."""
+    """Return lightly's losses on embeddings of views, and MoCo v3's."""
     from sslkit_lightly import clustering, contrastive, covariance, dense, distribution, similarity
 
     return [

@@ -26,26 +26,26 @@ from sslkit_lightly.shared import (
 
 
 def all_views(z: Tensor, local: Tensor | None) -> list[Tensor]:
-    """List global views of `z` (b v d), and local ones (b m d) behind them: each (b d)."""
+    """List the global views `z` (b v d), then the local views (b m d): each (b d)."""
     return [*z.unbind(1), *(() if local is None else local.unbind(1))]
 
 
 class Dino(Objective):
-    """Predict the target's assignment of each global view from every other view, centred and sharpened: DINO.
+    """Predict the target's centred and sharpened assignment of each global view from every other view: DINO.
 
-    DINO (arXiv 2104.14294, section 3.1, equations 2 to 4, algorithm 1), by lightly's DINOLoss: the cross-entropy of
-    each of the target's global views with each other view, global or local, averaged. Use it with head `lightly/dino`,
-    whose outputs are the logits.
+    DINO (arXiv 2104.14294, section 3.1, equations 2 to 4, algorithm 1), with lightly's DINOLoss: the cross-entropy of
+    each of the target's global views with each other view, global or local, averaged. Use it with the head
+    `lightly/dino`, whose outputs are the logits.
 
-    The centre (1 1 d) is state: each forward pass moves it, so with `accumulate` more than once a step. So is the
-    epoch: the target's temperature rises in whole epochs.
+    The centre (1 1 d) is state: each forward pass updates it, so with `accumulate` it is updated more than once per
+    step. The epoch is state as well: the target's temperature changes only between epochs.
 
     Args:
-        target_temperature: Of the target, after the warm-up.
-        first_target_temperature: Of the target, at the start.
-        warmup_epochs: Epochs over which one becomes the other.
-        temperature: Of the online network.
-        centre_momentum: Share of the old centre that is kept in each pass.
+        target_temperature: Temperature of the target after the warm-up.
+        first_target_temperature: Temperature of the target at the start.
+        warmup_epochs: Epochs over which the target's temperature changes from the first to the final value.
+        temperature: Temperature of the online network.
+        centre_momentum: Weight of the old centre in each update.
     """
 
     name: ClassVar[str] = "dino"
@@ -76,34 +76,34 @@ class Dino(Objective):
         return loss
 
     def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Keep the epoch, for the temperature."""
+        """Record the epoch, for the temperature."""
         self.epoch.fill_(int(epoch))
 
 
 def _batch_mean(x: Tensor, dim: tuple[int, ...]) -> Tensor:
-    """Average over `dim`; lightly's own also averages over ranks, which already hold the whole batch."""
+    """Average over `dim`; lightly also averages over ranks, but here each rank has the whole batch."""
     return torch.mean(x, dim=dim, keepdim=True)
 
 
 class Swav(Objective):
     """Predict the balanced assignment of each global view to prototypes from every other view: SwAV.
 
-    SwAV (arXiv 2006.09882, section 3, equations 1 to 6), by lightly's SwaVLoss. Projections are brought to length 1
-    here. The prototypes are parameters of the objective, without bias, brought to length 1 after each step; while
-    frozen they get a gradient of zero.
+    SwAV (arXiv 2006.09882, section 3, equations 1 to 6), with lightly's SwaVLoss. The objective normalises projections
+    to length 1. The prototypes are parameters of the objective, without bias, normalised to length 1 after each step;
+    while frozen, their gradient is zero.
 
-    The queues (one per global view: queue d), if any, are state: each training pass replaces their oldest entries by
-    the projections of the whole batch, so with `accumulate` once per pass. They are filled from the start, and take
-    part in the assignments from epoch `queue_epoch` on.
+    The queues (one per global view: queue d), if any, are state: each forward pass in training replaces their oldest
+    entries with the projections of the whole batch, so with `accumulate` once per micro-batch. They are filled from the
+    start, and used in the assignments from epoch `queue_epoch` on.
 
     Args:
         prototypes: Number of prototypes.
-        temperature: Of the predictions.
+        temperature: Temperature of the predictions.
         epsilon: Weight of the entropy in the assignments.
         iterations: Sinkhorn updates of the assignments.
-        freeze_epochs: Epochs in which the prototypes stay as they are.
-        queue: Entries of each queue; 0 for none.
-        queue_epoch: Epoch from which the queues are used.
+        freeze_epochs: Epochs for which the prototypes are frozen.
+        queue: Entries of each queue; 0 for no queues.
+        queue_epoch: First epoch in which the queues are used.
     """
 
     name: ClassVar[str] = "swav"
@@ -125,59 +125,59 @@ class Swav(Objective):
         self.queue_epoch = queue_epoch
         self.loss = SwaVLoss(temperature, iterations, epsilon)
         self.prototypes = nn.Linear(dims["d"], prototypes, bias=False)
-        self.queues = _queues(dims["v"] if queue else 0, queue, dims["d"])
+        self.queues = _make_queues(dims["v"] if queue else 0, queue, dims["d"])
         self.register_buffer("epoch", torch.zeros(()))
-        self._normalise()
+        self._normalise_prototypes()
 
     def forward(self, z: Tensor, local: Tensor | None) -> Tensor:  # type: ignore[override]
         """Compare assignments of projections `z` (b v d) with predictions from them and from `local` (b m d)."""
         weight = self.prototypes.weight
         weight = torch.where(self.epoch < self.freeze_epochs, weight.detach(), weight)
-        found = [F.normalize(view, dim=1) for view in all_views(z, local)]
-        scores = [view @ weight.T for view in found]
+        normalised = [F.normalize(view, dim=1) for view in all_views(z, local)]
+        scores = [view @ weight.T for view in normalised]
         v = z.shape[1]
-        loss: Tensor = self.loss(scores[:v], scores[v:], self._queued(found[:v], weight))
+        loss: Tensor = self.loss(scores[:v], scores[v:], self._enqueue(normalised[:v], weight))
         return loss.squeeze(0)
 
     @torch.no_grad()
-    def _queued(self, found: list[Tensor], weight: Tensor) -> list[Tensor] | None:
-        """Put the views into their queues; return the scores of what was in there before, each (queue prototypes)."""
-        update = found[0].requires_grad and not found[0].is_meta
-        before = [queue(view, update=update)[1] for queue, view in zip(self.queues, found, strict=False)]
-        if not before or not has_reached(self.epoch, self.queue_epoch):
+    def _enqueue(self, views: list[Tensor], weight: Tensor) -> list[Tensor] | None:
+        """Put the views into their queues; return the scores of the earlier entries, each (queue prototypes)."""
+        update = views[0].requires_grad and not views[0].is_meta
+        earlier = [queue(view, update=update)[1] for queue, view in zip(self.queues, views, strict=False)]
+        if not earlier or not has_reached(self.epoch, self.queue_epoch):
             return None
-        return [bank.T @ weight.T for bank in before]
+        return [bank.T @ weight.T for bank in earlier]
 
     def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Bring the prototypes back to length 1, and keep the epoch."""
-        self._normalise()
+        """Normalise the prototypes to length 1 and record the epoch."""
+        self._normalise_prototypes()
         self.epoch.fill_(epoch)
 
     @torch.no_grad()
-    def _normalise(self) -> None:
+    def _normalise_prototypes(self) -> None:
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
 
-def _queues(count: int, size: int, dim: int) -> nn.ModuleList:
+def _make_queues(count: int, size: int, dim: int) -> nn.ModuleList:
     return nn.ModuleList(new_queue(size, dim) for _ in range(count))
 
 
 class Msn(Objective):
-    """Predict the target's assignment of a view to prototypes from other views, used evenly: MSN without masks.
+    """Predict the target's assignment of a view to evenly used prototypes from other views: MSN without masks.
 
-    MSN (arXiv 2204.07141, section 3), by lightly's MSNLoss. The first global view is the target's;
-    the other global views and the local ("focal") views are anchors. The paper hides patches of its anchors: this
-    objective does not, because masks belong to a backbone.
+    MSN (arXiv 2204.07141, section 3), with lightly's MSNLoss. The first global view is the target's;
+    the other global views and the local ("focal") views are anchors. The paper masks patches of its anchors. This
+    objective does not, because masks belong to the backbone.
 
     The prototypes are parameters of the objective; gradients reach them through the anchors.
 
     Args:
         prototypes: Number of prototypes.
-        temperature: Of both networks' assignments.
-        sharpening: Temperature that the target's assignments are sharpened with.
+        temperature: Temperature of both networks' assignments.
+        sharpening: Temperature that sharpens the target's assignments.
         iterations: Sinkhorn updates of the target's assignments; 0 for none.
         evenness: lambda, weight of the mean entropy (MSN) or of the divergence from the prior (PMSN).
-        symmetric: Let every global view be the target's once, in turn, and average.
+        symmetric: Use every global view as the target's in turn, and average.
     """
 
     name: ClassVar[str] = "msn"
@@ -203,27 +203,27 @@ class Msn(Objective):
         """Compare online projections `z` (b v d) and `local` (b m d) with the target's, `t` (b v d)."""
         online = all_views(z, local)
         targets = range(z.shape[1]) if self.symmetric else (0,)
-        return mean([self._against(t[:, i], [*online[:i], *online[i + 1 :]]) for i in targets])
+        return mean([self._loss_for_target(t[:, i], [*online[:i], *online[i + 1 :]]) for i in targets])
 
-    def _against(self, target: Tensor, anchors: list[Tensor]) -> Tensor:
+    def _loss_for_target(self, target: Tensor, anchors: list[Tensor]) -> Tensor:
         loss: Tensor = self.loss(torch.cat(anchors), target, self.prototypes.weight, self.sharpening)
         return loss
 
 
 class Pmsn(Msn):
-    """Predict the target's assignment of a view to prototypes from other views, used by a power law: PMSN.
+    """Predict the target's assignment of a view to prototypes, used by a power law, from other views: PMSN.
 
-    PMSN (arXiv 2210.07277), by lightly's PMSNCustomLoss with the power law of its PMSNLoss
-    (which warns in each step). Else as `lightly/msn`, without masks too.
+    PMSN (arXiv 2210.07277), with lightly's PMSNCustomLoss and the power law of its PMSNLoss
+    (which warns in each step). Otherwise as `lightly/msn`, also without masks.
 
     Args:
         prototypes: Number of prototypes.
-        temperature: Of both networks' assignments.
-        sharpening: Temperature that the target's assignments are sharpened with.
+        temperature: Temperature of both networks' assignments.
+        sharpening: Temperature that sharpens the target's assignments.
         iterations: Sinkhorn updates of the target's assignments; 0 for none.
         evenness: lambda, weight of the divergence from the prior.
-        exponent: Of the prior: the k-th prototype is used k^-exponent as often as the first.
-        symmetric: Let every global view be the target's once, in turn, and average.
+        exponent: Exponent of the prior: the k-th prototype is used k^-exponent times as often as the first.
+        symmetric: Use every global view as the target's in turn, and average.
     """
 
     name: ClassVar[str] = "pmsn"
@@ -240,7 +240,7 @@ class Pmsn(Msn):
         self.exponent = exponent
         self.loss = PMSNCustomLoss(self.prior, temperature, iterations, evenness)
 
-    def prior(self, used: Tensor) -> Tensor:
-        """Return how often each prototype is to be used: shape (n), like `used`."""
-        law = torch.arange(1, len(used) + 1, device=used.device) ** -self.exponent
+    def prior(self, usage: Tensor) -> Tensor:
+        """Return the required usage of each prototype: shape (n), like `usage`."""
+        law = torch.arange(1, len(usage) + 1, device=usage.device) ** -self.exponent
         return law / law.sum()

@@ -1,4 +1,4 @@
-"""Contrastive losses: views of one image together, views of other images apart."""
+"""Contrastive losses: attract views of one image, repel views of other images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sslkit_lightly.shared import (
 
 
 class PairObjective(Objective):
-    """A symmetric loss of lightly's on two views' projections, averaged over the pairs of views."""
+    """A symmetric lightly loss on the projections of two views, averaged over the pairs of views."""
 
     requires: ClassVar[dict[str, str]] = {"z": "online.projection.scene: b v d"}
     couples_batch: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class PairObjective(Objective):
         self.loss = loss
 
     def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
-        """Compare projections `z` (b v d) of every two views."""
+        """Compare the projections `z` (b v d) of each pair of views."""
         return mean_over_pairs(self.pair, z)
 
     def pair(self, a: Tensor, b: Tensor) -> Tensor:
@@ -53,13 +53,13 @@ class PairObjective(Objective):
 
 
 class SimClr(PairObjective):
-    """Tell the other view of an image from all other views of the batch: SimCLR's NT-Xent.
+    """Distinguish the other view of an image from all other views of the batch: SimCLR's NT-Xent.
 
     SimCLR (arXiv 2002.05709, section 2.1, equation 1), averaged over the pairs of views; with two views lightly's
     NTXentLoss.
 
     Args:
-        temperature: Of the similarities.
+        temperature: Temperature of the similarities.
     """
 
     name: ClassVar[str] = "simclr"
@@ -74,8 +74,8 @@ class DirectClr(PairObjective):
     DirectCLR (arXiv 2110.09348), averaged over the pairs of views; with two views lightly's DirectCLRLoss.
 
     Args:
-        size: Entries of the features that take part (the paper's d_0).
-        temperature: Of the similarities.
+        size: Number of entries of the features to use (the paper's d_0).
+        temperature: Temperature of the similarities.
     """
 
     name: ClassVar[str] = "directclr"
@@ -93,7 +93,7 @@ class Dcl(PairObjective):
     DCL (arXiv 2110.06848, equation 6), averaged over the pairs of views; with two views lightly's DCLLoss.
 
     Args:
-        temperature: Of the similarities.
+        temperature: Temperature of the similarities.
     """
 
     name: ClassVar[str] = "dcl"
@@ -103,14 +103,14 @@ class Dcl(PairObjective):
 
 
 class Dclw(PairObjective):
-    """Decoupled contrastive learning that gives positive pairs which are still apart more weight.
+    """Decoupled contrastive learning that gives more weight to positive pairs that are still far apart.
 
     DCLW (arXiv 2110.06848, section 3), averaged over the pairs of views; with two views lightly's DCLWLoss
     (whose weights are restated here, because lightly's warn in each step).
 
     Args:
-        temperature: Of the similarities.
-        sigma: Of the von Mises-Fisher weights.
+        temperature: Temperature of the similarities.
+        sigma: Temperature of the von Mises-Fisher weights.
     """
 
     name: ClassVar[str] = "dclw"
@@ -120,19 +120,19 @@ class Dclw(PairObjective):
         self.sigma = sigma
 
     def weights(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return 2 - softmax(cos / sigma) / mean of it, for unit vectors (b d): shape (b)."""
+        """Return 2 - softmax(cos / sigma) / mean(softmax(cos / sigma)), for unit vectors (b d): shape (b)."""
         similarity = torch.einsum("nm,nm->n", a.detach(), b.detach()) / self.sigma
         return 2 - a.shape[0] * F.softmax(similarity, dim=0)
 
 
 class Macl(PairObjective):
-    """NT-Xent whose temperature follows how well views are aligned: model-aware contrastive learning.
+    """NT-Xent whose temperature depends on how well views are aligned: model-aware contrastive learning.
 
     MACL (arXiv 2207.07874), averaged over the pairs of views; with two views lightly's MACLLoss.
 
     Args:
-        temperature: tau_0, of views that are aligned as `alignment` says.
-        alpha: How far the temperature follows the alignment.
+        temperature: tau_0, the temperature at the alignment `alignment`.
+        alpha: How strongly the temperature depends on the alignment.
         alignment: A_0, the mean cosine of positive pairs at which the temperature is tau_0.
     """
 
@@ -151,7 +151,7 @@ class Hypersphere(PairObjective):
     lightly's HypersphereLoss, whose defaults these are (the paper mostly uses t = 2).
 
     Args:
-        t: Of the Gaussian kernel that measures uniformity.
+        t: The t of the Gaussian kernel exp(-t |x - y|^2) that measures uniformity.
         uniformity: Weight of the uniformity term.
         alpha: Power of the distance in the alignment term.
     """
@@ -163,19 +163,20 @@ class Hypersphere(PairObjective):
 
 
 class MoCo(Objective):
-    """Tell an image's key from a queue of the keys of past images: MoCo v2.
+    """Distinguish an image's key from a queue of keys of past images: MoCo v2.
 
-    MoCo (arXiv 1911.05722, section 3.1, equation 1; v2: 2003.04297) by lightly's NTXentLoss with a memory bank. The
-    first view is the query and the other views are keys, from the target network, as in the paper; `symmetric` lets
-    every view be the query once, as later code of its authors does, with all keys against the same queue.
+    MoCo (arXiv 1911.05722, section 3.1, equation 1; v2: 2003.04297) with lightly's NTXentLoss and its memory bank. The
+    first view is the query and the other views are keys, from the target network, as in the paper. With `symmetric`
+    every view is the query in turn, as in later code of the authors, and all keys meet the same queue.
 
-    The queue (queue d) is state: random unit vectors at first, as in the paper's code; each training pass replaces its
-    oldest entries by the keys of the whole batch (with v views, v - 1 times each when `symmetric`), so with
-    `accumulate` once per pass. Batches are shuffled over no ranks: rows are gathered, and batch norm is the recipe's.
+    The queue (queue d) is state. It starts as random unit vectors, as in the paper's code. Each forward pass in
+    training replaces its oldest entries with the keys of the whole batch (with v views, v - 1 times each if
+    `symmetric`), so with `accumulate` once per micro-batch. Batches are not shuffled over ranks: rows are gathered, and
+    the recipe sets batch norm.
 
     Args:
         queue: Entries of the queue.
-        temperature: Of the similarities.
+        temperature: Temperature of the similarities.
         symmetric: Average over all ordered pairs of views.
     """
 
@@ -206,14 +207,14 @@ class MoCo(Objective):
 
 
 class MoCoV3(Objective):
-    """Tell an image's key from the keys of the batch, predicted: MoCo v3.
+    """Predict an image's key and distinguish it from the other keys of the batch: MoCo v3.
 
     MoCo v3 (arXiv 2104.02057, section 3, equation 1 and algorithm 1): 2 tau times the cross-entropy of q k / tau over
     the keys of the batch, summed over both directions; with v views, twice the mean over ordered pairs. Lightly has the
-    heads of MoCo v3 but no such loss (its NTXentLoss also contrasts queries with queries), so it is stated here.
+    heads of MoCo v3 but no such loss (its NTXentLoss also contrasts queries with queries), so it is implemented here.
 
     Args:
-        temperature: Of the similarities.
+        temperature: Temperature of the similarities.
     """
 
     name: ClassVar[str] = "moco-v3"
@@ -239,18 +240,18 @@ class MoCoV3(Objective):
 
 
 class Nnclr(Objective):
-    """Predict, of each view, the nearest neighbour of another view's projection among past ones: NNCLR.
+    """Predict from each view the past projection that is nearest to another view's projection: NNCLR.
 
     NNCLR (arXiv 2104.14548, section 3), averaged over ordered pairs of views; with two views lightly's
     example, 0.5 (L(nn(z_0), p_1) + L(nn(z_1), p_0)) with its NTXentLoss, which also contrasts neighbours with
     neighbours and predictions with predictions.
 
-    The queue of neighbours (queue d) is state; each training pass replaces its oldest entries by the projections of the
-    last view of the whole batch, so with `accumulate` once per pass.
+    The queue of neighbours (queue d) is state. Each forward pass in training replaces its oldest entries with the
+    projections of the last view of the whole batch, so with `accumulate` once per micro-batch.
 
     Args:
         queue: Entries of the queue of neighbours.
-        temperature: Of the similarities.
+        temperature: Temperature of the similarities.
     """
 
     name: ClassVar[str] = "nnclr"
@@ -275,5 +276,5 @@ class Nnclr(Objective):
                 p.flatten(0, 1), p.flatten(0, 1)
             )
         v = z.shape[1]
-        near = [self.neighbours(z[:, i].detach(), update=p.requires_grad and i == v - 1) for i in range(v)]
-        return mean_over_directions(self.loss, torch.stack(near, dim=1), p)
+        neighbours = [self.neighbours(z[:, i].detach(), update=p.requires_grad and i == v - 1) for i in range(v)]
+        return mean_over_directions(self.loss, torch.stack(neighbours, dim=1), p)

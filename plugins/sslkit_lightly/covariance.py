@@ -15,7 +15,7 @@ from sslkit_lightly.shared import Count, Share, Weight, mean, new_seed, require_
 
 
 class BarlowTwins(PairObjective):
-    """Make the cross-correlation of two views' projections the identity: Barlow Twins.
+    """Make the cross-correlation matrix of two views' projections the identity: Barlow Twins.
 
     Barlow Twins (arXiv 2103.03230, section 2.1, equations 1 and 2), averaged over the pairs of views; with two views
     lightly's BarlowTwinsLoss.
@@ -31,14 +31,14 @@ class BarlowTwins(PairObjective):
 
 
 class VicReg(PairObjective):
-    """Bring views together, keep each entry's variance and take correlations away: VICReg.
+    """Bring views together, keep the variance of each dimension and remove correlations: VICReg.
 
     VICReg (arXiv 2105.04906, section 4.1, equations 1 to 6), averaged over the pairs of views; with two views lightly's
     VICRegLoss. With `covariance = 0.5` it is the global part of lightly's VICRegL.
 
     Args:
         invariance: lambda, weight of the squared distance of views.
-        variance: mu, weight of the hinge on standard deviations.
+        variance: mu, weight of the hinge loss on standard deviations.
         covariance: nu, weight of the squared covariances.
         eps: Added to variances.
     """
@@ -62,16 +62,16 @@ class WMse(Objective):
     """Bring whitened views together: W-MSE.
 
     W-MSE (arXiv 2007.06346, section 3, on the unit sphere), summed over the pairs of views and divided by
-    their number, by lightly's WMSELoss. The batch is cut at random into sub-batches of `size`, which must divide it; a
-    smaller batch is whitened as a whole. The draws follow from a seed that is state and moves once per step, the same
-    on every rank.
+    their number, with lightly's WMSELoss. The batch is split at random into sub-batches of `size`, which must divide
+    it; a smaller batch is whitened as a whole. The random draws depend on a seed that is state, changes once per step
+    and is the same on every rank.
 
-    With `eps = 0`, as in the paper, collapsed embeddings have no whitening and end the run with an error.
+    With `eps = 0`, as in the paper, collapsed embeddings cannot be whitened and end the run with an error.
 
     Args:
         size: Images that are whitened together; at least twice the width of the projections.
-        iterations: Times that the batch is cut anew.
-        eps: Share of the identity in the covariance.
+        iterations: Number of random splits of the batch.
+        eps: Weight of the identity in the covariance.
     """
 
     name: ClassVar[str] = "w-mse"
@@ -83,12 +83,12 @@ class WMse(Objective):
         super().__init__()
         require_views(dims)
         if size < 2 * dims["d"]:
-            raise ValueError(f"size = {size} is less than twice the {dims['d']} entries that are to be whitened")
+            raise ValueError(f"size = {size} is less than twice the {dims['d']} entries to whiten")
         self.size = size
-        self._part(dims.get("b", size))
+        self._sub_batch_size(dims.get("b", size))
         if not eps and dims.get("b", size) <= dims["d"]:
             raise ValueError(
-                f"a batch of {dims['b']} does not span {dims['d']} dimensions, so that eps = 0 has no whitening"
+                f"a batch of {dims['b']} does not span {dims['d']} dimensions, so it cannot be whitened with eps = 0"
             )
         self.loss = WMSELoss(dims["d"], eps=eps, track_running_stats=False, w_iter=iterations, w_size=size,
                              num_samples=dims["v"])  # fmt: skip
@@ -100,33 +100,33 @@ class WMse(Objective):
         Raises:
             ValueError: The batch does not divide into sub-batches.
         """
-        self.loss.w_size = self._part(z.shape[0])
+        self.loss.w_size = self._sub_batch_size(z.shape[0])
         if z.is_meta:
             return stand_in_loss(z.flatten(0, 1).T, z.flatten(0, 1).T)
         with seeded(self.seed, z):
             loss: Tensor = self.loss(z.transpose(0, 1).flatten(0, 1))
         return loss
 
-    def _part(self, batch: int) -> int:
-        """Return how many of a batch's images are whitened together; raise ValueError where it does not divide."""
+    def _sub_batch_size(self, batch: int) -> int:
+        """Return how many images of a batch are whitened together; raise ValueError if that does not divide it."""
         size = min(self.size, batch)
         if batch % size:
             raise ValueError(f"a batch of {batch} does not divide into sub-batches of size = {self.size}")
         return size
 
     def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Move on to the next draws."""
+        """Change the seed of the draws."""
         self.seed += 1
 
 
 class FroSsl(Objective):
     """Bring views to their mean and spread each by the Frobenius norm of its covariance: FroSSL.
 
-    FroSSL (arXiv 2310.02903), in its multi-view form, by lightly's FroSSLLoss on all views. All
-    embeddings zero have no covariance: there the loss is not finite.
+    FroSSL (arXiv 2310.02903), in its multi-view form, with lightly's FroSSLLoss on all views. Where
+    all embeddings are zero, there is no covariance, and the loss is not finite.
 
     Args:
-        invariance: Weight of the squared distance of the views to their mean.
+        invariance: Weight of the squared distance of the views from their mean.
     """
 
     name: ClassVar[str] = "frossl"
@@ -149,14 +149,14 @@ class FroSsl(Objective):
 class EmpSsl(Objective):
     """Bring many crops to their mean and maximise each crop's coding rate over the batch: EMP-SSL.
 
-    EMP-SSL (arXiv 2304.03977, section 2): -R(Z) / v - lambda cos(z_i, mean z), R the total coding
-    rate. Lightly's EMPSSLLoss adds the rate instead of taking it away, and so is least when all embeddings vanish; here
-    it is called with -lambda and its sign is turned, which is the paper's loss.
+    EMP-SSL (arXiv 2304.03977, section 2): -R(Z) / v - lambda cos(z_i, mean z), where R is the total
+    coding rate. Lightly's EMPSSLLoss adds the rate instead of subtracting it, so its minimum is where all embeddings
+    vanish. Here lightly's loss is called with -lambda and its sign is flipped, which gives the paper's loss.
 
     Args:
         invariance: lambda, weight of the cosines.
-        eps: Of the coding rate, as the authors' code uses it.
-        normalise: Bring projections to length 1 first, as the authors' projector does.
+        eps: The coding rate's epsilon, as used in the authors' code.
+        normalise: Normalise projections to length 1 first, as the authors' projector does.
     """
 
     name: ClassVar[str] = "emp-ssl"
@@ -180,15 +180,16 @@ class EmpSsl(Objective):
 
 
 class Mmcr(Objective):
-    """Make the views' mean embeddings span as much as they can: maximum manifold capacity representations.
+    """Make the mean embeddings of views span as much as possible: maximum manifold capacity representations.
 
     MMCR (arXiv 2303.03307): minus the nuclear norm of the centroids over the views of both
-    networks, by lightly's MMCRLoss. It decomposes (b d) and b matrices (2v d) in full, which is slow for large d.
+    networks, with lightly's MMCRLoss. It computes full decompositions of one matrix (b d) and b matrices (2v d), which
+    is slow for large d.
 
     Args:
         compression: lambda, weight of the nuclear norm of each image's own views.
-        normalise: Bring embeddings to length 1 first, as in the paper; lightly leaves that to its caller, and without
-            it the loss has no lower bound.
+        normalise: Normalise embeddings to length 1 first, as in the paper; lightly leaves that to the caller, and
+            without it the loss has no lower bound.
     """
 
     name: ClassVar[str] = "mmcr"

@@ -1,4 +1,4 @@
-"""Losses between the places of maps: the dense parts of VICRegL and DenseCL."""
+"""Losses between the cells of maps: the dense parts of VICRegL and DenseCL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sslkit_lightly.shared import Count, Temperature, Weight, directions, make_p
 
 
 def cell_centres(boxes: Tensor, flipped: Tensor, h: int, w: int) -> Tensor:
-    """Return where in its image each cell of a map has its centre.
+    """Return the centre of each cell of a map, in its image.
 
     Args:
-        boxes: Of the views, xyxy pixels, (... 4).
-        flipped: Whether they are mirrored left to right, (...).
+        boxes: Boxes of the views, xyxy pixels, (... 4).
+        flipped: Whether the views are mirrored left to right, (...).
         h: Height of the map.
         w: Width of the map.
 
@@ -35,19 +35,19 @@ def cell_centres(boxes: Tensor, flipped: Tensor, h: int, w: int) -> Tensor:
 
 
 class VicRegL(Objective):
-    """Apply VICReg to matching places of two views' maps: the local part of VICRegL.
+    """Apply VICReg to matching cells of two views' maps: the local part of VICRegL.
 
-    VICRegL (arXiv 2210.01571, section 3), by lightly's VICRegLLoss with alpha = 0: places match by
-    where they lie in the image and by their embeddings, and only the best matches count; averaged over ordered pairs of
-    views. Lightly's whole loss is alpha of `lightly/vicreg` with `covariance = 0.5`, on a second head, and 1 - alpha of
-    this one. Where a cell lies follows from the view's box and flip; lightly's transform puts the cells too far apart
-    by one part in h.
+    VICRegL (arXiv 2210.01571, section 3), with lightly's VICRegLLoss and alpha = 0. Cells match by their position
+    in the image and by their embeddings, and only the best matches count; averaged over ordered pairs of views.
+    Lightly's full loss is alpha times `lightly/vicreg` with `covariance = 0.5`, on a second head, plus 1 - alpha times
+    this one. The position of a cell is computed from the view's box and flip; lightly's transform puts cells too far
+    apart by one part in h.
 
     Args:
         invariance: lambda, weight of the squared distances.
-        variance: mu, weight of the hinge on standard deviations.
-        covariance: nu, weight of the squared covariances, of which lightly takes half here.
-        matches: Pairs that count, of a view's places with those of the next, and back.
+        variance: mu, weight of the hinge loss on standard deviations.
+        covariance: nu, weight of the squared covariances, which lightly halves here.
+        matches: Number of pairs that count: cells of a view matched with those of another, and the reverse.
         eps: Added to variances.
     """
 
@@ -68,29 +68,29 @@ class VicRegL(Objective):
         self.loss = VICRegLLoss(invariance, variance, covariance, alpha=0.0, eps=eps, num_matches=matches)
 
     def forward(self, z: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:  # type: ignore[override]
-        """Compare projected maps `z` (b v d h w) of views with these `boxes` (b v 4) and flips (b v)."""
+        """Compare projected maps `z` (b v d h w) of views with `boxes` (b v 4) and `flipped` (b v)."""
         if z.is_meta:
             return stand_in_loss(z.flatten(3).flatten(0, 2).T, z.flatten(3).flatten(0, 2).T)
         grids = cell_centres(boxes.to(z.dtype), flipped, *z.shape[-2:])
         maps = z.movedim(2, -1).unbind(1)
-        nothing = [(z.new_zeros(z.shape[0], 1), each) for each in maps]  # no global embeddings: alpha is 0
-        loss: Tensor = self.loss(nothing, list(grids.unbind(1)))
+        embeddings = [(z.new_zeros(z.shape[0], 1), each) for each in maps]  # global ones are unused: alpha is 0
+        loss: Tensor = self.loss(embeddings, list(grids.unbind(1)))
         return loss.squeeze(0)
 
 
 class DenseCl(Objective):
-    """Tell a place's key from a queue of keys of past places: the dense part of DenseCL.
+    """Distinguish a cell's key from a queue of keys of past cells: the dense part of DenseCL.
 
-    DenseCL (arXiv 2011.09157, section 3.3, equation 2), by lightly's NTXentLoss with a memory bank. A place of the
-    query matches the place of the key whose backbone features are most alike (section 3.4). The global part is
-    `lightly/moco` on a second head; the paper weighs both by 0.5. The first view is the query, the others are keys.
+    DenseCL (arXiv 2011.09157, section 3.3, equation 2), with lightly's NTXentLoss and its memory bank. A cell of
+    the query matches the cell of the key with the most similar backbone features (section 3.4). The global part is
+    `lightly/moco` on a second head; the paper weights both by 0.5. The first view is the query, the others are keys.
 
-    The queue (queue d) is state, as in `lightly/moco`. It holds places, as lightly's does; the authors' code keeps the
+    The queue (queue d) is state, as in `lightly/moco`. It stores cells, as lightly's does; the authors' code stores the
     mean over each map instead.
 
     Args:
         queue: Entries of the queue.
-        temperature: Of the similarities.
+        temperature: Temperature of the similarities.
         symmetric: Average over all ordered pairs of views.
     """
 
@@ -113,7 +113,7 @@ class DenseCl(Objective):
         make_persistent(self.loss.memory_bank)
 
     def forward(self, q: Tensor, k: Tensor, q_map: Tensor, k_map: Tensor) -> Tensor:  # type: ignore[override]
-        """Compare projected maps of both networks (b v d h w), matched by maps of features (b v f h w)."""
+        """Compare projected maps of both networks (b v d h w), matched by their feature maps (b v f h w)."""
         q, k, q_map, k_map = (row.flatten(3).transpose(2, 3) for row in (q, k, q_map.detach(), k_map))
         pairs = directions(q.shape[1], self.symmetric)
         query = torch.cat([q[:, i].flatten(0, 1) for i, _ in pairs])

@@ -1,4 +1,4 @@
-"""Losses on how embeddings are distributed over the batch: away from their neighbours, or like a Gaussian."""
+"""Losses on the distribution of embeddings over the batch: far from their neighbours, or Gaussian."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sslkit_lightly.shared import Count, Share, Weight, mean, new_seed, require_
 
 
 class KoLeo(Objective):
-    """Push each image's features away from their nearest neighbour in the batch: the KoLeo regulariser.
+    """Push the features of each image away from their nearest neighbour in the batch: the KoLeo regulariser.
 
-    KoLeo (arXiv 1806.03198) as DINOv2 uses it (arXiv 2304.07193, section 4): on the backbone's features,
-    view by view. Lightly's KoLeoLoss, averaged over the views (DINOv2 sums them).
+    KoLeo (arXiv 1806.03198) as in DINOv2 (arXiv 2304.07193, section 4): on the backbone's features, view by view.
+    Lightly's KoLeoLoss, averaged over the views (DINOv2 sums them).
     """
 
     name: ClassVar[str] = "koleo"
@@ -36,7 +36,7 @@ class KoLeo(Objective):
 
 
 class Sliced(Objective):
-    """An objective that draws random directions, the same on every rank, from a seed that moves once per step."""
+    """An objective on random directions, drawn from a seed that changes once per step and is the same on every rank."""
 
     couples_batch: ClassVar[bool] = True
     seed: Tensor
@@ -46,20 +46,20 @@ class Sliced(Objective):
         self.register_buffer("seed", new_seed())
 
     def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Move on to the next directions."""
+        """Change the seed of the directions."""
         self.seed += 1
 
 
 class SigReg(Sliced):
-    """Bring the projections of a batch to an isotropic Gaussian, along random directions: the SIGReg regulariser.
+    """Make the projections of a batch an isotropic Gaussian along random directions: the SIGReg regulariser.
 
-    SIGReg of LeJEPA (arXiv 2511.08544, section 4): the Epps-Pulley statistic along random directions, by
-    lightly's SIGReg, averaged over views. Directions follow from a seed that is state and moves once per step.
+    SIGReg of LeJEPA (arXiv 2511.08544, section 4): the Epps-Pulley statistic along random directions, with
+    lightly's SIGReg, averaged over views. Directions depend on a seed that is state and changes once per step.
 
     Args:
         directions: Random directions per step.
         knots: Frequencies at which the characteristic function is compared.
-        t_max: The largest of them.
+        t_max: The largest frequency.
     """
 
     name: ClassVar[str] = "sigreg"
@@ -80,17 +80,17 @@ class SigReg(Sliced):
 
 
 class LeJepa(Sliced):
-    """Bring all views to the mean of the global ones, and the batch to an isotropic Gaussian: LeJEPA.
+    """Bring all views to the mean of the global ones, and make the batch an isotropic Gaussian: LeJEPA.
 
-    LeJEPA (arXiv 2511.08544, section 5): lightly's LeJEPALoss; its two parts are called one by one,
-    because it takes no fewer than one local view and its terms are worth seeing. No target network and no predictor.
-    Directions follow from a seed that is state and moves once per step.
+    LeJEPA (arXiv 2511.08544, section 5): lightly's LeJEPALoss. Its two parts are called separately, because it
+    requires a local view and does not return its terms. No target network and no predictor. Directions depend on a seed
+    that is state and changes once per step.
 
     Args:
-        gaussian: lambda, weight of SIGReg; 1 - lambda is that of the distances.
+        gaussian: lambda, weight of SIGReg; the distances have weight 1 - lambda.
         directions: Random directions per step.
         knots: Frequencies at which the characteristic function is compared.
-        t_max: The largest of them.
+        t_max: The largest frequency.
     """
 
     name: ClassVar[str] = "lejepa"
@@ -106,23 +106,23 @@ class LeJepa(Sliced):
         self.loss = LeJEPALoss(gaussian, sigreg_knots=knots, sigreg_t_max=t_max, sigreg_num_vectors=directions)
 
     def forward(self, z: Tensor, local: Tensor | None) -> Terms:  # type: ignore[override]
-        """Compare projections of global views `z` (b v d) and, where there are any, local views (b m d)."""
+        """Compare projections of global views `z` (b v d) and, if any, local views (b m d)."""
         views = z.transpose(0, 1)
-        every = views if local is None else torch.cat([views, local.transpose(0, 1)])
+        all_views = views if local is None else torch.cat([views, local.transpose(0, 1)])
         with seeded(self.seed, z):
-            gaussian = self.loss.lambda_param * self.loss.sigreg(every)
-        apart = lejepa_invariance_loss(all_proj=every, global_proj=views)
-        return Terms({"gaussian": gaussian, "invariance": (1.0 - self.loss.lambda_param) * apart})
+            gaussian = self.loss.lambda_param * self.loss.sigreg(all_views)
+        distance = lejepa_invariance_loss(all_proj=all_views, global_proj=views)
+        return Terms({"gaussian": gaussian, "invariance": (1.0 - self.loss.lambda_param) * distance})
 
 
 class VisReg(Sliced):
-    """Bring all views to the mean of the global ones, and centre, scale and shape of the batch to a Gaussian: VISReg.
+    """Bring all views to the mean of the global ones, and give the batch a Gaussian's centre, scale and shape: VISReg.
 
-    VISReg (arXiv 2606.02572, equations 1 to 6), by lightly's VISRegLoss. Directions follow from a seed that
-    is state and moves once per step; the paper's ranks each draw their own.
+    VISReg (arXiv 2606.02572, equations 1 to 6), with lightly's VISRegLoss. Directions depend on a seed that is state
+    and changes once per step. In the paper each rank draws its own directions.
 
     Args:
-        gaussian: lambda, weight of the three Gaussian terms; 1 - lambda is that of the distances.
+        gaussian: lambda, weight of the three Gaussian terms; the distances have weight 1 - lambda.
         directions: Random directions per step.
         scale: Weight of the standard deviations.
         shape: Weight of the sliced Wasserstein distance.
@@ -143,7 +143,7 @@ class VisReg(Sliced):
         self.loss = VISRegLoss(gaussian, directions, scale, shape, centre, eps=eps)
 
     def forward(self, z: Tensor, local: Tensor | None) -> Tensor:  # type: ignore[override]
-        """Compare projections of global views `z` (b v d) and, where there are any, local views (b m d)."""
+        """Compare projections of global views `z` (b v d) and, if any, local views (b m d)."""
         views = z.transpose(0, 1)
         others = views[:0] if local is None else local.transpose(0, 1)
         if z.is_meta:

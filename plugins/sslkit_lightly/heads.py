@@ -1,4 +1,4 @@
-"""Lightly's projectors and predictors that are plain layers, under the names of their methods."""
+"""Lightly's projectors and predictors that consist of plain layers, named after their methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Layers = Annotated[int, Field(ge=2, le=100)]
 
 
 class LightlyHead(Head):
-    """A head of lightly's as it is."""
+    """A lightly head, unchanged."""
 
     def __init__(self, net: nn.Module, out: int) -> None:
         super().__init__()
@@ -29,15 +29,15 @@ class LightlyHead(Head):
 
 
 class SimClrHead(LightlyHead):
-    """SimCLR's projector: batch norm behind every layer, no bias.
+    """SimCLR's projector: batch norm after every layer, no bias.
 
     Lightly's SimCLRProjectionHead (SimCLR, arXiv 2002.05709, section 2.1; v2, 2006.10029, has three layers).
 
     Args:
         hidden: Width of the hidden layers.
         out: Width of the last layer.
-        layers: Linear layers in all.
-        batch_norm: Whether there are batch norms.
+        layers: Number of linear layers.
+        batch_norm: Use batch norm.
     """
 
     name: ClassVar[str] = "simclr"
@@ -49,7 +49,7 @@ class SimClrHead(LightlyHead):
 
 
 class MoCoHead(LightlyHead):
-    """MoCo's projector; with batch norm, more layers and other widths the projector and predictor of v3.
+    """MoCo's projector; with batch norm, other layers and widths also the projector and predictor of v3.
 
     Lightly's MoCoProjectionHead (MoCo v2, arXiv 2003.04297). MoCo v3 (2104.02057, section 4.1): `hidden = 4096`,
     `out = 256`, `batch_norm = true`, with `layers = 3` as projector and `layers = 2` as predictor.
@@ -57,8 +57,8 @@ class MoCoHead(LightlyHead):
     Args:
         hidden: Width of the hidden layers.
         out: Width of the last layer.
-        layers: Linear layers in all.
-        batch_norm: Whether a batch norm stands behind every layer.
+        layers: Number of linear layers.
+        batch_norm: Put a batch norm after every layer.
     """
 
     name: ClassVar[str] = "moco"
@@ -70,7 +70,7 @@ class MoCoHead(LightlyHead):
 
 
 class BarlowTwinsHead(LightlyHead):
-    """Barlow Twins' projector: three layers, all of one width.
+    """Barlow Twins' projector: three layers of equal width.
 
     Lightly's BarlowTwinsProjectionHead (arXiv 2103.03230, section 2.2).
 
@@ -86,14 +86,14 @@ class BarlowTwinsHead(LightlyHead):
 
 
 class VicRegHead(LightlyHead):
-    """VICReg's expander: three layers, all of one width.
+    """VICReg's expander: three layers of equal width.
 
     Lightly's VICRegProjectionHead (arXiv 2105.04906, section 4.2).
 
     Args:
         hidden: Width of the hidden layers.
         out: Width of the last layer.
-        layers: Linear layers in all.
+        layers: Number of linear layers.
     """
 
     name: ClassVar[str] = "vicreg"
@@ -119,7 +119,7 @@ class TiCoHead(LightlyHead):
 
 
 class SwavHead(LightlyHead):
-    """SwAV's projector; `lightly/swav` brings its outputs to length 1.
+    """SwAV's projector; the objective `lightly/swav` normalises its outputs to length 1.
 
     Lightly's SwaVProjectionHead (arXiv 2006.09882, section 4).
 
@@ -135,7 +135,7 @@ class SwavHead(LightlyHead):
 
 
 class SimSiamHead(LightlyHead):
-    """SimSiam's projector: three layers, a batch norm behind each, the last one without scale and shift.
+    """SimSiam's projector: three layers, a batch norm after each, the last one without scale and shift.
 
     Lightly's SimSiamProjectionHead (arXiv 2011.10566, section 3).
 
@@ -151,7 +151,7 @@ class SimSiamHead(LightlyHead):
 
 
 class SimSiamPredictor(LightlyHead):
-    """SimSiam's predictor: a bottleneck, back to the width of what comes in.
+    """SimSiam's predictor: a bottleneck, then back to the width of the input.
 
     Lightly's SimSiamPredictionHead (arXiv 2011.10566, section 3).
 
@@ -166,7 +166,7 @@ class SimSiamPredictor(LightlyHead):
 
 
 class NnclrHead(LightlyHead):
-    """NNCLR's projector: three layers, a batch norm behind each.
+    """NNCLR's projector: three layers, a batch norm after each.
 
     Lightly's NNCLRProjectionHead (arXiv 2104.14548, section 4.1).
 
@@ -182,7 +182,7 @@ class NnclrHead(LightlyHead):
 
 
 class NnclrPredictor(LightlyHead):
-    """NNCLR's predictor, back to the width of what comes in.
+    """NNCLR's predictor, back to the width of the input.
 
     Lightly's NNCLRPredictionHead (arXiv 2104.14548, section 4.1).
 
@@ -199,14 +199,14 @@ class NnclrPredictor(LightlyHead):
 class MmcrHead(LightlyHead):
     """MMCR's projector.
 
-    Lightly's MMCRProjectionHead (arXiv 2303.03307), whose `layers` counts hidden layers only.
+    Lightly's MMCRProjectionHead (arXiv 2303.03307), whose `layers` counts only hidden layers.
 
     Args:
         hidden: Width of the hidden layers.
         out: Width of the last layer.
-        layers: Hidden layers.
-        batch_norm: Whether a batch norm stands behind each of them.
-        bias: Whether linear layers have a bias.
+        layers: Number of hidden layers.
+        batch_norm: Put a batch norm after each hidden layer.
+        bias: Use biases in linear layers.
     """
 
     name: ClassVar[str] = "mmcr"
@@ -242,7 +242,7 @@ class LeJepaHead(LightlyHead):
     Args:
         hidden: Width of the hidden layers.
         out: Width of the last layer.
-        layers: Linear layers in all.
+        layers: Number of linear layers.
     """
 
     name: ClassVar[str] = "lejepa"

@@ -1,4 +1,4 @@
-"""Lightly's heads that are more than plain layers: DINO's, and those of maps."""
+"""Lightly's heads that are more than plain layers: DINO's head, and heads on maps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sslkit_lightly.shared import Count, Epochs, ignore_warnings
 
 
 class UnitLinear(nn.Module):
-    """A linear layer without bias whose rows are directions times lengths: weight normalisation.
+    """A linear layer without bias whose rows are unit directions times lengths: weight normalisation.
 
-    Lightly's uses `torch.nn.utils.weight_norm`, which is deprecated and which a target network cannot copy.
+    Lightly's uses `torch.nn.utils.weight_norm`, which is deprecated and cannot be copied for a target network.
 
     Args:
-        weight: Where the directions start, (out d); any length.
-        learn_length: Train the lengths too, which start at 1.
+        weight: Initial directions (out d), of any length.
+        learn_length: Train the lengths too; they start at 1.
     """
 
     def __init__(self, weight: Tensor, learn_length: bool) -> None:
@@ -30,25 +30,25 @@ class UnitLinear(nn.Module):
         self.length = nn.Parameter(torch.ones(len(weight), 1)) if learn_length else None
 
     def forward(self, x: Tensor, frozen: Tensor) -> Tensor:
-        """Map (n d) to (n out); what is `frozen` (a scalar, true or false) gets a gradient of zero."""
+        """Map (n d) to (n out); the weight's gradient is zero if `frozen` (a scalar) is true."""
         weight = F.normalize(self.direction, dim=1)
         weight = weight if self.length is None else self.length * weight
         return F.linear(x, torch.where(frozen, weight.detach(), weight))
 
 
 class DinoHead(Head):
-    """DINO's head: three layers to a narrow unit vector, and a weight-normalised layer to the logits.
+    """DINO's head: three layers to a unit vector of few dimensions, and a weight-normalised layer to the logits.
 
-    Lightly's DINOProjectionHead (arXiv 2104.14294, section 3.1 and appendix C). Its last layer is kept still for the
-    first epochs by a gradient of zero, where lightly drops the gradient: an optimizer's momentum finds nothing there
-    either, and weight decay changes only the length of directions, which does not count.
+    Lightly's DINOProjectionHead (arXiv 2104.14294, section 3.1 and appendix C). Its last layer is frozen for the
+    first epochs by a gradient of zero, where lightly drops the gradient. The optimizer's momentum stays zero as well,
+    and weight decay changes only the length of directions, which has no effect.
 
     Args:
         hidden: Width of the hidden layers.
-        bottleneck: Width of the unit vectors.
+        bottleneck: Width of the unit vector.
         out: Number of logits.
-        batch_norm: Whether hidden layers have a batch norm.
-        freeze_epochs: Epochs in which the last layer stays as it is.
+        batch_norm: Use batch norm in hidden layers.
+        freeze_epochs: Epochs for which the last layer is frozen.
         norm_last_layer: Keep the rows of the last layer at length 1.
     """
 
@@ -63,9 +63,9 @@ class DinoHead(Head):
         self.out_dim = out
         self.freeze_epochs = freeze_epochs
         with ignore_warnings("`torch.nn.utils.weight_norm` is deprecated"):
-            made = lightly_heads.DINOProjectionHead(dims["d"], hidden, bottleneck, out, batch_norm)
-        self.layers = made.layers
-        self.last = UnitLinear(made.last_layer.weight_v, learn_length=not norm_last_layer)
+            head = lightly_heads.DINOProjectionHead(dims["d"], hidden, bottleneck, out, batch_norm)
+        self.layers = head.layers
+        self.last = UnitLinear(head.last_layer.weight_v, learn_length=not norm_last_layer)
         self.register_buffer("epoch", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,12 +74,12 @@ class DinoHead(Head):
         return y
 
     def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Keep the epoch, to know when the last layer may move."""
+        """Record the epoch, which decides whether the last layer is frozen."""
         self.epoch.fill_(epoch)
 
 
 class DenseHead(LightlyHead):
-    """A head of lightly's on every place of a map."""
+    """A lightly head, applied to every cell of a map."""
 
     takes: ClassVar[str] = "map"
     gives: ClassVar[str] = "d h w"
@@ -91,10 +91,10 @@ class DenseHead(LightlyHead):
 
 
 class DenseClHead(DenseHead):
-    """DenseCL's projector of maps: two layers, place by place.
+    """DenseCL's projector of maps: two layers, cell by cell.
 
     Lightly's DenseCLProjectionHead (arXiv 2011.09157, section 3.2). The head of DenseCL's global part is
-    `lightly/moco`, of the same two layers.
+    `lightly/moco`, which has the same two layers.
 
     Args:
         hidden: Width of the hidden layer.
@@ -108,7 +108,7 @@ class DenseClHead(DenseHead):
 
 
 class VicRegLHead(DenseHead):
-    """VICRegL's local expander: three layers with layer norm, place by place.
+    """VICRegL's local expander: three layers with layer norm, cell by cell.
 
     Lightly's VicRegLLocalProjectionHead (arXiv 2210.01571). The head of VICRegL's global part is
     `lightly/vicreg`.

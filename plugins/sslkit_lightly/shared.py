@@ -1,4 +1,4 @@
-"""What the objectives share: views in pairs, queues that are kept, seeded draws, and losses on shapes alone."""
+"""Shared parts of the objectives: pairs of views, queues in checkpoints, seeded draws, meta-device losses."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Epochs = Annotated[float, Field(ge=0)]
 
 
 def require_views(dims: Dims, *axes: str) -> None:
-    """Refuse fewer than two views over these axes ("v" alone by default; an axis that is not given counts none).
+    """Check that these axes ("v" alone by default) have two views or more in total; missing axes count as zero.
 
     Raises:
-        ValueError: There are fewer.
+        ValueError: There are fewer than two views.
     """
     views = sum(dims.get(axis, 0) for axis in axes or ("v",))
     if views < 2:
@@ -36,10 +36,10 @@ def require_views(dims: Dims, *axes: str) -> None:
 
 
 def require_queue(dims: Dims, size: int, keys: int = 1) -> None:
-    """Refuse a queue that does not hold the keys of one forward pass, `keys` of each image, where a recipe gives both.
+    """Check that a queue of `size` holds the keys of one forward pass, `keys` per image, if the batch size is known.
 
     Raises:
-        ValueError: It is shorter.
+        ValueError: The queue is shorter.
     """
     if size < keys * dims.get("b", 0):
         raise ValueError(f"queue = {size} is shorter than the {keys * dims['b']} keys of one forward pass")
@@ -61,49 +61,49 @@ def directions(v: int, symmetric: bool = True) -> list[tuple[int, int]]:
 
 
 def mean_over_directions(loss: PairLoss, p: Tensor, z: Tensor, symmetric: bool = True) -> Tensor:
-    """Average a loss over ordered pairs: view i of `p` against view j of `z`, both (b v d)."""
+    """Average a loss over ordered pairs of views: view i of `p` and view j of `z`, both (b v d)."""
     return mean([loss(p[:, i], z[:, j]) for i, j in directions(p.shape[1], symmetric)])
 
 
 def stack_pairs(p: Tensor, z: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """Put ordered pairs of views under one another: both (pairs b, d)."""
+    """Concatenate the ordered pairs of views along the batch: both (pairs b, d)."""
     pairs = directions(p.shape[1], symmetric)
     return torch.cat([p[:, i] for i, _ in pairs]), torch.cat([z[:, j] for _, j in pairs])
 
 
 def stand_in_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Stand in for a loss on torch's meta device, where masks and pointers cannot be read.
+    """Replace a loss on torch's meta device, where masks and pointers cannot be read.
 
-    It costs what most of these losses mainly do: the product of all of `a` (n d) with all of `b` (m d).
+    It has the main cost of most of these losses: the product of all of `a` (n d) with all of `b` (m d).
     """
     return (a @ b.transpose(-1, -2)).square().mean()
 
 
 def new_queue(size: int, dim: int) -> MemoryBankModule:
-    """Make a queue of random unit vectors (size dim) that a checkpoint keeps; lightly's own is left out of it."""
+    """Create a queue of random unit vectors (size dim) that checkpoints include, unlike lightly's own."""
     bank = MemoryBankModule(size=(size, dim))
     make_persistent(bank)
     return bank
 
 
 def make_persistent(bank: MemoryBankModule) -> None:
-    """Let a checkpoint keep the queue and where it is being written."""
+    """Include the queue and its write position in checkpoints."""
     for name in ("bank", "bank_ptr"):
         bank.register_buffer(name, getattr(bank, name), persistent=True)
 
 
 def new_seed() -> Tensor:
-    """Draw a seed, as a tensor for a checkpoint, from the global generator that the core seeds for a constructor."""
+    """Draw a seed, as a tensor for checkpoints, from the global generator, which the core seeds for a constructor."""
     return torch.randint(2**40, ())
 
 
 @contextmanager
 def seeded(seed: Tensor, x: Tensor) -> Iterator[None]:
-    """Seed torch's global generators inside the block and put them back: the same draws on every rank.
+    """Seed torch's global generators inside the block and restore them: the same draws on every rank.
 
     Args:
-        seed: A scalar; it is read, which waits for the device.
-        x: A tensor on the device whose generator is used; nothing is drawn on the meta device.
+        seed: A scalar. Reading it waits for the device.
+        x: A tensor on the device whose generator is used; on the meta device nothing is seeded.
     """
     if x.is_meta:
         yield
@@ -115,13 +115,13 @@ def seeded(seed: Tensor, x: Tensor) -> Iterator[None]:
 
 
 def has_reached(epoch: Tensor, start: float) -> bool:
-    """Say whether training has come to epoch `start`; always on the meta device, where it cannot be read."""
+    """Return whether training has reached epoch `start`; True on the meta device, where `epoch` cannot be read."""
     return epoch.is_meta or start == 0 or float(epoch) >= start
 
 
 @contextmanager
 def ignore_warnings(*messages: str) -> Iterator[None]:
-    """Keep warnings away that are meant for lightly's authors, by how they begin."""
+    """Ignore warnings that are meant for lightly's authors, selected by how they start."""
     with warnings.catch_warnings():
         for message in messages:
             warnings.filterwarnings("ignore", message)

@@ -1,4 +1,4 @@
-"""Losses that make the views of one image alike, with what keeps them from collapse elsewhere."""
+"""Losses that make the views of one image similar: BYOL, SimSiam and TiCo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslkit_lightly.shared import Weight, mean_over_directions, require_views
 
 
 class Byol(Objective):
-    """Predict each view's target projection from every other view: BYOL, by lightly's negative cosine.
+    """Predict each view's target projection from every other view: BYOL, with lightly's negative cosine.
 
     BYOL (arXiv 2006.07733, section 3.1). The mean of -cos(p_i, z_j) over ordered pairs of different
     views, in [-1, 1]: with two views lightly's 0.5 (L(p_0, z_1) + L(p_1, z_0)). The paper's 2 - 2 cos, summed over both
@@ -38,11 +38,11 @@ class Byol(Objective):
 
 
 class SimSiam(Objective):
-    """Predict each view's projection, without its gradient, from every other view: SimSiam.
+    """Predict each view's projection, with its gradient stopped, from every other view: SimSiam.
 
     SimSiam (arXiv 2011.10566, section 3, equations 1 to 4). The mean of -cos(p_i, stopgrad(z_j)) over ordered pairs of
     different views, in [-1, 1]: with two views the paper's and lightly's 0.5 (D(p_0, z_1) + D(p_1, z_0)). With more
-    views it is FastSiam's idea (several targets), but not its mean of the targets.
+    views it has several targets, as FastSiam, but does not average them as FastSiam does.
     """
 
     name: ClassVar[str] = "simsiam"
@@ -62,17 +62,19 @@ class SimSiam(Objective):
 
 
 class TiCo(Objective):
-    """Agree with the target network and avoid the directions that past embeddings took: TiCo.
+    """Agree with the target network and avoid the directions of past embeddings: TiCo.
 
-    TiCo (arXiv 2206.10698): 1 - z z' + rho z^T C z, with C a running mean of the covariance of
-    all embeddings so far. The first view is online and the others are the target's, as in lightly's example.
+    TiCo (arXiv 2206.10698): 1 - z z' + rho z^T C z, where C is a running mean of the covariance of all
+    embeddings so far. The first view is online and the others are the target's, as in lightly's example.
 
-    The covariance (d d) is state: each forward pass moves it, so with `accumulate` more than once a step.
+    The covariance (d d) is state: each forward pass updates it, so with `accumulate` it is updated more than once per
+    step.
 
     Args:
-        beta: Share of the old covariance that is kept in each pass.
+        beta: Weight of the old covariance in each update.
         rho: Weight of the covariance term.
-        symmetric: Let every view be online once, in turn, and average; C moves once per pair.
+        symmetric: Average over all ordered pairs of views, so that each view is online in turn; C is updated once per
+            pair.
     """
 
     name: ClassVar[str] = "tico"
@@ -89,7 +91,7 @@ class TiCo(Objective):
         require_views(dims)
         self.symmetric = symmetric
         self.loss = TiCoLoss(beta=beta, rho=rho)
-        del self.loss.C  # lightly makes it in the first pass, where no checkpoint can put it
+        del self.loss.C  # lightly creates it in the first forward pass, too late for a checkpoint to restore it
         self.loss.register_buffer("C", torch.zeros(dims["d"], dims["d"]))
 
     def forward(self, p: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Any convolutional or transformer backbone of timm, by name (an extra: `pip install "sslkit[timm]"`)."""
+"""Any convolutional or transformer backbone from timm, by name (an extra: `pip install "sslkit[timm]"`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_backbones() -> Sequence[type[Backbone]]:
-    """Return the backbone that takes timm's names."""
+    """Return the backbone that builds timm models by name."""
     from sslkit_timm.backbone import Timm
 
     return [Timm]

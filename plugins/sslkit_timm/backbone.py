@@ -1,4 +1,4 @@
-"""timm's models as backbones."""
+"""timm models as backbones."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sslkit.api import Backbone
 
 
 class Timm(Backbone):
-    """A timm model by name, from random weights and without its classifier.
+    """A timm model by name, with random weights and without its classifier.
 
-    It gives `features` as the model pools them, `map` where the model ends in one, and `tokens` (without class and
-    register tokens) where it ends in those.
+    It gives `features`, pooled as the model pools them; `map`, if the model ends in a map; and `tokens` (without class
+    and register tokens), if it ends in tokens.
 
     Args:
         model: timm's name, such as "resnet10t" or "vit_tiny_patch16_224".
-        image_size: Side of the views that position embeddings are made for, pixels; views of other sizes are then
-            allowed too. Only for models that have such embeddings.
-        drop_path: Stochastic depth.
+        image_size: Side of the views for which position embeddings are created, pixels; views of other sizes are then
+            allowed too. Only for models with position embeddings.
+        drop_path: Rate of stochastic depth.
     """
 
     name = "timm"
@@ -40,10 +40,10 @@ class Timm(Backbone):
         self.net = _create(model, options)
         self.dim = int(self.net.num_features)
         self.layout = _layout(self.net, model, options, image_size)
-        self.gives = {"features": "f", **_ROWS[self.layout]}  # type: ignore[misc] # known once the model is
+        self.gives = {"features": "f", **_ROWS[self.layout]}  # type: ignore[misc] # depends on the model
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Return `features` (n f), pooled as the model pools, and what else the model gives."""
+        """Return `features` (n f), pooled as the model pools them, and `map` or `tokens` if the model has them."""
         y = self.net.forward_features(x)
         rows = {"features": self.net.forward_head(y, pre_logits=True)}
         if self.layout in ("nchw", "nhwc"):
@@ -64,20 +64,22 @@ def _create(model: str, options: Mapping[str, Any]) -> Any:
     except ImportError:
         raise ValueError('timm is not installed: pip install "sslkit[timm]"') from None
     if not timm.is_model(model):
-        near = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.6)
-        raise ValueError(f"timm has no model '{model}'" + (f": did you mean {' or '.join(near)}?" if near else ""))
+        matches = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.6)
+        raise ValueError(
+            f"timm has no model '{model}'" + (f": did you mean {' or '.join(matches)}?" if matches else "")
+        )
     try:
-        return _built(timm.create_model, model, options)
+        return _build(timm.create_model, model, options)
     except TypeError as error:
         raise ValueError(f"timm's '{model}' does not take these options: {error}") from None
 
 
-def _built(create: Any, model: str, options: Mapping[str, Any]) -> Any:
-    """Build on the current device; models that compute with numbers while being built cannot do so on meta."""
+def _build(create: Any, model: str, options: Mapping[str, Any]) -> Any:
+    """Build on the current device; a model that computes with numbers while it is built moves to meta afterwards."""
     try:
         return create(model, pretrained=False, num_classes=0, **options)
     except (NotImplementedError, RuntimeError):
-        device = torch.empty(0).device  # torch 2.6's get_default_device does not know of `with torch.device(...)`
+        device = torch.empty(0).device  # torch 2.6's get_default_device ignores `with torch.device(...)`
         if device.type != "meta":
             raise
         with torch.device("cpu"):
@@ -85,7 +87,7 @@ def _built(create: Any, model: str, options: Mapping[str, Any]) -> Any:
 
 
 def _layout(net: Any, model: str, options: Mapping[str, Any], image_size: int | None) -> str:
-    """Find out, with shapes alone, what `forward_features` returns: nchw, nhwc, tokens or other."""
+    """Determine, with shapes alone, what `forward_features` returns: nchw, nhwc, tokens or other."""
     size = image_size or net.default_cfg["input_size"][-1]
     with torch.device("meta"), torch.no_grad():
         twin = net if next(net.parameters()).is_meta else _create(model, options)

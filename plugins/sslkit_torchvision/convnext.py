@@ -13,12 +13,12 @@ from sslkit.api import Backbone
 
 
 class ConvNeXtTiny(Backbone):
-    """ConvNeXt-T, 768 features: the pooled map behind the final layer norm.
+    """ConvNeXt-T, 768 features: the pooled map after the final layer norm.
 
-    `map` is behind the same norm, place by place, so that reading it alone also trains every weight.
+    The same norm is applied to each cell of `map`, so that an objective on `map` alone also trains every weight.
 
     Args:
-        stochastic_depth: Probability of dropping the deepest block; shallower ones in proportion.
+        stochastic_depth: Probability of dropping the deepest block; lower for shallower blocks, in proportion.
     """
 
     name = "convnext-tiny"
@@ -30,7 +30,7 @@ class ConvNeXtTiny(Backbone):
         self.dim = net.classifier[0].normalized_shape[0]
         self.features = net.features
         del net.classifier[2]
-        self.classifier = net.classifier  # only its layer norm, under torchvision's name
+        self.classifier = net.classifier  # only the layer norm, under torchvision's name
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return `features` (n f) and `map` (n f h w)."""

@@ -16,11 +16,11 @@ class _ResNet(Backbone):
     """A residual network.
 
     Args:
-        width: Channels of the stem and of the first stage; each stage after it has twice those before it. 64 is the
-            paper's, 128 BYOL's "2x" (arXiv 2006.07733, table 1).
+        width: Channels of the stem and of the first stage; each later stage has twice as many as the one before. 64 is
+            the paper's, 128 BYOL's "2x" (arXiv 2006.07733, table 1).
         stem: "imagenet" is a 7 x 7 convolution of stride 2 and a max-pool; "small" is a 3 x 3 convolution of stride 1
-            without pooling, usual for images of 32 to 64 pixels.
-        init: "torchvision" (Kaiming normal, fan-out) or "fan-in" (BYOL's and ORL's reading).
+            without pooling, the usual choice for images of 32 to 64 pixels.
+        init: "torchvision" (Kaiming normal, fan-out) or "fan-in" (BYOL and ORL).
         zero_init_residual: Start each residual branch at zero.
     """
 
@@ -28,7 +28,7 @@ class _ResNet(Backbone):
     build: ClassVar[Any]
 
     def __init_subclass__(cls) -> None:
-        """Repeat the options in each network's documentation."""
+        """Copy the options into the docstring of each network."""
         cls.__doc__ = f"{cls.__doc__}\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
 
     def __init__(
@@ -45,7 +45,7 @@ class _ResNet(Backbone):
             _fan_out(net.conv1)
         for name, module in net.named_children():
             if name not in ("avgpool", "fc"):
-                self.add_module(name, module)  # flat, so that the weights keep torchvision's names
+                self.add_module(name, module)  # flat, so that weights keep torchvision's names
         if init == "fan-in":
             self.apply(_fan_in)
 
@@ -57,15 +57,15 @@ class _ResNet(Backbone):
 
 
 def _resize(net: models.ResNet, width: int, zero_init_residual: bool) -> None:
-    """Make the stem and the stages anew with another number of channels, initialised as torchvision does."""
+    """Rebuild the stem and the stages with another number of channels, initialised as in torchvision."""
     net.conv1, net.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
     net.inplanes = width
     for number, name in enumerate(("layer1", "layer2", "layer3", "layer4")):
         stage = getattr(net, name)
-        made = net._make_layer(type(stage[0]), width * 2**number, len(stage), stride=1 if number == 0 else 2)
-        setattr(net, name, made)
+        layer = net._make_layer(type(stage[0]), width * 2**number, len(stage), stride=1 if number == 0 else 2)
+        setattr(net, name, layer)
         if zero_init_residual:
-            for block in made:
+            for block in layer:
                 nn.init.zeros_(getattr(block, "bn3", block.bn2).weight)
     net.apply(_fan_out)
 

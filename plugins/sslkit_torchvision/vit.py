@@ -17,13 +17,13 @@ from sslkit.api import Backbone
 class _ViT(Backbone):
     """A vision transformer.
 
-    Position embeddings are those of an image of `image_size`, interpolated for views of another size.
+    Position embeddings are those of a view of `image_size`, interpolated for views of another size.
 
     Args:
-        patch: Side of a patch, pixels; views must be a multiple of it.
-        image_size: Side of the views that the position embeddings are made for, pixels.
-        features: "class" takes the class token, "mean" the mean of the patch tokens.
-        dropout: Inside the blocks.
+        patch: Side of a patch, pixels; the sides of views must be multiples of it.
+        image_size: Side of the views for which position embeddings are created, pixels.
+        features: "class" uses the class token, "mean" the mean of the patch tokens.
+        dropout: Dropout rate inside the blocks.
     """
 
     gives: ClassVar[Mapping[str, str]] = {"features": "f", "map": "f h w", "tokens": "t f"}
@@ -31,7 +31,7 @@ class _ViT(Backbone):
     attention_heads: ClassVar[int]
 
     def __init_subclass__(cls) -> None:
-        """Repeat the options in each network's documentation."""
+        """Copy the options into the docstring of each network."""
         cls.__doc__ = f"{cls.__doc__}\n{(_ViT.__doc__ or '').partition(chr(10))[2]}"
 
     def __init__(
@@ -39,7 +39,7 @@ class _ViT(Backbone):
         features: Literal["class", "mean"] = "class", dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:  # fmt: skip
         if image_size % patch:
-            raise ValueError(f"image_size = {image_size} is no multiple of patch = {patch}")
+            raise ValueError(f"image_size = {image_size} is not a multiple of patch = {patch}")
         super().__init__()
         self.dim = self.width
         self.patch, self.features = patch, features
@@ -50,10 +50,10 @@ class _ViT(Backbone):
         """Return `features` (n f), `map` (n f h w) and `tokens` (n t f), the patches in reading order.
 
         Raises:
-            ValueError: The views are no multiple of the patch.
+            ValueError: The sides of the views are not multiples of the patch.
         """
         if x.shape[-1] % self.patch or x.shape[-2] % self.patch:
-            raise ValueError(f"{x.shape[-2]} x {x.shape[-1]} pixels are no multiple of patch = {self.patch}")
+            raise ValueError(f"{x.shape[-2]} x {x.shape[-1]} pixels are not a multiple of patch = {self.patch}")
         grid = self.conv_proj(x)
         tokens = torch.cat([self.class_token.expand(len(x), -1, -1), grid.flatten(2).transpose(1, 2)], dim=1)
         tokens = self.encoder.dropout(tokens + self._positions(*grid.shape[2:]))

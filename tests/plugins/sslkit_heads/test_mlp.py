@@ -1,4 +1,4 @@
-"""The multilayer perceptron against lightly's heads on copied weights, and by its parameter counts."""
+"""The multilayer perceptron, compared with lightly's heads on copied weights, and its parameter counts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import nn
 from sslkit_heads.mlp import Mlp
 
 
-def copied(ours: Mlp, theirs: nn.Module) -> None:
-    """Copy weights by order: both are sequences of the same layers."""
+def copy_weights(ours: Mlp, theirs: nn.Module) -> None:
+    """Copy weights in order: both are sequences of the same layers."""
     own, other = list(ours.state_dict().values()), list(theirs.state_dict().values())
     assert [value.shape for value in own] == [value.shape for value in other]
     for value, source in zip(own, other, strict=True):
@@ -23,7 +23,7 @@ def copied(ours: Mlp, theirs: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("options", "theirs"),
     [
-        # lightly leaves the bias out wherever a batch norm follows; BYOL's own code keeps it, and so do we by default.
+        # lightly omits the bias wherever a batch norm follows; BYOL's own code keeps it, and so does Mlp by default.
         ({"hidden": 24, "out": 7, "bias": False}, lambda: heads.BYOLProjectionHead(10, 24, 7)),
         ({"hidden": 24, "bias": False}, lambda: heads.BYOLPredictionHead(10, 24, 10)),
         ({"hidden": 24, "out": 7}, lambda: _byol()),
@@ -37,7 +37,7 @@ def copied(ours: Mlp, theirs: nn.Module) -> None:
 )  # fmt: skip
 def test_agrees_with_lightly(options, theirs):
     ours, other = Mlp({"d": 10}, **options), theirs()
-    copied(ours, other)
+    copy_weights(ours, other)
     x = torch.randn(6, 10)
     torch.testing.assert_close(ours(x), other(x), rtol=0, atol=0)
     torch.testing.assert_close(ours.eval()(x), other.eval()(x), rtol=0, atol=0)
@@ -49,7 +49,7 @@ def _byol() -> nn.Module:
 
 
 def _simsiam() -> nn.Module:
-    """SimSiam's projector (arXiv 2011.10566, section 3): norms behind all three layers, the last without scale."""
+    """SimSiam's projector (arXiv 2011.10566, section 3): norms after all three layers, the last without scale."""
     return nn.Sequential(
         nn.Linear(10, 10, bias=False), nn.BatchNorm1d(10), nn.ReLU(),
         nn.Linear(10, 10, bias=False), nn.BatchNorm1d(10), nn.ReLU(),

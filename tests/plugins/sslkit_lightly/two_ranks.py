@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from direct import DIRECT, loss_of
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from sslkit.training.step import Stepper
+from sslkit.training import agreement
 
 BATCH = 8
 STEPS = 2
@@ -59,7 +58,7 @@ def compare(case: Any, fabric: Fabric) -> dict[str, float]:
     two = copy.deepcopy(one)
     half = slice(fabric.global_rank * BATCH // 2, (fabric.global_rank + 1) * BATCH // 2)
     ddp = torch.nn.parallel.DistributedDataParallel(two, find_unused_parameters=case.name in UNUSED)
-    two.gather = lambda rows: Stepper._gather(SimpleNamespace(fabric=fabric), rows)  # type: ignore[arg-type]
+    two.gather = lambda rows: agreement.gather(fabric, rows)
     found = {"loss": 0.0, "gradient": 0.0, "state": 0.0, "size": 0.0}
     for step in range(STEPS):
         drawn = case.rows(step, BATCH, torch.float64)

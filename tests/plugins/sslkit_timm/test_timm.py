@@ -1,4 +1,4 @@
-"""timm's models by name."""
+"""timm models by name."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def test_agrees_with_timm(model, rows):
     theirs = timm.create_model(model, num_classes=0).eval()
     theirs.load_state_dict(ours.net.state_dict())
     x = torch.randn(2, *theirs.default_cfg["input_size"])
-    given = ours(x)
-    torch.testing.assert_close(given["features"], theirs(x))
-    assert tuple(given) == tuple(ours.gives) == rows
-    assert given["features"].shape == (2, ours.dim)
+    outputs = ours(x)
+    torch.testing.assert_close(outputs["features"], theirs(x))
+    assert tuple(outputs) == tuple(ours.gives) == rows
+    assert outputs["features"].shape == (2, ours.dim)
 
 
-def test_maps_that_end_in_channels_are_turned():
+def test_maps_with_channels_last_are_permuted():
     with torch.device("meta"):
         net = Timm(model="swin_tiny_patch4_window7_224")
-        given = net(torch.zeros(2, 3, 224, 224))
-    assert given["map"].shape == (2, net.dim, 7, 7)
+        outputs = net(torch.zeros(2, 3, 224, 224))
+    assert outputs["map"].shape == (2, net.dim, 7, 7)
 
 
 def test_other_sizes_of_view():
@@ -50,7 +50,7 @@ def test_meta(model):
 
 
 def test_models_that_cannot_be_built_on_meta(monkeypatch):
-    """Older timm computes rates with torch.linspace(...).item() while building."""
+    """Older versions of timm compute rates with torch.linspace(...).item() while a model is built."""
     create = timm.create_model
 
     def computing(model, **options):
@@ -64,7 +64,7 @@ def test_models_that_cannot_be_built_on_meta(monkeypatch):
     assert not any(parameter.is_meta for parameter in Timm(model="test_vit").parameters())
 
 
-def test_says_what_is_wrong(monkeypatch):
+def test_errors_name_the_problem(monkeypatch):
     with pytest.raises(ValueError, match="timm has no model 'resnet10': did you mean resnet10t"):
         Timm(model="resnet10")
     with pytest.raises(ValueError, match="'test_resnet' does not take these options"):

@@ -1,4 +1,4 @@
-"""Backbones against torchvision's own networks on copied weights."""
+"""Backbones compared with torchvision's own networks on copied weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHERS = {convnext.ConvNeXtTiny: models.convnext_tiny, vit.ViTBase: models.vit_b
 
 
 def load(ours: nn.Module, theirs: nn.Module) -> set[str]:
-    """Load ours into theirs; return what theirs has beyond, having asserted that nothing of ours was unknown."""
+    """Load our weights into their network; return the names that ours lacks, and assert that theirs lacks none."""
     missing, unexpected = theirs.load_state_dict(ours.state_dict(), strict=False)
     assert not unexpected
     return set(missing)
@@ -122,15 +122,15 @@ def test_vit_resizes_its_positions(size):
     net = vit.ViTSmall(image_size=64)
     table = net.encoder.pos_embedding
     grid = table[:, 1:].reshape(1, 4, 4, 384).permute(0, 3, 1, 2)
-    wanted = F.interpolate(grid, (size[0] // 16, size[1] // 16), mode="bicubic", antialias=True)
-    given = net._positions(size[0] // 16, size[1] // 16)
-    torch.testing.assert_close(given[:, 1:], wanted.permute(0, 2, 3, 1).reshape(1, -1, 384))
-    assert torch.equal(given[:, :1], table[:, :1])
+    expected = F.interpolate(grid, (size[0] // 16, size[1] // 16), mode="bicubic", antialias=True)
+    positions = net._positions(size[0] // 16, size[1] // 16)
+    torch.testing.assert_close(positions[:, 1:], expected.permute(0, 2, 3, 1).reshape(1, -1, 384))
+    assert torch.equal(positions[:, :1], table[:, :1])
     assert net(torch.randn(1, 3, *size))["features"].shape == (1, 384)
 
 
 def test_vit_resizing_keeps_a_plane_a_plane():
-    """Positions that rise from left to right by one a pixel still do on a finer grid, away from the edges."""
+    """Positions that rise by one per cell from left to right rise evenly on a finer grid, away from the edges."""
     net = vit.ViTSmall(image_size=128)
     ramp = torch.arange(8.0).repeat(8).view(1, 64, 1).expand(1, 64, 384)
     net.encoder.pos_embedding.data = torch.cat([torch.zeros(1, 1, 384), ramp], 1)
@@ -143,9 +143,9 @@ def test_vit_options():
     rows = mean(torch.randn(2, 3, 32, 32))
     torch.testing.assert_close(rows["features"], rows["tokens"].mean(1))
     assert rows["tokens"].shape == (2, 16, 384)
-    with pytest.raises(ValueError, match="60 x 64 pixels are no multiple of patch = 16"):
+    with pytest.raises(ValueError, match="60 x 64 pixels are not a multiple of patch = 16"):
         vit.ViTSmall()(torch.randn(1, 3, 60, 64))
-    with pytest.raises(ValueError, match="image_size = 100 is no multiple of patch = 16"):
+    with pytest.raises(ValueError, match="image_size = 100 is not a multiple of patch = 16"):
         vit.ViTSmall(image_size=100)
 
 
