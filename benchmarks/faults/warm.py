@@ -7,7 +7,7 @@ from functools import cache
 
 MODULES = (
     "matplotlib.pyplot", "lightning_fabric", "sslkit.__main__", "sslkit.cli", "sslkit.targets", "sslkit.probes.measure",
-    "sslkit.cli.show", "sslkit.data.scan", "sslkit.training.trainer", "sslkit.planning.planner",
+    "sslkit.cli.show.runs", "sslkit.data.scan", "sslkit.training.trainer", "sslkit.planning.planner",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. What a command does lives below this floor."""
+"""The command line: parse, call, print. The work itself is done in the packages below."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from sslkit.cli.ablate import ablate
 from sslkit.cli.commands import COMMANDS
 from sslkit.cli.data import data
 from sslkit.cli.doctor import doctor
+from sslkit.cli.probe import probe
+from sslkit.cli.run import run
 from sslkit.cli.verify import verify
 from sslkit.plugins import Plugins
 
@@ -22,7 +24,7 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
         "75 preempted.",
     )  # fmt: skip
     app.callback(invoke_without_command=False)(_start)
-    for command in (*COMMANDS, ablate, doctor):
+    for command in (run, probe, *COMMANDS, ablate, doctor):
         app.command(command.__name__)(command)
     app.add_typer(data, name="data")
     app.add_typer(verify, name="verify")
@@ -32,18 +34,14 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
 
 
 def _sub_app(app: typer.Typer, plugins: Plugins, name: str) -> typer.Typer:
-    owner = plugins.owners[name]
-    sub = typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        help=f"Commands of {owner}.",
-    )
+    """Add a group for the commands of a plugin."""
+    sub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=f"Commands of {plugins.owners[name]}.")
     app.add_typer(sub, name=name)
     return sub
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from sslkit import __version__
 
         typer.echo(f"sslkit {__version__}")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli import options as opt
+from sslkit.cli.options import loaded_plugins
 
-data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at images before a run.")
+if TYPE_CHECKING:
+    from sslkit.api import Source
+    from sslkit.plugins import Plugins
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check images before a run.")
 
 
 @data.callback()
@@ -21,47 +26,56 @@ def _group() -> None:
 @data.command()
 def check(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(help="A folder of photos, a recipe, or a run's folder.")],
-    sets: Sets = None,
+    target: Annotated[str, typer.Argument(help="A folder of images, a recipe, or a run's folder.")],
+    sets: opt.Sets = None,
     min_side: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="A smaller image counts as bad, pixels; min_image_side of the recipe by default."),
+        int | None,
+        typer.Option(min=1, help="Smallest side of a usable image, pixels; the recipe's min_image_side by default."),
     ] = None,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="Processes; one per core by default.")] = None,  # noqa: UP045
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Also write the list here, as JSON."),
-    ] = None,
-    as_json: Json = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the list to this file, as JSON.")] = None,
+    as_json: opt.Json = False,
 ) -> None:
-    """Read and decode every image, and list those that a run could not use; ends with code 5 when there are any."""
-    from sslkit import targets
-    from sslkit.cli import show
+    """Decode every image, and list those that cannot be used.
+
+    Ends with code 5 when there are any.
+    """
+    from sslkit.cli.show.runs import print_bad_images
+    from sslkit.cli.show.tables import print_json
     from sslkit.data.bad_images import BadImages
     from sslkit.data.scan import scan
-    from sslkit.errors import StorageError
     from sslkit.folders import cores
-    from sslkit.planning.recipe import Recipe
     from sslkit.progress import bar
 
-    plugins = loaded(context)
-    least = Recipe.model_fields["min_image_side"].default
-    if targets.is_photos(target):
-        source = targets.open_photos(target, plugins)
-    else:
-        plan, _ = targets.load(target, sets or [], plugins, data=True)
-        source, least = targets.opened(plan.source.make()), plan.recipe.min_image_side
+    source, least = _open(target, sets or [], loaded_plugins(context))
     with bar() as progress:
-        found = scan(source, min_side or least, jobs or cores(), progress)
+        faults = scan(source, min_side or least, jobs or cores(), progress)
     bad = BadImages(len(source), len(source), 1.0)
-    bad.add(found)
+    bad.add(faults)
     rows = bad.rows(source.key)
     if out:
-        try:
-            out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"cannot write {out}: {error.strerror}") from error
-    listed = {"images": len(source), "bad": rows}
-    show.print_json(listed) if as_json else show.print_bad_images(len(source), rows, out)
+        _write(out, rows)
+    print_json({"images": len(source), "bad": rows}) if as_json else print_bad_images(len(source), rows, out)
     if rows:
         raise typer.Exit(5)
+
+
+def _open(target: str, sets: list[str], plugins: Plugins) -> tuple[Source, int]:
+    """Return the opened source of a target, and the smallest side of an image that it allows."""
+    from sslkit import targets
+    from sslkit.data.opening import open_source
+    from sslkit.planning.recipe import Recipe
+
+    if targets.is_image_folder(target):
+        return targets.open_image_folder(target, plugins), Recipe.model_fields["min_image_side"].default
+    plan, _ = targets.load(target, sets, plugins, data=True)
+    return open_source(plan.source.make()), plan.recipe.min_image_side
+
+
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+    from sslkit.errors import StorageError
+
+    try:
+        out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror}") from error

@@ -1,27 +1,94 @@
-"""Options that several commands take, and the plugins that all of them work with."""
+"""Arguments and options that several commands take, and the plugins that commands work with."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sslkit.plugins import Plugins
 
+# ---------------------------------------------------------------------------------------------- recipes and output
+
+RecipeOrRun = Annotated[
+    str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them), or a run's folder.")
+]
+RecipeName = Annotated[str, typer.Argument(help="A recipe's path or name (`sslkit recipes` lists them).")]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override one value, as in --set optimizer.base_lr=0.1; repeatable.",
+        "--set", metavar="KEY=VALUE", help="Override one value, as in --set optimizer.base_lr=0.1; repeatable."
     ),
 ]
-CacheGB = Annotated[float, typer.Option(min=0, help="Gigabytes per machine that decoded images may take.")]
+RunsFolder = Annotated[Path, typer.Option(help="Folder of all runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# --------------------------------------------------------------------------------------------- options of a run
 
-def loaded(context: typer.Context) -> Plugins:
+Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Devices = Annotated[str, typer.Option(help="Devices per node: a number, or auto.")]
+Nodes = Annotated[int, typer.Option(min=1, help="Nodes of a run.")]
+Strategy = Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Loader processes per device.")]
+CacheGB = Annotated[float, typer.Option(min=0, help="Memory for decoded images, gigabytes per node.")]
+SaveEvery = Annotated[int | None, typer.Option(min=1, help="Optimizer steps between checkpoints; an epoch by default.")]
+MonitorEvery = Annotated[
+    int, typer.Option(min=0, help="Optimizer steps between feature ranks and conflict maps; 0 switches them off.")
+]
+OnCollapse = Annotated[
+    Literal["warn", "stop"], typer.Option(help="What to do when the features collapse; stop ends with code 6.")
+]
+OnDivergence = Annotated[
+    Literal["stop", "rollback"],
+    typer.Option(
+        help="What to do when a loss or gradient is not finite: end with code 6, or return to the newest checkpoint "
+        "and skip the batch."
+    ),
+]
+OnChangedImages = Annotated[
+    Literal["stop", "continue"],
+    typer.Option(help="What to do when images were added or removed since the run began; stop ends with code 5."),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Let torch compile the backbones; worth trying on a GPU.")]
+CheckpointActivations = Annotated[
+    bool,
+    typer.Option(
+        "--checkpoint-activations", help="Use less memory and a third more compute; the numbers stay the same."
+    ),
+]
+CudaGraph = Annotated[
+    bool,
+    typer.Option("--cuda-graph", help="Record a step on the GPU and replay it; faster when steps wait for the CPU."),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A parameter of submitit, as in --slurm timeout_min=600; repeatable."),
+]
+LAUNCHER = typer.Option(help="Where to train: on this machine, or as SLURM jobs.")
+"""Of commands that offer different launchers."""
+
+# ------------------------------------------------------------------------------------------------ what commands share
+
+
+def loaded_plugins(context: typer.Context) -> Plugins:
     """Return the plugins that the command line was built with."""
-    found: Any = context.obj
-    assert isinstance(found, Plugins)
-    return found
+    plugins: Any = context.obj
+    assert isinstance(plugins, Plugins)
+    return plugins
+
+
+def set_arguments(sets: list[str] | None) -> list[str]:
+    """Write overrides as arguments of another command."""
+    return [part for item in sets or [] for part in ("--set", item)]
+
+
+def print_message(line: str) -> None:
+    """Print a line on stderr, where messages go: stdout is for results."""
+    typer.echo(line, err=True)
+
+
+def print_notes(notes: list[str]) -> None:
+    """Print the notes of a plan or of an ablation."""
+    for note in notes:
+        print_message(f"note: {note}")

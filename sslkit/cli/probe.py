@@ -1,85 +1,106 @@
-"""`sslkit probe`: from a run or a file of weights, and a recipe's probes, to figures."""
+"""`sslkit probe`: measure the backbone of a run, or of a weights file, with the probes of a recipe."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli import options as opt
+from sslkit.cli.options import loaded_plugins, print_message
 from sslkit.errors import UsageError, closest
 from sslkit.plugins import Plugins
 
 if TYPE_CHECKING:
-    from sslkit.planning.plan import Measurement
-    from sslkit.planning.recipe import RecipeFile
+    import torch
+
+    from sslkit.planning.plan import ProbingPlan
+    from sslkit.planning.recipe_file import RecipeFile
 
 
 def probe(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="A run's folder, or a file of weights.")],
+    target: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="A run's folder, or a weights file.")],
     only: Annotated[
-        list[str] | None, typer.Option("--probe", metavar="NAME", help="Only this one of [probes]; repeatable.")
+        list[str] | None, typer.Option("--probe", metavar="NAME", help="Use only this one of [probes]; repeatable.")
     ] = None,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Take [probes] from this recipe (and [backbone], for a file); a run has its own."),
+        str | None,
+        typer.Option(
+            help="Take [probes] from this recipe, and [backbone], too, for a weights file; by default from the run."
+        ),
     ] = None,
-    backbone: Annotated[Optional[str], typer.Option(help="What a file's weights are of, such as resnet50.")] = None,  # noqa: UP045
-    sets: Sets = None,
-    prefix: Annotated[str, typer.Option(help="What the keys that are meant begin with, in a file.")] = "",
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Go on with the tensors that fit.")] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="The backbone that a file's weights belong to, such as resnet50.")
+    ] = None,
+    sets: opt.Sets = None,
+    prefix: Annotated[str, typer.Option(help="Use only the keys of a weights file that start with this.")] = "",
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Continue when only a part of the weights fits.")
+    ] = False,
     references: Annotated[
         bool, typer.Option("--references", help="Measure raw pixels and random weights as well.")
     ] = False,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    as_json: Json = False,
+    accelerator: opt.Accelerator = "auto",
+    as_json: opt.Json = False,
 ) -> None:
-    """Measure the frozen backbone of a run, or of any weights, with kNN, a linear classifier, ..."""
-    plugins = loaded(context)
-    run = Path(target).is_dir()
-    _refuse(target, run, backbone, prefix)
-    text = _text(target if run else None, recipe, backbone, sets or [], plugins)
-    _choose(text, only or [], plugins)
+    """Measure the frozen backbone of a run or a weights file.
+
+    Probes are those of the recipe: kNN, a linear classifier, and others.
+    """
+    plugins = loaded_plugins(context)
+    is_run = Path(target).is_dir()
+    _check_target(target, is_run, backbone, prefix)
+    text = _recipe_file(target if is_run else None, recipe, backbone, sets or [], plugins)
+    _select_probes(text, only or [], plugins)
     plan, device = _plan(text, plugins), _device(accelerator)
-    from sslkit.cli import show
-    from sslkit.probes import measure
+    from sslkit.cli.show.runs import describe_measurement, print_measurement
+    from sslkit.cli.show.tables import print_json
+    from sslkit.probes.measure import BackboneWeights, measure
     from sslkit.progress import bar
     from sslkit.storage.run_folder import RunFolder
 
-    folder = RunFolder(Path(target)) if run else None
-    given = measure.Weights.of_run(folder) if folder else measure.Weights.of_file(Path(target), prefix)
+    folder = RunFolder(Path(target)) if is_run else None
+    weights = BackboneWeights.of_run(folder) if folder else BackboneWeights.of_file(Path(target), prefix)
     with bar() as progress:
-        found = measure.measure(plan, given, device, progress, allow_partial, references, _tell)
+        measurement = measure(plan, weights, device, progress, allow_partial, references, print_message)
     if folder and folder.busy:
-        _tell("the run is going on, and its folder was left alone: these figures were not written")
+        print_message("the run is still training: its folder was left alone, and these scores were not written")
     elif folder:
-        found = found.kept(folder, _note(recipe, sets or []))
-    show.print_json(show.of_measured(found)) if as_json else show.print_measured(found)
+        measurement = measurement.save(folder, _note(recipe, sets or []))
+    print_json(describe_measurement(measurement)) if as_json else print_measurement(measurement)
 
 
-def _tell(words: str) -> None:
-    typer.echo(words, err=True)
+def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) -> None:
+    """Refuse a folder that is not a run's, and options of weights files for a run.
+
+    Raises:
+        UsageError: Says which.
+    """
+    from sslkit.storage.run_folder import RunFolder
+
+    if not is_run:
+        return
+    file = RunFolder(Path(target)).recipe
+    if not file.is_file():
+        raise UsageError(
+            f"{target} is not a run's folder: {file.name} is missing; write a run's folder or a weights file"
+        )
+    if backbone or prefix:
+        raise UsageError(
+            f"--{'backbone' if backbone else 'prefix'} is for weights files, and {target} is a run's folder"
+        )
 
 
-def _refuse(target: str, run: bool, backbone: str | None, prefix: str) -> None:
-    from sslkit.targets import RECIPE
-
-    if run and not (Path(target) / RECIPE).is_file():
-        raise UsageError(f"{target} is no run: it has no {RECIPE}; write a run's folder, or a file of weights")
-    if run and (backbone or prefix):
-        raise UsageError(f"--{'backbone' if backbone else 'prefix'} is for a file of weights: {target} is a run")
-
-
-def _text(
+def _recipe_file(
     run: str | None, recipe: str | None, backbone: str | None, sets: Sequence[str], plugins: Plugins
 ) -> RecipeFile:
-    """Return the recipe that says what is measured."""
+    """Return the recipe with the probes and the backbone; backbone and seed of a run are its own."""
     from sslkit import targets
-    from sslkit.planning.recipe import parse
+    from sslkit.planning.recipe_file import parse
 
     sets = [*([f'backbone={{use="{backbone}"}}'] if backbone else []), *sets]
     if recipe is None and run is None:
@@ -91,27 +112,31 @@ def _text(
     return text
 
 
-def _choose(text: RecipeFile, only: Sequence[str], plugins: Plugins) -> None:
-    """Leave the probes that are asked for; one that the recipe does not have is taken with its defaults."""
+def _select_probes(text: RecipeFile, only: Sequence[str], plugins: Plugins) -> None:
+    """Remove all probes but those in `only`; a probe that the recipe does not have is added with its defaults.
+
+    Raises:
+        UsageError: A probe is unknown, no probe is left, or the backbone is missing.
+    """
     probes: dict[str, Any] = text.values.setdefault("probes", {})
-    known = {id_.partition("/")[2] for id_ in plugins.components["probe"]}
+    installed = {id_.partition("/")[2] for id_ in plugins.components["probe"]}
     for name in only:
-        if name not in probes and name not in known:
-            hint = closest(name, {*probes, *known}) or f"; there are {', '.join(sorted({*probes, *known}))}"
-            raise UsageError(f"--probe {name}: there is no such probe{hint}")
+        known = {*probes, *installed}
+        if name not in known:
+            hint = closest(name, known) or f"; known probes: {', '.join(sorted(known))}"
+            raise UsageError(f"--probe {name}: unknown probe{hint}")
         probes.setdefault(name, {})
     if only:
         text.values["probes"] = {name: probes[name] for name in only}
     if not text.values["probes"]:
-        raise UsageError(
-            f"nothing to measure: {text.origin} has no [probes]; write --probe {' --probe '.join(sorted(known))}"
-        )
+        options = " ".join(f"--probe {name}" for name in sorted(installed))
+        raise UsageError(f"nothing to measure: {text.origin} has no [probes]; write {options}")
     if "backbone" not in text.values:
-        raise UsageError("which backbone are these weights of? Write --backbone resnet50, or --recipe RECIPE")
+        raise UsageError("the backbone of these weights is unknown: write --backbone resnet50, or --recipe RECIPE")
 
 
-def _plan(text: RecipeFile, plugins: Plugins) -> Measurement:
-    """Wire the probes.
+def _plan(text: RecipeFile, plugins: Plugins) -> ProbingPlan:
+    """Plan the probes of a recipe.
 
     Raises:
         RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
@@ -122,7 +147,7 @@ def _plan(text: RecipeFile, plugins: Plugins) -> Measurement:
 
     values = {key: value for key, value in text.values.items() if key in ProbeRecipe.model_fields}
     _, problems = validate(ProbeRecipe, values, ())
-    plan: Measurement | None = None
+    plan: ProbingPlan | None = None
     if not problems:
         from sslkit.planning.probes import plan_probes
 
@@ -135,22 +160,18 @@ def _plan(text: RecipeFile, plugins: Plugins) -> Measurement:
     return plan
 
 
-def _device(accelerator: str) -> Any:
+def _device(accelerator: str) -> torch.device:
+    """Return the device of an accelerator."""
     import torch
 
-    names = {
-        "auto": "cuda" if torch.cuda.is_available() else "cpu",
-        "gpu": "cuda",
-        "cpu": "cpu",
-        "cuda": "cuda",
-        "mps": "mps",
-    }
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    names = {"auto": auto, "gpu": "cuda", "cpu": "cpu", "cuda": "cuda", "mps": "mps"}
     if accelerator not in names:
         raise UsageError(f"--accelerator {accelerator}: write auto, cpu, cuda or mps{closest(accelerator, names)}")
     return torch.device(names[accelerator])
 
 
 def _note(recipe: str | None, sets: Sequence[str]) -> str:
-    """Say in what these figures differ from the run's own."""
+    """Return a suffix that tells scores of other settings from the run's own; empty for the run's own settings."""
     parts = [*(["--recipe", recipe] if recipe else []), *sets]
     return f" ({shlex.join(parts)})" if parts else ""

@@ -1,167 +1,164 @@
-"""`sslkit verify`: whether what a run promises holds."""
+"""`sslkit verify`: test what runs promise: exact replay, exact resume, and equal results on any number of ranks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import typer
 
-from sslkit.cli.options import Json, Sets, loaded
+from sslkit.cli import options as opt
+from sslkit.cli.options import loaded_plugins, print_message, set_arguments
+from sslkit.errors import DataError, UsageError
 
-verify = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Show that what a run promises holds.")
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+verify = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Verify replay, resume and equal results across ranks."
+)
 
 
 @verify.command()
 def replay(
     context: typer.Context,
     record: Annotated[Path, typer.Argument(help="A folder `diverged-step-...` in a run's folder.")],
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[str, typer.Option(help="As many as the run had.")] = "auto",
-    strategy: Annotated[str, typer.Option(help="auto, ddp, ...: Lightning Fabric's names.")] = "auto",
-    workers: Annotated[Optional[int], typer.Option(min=0, help="Loader processes per device.")] = 0,  # noqa: UP045
-    as_json: Json = False,
+    accelerator: opt.Accelerator = "auto",
+    devices: opt.Devices = "auto",
+    strategy: opt.Strategy = "auto",
+    workers: opt.Workers = 0,
+    as_json: opt.Json = False,
 ) -> None:
-    """Do a step that was not finite again, and name the first module that made something non-finite.
+    """Repeat a diverged step and find the first non-finite output.
 
-    Ends with code 1 when the figures are not those of the record.
+    Use as many devices as the run had. Ends with code 1 when the values differ from the record.
     """
-    from sslkit.errors import DataError
+    from sslkit.storage.run_folder import RunFolder
 
-    if not (record / "recipe.toml").is_file():
-        raise DataError(f"{record} is no flight record: those are folders diverged-step-... in a run's folder")
+    if not RunFolder(record).recipe.is_file():
+        raise DataError(f"{record} is not a flight record; write a folder diverged-step-... in a run's folder")
     from sslkit import targets
 
-    plan, text = targets.load(str(record), [], loaded(context), data=True)
-    from sslkit.cli import show
+    plan, text = targets.load(str(record), [], loaded_plugins(context), data=True)
+    from sslkit.cli.show.tables import print_json
+    from sslkit.cli.show.verify import describe_replay, print_replay
     from sslkit.training.options import RunOptions
-    from sslkit.verify import replay as replaying
+    from sslkit.verify.replay import replay as replay_record
 
     options = RunOptions(accelerator=accelerator, devices=devices, strategy=strategy, workers=workers)
-    made = replaying.again(plan, text, record, options)
-    if made.rank == 0:
-        show.print_json(show.of_replayed(made)) if as_json else show.print_replayed(made)
-    if made.differs or not made.same_images:
+    result = replay_record(plan, text, record, options)
+    if result.rank == 0:
+        print_json(describe_replay(result)) if as_json else print_replay(result)
+    if result.differs or not result.same_images:
         raise typer.Exit(1)
 
 
 @verify.command()
 def resume(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A recipe's path or name.")],
-    sets: Sets = None,
+    recipe: opt.RecipeName,
+    sets: opt.Sets = None,
     kills: Annotated[
-        int, typer.Option(min=1, help="How often the run is killed; every third time inside a save.")
+        int, typer.Option(min=1, help="How often the run is killed; every third time during a save.")
     ] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of both runs, at most.")] = 60,
     save_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = 5,
-    workers: Annotated[int, typer.Option(min=0, help="Loader processes.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of both runs; one that is deleted by default."),
-    ] = None,
-    as_json: Json = False,
+    workers: Annotated[int, typer.Option(min=0, help="Loader processes per device.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the moments of the kills.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of both runs; a temporary one by default.")] = None,
+    as_json: opt.Json = False,
 ) -> None:
-    """Train a recipe twice, once without and once with kills at random moments, and compare the two bit for bit.
+    """Compare a run that is killed and resumed with a whole one.
 
-    Ends with code 1 when anything differs: weights, target, optimizer, queues, counts or metrics.
+    Both train the recipe; one is killed at random moments. Ends with code 1 unless they are the same, bit for bit:
+    weights, target, optimizer, queues, counts and metrics.
     """
     from sslkit import targets
-    from sslkit.errors import UsageError
 
-    plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
-    from tempfile import TemporaryDirectory
-
-    from sslkit.cli import show
+    plan, text = targets.load(recipe, sets or [], loaded_plugins(context), data=True)
+    from sslkit.cli.show.tables import print_json
+    from sslkit.cli.show.verify import describe_resume, print_resume
     from sslkit.data.opening import prepare
-    from sslkit.verify import resume as resuming
+    from sslkit.verify.resume import compare
 
     prepare(plan, text)
     if out and any(out.glob("*")):
-        raise UsageError(f"--out {out} is not empty: both runs are to begin anew")
+        raise UsageError(f"--out {out} is not empty: both runs have to start anew")
     options = ["--stop-after", str(steps), "--save-every", str(save_every), "--workers", str(workers)]
-    given = [part for item in sets or [] for part in ("--set", item)]
-    with TemporaryDirectory() as aside:
-        command = ["run", recipe, *given, *options]
-        made = resuming.compare(command, out or Path(aside), steps, kills, seed, _say)
-    show.print_json(show.of_comparison(made)) if as_json else show.print_comparison(made)
-    if made.differs:
+    command = ["run", recipe, *set_arguments(sets), *options]
+    with TemporaryDirectory() as temporary:
+        comparison = compare(command, out or Path(temporary), steps, kills, seed, print_message)
+    print_json(describe_resume(comparison)) if as_json else print_resume(comparison)
+    if comparison.differs:
         raise typer.Exit(1)
 
 
 @verify.command("world-size")
 def world_size(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A recipe's path or name.")],
-    sets: Sets = None,
-    sizes: Annotated[str, typer.Option(help="Numbers of processes; each is compared with the first.")] = "1,2",
+    recipe: opt.RecipeName,
+    sets: opt.Sets = None,
+    sizes: Annotated[str, typer.Option(help="Numbers of ranks; each is compared with the first.")] = "1,2",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 3,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    as_json: Json = False,
+    accelerator: opt.Accelerator = "auto",
+    as_json: opt.Json = False,
 ) -> None:
-    """Take the same global batches on one process and on several, and name what makes them differ.
+    """Compare the same steps on one rank and on several.
 
-    Both networks compute in float64, so that rounding hides nothing. Ends with code 1 when anything differs.
+    All take the same global batches. Both networks compute in float64, so that rounding hides nothing. Names what
+    makes the results differ, and ends with code 1 when anything does.
     """
     from sslkit import targets
 
     counts = _counts(sizes)
-    plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
-    from tempfile import TemporaryDirectory
-
-    from sslkit.cli import show
+    plan, text = targets.load(recipe, sets or [], loaded_plugins(context), data=True)
+    from sslkit.cli.show.tables import print_json
+    from sslkit.cli.show.verify import describe_world_sizes, print_world_sizes
     from sslkit.data.opening import prepare
     from sslkit.training.hardware import check_batch
-    from sslkit.verify import world_size as worldsize
+    from sslkit.verify.world_size import compare
 
     for count in counts:
         check_batch(plan.recipe.batch_size, plan.recipe.accumulate, count)
     prepare(plan, text)
-    given = [part for item in sets or [] for part in ("--set", item)]
-    command = ["verify", "trace", recipe, *given, "--steps", str(steps), "--accelerator", accelerator]
-    with TemporaryDirectory() as aside:
-        made = worldsize.compare(command, Path(aside), counts, _say)
-    show.print_json(show.of_world_sizes(made)) if as_json else show.print_world_sizes(made)
-    if any(item.first for item in made):
+    options = ["--steps", str(steps), "--accelerator", accelerator]
+    command = ["verify", "trace", recipe, *set_arguments(sets), *options]
+    with TemporaryDirectory() as temporary:
+        comparisons = compare(command, Path(temporary), counts, print_message)
+    print_json(describe_world_sizes(comparisons)) if as_json else print_world_sizes(comparisons)
+    if any(item.first for item in comparisons):
         raise typer.Exit(1)
 
 
 def _counts(sizes: str) -> list[int]:
-    """Read numbers of processes."""
-    from sslkit.errors import UsageError
-
+    """Read numbers of ranks, two or more."""
     parts = sizes.split(",")
     if len(parts) < 2 or not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--sizes {sizes}: write two or more numbers of processes, as in --sizes 1,2")
+        raise UsageError(f"--sizes {sizes}: write two or more numbers of ranks, as in --sizes 1,2")
     return [int(part) for part in parts]
 
 
 @verify.command(hidden=True)
 def trace(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A recipe's path or name.")],
-    out: Annotated[Path, typer.Option(help="File for what the steps are made of.")],
-    sets: Sets = None,
-    steps: Annotated[int, typer.Option(min=1)] = 3,
-    accelerator: str = "auto",
-    devices: str = "auto",
-    strategy: str = "auto",
-    whole_batch_norm: Annotated[bool, typer.Option("--whole-batch-norm")] = False,
+    recipe: opt.RecipeName,
+    out: Annotated[Path, typer.Option(help="File to write the traces of the steps to.")],
+    sets: opt.Sets = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 3,
+    accelerator: opt.Accelerator = "auto",
+    devices: opt.Devices = "auto",
+    strategy: opt.Strategy = "auto",
+    whole_batch_norm: Annotated[
+        bool, typer.Option("--whole-batch-norm", help="Normalize over the batch of all ranks.")
+    ] = False,
 ) -> None:
-    """Take steps and write down what they are made of, for `world-size`."""
+    """Trace steps for `sslkit verify world-size`."""
     from sslkit import targets
 
-    plan, text = targets.load(recipe, sets or [], loaded(context), data=True)
+    plan, text = targets.load(recipe, sets or [], loaded_plugins(context), data=True)
     from sslkit.storage import checkpoint
     from sslkit.training.options import RunOptions
-    from sslkit.verify import trace as tracing
+    from sslkit.verify.trace import trace as trace_steps
 
     options = RunOptions(accelerator=accelerator, devices=devices, strategy=strategy, workers=0, monitor_every=0)
-    made, rank = tracing.trace(plan, text, options, steps, whole_batch_norm)
+    traces, rank = trace_steps(plan, text, options, steps, whole_batch_norm)
     if rank == 0:
-        checkpoint.save(out, {"step": steps, "steps": made})
+        checkpoint.save(out, {"step": steps, "steps": traces})

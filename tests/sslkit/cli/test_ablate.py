@@ -1,4 +1,4 @@
-"""The command as a user runs it: processes of their own, killed and started again."""
+"""`sslkit ablate` as a user runs it: in its own processes, which are killed and started again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASE = ("ablate", "two.toml", "--drop", "scene-instance", "--workers", "0", "--a
 
 @pytest.fixture(autouse=True)
 def _few_plugins(monkeypatch):
-    """Import only what the recipe needs: every run is a process of its own."""
+    """Load only the plugins that the recipe needs, because every run is a separate process."""
     monkeypatch.setenv("SSLKIT_PLUGINS", "heads,images,logs,probes,torchvision,univip")
 
 
@@ -49,7 +49,7 @@ def test_two_arms_end_in_a_table_and_again_without_training(here):
     first = sslkit(here, *BASE)
     assert first.returncode == 0, first.stderr
     assert "drop-scene-instance" in first.stdout
-    assert "full, seed 0 (1 of 2): begins in runs/two/full-s0" in first.stderr
+    assert "full, seed 0 (1 of 2): starts in runs/two/full-s0" in first.stderr
     [folder] = (here / "runs" / "two").glob("ablation-*")
     names = {path.name for path in folder.iterdir()}
     assert names == {"table.md", "table.tex", "table.csv", "results.json", "figure.png", "figure.svg", "report.html"}
@@ -57,7 +57,7 @@ def test_two_arms_end_in_a_table_and_again_without_training(here):
     assert not re.findall(r"""(?:src|href)=["']https?://""", page)
     again = sslkit(here, *BASE, "--json")
     assert again.returncode == 0
-    assert "begins" not in again.stderr, "what has been trained is reused"
+    assert "starts in" not in again.stderr, "finished runs are reused"
     stored = json.loads((folder / "results.json").read_text())
     assert figures(again.stdout) == [[trial["metrics"] for trial in arm["trials"]] for arm in stored["arms"]]
     runs = {path.name for path in (here / "runs" / "two").iterdir() if not path.name.startswith("ablation")}
@@ -78,26 +78,26 @@ def test_killed_and_started_again_it_ends_with_the_same_figures(here, recipe, tm
             process.send_signal(signal.SIGKILL)
     again = sslkit(here, *BASE, *more)
     assert again.returncode == 0, again.stderr
-    assert "full, seed 0 (1 of 2): goes on in" in again.stderr
+    assert "full, seed 0 (1 of 2): resumes in" in again.stderr
     assert figures(again.stdout) == figures(whole.stdout)
 
 
-def test_a_signal_leaves_everything_resumable_and_says_how_to_go_on(here):
+def test_a_signal_leaves_everything_resumable_and_the_message_says_how(here):
     command = [sys.executable, "-m", "sslkit", *BASE, "--set", "steps=2000"]
     with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
         until(lambda: (here / "runs" / "two" / "full-s0" / "metrics.jsonl").exists())
         os.kill(started.pid, signal.SIGINT)
         out, err = started.communicate(timeout=120)
     assert started.returncode == 75, err
-    assert "2 of 2 runs are not finished; the same command goes on" in err
+    assert "2 of 2 runs are not finished; the same command continues" in err
     assert "Traceback" not in err
     assert json.loads((here / "runs" / "two" / "full-s0" / "status.json").read_text())["state"] == "stopped"
     assert "full, seed 0: stopped" in out
     assert "drop-scene-instance: not started" in out
 
 
-def test_a_failed_arm_is_shown_with_its_reason_and_the_others_go_on(here):
-    """Two at a time; the learning rate of the middle one leads out of all bounds."""
+def test_a_failed_arm_is_shown_with_its_reason_and_the_others_continue(here):
+    """Train two runs at a time; the second of the three has a learning rate that makes it diverge."""
     done = sslkit(
         here, "ablate", "two.toml", "--vary", "optimizer.base_lr=1e30,0.2", "--jobs", "2", "--workers", "0",
         "--accelerator", "cpu", "--set", "steps=6",
@@ -128,7 +128,7 @@ def test_a_plan_and_a_script_train_nothing(here):
     assert not list((here / "runs").rglob("checkpoints"))
 
 
-def test_unknown_names_are_a_fault_of_usage(here):
+def test_unknown_names_are_usage_errors(here):
     done = sslkit(here, "ablate", "two.toml", "--drop", "scene-instanc")
     assert done.returncode == 2
     assert "did you mean 'scene-instance'?" in done.stderr

@@ -23,12 +23,12 @@ def test_help_needs_no_torch():
     assert "proposals" in done.stdout
 
 
-def test_faults_of_structure_are_told_before_torch_is_imported(recipe, tmp_path, small_recipe):
+def test_problems_of_structure_are_reported_before_torch_is_imported(recipe, tmp_path, small_recipe):
     (tmp_path / "bad.toml").write_text(small_recipe.replace("steps = 2", "stepz = 2") + "\n[sampler2]\n")
     code = (
-        "import sys, typer; from sslkit.__main__ import main; told = []; echo = typer.echo\n"
-        "typer.echo = lambda text, **_: told.append(('torch' in sys.modules, text))\n"
-        "code = main(['check', 'bad.toml']); print(code, told[0][0]); print(told[0][1])"
+        "import sys, typer; from sslkit.__main__ import main; lines = []\n"
+        "typer.echo = lambda text, **_: lines.append(('torch' in sys.modules, text))\n"
+        "code = main(['check', 'bad.toml']); print(code, lines[0][0]); print(lines[0][1])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("3 False\n"), done.stdout + done.stderr
@@ -36,7 +36,7 @@ def test_faults_of_structure_are_told_before_torch_is_imported(recipe, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["run", "nothing"], 3, "there is no recipe file or recipe named 'nothing'"),
         (["check", "univip_cocoo"], 3, "did you mean 'univip_coco'?"),
@@ -47,16 +47,16 @@ def test_faults_of_structure_are_told_before_torch_is_imported(recipe, tmp_path,
         (["ablate", "univip_coco"], 2, "nothing is varied: write --drop NAME"),
         (["ablate", "univip_coco", "--drop", "instance-instance"], 5, "unzip -q data/coco/train2017.zip"),
         (["plugins", "resnet51"], 4, "no component is named 'resnet51': did you mean 'resnet50'?"),
-        (["run", "small.toml", "--set", "source={use='folder', root='photos'}"], 5, "there is no folder"),
+        (["run", "small.toml", "--set", "source={use='folder', root='photos'}"], 5, "folder not found"),
         (["run", "small.toml", "--nonsense"], 2, "No such option: --nonsense"),
         (["run", "small.toml", "--on-collapse", "ignore"], 2, "'ignore' is not one of 'warn', 'stop'"),
-        (["run", "small.toml", "--set", "batch_size=1"], 3, "one image per pass"),
+        (["run", "small.toml", "--set", "batch_size=1"], 3, "one image per micro-batch"),
     ],
 )
-def test_faults_have_words_and_an_exit_code(recipe, capsys, arguments, code, says):
+def test_failures_have_a_message_and_an_exit_code(recipe, capsys, arguments, code, message):
     assert main(arguments) == code
     error = capsys.readouterr().err
-    assert says in error
+    assert message in error
     assert "Traceback" not in error
 
 
@@ -66,41 +66,41 @@ def test_a_missing_plugin_subset_is_a_plugin_error(recipe, capsys, monkeypatch):
     assert "did you mean 'univip'?" in capsys.readouterr().err
 
 
-def test_every_problem_is_told_at_once(recipe, tmp_path, capsys, small_recipe):
+def test_every_problem_is_reported_at_once(recipe, tmp_path, capsys, small_recipe):
     (tmp_path / "bad.toml").write_text(
         small_recipe.replace("size = 32", "siz = 32").replace('"resnet18"', '"resnet17"')
     )
     assert main(["check", "bad.toml", "--json"]) == 3
-    found = json.loads(capsys.readouterr().out)
-    assert {item["key"] for item in found["problems"]} == {"augment.scene.0.siz", "backbone.use"}
-    assert all(item["where"].startswith("bad.toml:") for item in found["problems"])
+    report = json.loads(capsys.readouterr().out)
+    assert {item["key"] for item in report["problems"]} == {"augment.scene.0.siz", "backbone.use"}
+    assert all(item["where"].startswith("bad.toml:") for item in report["problems"])
 
 
 @pytest.mark.parametrize("broken", ["batch_size=0", "steps=none", "optimizer.base_lr=-1", "optimizer.base_lr=fast"])
-def test_a_fault_of_structure_hides_no_other(recipe, capsys, broken):
+def test_a_problem_of_structure_hides_no_other(recipe, capsys, broken):
     wrong = ["sampler.vews=3", "backbone.use=resnet81", "objectives.scene-scene.wieght=2", broken]
     assert main(["check", recipe, *(part for item in wrong for part in ("--set", item))]) == 3
-    told = capsys.readouterr().err.partition("error: ")[2]
-    assert told.startswith("small.toml has 4 problems:")
-    assert f"--set {broken}: " in told
+    error = capsys.readouterr().err.partition("error: ")[2]
+    assert error.startswith("small.toml has 4 problems:")
+    assert f"--set {broken}: " in error
     for hint in ("did you mean 'views'?", "did you mean 'resnet18'?", "did you mean 'weight'?"):
-        assert hint in told
+        assert hint in error
 
 
 def test_options_of_another_sampler_hide_no_missing_group(recipe, capsys):
     more = ["--set", "objectives.instance-instance={}", "--set", "sampler.instances=4"]
     assert main(["check", recipe, *more]) == 3
-    told = capsys.readouterr().err
-    assert "unknown option 'instances'" in told
-    assert told.count("gives no view group 'instance'") == 1
+    error = capsys.readouterr().err
+    assert "unknown option 'instances'" in error
+    assert error.count("gives no view group 'instance'") == 1
 
 
-def test_missing_proposals_say_the_command_that_makes_them(recipe, capsys):
+def test_an_error_about_missing_proposals_names_the_command_that_makes_them(recipe, capsys):
     change = 'sampler={use="overlapping-scenes", min_side=8}'
     command = ["run", recipe, "--set", change, "--set", "proposals.use=selective-search", "--accelerator", "cpu"]
     assert main(command) == 5
-    told = capsys.readouterr().err.strip().rpartition("\n")[2]
-    assert told.partition("with: ")[2] == (
+    line = capsys.readouterr().err.strip().rpartition("\n")[2]
+    assert line.partition("with: ")[2] == (
         f"sslkit proposals build small.toml --set '{change}' --set proposals.use=selective-search"
     )
 

@@ -20,42 +20,42 @@ def doctor(tmp_path, monkeypatch, small_recipe):
     monkeypatch.setitem(peaks._SIDES, "cpu", 128)
 
     def doctor(*more: str) -> int:
-        given = ("doctor", "../small.toml", "--accelerator", "cpu", "--steps", "2", "--workers", "1", *more)
-        code = main(given)
-        assert not list((tmp_path / "here").iterdir()), "nothing is kept"
+        arguments = ("doctor", "../small.toml", "--accelerator", "cpu", "--steps", "2", "--workers", "1", *more)
+        code = main(arguments)
+        assert not list((tmp_path / "here").iterdir()), "the command writes no files"
         return code
 
     return doctor
 
 
-def test_it_tells_of_real_steps_and_keeps_nothing(doctor, capsys):
+def test_it_reports_real_steps_and_writes_nothing(doctor, capsys):
     more = '--set=objectives.scene-instance={inputs={instance="scene"}}'
     assert doctor("--json", "--seeds", "2", more, "--set", "steps=60") == 0
-    told = json.loads(capsys.readouterr().out)
-    step, photo = told["step"], told["photo"]
+    report = json.loads(capsys.readouterr().out)
+    step, image = report["step"], report["photo"]
     assert sum(step["sections"].values()) == pytest.approx(step["seconds_in_sections"], rel=0.02)
     assert {"objective scene-scene", "objective scene-instance", "target forward"} <= step["sections"].keys()
-    assert list(photo["sections"]) == list(loading.ORDER)
-    assert [arm["arm"] for arm in told["arms"]] == ["full", "drop-scene-scene", "drop-scene-instance"]
-    full = told["arms"][0]
-    assert full["images_per_s"] == pytest.approx(told["in_the_long_run"]["images_per_s"])
+    assert list(image["sections"]) == list(loading.ORDER)
+    assert [arm["arm"] for arm in report["arms"]] == ["full", "drop-scene-scene", "drop-scene-instance"]
+    full = report["arms"][0]
+    assert full["images_per_s"] == pytest.approx(report["in_the_long_run"]["images_per_s"])
     assert full["hours"] == pytest.approx(60 * 4 / full["images_per_s"] / 3600)
-    used = full["gflops_per_image"] * 1e9 * step["images_per_s"] / told["utilisation"]["peak"]
-    assert told["utilisation"]["used"] == pytest.approx(used)
-    assert told["memory"]["pipeline"] == 3 * 4 * photo["bytes"]
-    assert told["precisions"].keys() == {"32-true", "bf16-mixed"}
-    assert told["total"]["hours"] == pytest.approx(2 * sum(arm["hours"] for arm in told["arms"]))
+    used = full["gflops_per_image"] * 1e9 * step["images_per_s"] / report["utilisation"]["peak"]
+    assert report["utilisation"]["used"] == pytest.approx(used)
+    assert report["memory"]["pipeline"] == 3 * 4 * image["bytes"]
+    assert report["precisions"].keys() == {"32-true", "bf16-mixed"}
+    assert report["total"]["hours"] == pytest.approx(2 * sum(arm["hours"] for arm in report["arms"]))
 
 
 def test_it_prints_a_page(doctor, capsys):
     assert doctor("--cache-gb", "0.1") == 0
-    told = capsys.readouterr().out
+    page = capsys.readouterr().out
     for words in ("Where a step's time goes", "Which side waits", "What to change", "with --cache-gb 0.1", "full"):
-        assert words in told
+        assert words in page
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "said"),
+    ("more", "code", "message"),
     [
         (["--set", "sampler.use=none"], 3, "small.toml"),
         (["--set", 'source={use="folder", root="nowhere"}'], 5, "nowhere"),
@@ -63,8 +63,8 @@ def test_it_prints_a_page(doctor, capsys):
         (["--devices", "3"], 2, "batch_size = 4 over 3 processes"),
     ],
 )
-def test_what_goes_wrong_ends_with_its_code(doctor, capsys, more, code, said):
+def test_a_failure_ends_with_its_code(doctor, capsys, more, code, message):
     assert doctor(*more) == code
-    told = capsys.readouterr().err
-    assert said in told
-    assert "Traceback" not in told
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

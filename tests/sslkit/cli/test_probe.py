@@ -1,4 +1,4 @@
-"""`sslkit probe`: of runs and of files, and what it refuses."""
+"""`sslkit probe` on runs and on weights files, and the errors that it reports."""
 
 from __future__ import annotations
 
@@ -34,24 +34,26 @@ def finished(here):
 
 
 def probed(capsys, *arguments):
+    """Run the command; return its JSON output and its messages."""
     capsys.readouterr()
     code = main(["probe", *arguments, "--accelerator", "cpu", "--json"])
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    return json.loads(said.out), said.err
+    output = capsys.readouterr()
+    assert code == 0, output.err
+    return json.loads(output.out), output.err
 
 
 def refused(capsys, *arguments, code):
+    """Run the command, which must end with `code`; return its error message."""
     capsys.readouterr()
     assert main(["probe", *arguments, "--accelerator", "cpu"]) == code
     return capsys.readouterr().err.partition("error: ")[2]
 
 
-def test_a_finished_run_gives_its_own_figures_again(finished, capsys):
+def test_a_finished_run_gets_its_own_scores_again(finished, capsys):
     before = json.loads((finished / "probes.json").read_text())
-    found, _ = probed(capsys, FOLDER, "--references")
-    assert found["probes"] == before
-    assert found["partial"] is None
+    report, _ = probed(capsys, FOLDER, "--references")
+    assert report["probes"] == before
+    assert report["partial"] is None
     assert json.loads((finished / "probes.json").read_text()) == before
 
 
@@ -72,11 +74,11 @@ def test_other_probes_are_added_and_nothing_is_lost(finished, capsys):
     assert "written to" in shown
 
 
-def test_a_stopped_run_gives_its_newest_checkpoint(here, capsys):
+def test_the_newest_checkpoint_of_a_stopped_run_is_measured(here, capsys):
     assert main([*RUN, "--stop-after", "1"]) == 0
-    found, _ = probed(capsys, FOLDER)
-    assert found["weights"].endswith("step-00000001.pt")
-    assert list(found["probes"]) == ["step 1"]
+    report, _ = probed(capsys, FOLDER)
+    assert report["weights"].endswith("step-00000001.pt")
+    assert list(report["probes"]) == ["step 1"]
     assert main(RUN) == 0
     probes = json.loads((here / FOLDER / "probes.json").read_text())
     assert list(probes) == ["raw pixels", "random weights", "step 1", "trained"]
@@ -87,14 +89,14 @@ def test_a_run_that_is_going_on_is_measured_and_left_alone(finished, capsys, mon
 
     before = (finished / "probes.json").read_text()
     monkeypatch.setattr(RunFolder, "busy", property(lambda self: True))
-    found, said = probed(capsys, FOLDER, "--set", "probes.knn.k=4")
-    assert "these figures were not written" in said
-    assert found["written"] is None
+    report, messages = probed(capsys, FOLDER, "--set", "probes.knn.k=4")
+    assert "these scores were not written" in messages
+    assert report["written"] is None
     assert (finished / "probes.json").read_text() == before
 
 
 def test_a_file_needs_no_more_than_a_backbone_and_a_probe(finished, capsys):
-    """The same weights as a file, as a state dict of torch.save, and inside another network's."""
+    """Measure the same weights from safetensors, from a state dict of torch.save, and from a larger network's."""
     expected = json.loads((finished / "probes.json").read_text())["trained"]["knn"]
     from sslkit.storage.checkpoint import load_weights
 
@@ -108,28 +110,28 @@ def test_a_file_needs_no_more_than_a_backbone_and_a_probe(finished, capsys):
         (f"{FOLDER}/backbone.safetensors", []), ("plain.pt", []), ("module.pth", ["--prefix", "module."]),
         (f"{FOLDER}/checkpoints/step-00000002.pt", ["--prefix", "online.backbone."]),
     ):  # fmt: skip
-        found, _ = probed(capsys, file, *options, *more)
-        (figures,) = found["probes"].values()
+        report, _ = probed(capsys, file, *options, *more)
+        (figures,) = report["probes"].values()
         assert figures["knn"] == expected
-    found, _ = probed(capsys, "plain.pt", "--recipe", "small.toml")
-    assert found["probes"]["plain.pt"]["knn"] == expected
+    report, _ = probed(capsys, "plain.pt", "--recipe", "small.toml")
+    assert report["probes"]["plain.pt"]["knn"] == expected
 
 
-def test_weights_that_do_not_fit_are_refused_before_anything_is_read(here, capsys, installed):
+def test_weights_that_do_not_fit_are_refused_before_images_are_read(here, capsys, installed):
     tensors = installed.find("backbone", "resnet18").cls(width=8).state_dict()
     odd = dict(tensors) | {"fc.weight": torch.zeros(3, 64), "bn1.bias": torch.zeros(9)}
     del odd["conv1.weight"]
     save_weights(here / "odd.safetensors", odd, {})
-    told = refused(capsys, "odd.safetensors", "--recipe", "small.toml", code=5)
-    assert f"the weights do not fit: {len(tensors) - 2} of the backbone's {len(tensors)} tensors" in told
-    assert "1 missing in the file: conv1.weight" in told
-    assert "1 unexpected in the file: fc.weight" in told
-    assert "1 of another shape: bn1.bias ([9] in the file, [8] in the backbone)" in told
-    assert "write --allow-partial" in told
-    found, said = probed(capsys, "odd.safetensors", "--recipe", "small.toml", "--allow-partial")
+    error = refused(capsys, "odd.safetensors", "--recipe", "small.toml", code=5)
+    assert f"the weights do not fit: {len(tensors) - 2} of the backbone's {len(tensors)} tensors" in error
+    assert "1 missing in the file: conv1.weight" in error
+    assert "1 unexpected in the file: fc.weight" in error
+    assert "1 of another shape: bn1.bias ([9] in the file, [8] in the backbone)" in error
+    assert "write --allow-partial" in error
+    report, messages = probed(capsys, "odd.safetensors", "--recipe", "small.toml", "--allow-partial")
     count = len(tensors)
-    assert f"PARTIAL WEIGHTS: {count - 2} of the backbone's {count} tensors are in odd.safetensors" in said
-    assert "conv1.weight" in found["partial"]
+    assert f"PARTIAL WEIGHTS: {count - 2} of the backbone's {count} tensors are in odd.safetensors" in messages
+    assert "conv1.weight" in report["partial"]
 
 
 def test_a_prefix_is_recognised_and_named(here, capsys, installed):
@@ -139,8 +141,8 @@ def test_a_prefix_is_recognised_and_named(here, capsys, installed):
     assert "all keys begin with 'module.': write --prefix module." in refused(
         capsys, "all.pt", "--recipe", "small.toml", "--allow-partial", code=5
     )
-    told = refused(capsys, "some.pt", "--recipe", "small.toml", code=5)
-    assert f"{len(tensors)} of them are found below 'encoder_q.': write --prefix encoder_q." in told
+    error = refused(capsys, "some.pt", "--recipe", "small.toml", code=5)
+    assert f"{len(tensors)} of them are found below 'encoder_q.': write --prefix encoder_q." in error
     assert "found without a prefix" in refused(
         capsys, _plain(tensors), "--recipe", "small.toml", "--prefix", "module.", code=5
     )
@@ -157,7 +159,7 @@ class Code:
 
 
 @pytest.mark.parametrize(
-    ("state", "words"),
+    ("state", "message"),
     [
         ({"state_dict": {"a": torch.zeros(2)}, "hparams": Code()}, "exec). Where you trust it"),
         ({"a": {"w": torch.zeros(2)}, "b": {"w": torch.zeros(2)}}, "holds several state dicts (a, b)"),
@@ -165,9 +167,9 @@ class Code:
         ([1, 2], "holds no state dict: it has list"),
     ],
 )
-def test_files_that_are_no_weights(here, capsys, state, words):
+def test_files_that_hold_no_weights(here, capsys, state, message):
     torch.save(state, "bad.pt")
-    assert words in refused(capsys, "bad.pt", "--recipe", "small.toml", code=5)
+    assert message in refused(capsys, "bad.pt", "--recipe", "small.toml", code=5)
     assert not (here / "ran").exists()
 
 
@@ -178,29 +180,29 @@ def test_damaged_and_missing_files(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "message"),
     [
-        (["x.pt", "--probe", "kn"], 2, "--probe kn: there is no such probe: did you mean 'knn'?"),
+        (["x.pt", "--probe", "kn"], 2, "--probe kn: unknown probe: did you mean 'knn'?"),
         (["x.pt", "--backbone", "resnet18"], 2, "nothing to measure: the command line has no [probes]; write --probe"),
-        (["x.pt", "--probe", "knn"], 2, "which backbone are these weights of? Write --backbone resnet50"),
+        (["x.pt", "--probe", "knn"], 2, "the backbone of these weights is unknown: write --backbone resnet50"),
         (["x.pt", "--probe", "knn", "--backbone", "resnet81"], 3, "did you mean 'resnet"),
         (["x.pt", "--probe", "knn", "--backbone", "resnet18"], 3, "the recipe names no source"),
         (["x.pt", "--recipe", "small.toml", "--set", "probes.knn.kk=3"], 3, "unknown option 'kk': did you mean 'k'"),
         (
             ["x.pt", "--recipe", "small.toml", "--set", "probes.knn.source={use='folder', root='nowhere'}"],
-            5, "[probes.knn.source] there is no folder",
+            5, "[probes.knn.source] folder not found",
         ),
-        (["."], 2, "is no run: it has no recipe.toml"),
+        (["."], 2, "has no recipe.toml, so it is not a run's folder"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_asked(here, capsys, arguments, code, words):
-    assert words in refused(capsys, *arguments, code=code)
+def test_invalid_requests(here, capsys, arguments, code, message):
+    assert message in refused(capsys, *arguments, code=code)
 
 
 def test_options_that_are_for_files_only(here, recipe, capsys):
     (here / "recipe.toml").write_text(recipe)
-    assert "--backbone is for a file of weights" in refused(capsys, ".", "--backbone", "resnet18", code=2)
-    assert "--prefix is for a file" in refused(capsys, ".", "--prefix", "a.", code=2)
+    assert "--backbone is for weights files" in refused(capsys, ".", "--backbone", "resnet18", code=2)
+    assert "--prefix is for weights files" in refused(capsys, ".", "--prefix", "a.", code=2)
     assert "nothing to measure yet" in refused(capsys, ".", code=5)
     assert main(["probe", ".", "--accelerator", "tpu"]) == 2
 

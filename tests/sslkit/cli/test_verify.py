@@ -1,4 +1,4 @@
-"""`sslkit verify` on runs that went wrong."""
+"""`sslkit verify` on runs that diverge, are killed, or differ between numbers of ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslkit.__main__ import main
 
 @pytest.fixture
 def record(tmp_path, monkeypatch, small_recipe, capsys):
-    """A run that diverged: its learning rate is absurd."""
+    """The flight record of a run that diverged because its learning rate is far too high."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(small_recipe)
     sets = ["steps=60", "optimizer.base_lr=1e30", "optimizer.warmup_epochs=0"]
@@ -25,61 +25,61 @@ def record(tmp_path, monkeypatch, small_recipe, capsys):
     return folder
 
 
-def test_a_run_that_is_killed_ends_with_the_same_bits(tmp_path, monkeypatch, capsys, small_recipe):
+def test_a_killed_run_ends_bit_for_bit_the_same(tmp_path, monkeypatch, capsys, small_recipe):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(small_recipe)
     arguments = ["verify", "resume", "small.toml", "--set", "steps=60", "--save-every", "2"]
     assert main([*arguments, "--kills", "3", "--workers", "1", "--out", "both", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["differs"] == []
-    assert len(told["kills"]) >= 2
-    assert {"online", "target", "optimizer", "backbone.safetensors"} <= told["whole"].keys()
+    report = json.loads(capsys.readouterr().out)
+    assert report["differs"] == []
+    assert len(report["kills"]) >= 2
+    assert {"online", "target", "optimizer", "backbone.safetensors"} <= report["whole"].keys()
     assert main([*arguments, "--out", "both"]) == 2
     assert "both is not empty" in capsys.readouterr().err
 
 
-def test_a_recipe_that_fails_by_itself_is_told_with_its_words(tmp_path, monkeypatch, capsys, small_recipe):
+def test_a_recipe_that_fails_by_itself_is_reported_with_its_error(tmp_path, monkeypatch, capsys, small_recipe):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(small_recipe)
     sets = ["--set", "steps=60", "--set", "optimizer.base_lr=1e30"]
     assert main(["verify", "resume", "small.toml", *sets, "--kills", "1"]) == 1
-    told = capsys.readouterr().err
-    assert "the run 'whole' ended with code 6" in told
-    assert "is not finite" in told
+    error = capsys.readouterr().err
+    assert "the run 'whole' ended with code 6" in error
+    assert "is not finite" in error
 
 
-def test_a_diverged_step_is_done_again(record, capsys):
+def test_a_diverged_step_is_replayed(record, capsys):
     assert main(["verify", "replay", str(record)]) == 0
-    told = capsys.readouterr().out
-    assert "first non-finite output: " in told
-    assert "the same as in the record, bit for bit" in told
+    output = capsys.readouterr().out
+    assert "first non-finite output: " in output
+    assert "the same as in the record, bit for bit" in output
     assert main(["verify", "replay", str(record), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["then"] == found["now"]
-    assert found["differs"] == []
+    report = json.loads(capsys.readouterr().out)
+    assert report["then"] == report["now"]
+    assert report["differs"] == []
 
 
-def test_what_differs_ends_with_one(record, capsys):
-    told = json.loads((record / "record.json").read_text())
-    told["terms"]["grad_norm"] = "1.0"
-    (record / "record.json").write_text(json.dumps(told))
+def test_a_difference_ends_with_code_1(record, capsys):
+    values = json.loads((record / "record.json").read_text())
+    values["terms"]["grad_norm"] = "1.0"
+    (record / "record.json").write_text(json.dumps(values))
     assert main(["verify", "replay", str(record)]) == 1
-    assert "1 of " in (said := capsys.readouterr().out)
-    assert "differ from the record" in said
+    assert "1 of " in (output := capsys.readouterr().out)
+    assert "differ from the record" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
-        (["verify", "replay", "nowhere"], 5, "nowhere is no flight record"),
-        (["verify", "replay", "RUN"], 5, "is no flight record: it has no record.json"),
+        (["verify", "replay", "nowhere"], 5, "nowhere is not a flight record"),
+        (["verify", "replay", "RUN"], 5, "is not a flight record: record.json is missing"),
     ],
 )
-def test_what_is_no_record_is_told(record, capsys, arguments, code, says):
+def test_a_folder_that_is_not_a_record(record, capsys, arguments, code, message):
     arguments = [str(record.parent) if word == "RUN" else word for word in arguments]
     assert main(arguments) == code
-    assert says in (told := capsys.readouterr().err)
-    assert "Traceback" not in told
+    assert message in (error := capsys.readouterr().err)
+    assert "Traceback" not in error
 
 
 FOREIGN = """
@@ -90,7 +90,7 @@ from sslkit.api import Objective, Terms
 
 
 class Contrast(Objective):
-    "Keeps images apart, and forgets to say that it couples them."
+    "Push images apart, without declaring that the objective couples them."
 
     name = "contrast"
     requires: ClassVar = {"z": "online.projection.scene: b v d"}
@@ -104,7 +104,7 @@ class Contrast(Objective):
 
 
 class Ring(Objective):
-    "Keeps the newest rows of its own process."
+    "Keep a running mean of the rows of this rank only."
 
     name = "ring"
     requires: ClassVar = {"z": "online.projection.scene: b v d"}
@@ -126,7 +126,7 @@ def sslkit_objectives():
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """Install a plugin with faulty objectives for processes that are started here."""
+    """Install a plugin with faulty objectives for the processes that tests start."""
     info = tmp_path / "site" / "sslkit_faulty-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sslkit-faulty\nVersion: 1.0\n")
@@ -137,7 +137,7 @@ def foreign(tmp_path, monkeypatch):
 
 
 def world_size(text, *more):
-    """Run the command in a process that sees the foreign plugin."""
+    """Run `sslkit verify world-size` in a process that loads the foreign plugin."""
     Path("small.toml").write_text(text)
     command = [sys.executable, "-m", "sslkit", "verify", "world-size", "small.toml", "--accelerator", "cpu", "--json"]
     done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
@@ -157,47 +157,49 @@ def with_layer_norm(text):
     return text
 
 
-def test_batch_norm_breaks_equality_and_a_queue_of_own_rows_behind_it(foreign, small_recipe):
+def test_batch_norm_breaks_equality_and_so_does_a_buffer_of_own_rows(foreign, small_recipe):
     text = small_recipe.replace("[objectives.scene-scene]", "[objectives.ring]\n[objectives.scene-scene]")
-    code, [found] = world_size(text, "--steps", "1")
+    code, [comparison] = world_size(text, "--steps", "1")
     assert code == 1
-    assert [words.partition(":")[0].partition(",")[0] for words in found["breaking"]] == [
+    assert [text.partition(":")[0].partition(",")[0] for text in comparison["breaking"]] == [
         "batch norm statistics",
         "a queue",
     ]
-    assert found["first"]["name"] == "online.backbone.bn1 (BatchNorm2d), call 1"
-    assert found["whole_batch_norm"]["first"]["name"] == "objectives.ring.rows"
+    assert comparison["first"]["name"] == "online.backbone.bn1 (BatchNorm2d), call 1"
+    assert comparison["whole_batch_norm"]["first"]["name"] == "objectives.ring.rows"
 
 
-def test_an_objective_that_sees_the_rows_of_its_process_only_breaks_equality(foreign, small_recipe):
+def test_an_objective_that_sees_the_rows_of_its_rank_only_breaks_equality(foreign, small_recipe):
     text = with_layer_norm(small_recipe).replace("[objectives.scene-scene]", "[objectives.contrast]")
-    code, [found] = world_size(text, "--steps", "1")
+    code, [comparison] = world_size(text, "--steps", "1")
     assert code == 1
-    assert found["first"]["name"] == "contrast.loss"
-    assert found["breaking"][0].startswith("gather: the objective sees the rows of its own process only")
+    assert comparison["first"]["name"] == "contrast.loss"
+    assert comparison["breaking"][0].startswith("gather: the objective sees the rows of its own process only")
 
 
-def test_contrasts_and_a_queue_of_keys_are_the_same_on_one_and_three_processes(tmp_path, monkeypatch, small_recipe):
+def test_contrastive_objectives_and_a_queue_of_keys_are_the_same_on_one_and_three_ranks(
+    tmp_path, monkeypatch, small_recipe
+):
     monkeypatch.chdir(tmp_path)
     text = with_layer_norm(small_recipe).replace(
         "[objectives.scene-scene]", "[objectives.simclr]\n[objectives.moco]\nqueue = 16"
     )
-    code, found = world_size(text.replace("batch_size = 4", "batch_size = 12"), "--sizes", "1,3", "--steps", "2")
+    code, comparisons = world_size(text.replace("batch_size = 4", "batch_size = 12"), "--sizes", "1,3", "--steps", "2")
     assert code == 0
-    assert [item["sizes"] for item in found] == [[1, 3]]
-    assert all(item["breaking"] == [] and 0 < max(item["largest"].values()) < 1e-6 for item in found)
+    assert [item["sizes"] for item in comparisons] == [[1, 3]]
+    assert all(item["breaking"] == [] and 0 < max(item["largest"].values()) < 1e-6 for item in comparisons)
 
 
 @pytest.mark.parametrize(
-    ("more", "words"),
+    ("more", "message"),
     [
-        (["--sizes", "2"], "--sizes 2: write two or more numbers of processes, as in --sizes 1,2"),
+        (["--sizes", "2"], "--sizes 2: write two or more numbers of ranks, as in --sizes 1,2"),
         (["--sizes", "1,zwei"], "--sizes 1,zwei: write two or more"),
         (["--sizes", "1,3"], "batch_size = 4 over 3 processes"),
     ],
 )
-def test_numbers_of_processes_that_cannot_be_are_told(tmp_path, monkeypatch, capsys, small_recipe, more, words):
+def test_invalid_numbers_of_ranks(tmp_path, monkeypatch, capsys, small_recipe, more, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(small_recipe)
     assert main(["verify", "world-size", "small.toml", *more]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err

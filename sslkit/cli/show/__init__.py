@@ -1,0 +1,1 @@
+"""Results of commands: tables for people, JSON for programs, both on stdout."""
