@@ -14,12 +14,12 @@ from statistics import fmean, median
 
 from sslkit.data.opening import prepare
 from sslkit.networks import monitors
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.plugins import Plugins
-from sslkit.training.hardware import fabric_of
+from sslkit.training.hardware import launch
 from sslkit.training.options import RunOptions
-from sslkit.training.step import Stepper
+from sslkit.training.step import TrainStep
 
 
 class Lane:
@@ -32,15 +32,15 @@ class Lane:
     """
 
     def __init__(self, path: str, every: int, steps: int) -> None:
-        text = recipe.read(Path(path))
-        made, _ = recipe.structure(text)
+        text = recipe_file.read(Path(path))
+        made, _ = recipe_file.check_structure(text)
         assert made, "the recipe has problems: sslkit check says which"
         plan, problems = make_plan(made, Plugins.load())
         assert plan, problems
         options = RunOptions(accelerator="cpu", workers=0, monitor_every=every)
-        fabric = fabric_of(plan, options)
+        fabric = launch(plan, options)
         source, proposals = prepare(plan, text)
-        self.run = Stepper(plan, options, fabric, source, proposals)
+        self.run = TrainStep(plan, options, fabric, source, proposals)
         self.feed = self.run.feed(steps)
         self.run.network.train()
         self.on, self.wall, self.cpu = every > 0, list[float](), list[float]()

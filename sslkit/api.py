@@ -60,6 +60,11 @@ class Source(ABC):
     """
 
     name: ClassVar[str]
+    opens_folder: ClassVar[bool] = False
+    """Whether `cls(root=folder)` reads any folder of images. Commands that accept a folder in place of a recipe use the
+    one installed source that declares this."""
+    example: ClassVar[Mapping[str, Any] | None] = None
+    """Options that open labelled images of the user's own, such as `{"root": "images"}`, for hints in messages."""
     categories: Sequence[str] = ()
     """Names of the labels, where there are any; known after `open`."""
 
@@ -119,6 +124,9 @@ class Proposer(ABC):
     """A way to find regions that may hold objects."""
 
     name: ClassVar[str]
+    is_default: ClassVar[bool] = False
+    """Whether commands on a folder of images, which have no recipe, use this proposer with its default options. One
+    installed proposer may declare it."""
 
     @abstractmethod
     def missing(self, source: Source) -> str | None:
@@ -206,6 +214,8 @@ class Head(nn.Module, ABC):
     name: ClassVar[str]
     takes: ClassVar[str] = "features"
     """The backbone row that it projects: features, map or tokens."""
+    example: ClassVar[Mapping[str, Any] | None] = None
+    """Options, such as `{}`, with which hints in messages suggest this head; None: they suggest others."""
     gives: ClassVar[str] = "d"
     """Axes of what it returns behind (n): "d", or "d h w" for a head that keeps a map."""
     out_dim: int

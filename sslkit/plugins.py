@@ -194,6 +194,36 @@ class Plugins:
         also = f" (broken plugins: {', '.join(broken_names)}; see `sslkit plugins`)" if broken_names else ""
         return f"there is no {kind} '{name}'{hint}{also}"
 
+    def folder_source(self) -> Component:
+        """Return the source for plain folders of images: the one that declares `opens_folder`.
+
+        Raises:
+            PluginError: None or several do.
+        """
+        return self._only("source", "opens_folder")
+
+    def default_proposer(self) -> Component:
+        """Return the proposer for plain folders of images: the one that declares `is_default`.
+
+        Raises:
+            PluginError: None or several do.
+        """
+        return self._only("proposer", "is_default")
+
+    def _only(self, kind: str, attribute: str) -> Component:
+        declaring = self.declaring(kind, attribute)
+        if len(declaring) == 1:
+            return declaring[0]
+        ids = ", ".join(item.id for item in declaring)
+        who = f"several {kind}s declare {attribute} ({ids})" if ids else f"no installed {kind} declares {attribute}"
+        raise PluginError(f"a folder of images cannot be used: {who}; write a recipe that names a {kind}")
+
+    def declaring(self, kind: str, attribute: str) -> list[Component]:
+        """Return the components whose class sets an optional attribute, which is False or None by default."""
+        return [
+            item for item in self.components[kind].values() if getattr(item.cls, attribute, None) not in (None, False)
+        ]
+
     def recipes(self) -> dict[str, Path]:
         """Return recipes shipped inside plugin packages: `plugin/name` -> file."""
         return {

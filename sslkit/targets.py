@@ -1,4 +1,4 @@
-"""What a command is asked to work on: from a name on the command line to a plan, or to a source with its proposer."""
+"""Turn the target of a command, a name or a path, into a plan, or into an opened source and its proposer."""
 
 from __future__ import annotations
 
@@ -11,54 +11,62 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sslkit.errors import DataError, PluginError, Problem, RecipeError, SslkitError
-from sslkit.planning import recipe as recipes
+from sslkit.planning import recipe_file as files
+from sslkit.planning.recipe import Recipe
+from sslkit.planning.recipe_file import RecipeFile, check_structure, format_problems
 from sslkit.plugins import Plugins
+from sslkit.storage.run_folder import RECIPE
 
 if TYPE_CHECKING:
     from sslkit.api import Proposer, Source
     from sslkit.planning.plan import ConfiguredComponent, Plan, ProbePlan
 
 
-RECIPE = "recipe.toml"
-"""In a run's folder: what made it."""
-
-
 @dataclass
 class Checked:
-    """A recipe, what is wrong with it, and its plan when nothing is."""
+    """A recipe, its problems, and its plan when there are none."""
 
-    text: recipes.RecipeFile
+    recipe_file: RecipeFile
     plan: Plan | None = None
     problems: list[Problem] = field(default_factory=list)
 
     def error(self) -> SslkitError | None:
-        """Return the error that says all of it, with the exit code of the gravest kind."""
+        """Return one error with all problems, whose exit code is that of the gravest kind; None without problems."""
         if not self.problems:
             return None
         kinds = {problem.kind for problem in self.problems}
         count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
-        message = f"{self.text.origin} has {count}:\n{recipes.complaint(self.text, self.problems)}"
+        message = f"{self.recipe_file.origin} has {count}:\n{format_problems(self.recipe_file, self.problems)}"
         if "recipe" in kinds:
             return RecipeError(message, self.problems)
         return PluginError(message) if "plugin" in kinds else DataError(message)
 
 
-def read(name: str, sets: Sequence[str], plugins: Plugins) -> recipes.RecipeFile:
-    """Find and parse a recipe by path or name, or that of a run's folder."""
+# ----------------------------------------------------------------------------------------------------- recipes
+
+
+def read(name: str, sets: Sequence[str], plugins: Plugins) -> RecipeFile:
+    """Find and parse a recipe: by path, by name, or the one in a run's folder."""
     if (Path(name) / RECIPE).is_file():
-        return recipes.read(Path(name) / RECIPE, sets)
-    known = recipes.shipped() | plugins.recipes()
-    return recipes.read(recipes.locate(name, known), sets)
+        return files.read(Path(name) / RECIPE, sets)
+    known = files.shipped_recipes() | plugins.recipes()
+    return files.read(files.locate(name, known), sets)
 
 
-def check(text: recipes.RecipeFile, plugins: Plugins, data: bool = True) -> Checked:
-    """Find every problem of a recipe; those of structure come first, and before torch is imported."""
-    recipe, problems = recipes.structure(text)
+def check(recipe_file: RecipeFile, plugins: Plugins, data: bool = True) -> Checked:
+    """Find every problem of a recipe. Problems of structure come first, and before torch is imported.
+
+    Args:
+        recipe_file: The recipe.
+        plugins: Offer its components.
+        data: Also check that its images are there.
+    """
+    recipe, problems = check_structure(recipe_file)
     if problems:
-        found = recipes.complaint(text, problems)
-        typer.echo(f"{text.origin}: faults of structure, looking for more\n{found}", err=True)
-        recipe = _repaired(text, problems)
-    checked = Checked(text, problems=list(problems))
+        listing = format_problems(recipe_file, problems)
+        typer.echo(f"{recipe_file.origin}: problems of structure, looking for more\n{listing}", err=True)
+        recipe = _repaired(recipe_file, problems)
+    checked = Checked(recipe_file, problems=list(problems))
     if recipe is None:
         return checked
     from sslkit.planning.planner import make_plan
@@ -71,13 +79,27 @@ def check(text: recipes.RecipeFile, plugins: Plugins, data: bool = True) -> Chec
     return checked
 
 
-def require_data(plan: Plan, text: recipes.RecipeFile) -> None:
-    """Make sure that a recipe's images are there.
+def load(name: str, sets: Sequence[str], plugins: Plugins, data: bool = False) -> tuple[Plan, RecipeFile]:
+    """Return the plan of a recipe.
+
+    Raises:
+        RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
+    """
+    recipe_file = read(name, sets, plugins)
+    checked = check(recipe_file, plugins, data)
+    if error := checked.error():
+        raise error
+    assert checked.plan is not None
+    return checked.plan, recipe_file
+
+
+def require_data(plan: Plan, recipe_file: RecipeFile) -> None:
+    """Check that the images of a recipe are there.
 
     Raises:
         DataError: With every source that is missing.
     """
-    if error := Checked(text, problems=_missing(plan)).error():
+    if error := Checked(recipe_file, problems=_missing(plan)).error():
         raise error
 
 
@@ -88,97 +110,81 @@ def _missing(plan: Plan) -> list[Problem]:
 
 
 def missing_data(probes: Mapping[str, ProbePlan], beside: ConfiguredComponent | None = None) -> list[Problem]:
-    """Say which images of probes are missing, each source once; `beside` is the recipe's own."""
-    seen = [(beside.component.id, beside.options)] if beside else []
+    """Return a problem for each source of the probes whose images are missing.
+
+    Args:
+        probes: Each source is checked once, however many probes use it.
+        beside: The recipe's own source, which the caller has checked.
+    """
+    checked = [(beside.component.id, beside.options)] if beside else []
     problems = []
-    for name, item in probes.items():
-        for key, made in (("source", item.source), ("test_source", item.test_source)):
-            if made is None or (made.component.id, made.options) in seen:
+    for name, probe in probes.items():
+        for key, source in (("source", probe.source), ("test_source", probe.test_source)):
+            if source is None or (source.component.id, source.options) in checked:
                 continue
-            seen.append((made.component.id, made.options))
-            if missing := made.make().missing():
+            checked.append((source.component.id, source.options))
+            if missing := source.make().missing():
                 problems.append(Problem(missing, ("probes", name, key), kind="data"))
     return problems
 
 
-def load(name: str, sets: Sequence[str], plugins: Plugins, data: bool = False) -> tuple[Plan, recipes.RecipeFile]:
-    """Return the plan of a recipe.
-
-    Raises:
-        RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
-    """
-    text = read(name, sets, plugins)
-    checked = check(text, plugins, data)
-    error = checked.error()
-    if error:
-        raise error
-    assert checked.plan is not None
-    return checked.plan, text
+# --------------------------------------------------------------------------------------------- opened sources
 
 
 def open_target(target: str, sets: Sequence[str], plugins: Plugins | None = None) -> tuple[Source, Proposer]:
-    """Return the opened source and the proposer of a recipe, or of a folder of photos.
+    """Open the source of a recipe or a folder of images, and return it with its proposer.
 
-    A folder is read by `folder`, with selective search's defaults.
+    For a folder the plugins declare both: the source that opens folders, and the proposer that is the default.
     """
     plugins = plugins or Plugins.load()
-    if is_photos(target):
-        return open_photos(target, plugins), plugins.find("proposer", "selective-search").cls()
+    if is_image_folder(target):
+        return open_image_folder(target, plugins), plugins.default_proposer().cls()
     plan, _ = load(target, sets, plugins)
     if plan.proposer is None:
         raise RecipeError(f"{target} has no [proposals] that its sampler needs")
-    return opened(plan.source.make()), plan.proposer.make()
+    return _opened(plan.source.make()), plan.proposer.make()
 
 
 def open_source(target: str, sets: Sequence[str], plugins: Plugins | None = None) -> Source:
-    """Return the opened source of a recipe, or of a folder of photos."""
+    """Open and return the source of a recipe or a folder of images."""
     plugins = plugins or Plugins.load()
-    if is_photos(target):
-        return open_photos(target, plugins)
+    if is_image_folder(target):
+        return open_image_folder(target, plugins)
     plan, _ = load(target, sets, plugins)
-    source: Source = opened(plan.source.make())
-    return source
+    return _opened(plan.source.make())
 
 
-def is_photos(target: str) -> bool:
-    """Say whether a target is a folder of photos, and not that of a run."""
+def is_image_folder(target: str) -> bool:
+    """Return whether a target is a folder of images, and not a run's folder."""
     return Path(target).is_dir() and not (Path(target) / RECIPE).is_file()
 
 
-def open_photos(target: str, plugins: Plugins) -> Source:
-    """Open a folder of photos."""
-    source: Source = opened(plugins.find("source", "folder").cls(root=Path(target)))
-    return source
+def open_image_folder(target: str, plugins: Plugins) -> Source:
+    """Open and return a folder of images as a source."""
+    return _opened(plugins.folder_source().cls(root=Path(target)))
 
 
-def opened(source: Any) -> Any:
-    """Make, index and return a source.
+def _opened(source: Source) -> Source:
+    from sslkit.data import opening  # imports torch
 
-    Raises:
-        DataError: It is missing.
-    """
-    from sslkit.progress import bar
-
-    if missing := source.missing():
-        raise DataError(missing)
-    with bar() as progress:
-        source.prepare(progress)
-        source.open()
-    return source
+    return opening.open_source(source)
 
 
-def _repaired(text: recipes.RecipeFile, problems: Sequence[Problem]) -> recipes.Recipe | None:
-    """Return the recipe without its faulty keys, to look for further problems in what is left."""
-    values = copy.deepcopy(text.values)
+# -------------------------------------------------------------------------------------------- partial recipes
+
+
+def _repaired(recipe_file: RecipeFile, problems: Sequence[Problem]) -> Recipe | None:
+    """Return the recipe without its faulty keys, so that the rest can be checked as well."""
+    values = copy.deepcopy(recipe_file.values)
     for problem in problems:
         _remove(values, problem.key)
-    _stand_in(values)
-    recipe, left = recipes.structure(recipes.RecipeFile(text.name, text.origin, values))
+    _fill_in(values)
+    recipe, left = check_structure(RecipeFile(recipe_file.name, recipe_file.origin, values))
     return recipe if not left else None
 
 
-def _stand_in(values: dict[str, Any]) -> None:
-    """Put values in place of required ones that were faulty or missing: what is said of them has been said."""
+def _fill_in(values: dict[str, Any]) -> None:
+    """Put valid values in place of required ones that were invalid or missing, which have been reported already."""
     values.setdefault("batch_size", 2)
     if not ("epochs" in values) ^ ("steps" in values):
         values.pop("steps", None)
@@ -189,12 +195,9 @@ def _stand_in(values: dict[str, Any]) -> None:
 
 def _remove(values: Any, key: tuple[str, ...]) -> None:
     for part in key[:-1]:
-        values = (
-            values[int(part)]
-            if isinstance(values, list) and part.isdecimal()
-            else values.get(part, {})
-            if isinstance(values, dict)
-            else {}
-        )
+        if isinstance(values, list) and part.isdecimal():
+            values = values[int(part)]
+        else:
+            values = values.get(part, {}) if isinstance(values, dict) else {}
     if key and isinstance(values, dict):
         values.pop(key[-1], None)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sslkit.__main__ import main
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
@@ -79,14 +79,14 @@ REGULARISERS = {"lightly/hypersphere", "lightly/koleo", "lightly/sigreg"}
 
 
 def read(name, *sets):
-    return recipe.read(FOLDER / f"{name}.toml", sets)
+    return recipe_file.read(FOLDER / f"{name}.toml", sets)
 
 
 def planned(text, plugins):
-    made, problems = recipe.structure(text)
-    assert not problems, recipe.complaint(text, problems)
+    made, problems = recipe_file.check_structure(text)
+    assert not problems, recipe_file.format_problems(text, problems)
     plan, problems = make_plan(made, plugins)
-    assert not problems, recipe.complaint(text, problems)
+    assert not problems, recipe_file.format_problems(text, problems)
     return plan
 
 
@@ -101,7 +101,7 @@ def plans(installed):
 
 def test_these_recipes_are_shipped():
     assert {path.stem for path in FOLDER.iterdir()} == set(LENGTHS) == set(VALUES)
-    shipped = recipe.shipped()
+    shipped = recipe_file.shipped_recipes()
     assert {name for name in shipped if "/" in name} == {f"lightly/{name}" for name in LENGTHS}
     assert len({path.stem for path in shipped.values()}) == len(shipped)  # each has a short name, and runs of its own
 
@@ -117,7 +117,7 @@ def test_each_has_no_problems_opens_with_its_command_and_names_its_paper(name, p
 
 
 def test_every_method_of_the_plugin_has_a_recipe(installed, plans):
-    used = {item.made.component.id for name in LENGTHS for item in plans(name).objectives}
+    used = {item.objective.component.id for name in LENGTHS for item in plans(name).objectives}
     known = {id_ for id_ in installed.components["objective"] if id_.startswith("lightly/")}
     assert used == known - REGULARISERS
 

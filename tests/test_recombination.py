@@ -16,7 +16,7 @@ from sslkit import hookimpl
 from sslkit.api import Backbone
 from sslkit.networks import StepModule
 from sslkit.networks.cost import step_batch
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.plugins import Owner, Plugins
 from sslkit.storage.run_folder import RunFolder
@@ -46,23 +46,23 @@ APART = (  # scene-instance on a head that is not MoCo's
 
 
 def planned(text, plugins):
-    made, problems = recipe.structure(text)
-    assert not problems, recipe.complaint(text, problems)
+    made, problems = recipe_file.check_structure(text)
+    assert not problems, recipe_file.format_problems(text, problems)
     return make_plan(made, plugins)
 
 
 def shrunk(name, plugins, *sets):
     """Return a shipped recipe's plan and text: eight built-in scenes, small networks and views, two steps."""
     path = ROOT / "recipes" / f"{name}.toml"
-    views = recipe.read(path).values["augment"]
+    views = recipe_file.read(path).values["augment"]
     sizes = [f"augment.{group}.{place}.size=32" for group in views for place in range(len(views[group]))]
-    text = recipe.read(path, [
+    text = recipe_file.read(path, [
         "source={use = 'sample-scenes', images = 8, side = 96}", "proposals={use = 'random-boxes', min_side = 24}",
         "sampler.min_overlap=32", "sampler.min_side=16", "backbone={use = 'resnet18', width = 8}",
         "batch_size=4", "epochs=1", "precision=32-true", "optimizer.warmup_epochs=0", *sizes, *SMALL[name], *sets,
     ])  # fmt: skip
     plan, problems = planned(text, plugins)
-    assert not problems, recipe.complaint(text, problems)
+    assert not problems, recipe_file.format_problems(text, problems)
     return plan, text
 
 
@@ -167,10 +167,10 @@ def test_the_page_has_refusals():
 def test_check_refuses_in_the_pages_words(command, message, installed):
     name, *options = shlex.split(command)
     assert set(options[::2]) == {"--set"}
-    text = recipe.read(ROOT / "recipes" / f"{name}.toml", options[1::2])
+    text = recipe_file.read(ROOT / "recipes" / f"{name}.toml", options[1::2])
     plan, problems = planned(text, installed)
     assert plan is None
-    assert message in recipe.complaint(text, problems)
+    assert message in recipe_file.format_problems(text, problems)
 
 
 # --------------------------------------------------------------------------------------------- every pair
@@ -235,7 +235,7 @@ def everything():
 def pair(id_, plugins, more=""):
     options = OPTIONS.get(id_.partition("/")[2], "")
     toml = f'{PAIR}[objectives.other]\nuse = "{id_}"\n{options}\n{more}\n'
-    return planned(recipe.parse(toml, "pair", "pair.toml"), plugins)
+    return planned(recipe_file.parse(toml, "pair", "pair.toml"), plugins)
 
 
 def check_that_it_trains(plan):

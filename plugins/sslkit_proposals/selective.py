@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 
 from sslkit_proposals.search import DlibSearch, OpenCVSearch
 from sslkit_proposals.select import Order, Rules
-from sslkit_proposals.stored import StoredProposer
+from sslkit_proposals.stored_proposer import StoredProposer
 
 
 def _told_once(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -52,6 +52,7 @@ class SelectiveSearch(StoredProposer):
     """
 
     name = "selective-search"
+    is_default = True
     search: OpenCVSearch
 
     def __init__(

@@ -1,38 +1,57 @@
-"""Open what a run reads, and make what is missing where the recipe says so."""
+"""Open what a run reads: its source and its proposals, which are prepared where they are missing and may be made."""
 
 from __future__ import annotations
 
-from sslkit.api import Proposals, Source
+from contextlib import nullcontext
+
+from sslkit.api import Progress, Proposals, Source
 from sslkit.errors import DataError
 from sslkit.folders import cores
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import RecipeFile
+from sslkit.planning.recipe_file import RecipeFile
 from sslkit.progress import bar
 
 
-def prepare(plan: Plan, text: RecipeFile | None = None) -> tuple[Source, Proposals | None]:
-    """Make, open and return the source and its proposals.
+def prepare(plan: Plan, recipe_file: RecipeFile | None = None) -> tuple[Source, Proposals | None]:
+    """Open and return the source and the proposals of a plan.
 
     Args:
-        plan: Names them.
-        text: Of the recipe, so that a message can say the very command that makes what is missing.
+        plan: Says which they are.
+        recipe_file: The plan's recipe, so that a message can name the exact command that makes what is missing.
 
     Raises:
-        DataError: Something is missing that nobody may make; the message says which command does.
+        DataError: Something is missing that this run may not make; the message names the command that does.
     """
-    source: Source = plan.source.make()
+    source = open_source(plan.source.make())
+    return source, _open_proposals(plan, source, recipe_file)
+
+
+def open_source(source: Source, progress: Progress | None = None) -> Source:
+    """Prepare, open and return a source.
+
+    Args:
+        source: A source that has not been opened.
+        progress: Shows the preparation; a bar of its own by default.
+
+    Raises:
+        DataError: Its data is missing.
+    """
     if missing := source.missing():
         raise DataError(missing)
-    with bar() as progress:
-        source.prepare(progress)
+    with bar() if progress is None else nullcontext(progress) as shown:
+        source.prepare(shown)
         source.open()
-        if plan.proposer is None:
-            return source, None
-        proposer = plan.proposer.make()
-        missing = proposer.missing(source)
-        if missing and plan.recipe.proposals and plan.recipe.proposals.when_missing == "build":
+    return source
+
+
+def _open_proposals(plan: Plan, source: Source, recipe_file: RecipeFile | None) -> Proposals | None:
+    if plan.proposer is None:
+        return None
+    proposer = plan.proposer.make()
+    if missing := proposer.missing(source):
+        if not (plan.recipe.proposals and plan.recipe.proposals.when_missing == "build"):
+            raise DataError(missing.replace("RECIPE", recipe_file.arguments) if recipe_file else missing)
+        with bar() as progress:
             proposer.build(source, progress, cores())
-            missing = None
-    if missing:
-        raise DataError(missing.replace("RECIPE", text.arguments) if text else missing)
-    return source, proposer.open(source)
+    proposals: Proposals = proposer.open(source)
+    return proposals

@@ -1,7 +1,7 @@
-"""A plan: what a recipe builds and how it is wired; made by `sslkit.planning.planner`.
+"""Plans: what a recipe builds and how its parts are wired. `sslkit.planning.planner` makes them.
 
-What nobody requires is not in it: no target network without an objective that reads it, no crops of a view group
-that no objective reads, no predictor without a prediction.
+A plan holds only what some objective requires: no target network without an objective that reads it, no crops of a
+view group that no objective reads, no predictor without an objective that reads predictions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ KINDS = ("features", "map", "tokens", "projection", "prediction")
 
 @dataclass(frozen=True)
 class EmbeddingKey:
-    """One row of the embedding table: `online.prediction.scene`, with the head where it comes from one."""
+    """Name a row of the embedding table, such as `online.prediction.scene`.
+
+    Attributes:
+        head: The head that a projection or prediction comes from; empty for the backbone's own rows.
+    """
 
     network: str
     kind: str
@@ -33,23 +37,30 @@ class EmbeddingKey:
 
 @dataclass(frozen=True)
 class ConfiguredComponent:
-    """A component with its validated options: `make()` builds a new one."""
+    """A component with its validated options; `make()` builds a new instance."""
 
     component: Component
     options: Mapping[str, Any]
 
     def make(self, *wiring: Any) -> Any:
-        """Build the component."""
+        """Build an instance; `wiring` goes to the parameters left of `*`."""
         return self.component.cls(*wiring, **self.options)
 
     def table(self, **core: Any) -> dict[str, Any]:
-        """Write it as a recipe table with every default filled in."""
+        """Return its recipe table, with every default filled in."""
         return {"use": self.component.id, **core, **self.options}
 
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """A projector and predictor with the sizes that they work on."""
+    """A projector and its predictor, with their sizes.
+
+    Attributes:
+        in_dim: Size of the features that the projector takes.
+        dim: Size of a projection.
+        out_dim: Size of a prediction; that of a projection where there is no predictor.
+        predicts: Whether an objective reads predictions, so that the predictor is built.
+    """
 
     projector: ConfiguredComponent
     predictor: ConfiguredComponent | None
@@ -59,24 +70,31 @@ class HeadPlan:
     predicts: bool = False
 
     @property
-    def taken(self) -> str:
-        """The backbone row that the projector reads."""
+    def input_kind(self) -> str:
+        """The backbone row that the projector reads: features, map or tokens."""
         return str(self.projector.component.cls.takes)
 
     def axes(self, kind: str) -> tuple[Axis, ...]:
-        """Return the axes of a projection or prediction behind those of the views."""
-        made, size = (
-            (self.predictor, self.out_dim) if kind == "prediction" and self.predictor else (self.projector, self.dim)
-        )
-        return tuple(size if axis == "d" else axis for axis in parse(made.component.cls.gives))
+        """Return the axes of a projection or prediction, without those of the batch and the views."""
+        head, size = self.projector, self.dim
+        if kind == "prediction" and self.predictor:
+            head, size = self.predictor, self.out_dim
+        return tuple(size if axis == "d" else axis for axis in parse(head.component.cls.gives))
 
 
 @dataclass(frozen=True)
 class ObjectivePlan:
-    """An objective, wired: parameter of `forward` -> row, or key of the batch."""
+    """An objective and its wiring.
+
+    Attributes:
+        name: Of its table in the recipe.
+        inputs: View groups that the recipe rebinds: the objective's name -> the sampler's.
+        rows: Parameter of `forward` -> row of the embedding table, or key of the batch.
+        dims: Axis -> size, for the objective's constructor.
+    """
 
     name: str
-    made: ConfiguredComponent
+    objective: ConfiguredComponent
     weight: float
     head: str
     inputs: Mapping[str, str]
@@ -86,33 +104,37 @@ class ObjectivePlan:
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """A probe and the images that it is measured on."""
+    """A probe and the images that it measures on.
 
-    made: ConfiguredComponent
+    Attributes:
+        test_source: Source of the test images; None takes a share of `source`.
+    """
+
+    probe: ConfiguredComponent
     source: ConfiguredComponent
     test_source: ConfiguredComponent | None
     table: ProbeTable
 
     @property
     def shared(self) -> str:
-        """All that its features depend on, besides the backbone: probes for which it is equal share them."""
-        sources = [(made.component.id, made.options) for made in (self.source, self.test_source) if made]
+        """A key for everything besides the backbone that the features depend on; probes with equal keys share them."""
+        sources = [(source.component.id, source.options) for source in (self.source, self.test_source) if source]
         return repr((sources, self.table.model_dump(exclude={"use", "source", "test_source", *self.table.options})))
 
     def resolved(self) -> dict[str, Any]:
-        """Return its table with every default."""
+        """Return its recipe table, with every default filled in."""
         names = {"use", "source", "test_source", *self.table.options}
         core = self.table.model_dump(exclude=names, exclude_none=True)
         sources = {"source": self.source, "test_source": self.test_source}
-        return self.made.table(**{key: made.table() for key, made in sources.items() if made}, **core)
+        return self.probe.table(**{key: source.table() for key, source in sources.items() if source}, **core)
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Probes and the backbone that they are for; what `sslkit probe` builds.
+class ProbingPlan:
+    """Probes and the backbone that they measure: what `sslkit probe` builds.
 
     Attributes:
-        view: Says how pixels are normalised.
+        view: Mean and standard deviation that pixels are normalised with.
     """
 
     seed: int
@@ -126,10 +148,10 @@ class Plan:
     """Everything that a run builds.
 
     Attributes:
-        groups: View group -> number of views, of those that are cut.
+        groups: View group -> number of views, for the groups that some objective reads.
         views: (group, network) -> one `View` per view; networks that see the same pixels share "online".
         rows: The rows of the embedding table that some objective reads.
-        notes: What is worth saying but no fault.
+        notes: Remarks for the user that are not problems.
     """
 
     recipe: Recipe
@@ -147,17 +169,17 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def measurement(self) -> Measurement:
-        """The probes and what they need; pixels are normalised as in training."""
+    def probing(self) -> ProbingPlan:
+        """The probes and what they need. Pixels are normalised as in training."""
         view = next((views[0] for views in self.views.values()), View())
-        return Measurement(self.recipe.seed, self.backbone, self.probes, view)
+        return ProbingPlan(self.recipe.seed, self.backbone, self.probes, view)
 
     def has(self, network: str) -> bool:
-        """Say whether any objective reads this network."""
+        """Return whether any objective reads this network."""
         return any(row.network == network for row in self.rows)
 
     def pixels(self, group: str, network: str) -> tuple[str, str]:
-        """Return the key of `views` whose pixels a network sees of a group."""
+        """Return the key of `views` for the pixels of a group that a network sees."""
         return (group, network) if (group, network) in self.views else (group, "online")
 
     def resolved(self) -> dict[str, Any]:
@@ -178,7 +200,7 @@ def _resolved(plan: Plan) -> dict[str, Any]:
     values["optimizer"] |= plan.optimizer
     values["heads"] = {name: _head_table(head) for name, head in plan.heads.items()}
     values["objectives"] = {
-        item.name: item.made.table(weight=item.weight, head=item.head, inputs=dict(item.inputs))
+        item.name: item.objective.table(weight=item.weight, head=item.head, inputs=dict(item.inputs))
         for item in plan.objectives
     }
     values["augment"] = {group: [view.model_dump() for view in recipe.augment[group]] for group in plan.groups}
@@ -197,15 +219,16 @@ def _head_table(head: HeadPlan) -> dict[str, Any]:
 
 
 def _owners(plan: Plan) -> list[Owner]:
-    made = [plan.source, plan.proposer, plan.sampler, plan.backbone, *(item.made for item in plan.objectives)]
-    made += [part for head in plan.heads.values() for part in (head.projector, head.predictor)]
-    made += [part for item in plan.probes.values() for part in (item.made, item.source, item.test_source)]
-    owners = {item.component.owner.plugin: item.component.owner for item in made if item}
+    components = [plan.source, plan.proposer, plan.sampler, plan.backbone]
+    components += [item.objective for item in plan.objectives]
+    components += [part for head in plan.heads.values() for part in (head.projector, head.predictor)]
+    components += [part for item in plan.probes.values() for part in (item.probe, item.source, item.test_source)]
+    owners = {item.component.owner.plugin: item.component.owner for item in components if item}
     return [owners[name] for name in sorted(owners)]
 
 
 def _plain(value: Any) -> Any:
-    """Turn options into what TOML holds: no None (a missing key says it), no tuples, no paths."""
+    """Turn options into TOML values: without None (the key is left out), tuples and paths."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Wire probes: what each measures and on which images, and what it cannot."""
+"""Wire probes: check what each of them measures, and on which images."""
 
 from __future__ import annotations
 
@@ -6,55 +6,59 @@ import torch
 
 from sslkit.api import Backbone, Probe
 from sslkit.errors import Problem
-from sslkit.planning.plan import ConfiguredComponent, Measurement, ProbePlan
+from sslkit.planning.plan import ConfiguredComponent, ProbePlan, ProbingPlan
 from sslkit.planning.recipe import ProbeRecipe, ProbeTable, View
 from sslkit.planning.resolver import Resolver
 from sslkit.plugins import Plugins
 
-_SOURCE = 'add [source], or source = { use = "folder", root = "photos", labels = true } to it'
 
-
-def plan_probes(recipe: ProbeRecipe, plugins: Plugins) -> tuple[Measurement | None, list[Problem]]:
-    """Wire probes and nothing else; return the plan (None when there are problems) and every problem."""
-    chooser = Resolver(plugins)
-    source = chooser.choose("source", recipe.source, ("source",)) if recipe.source else None
-    backbone = chooser.choose("backbone", recipe.backbone, ("backbone",))
-    made: Backbone | None = chooser.build(backbone, ("backbone",))
+def plan_probes(recipe: ProbeRecipe, plugins: Plugins) -> tuple[ProbingPlan | None, list[Problem]]:
+    """Wire the probes alone; return the plan (None when there are problems) and every problem."""
+    resolver = Resolver(plugins)
+    source = resolver.choose("source", recipe.source, ("source",)) if recipe.source else None
+    backbone = resolver.choose("backbone", recipe.backbone, ("backbone",))
+    built: Backbone | None = resolver.build(backbone, ("backbone",))
     probes = {}
     for name, table in recipe.probes.items():
         if not (recipe.source or table.source):
-            chooser.fault(("probes", name), "it has no images: the recipe names no source", _SOURCE)
-        elif item := wire_probe(chooser, name, table, source, made):
-            probes[name] = item
-    if backbone is None or chooser.problems:
-        return None, chooser.problems
+            instead = f"add [source], or source = {resolver.example('source')} to it"
+            resolver.fault(("probes", name), "it has no images: the recipe names no source", instead)
+        elif probe := wire_probe(resolver, name, table, source, built):
+            probes[name] = probe
+    if backbone is None or resolver.problems:
+        return None, resolver.problems
     view = next((tables[0] for tables in recipe.augment.values() if tables), View())
-    return Measurement(recipe.seed, backbone, probes, view), []
+    return ProbingPlan(recipe.seed, backbone, probes, view), []
 
 
 def wire_probe(
-    chooser: Resolver, name: str, table: ProbeTable, source: ConfiguredComponent | None, backbone: Backbone | None
+    resolver: Resolver, name: str, table: ProbeTable, source: ConfiguredComponent | None, backbone: Backbone | None
 ) -> ProbePlan | None:
-    """Wire one probe; `source` is the recipe's own."""
+    """Wire one probe; `source` is the recipe's own, for a probe that names none."""
     key = ("probes", name)
-    made = chooser.choose("probe", table, key)
-    of = chooser.choose("source", table.source, (*key, "source")) if table.source else source
-    tested = chooser.choose("source", table.test_source, (*key, "test_source")) if table.test_source else None
-    probe: Probe | None = chooser.build(made, key)
-    _check_labels(chooser, key, table, probe)
-    _check_crops(chooser, key, table)
-    if of and tested and (of.component.id, of.options) == (tested.component.id, tested.options):
+    probe = resolver.choose("probe", table, key)
+    train_source = resolver.choose("source", table.source, (*key, "source")) if table.source else source
+    test_source = resolver.choose("source", table.test_source, (*key, "test_source")) if table.test_source else None
+    built: Probe | None = resolver.build(probe, key)
+    _check_labels(resolver, key, table, built)
+    _check_crops(resolver, key, table)
+    if train_source and test_source and _same(train_source, test_source):
         what = "test_source is the very source that is trained on: each test image would be its own neighbour"
-        chooser.fault((*key, "test_source"), what, "name another split, or write test_share in its place")
-    _rehearse(chooser, key, table, backbone)
-    return ProbePlan(made, of, tested, table) if made and of else None
+        resolver.fault((*key, "test_source"), what, "name another split, or write test_share in its place")
+    _check_size(resolver, key, table, backbone)
+    return ProbePlan(probe, train_source, test_source, table) if probe and train_source else None
 
 
-def _check_labels(chooser: Resolver, key: tuple[str, ...], table: ProbeTable, probe: Probe | None) -> None:
+def _same(a: ConfiguredComponent, b: ConfiguredComponent) -> bool:
+    return (a.component.id, a.options) == (b.component.id, b.options)
+
+
+def _check_labels(resolver: Resolver, key: tuple[str, ...], table: ProbeTable, probe: Probe | None) -> None:
+    """Refuse crops whose labels the probe does not take."""
     if probe is None or table.labels in probe.takes:
         return
     instead = 'crops = "multi-label"' if table.labels == "single-label" else 'crops = "objects" or crops = "images"'
-    chooser.fault(
+    resolver.fault(
         (*key, "crops"),
         f'crops = "{table.crops}" gives {table.labels} samples, and probe "{probe.name}" takes only '
         f"{' and '.join(probe.takes)} ones",
@@ -62,18 +66,19 @@ def _check_labels(chooser: Resolver, key: tuple[str, ...], table: ProbeTable, pr
     )
 
 
-def _check_crops(chooser: Resolver, key: tuple[str, ...], table: ProbeTable) -> None:
+def _check_crops(resolver: Resolver, key: tuple[str, ...], table: ProbeTable) -> None:
+    """Refuse a `fit` for crops of objects, which are always stretched."""
     if table.crops == "objects" and table.fit != "stretch":
-        what = f'fit = "{table.fit}" is for whole images, and crops = "objects" cuts objects'
-        chooser.fault((*key, "fit"), what, 'leave it out, or write crops = "images" or "multi-label"')
+        what = f'fit = "{table.fit}" is for whole images, and crops = "objects" crops objects'
+        resolver.fault((*key, "fit"), what, 'leave it out, or write crops = "images" or "multi-label"')
 
 
-def _rehearse(chooser: Resolver, key: tuple[str, ...], table: ProbeTable, backbone: Backbone | None) -> None:
-    """Push crops through the backbone, as shapes: a size that it cannot take shows here."""
+def _check_size(resolver: Resolver, key: tuple[str, ...], table: ProbeTable, backbone: Backbone | None) -> None:
+    """Send two crops through the backbone on the meta device: a size that it cannot take fails there."""
     if backbone is None:
         return
     try:
         backbone.eval()(torch.zeros(2, 3, table.size, table.size, device="meta"))
-    except Exception as error:  # whatever a backbone says about a size
+    except Exception as error:  # a backbone may raise anything for a size
         what = f"backbone '{backbone.name}' cannot take crops of {table.size} x {table.size} pixels: {error}"
-        chooser.fault((*key, "size"), what)
+        resolver.fault((*key, "size"), what)

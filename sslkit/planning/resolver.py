@@ -1,4 +1,4 @@
-"""From a table of a recipe to a component with checked options; every problem is collected."""
+"""Turn a table of a recipe into a component with validated options, and collect every problem."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sslkit.errors import PluginError, Problem
+from sslkit.planning import toml
 from sslkit.planning.options import schema, validate
 from sslkit.planning.plan import ConfiguredComponent
 from sslkit.planning.recipe import Choice
@@ -14,18 +15,23 @@ from sslkit.plugins import Plugins
 
 
 class Resolver:
-    """Finds components and collects what is wrong."""
+    """Find components, validate their options, and collect problems.
+
+    Attributes:
+        plugins: Offer the components.
+        problems: Every problem so far.
+    """
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
         self.problems: list[Problem] = []
 
     def fault(self, key: tuple[str, ...], what: str, instead: str = "", kind: str = "recipe") -> None:
-        """Note a problem."""
+        """Add a problem."""
         self.problems.append(Problem(what, key, instead, kind))
 
     def choose(self, kind: str, table: Choice, key: tuple[str, ...]) -> ConfiguredComponent | None:
-        """Find the component that a table names, and check its options."""
+        """Find the component that a table names, and validate its options."""
         try:
             component = self.plugins.find(kind, table.use)
         except PluginError as error:
@@ -35,7 +41,17 @@ class Resolver:
         return None if options is None else ConfiguredComponent(component, options)
 
     def options(self, maker: Any, table: Choice, key: tuple[str, ...], name: str) -> dict[str, Any] | None:
-        """Check a component's options; what is wrong is left out, to look for further problems in the rest."""
+        """Validate a component's options; invalid ones are left out, to find further problems in the rest.
+
+        Args:
+            maker: The class or function whose signature defines the options.
+            table: Where the recipe sets them.
+            key: Of that table.
+            name: Of the component, for messages.
+
+        Returns:
+            The options with every default, or None when the rest is no valid set of options.
+        """
         try:
             model = schema(maker)
         except (TypeError, NameError) as error:  # the signature itself cannot be read
@@ -45,22 +61,28 @@ class Resolver:
         options, problems = validate(model, table.options, key, beside)
         if problems:
             self.problems += problems
-            wrong = {problem.key[len(key)] for problem in problems if len(problem.key) > len(key)}
-            right = {option: value for option, value in table.options.items() if option not in wrong}
-            options, problems = validate(model, right, key)
+            invalid = {problem.key[len(key)] for problem in problems if len(problem.key) > len(key)}
+            valid = {option: value for option, value in table.options.items() if option not in invalid}
+            options, problems = validate(model, valid, key)
         return None if problems else options
 
-    def build(self, made: ConfiguredComponent | None, key: tuple[str, ...], *wiring: Any) -> Any:
-        """Make a component on the meta device; its ValueError is the recipe's problem."""
-        if made is None:
+    def build(self, configured: ConfiguredComponent | None, key: tuple[str, ...], *wiring: Any) -> Any:
+        """Build a component on the meta device; a ValueError from its constructor is a problem of the recipe."""
+        if configured is None:
             return None
         try:
             with torch.device("meta"):
-                return made.make(*wiring)
+                return configured.make(*wiring)
         except ValueError as error:
-            self.fault(key, f"{made.component.id}: {error}")
-        except Exception as error:  # a foreign constructor may fail in any way
-            owner = made.component.owner
-            who = f"{made.component.id} of {owner.distribution} {owner.version}"
-            self.fault(key, f"{who} cannot be made: {type(error).__name__}: {error}", kind="plugin")
+            self.fault(key, f"{configured.component.id}: {error}")
+        except Exception as error:  # a third party's constructor may raise anything
+            owner = configured.component.owner
+            who = f"{configured.component.id} of {owner.distribution} {owner.version}"
+            self.fault(key, f"{who} cannot be built: {type(error).__name__}: {error}", kind="plugin")
         return None
+
+    def example(self, kind: str) -> str:
+        """Return an inline table for hints, such as `{ use = "mine/head" }`, from a component with an `example`."""
+        for component in self.plugins.declaring(kind, "example"):
+            return toml.inline_table({"use": component.id, **component.cls.example})
+        return '{ use = "..." }'

@@ -1,4 +1,4 @@
-"""Nested tables (parsed TOML): written, flattened, compared."""
+"""Write, flatten and compare nested tables of parsed TOML."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ def written(value: Any) -> str:
     return text
 
 
+def inline_table(values: Mapping[str, Any]) -> str:
+    """Write a flat table on one line: `{ use = "mlp", out = 256 }`."""
+    return f"{{ {', '.join(f'{key} = {written(value)}' for key, value in values.items())} }}"
+
+
 def flatten(values: Any, key: str = "") -> dict[str, Any]:
     """Return dotted key -> value; elements of lists of tables are numbered: `augment.scene.0.flip`."""
     if isinstance(values, Mapping):
-        return {name: item for part, value in values.items() for name, item in flatten(value, _join(key, part)).items()}
-    if isinstance(values, list) and values and all(isinstance(value, Mapping) for value in values):
-        return {
-            name: item for i, value in enumerate(values) for name, item in flatten(value, _join(key, str(i))).items()
-        }
-    return {key: values}
+        items: Any = values.items()
+    elif isinstance(values, list) and values and all(isinstance(value, Mapping) for value in values):
+        items = enumerate(values)
+    else:
+        return {key: values}
+    return {name: item for part, value in items for name, item in flatten(value, _join(key, str(part))).items()}
 
 
 def _join(key: str, part: str) -> str:

@@ -1,4 +1,4 @@
-"""Measure a frozen backbone on labelled crops, beside raw pixels."""
+"""Evaluate probes on the frozen features of a backbone, and on raw pixels for comparison."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.api import Labelled, Probe, Progress, Source, no_progress
+from sslkit.data.opening import open_source
 from sslkit.errors import DataError
-from sslkit.planning.plan import ConfiguredComponent, Measurement
+from sslkit.planning.plan import ConfiguredComponent, ProbingPlan
 from sslkit.planning.recipe import View
-from sslkit.probes.crops import Crops, gather
+from sslkit.probes.crops import Crops, collect_crops
 
 _PIXEL_SIDE = 32
-_NO_RATES = ("chosen_", "count_")
+_NOT_RATES = ("chosen_", "count_")
 
 ProbeScores = dict[str, dict[str, float]]
 """Probe -> metric -> value."""
-Extract = Callable[[Tensor], Tensor]
-"""From uint8 pixels (n 3 s s) to features (n f), float32 on the CPU."""
+Extractor = Callable[[Tensor], Tensor]
+"""Maps uint8 pixels (n 3 s s) to features (n f), float32 on the CPU."""
 
 
 def is_rate(metric: str) -> bool:
-    """Say whether a figure of this name lies in [0, 1]; others are settings that a probe chose, and counts."""
-    return not metric.startswith(_NO_RATES)
+    """Return whether the values of a metric lie in [0, 1]; others are counts, and settings that a probe chose."""
+    return not metric.startswith(_NOT_RATES)
 
 
 @contextmanager
-def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Extract]:
-    """Yield a function from pixels to the features of a backbone in eval mode; it is as it was behind the block.
+def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Extractor]:
+    """Put a backbone into eval mode and yield its feature extractor; restore its modes afterwards.
 
     Args:
         backbone: On `device`.
-        device: Where it computes.
-        view: Says how pixels are normalised.
+        device: Device that computes the features.
+        view: Mean and standard deviation that pixels are normalised with.
     """
     mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (view.mean, view.std))
     modes = [(module, module.training) for module in backbone.modules()]
 
     def extract(pixels: Tensor) -> Tensor:
         x = ((pixels.to(device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-        found: Tensor = backbone(x)["features"]
-        return found.float().cpu()
+        features: Tensor = backbone(x)["features"]
+        return features.float().cpu()
 
     backbone.eval()
     try:
@@ -56,149 +57,146 @@ def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Ex
 
 
 def raw_pixels(pixels: Tensor) -> Tensor:
-    """Return downscaled pixels as features (n 3*32*32), centred per image: what no network has to learn."""
+    """Return downscaled pixels as features (n 3*32*32), centred per image: a baseline without any network."""
     small = F.interpolate(pixels.float(), (_PIXEL_SIDE, _PIXEL_SIDE), mode="area").flatten(1)
     return small - small.mean(dim=1, keepdim=True)
 
 
-def features(
-    crops: Crops, extracts: Mapping[str, Extract], device: torch.device, progress: Progress = no_progress
+def extract_features(
+    crops: Crops, extractors: Mapping[str, Extractor], device: torch.device, progress: Progress = no_progress
 ) -> dict[str, tuple[Labelled, Labelled]]:
-    """Read the crops once and return training and test features of every kind.
+    """Read the crops once and return the training and test features of each extractor.
 
     Args:
-        crops: Read in batches; the features are held, n * f * 4 bytes for each kind.
-        extracts: Kind -> function.
-        device: Where probes may compute.
-        progress: Shows how far the crops are read.
+        crops: Read in batches. All features are in memory: n * f * 4 bytes for each extractor.
+        extractors: Name -> extractor.
+        device: Device that probes may compute on.
+        progress: Shows how many crops have been read.
+
+    Raises:
+        DataError: None of the training images, or none of the test images, can be read.
     """
     tables: dict[str, tuple[Tensor, Tensor]] = {}
-    places = (crops.test.long().cumsum(0) - 1, (~crops.test).long().cumsum(0) - 1)
+    rows = ((~crops.test).long().cumsum(0) - 1, crops.test.long().cumsum(0) - 1)
     start = 0
     for pixels in crops.batches(progress):
         part = slice(start, start + len(pixels))
         test = crops.test[part]
-        for kind, extract in extracts.items():
-            found = extract(pixels)
-            if kind not in tables:
-                tables[kind] = _room(crops, found.shape[1])
-            train_side, test_side = tables[kind]
-            train_side[places[1][part][~test]] = found[~test]
-            test_side[places[0][part][test]] = found[test]
+        for name, extract in extractors.items():
+            features = extract(pixels)
+            if name not in tables:
+                tables[name] = _empty_tables(crops, features.shape[1])
+            train_table, test_table = tables[name]
+            train_table[rows[0][part][~test]] = features[~test]
+            test_table[rows[1][part][test]] = features[test]
         start += len(pixels)
-    _refuse_unreadable(crops)
+    _check_readable(crops)
     return {
-        kind: (_labelled(crops, ~crops.test, found[0], device), _labelled(crops, crops.test, found[1], device))
-        for kind, found in tables.items()
+        name: (_labelled(crops, ~crops.test, train, device), _labelled(crops, crops.test, test, device))
+        for name, (train, test) in tables.items()
     }
 
 
-def _refuse_unreadable(crops: Crops) -> None:
-    for side, what in ((~crops.test, "train"), (crops.test, "test")):
+def _check_readable(crops: Crops) -> None:
+    for side, verb in ((~crops.test, "train"), (crops.test, "test")):
         if not crops.readable[side].any():
             count = len(set(crops.images[side].tolist()))
-            words = f"none of the {count} images that a probe would {what} on can be read"
-            raise DataError(f"{words}; the first: {crops.unreadable[0]}")
+            raise DataError(
+                f"none of the {count} images that a probe would {verb} on can be read; the first: {crops.unreadable[0]}"
+            )
 
 
-def _room(crops: Crops, width: int) -> tuple[Tensor, Tensor]:
-    tested = int(crops.test.sum())
-    return torch.empty(len(crops) - tested, width), torch.empty(tested, width)
+def _empty_tables(crops: Crops, width: int) -> tuple[Tensor, Tensor]:
+    """Allocate the features (n f) of the training and the test side."""
+    count = int(crops.test.sum())
+    return torch.empty(len(crops) - count, width), torch.empty(count, width)
 
 
-def _labelled(crops: Crops, side: Tensor, found: Tensor, device: torch.device) -> Labelled:
+def _labelled(crops: Crops, side: Tensor, features: Tensor, device: torch.device) -> Labelled:
     """Return features and labels of one side of the split, without those of unreadable images."""
-    found, side = found[crops.readable[side]], side & crops.readable
+    features, side = features[crops.readable[side]], side & crops.readable
     ignored = None if crops.ignored is None else crops.ignored[side]
-    return Labelled(found, crops.labels[side], crops.categories, crops.images[side], ignored, device)
+    return Labelled(features, crops.labels[side], crops.categories, crops.images[side], ignored, device)
 
 
 class ProbeEvaluator:
-    """Probes with their crops, listed once; probes with the same crops share features.
+    """Probes and their crops, which are listed once; probes with the same crops share features.
 
     Attributes:
-        warnings: What a reader of the figures should know of the crops; more may come with a measurement.
+        warnings: Remarks on the crops that a reader of the scores needs; a measurement may add more.
     """
 
-    def __init__(self, measurement: Measurement, progress: Progress = no_progress) -> None:
-        self.view = measurement.view
-        self.probes: dict[str, Probe] = {name: item.made.make() for name, item in measurement.probes.items()}
+    def __init__(self, probing: ProbingPlan, progress: Progress = no_progress) -> None:
+        self.view = probing.view
+        self.probes: dict[str, Probe] = {name: item.probe.make() for name, item in probing.probes.items()}
         self.crops: dict[str, Crops] = {}
-        kept: dict[str, Crops] = {}
-        opened = _Opened(progress)
-        for name, item in measurement.probes.items():
-            if item.shared not in kept:
-                test = opened(item.test_source) if item.test_source else None
-                kept[item.shared] = gather(opened(item.source), item.table, measurement.seed, test)
-            self.crops[name] = kept[item.shared]
-        told = {name: crops.one_sided() for name, crops in self.crops.items()}
-        self.warnings = [f"warning: probe '{name}': {words}" for name, words in told.items() if words]
-        self._told = 0
-        self._told = 0
+        shared: dict[str, Crops] = {}
+        sources = _Sources(progress)
+        for name, item in probing.probes.items():
+            if item.shared not in shared:
+                test = sources.open(item.test_source) if item.test_source else None
+                shared[item.shared] = collect_crops(sources.open(item.source), item.table, probing.seed, test)
+            self.crops[name] = shared[item.shared]
+        one_sided = {name: crops.one_sided_categories() for name, crops in self.crops.items()}
+        self.warnings = [f"warning: probe '{name}': {text}" for name, text in one_sided.items() if text]
+        self._reported = 0
 
-    def news(self) -> list[str]:
-        """Return the warnings that have not been asked for yet."""
-        new, self._told = self.warnings[self._told :], len(self.warnings)
+    def new_warnings(self) -> list[str]:
+        """Return the warnings since the last call."""
+        new, self._reported = self.warnings[self._reported :], len(self.warnings)
         return new
 
     def measure(
-        self, extracts: Mapping[str, Extract], device: torch.device, progress: Progress = no_progress
+        self, extractors: Mapping[str, Extractor], device: torch.device, progress: Progress = no_progress
     ) -> dict[str, ProbeScores]:
-        """Measure several kinds of features in one pass over the crops; return kind -> figures."""
-        found: dict[str, ProbeScores] = {kind: {} for kind in extracts}
+        """Read the crops once and return the scores of each extractor."""
+        scores: dict[str, ProbeScores] = {kind: {} for kind in extractors}
         for crops in dict.fromkeys(self.crops.values()):
-            made = features(crops, extracts, device, progress)
-            names = [name for name, of in self.crops.items() if of is crops]
-            for kind in extracts:
-                found[kind] |= {name: dict(self.probes[name].evaluate(*made[kind])) for name in names}
-                del made[kind]
+            features = extract_features(crops, extractors, device, progress)
+            names = [name for name, item in self.crops.items() if item is crops]
+            for kind in extractors:
+                scores[kind] |= {name: dict(self.probes[name].evaluate(*features[kind])) for name in names}
+                del features[kind]
             self._warn_of_unreadable(crops, names)
-        return {kind: {name: figures[name] for name in self.crops} for kind, figures in found.items()}
+        return {kind: {name: by_probe[name] for name in self.crops} for kind, by_probe in scores.items()}
 
     def _warn_of_unreadable(self, crops: Crops, names: list[str]) -> None:
-        """Say, once, which images are missing from the figures of which probes."""
-        bad = crops.unreadable
-        if bad:
-            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            told = f"warning: probes {', '.join(names)} leave out what cannot be read: {bad[0]}{more}"
-            if told not in self.warnings:
-                self.warnings.append(told)
+        """Warn once of the images that the scores of these probes leave out."""
+        reasons = crops.unreadable
+        if reasons:
+            more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+            warning = f"warning: probes {', '.join(names)} leave out images that cannot be read: {reasons[0]}{more}"
+            if warning not in self.warnings:
+                self.warnings.append(warning)
 
-    def of_pixels_and(
-        self, what: str, backbone: nn.Module, device: torch.device, progress: Progress = no_progress
+    def measure_with_pixels(
+        self, name: str, backbone: nn.Module, device: torch.device, progress: Progress = no_progress
     ) -> dict[str, ProbeScores]:
-        """Measure "raw pixels" and, under the name `what`, a backbone."""
+        """Return the scores of "raw pixels" and, under `name`, of a backbone, whose modes are restored."""
         with frozen(backbone, device, self.view) as extract:
-            return self.measure({"raw pixels": raw_pixels, what: extract}, device, progress)
+            return self.measure({"raw pixels": raw_pixels, name: extract}, device, progress)
 
-    def of_pixels(self, progress: Progress = no_progress) -> ProbeScores:
-        """Measure raw pixels in place of features."""
+    def measure_pixels(self, progress: Progress = no_progress) -> ProbeScores:
+        """Return the scores of raw pixels."""
         return self.measure({"raw pixels": raw_pixels}, torch.device("cpu"), progress)["raw pixels"]
 
-    def of_backbone(self, backbone: nn.Module, device: torch.device, progress: Progress = no_progress) -> ProbeScores:
-        """Measure a backbone; it is left as it was."""
+    def measure_backbone(
+        self, backbone: nn.Module, device: torch.device, progress: Progress = no_progress
+    ) -> ProbeScores:
+        """Return the scores of a backbone, whose modes are restored."""
         with frozen(backbone, device, self.view) as extract:
             return self.measure({"backbone": extract}, device, progress)["backbone"]
 
 
-class _Opened:
-    """Opens each source once."""
+class _Sources:
+    """The sources of all probes, each opened once."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.kept: dict[str, Source] = {}
+        self.opened: dict[str, Source] = {}
 
-    def __call__(self, made: ConfiguredComponent) -> Source:
-        key = repr((made.component.id, made.options))
-        if key not in self.kept:
-            self.kept[key] = _opened(made.make(), self.progress)
-        return self.kept[key]
-
-
-def _opened(source: Source, progress: Progress) -> Source:
-    missing = source.missing()
-    if missing:
-        raise DataError(missing)
-    source.prepare(progress)
-    source.open()
-    return source
+    def open(self, source: ConfiguredComponent) -> Source:
+        key = repr((source.component.id, source.options))
+        if key not in self.opened:
+            self.opened[key] = open_source(source.make(), self.progress)
+        return self.opened[key]

@@ -1,4 +1,4 @@
-"""Measure weights with probes: those of a run, or of a file."""
+"""Measure the weights of a run, or of a file, with probes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor, nn
 
 from sslkit.api import Progress
 from sslkit.errors import DataError
-from sslkit.planning.plan import Measurement
+from sslkit.planning.plan import ProbingPlan
 from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
 from sslkit.seeds import torch_seeded
-from sslkit.storage import checkpoint, weights
-from sslkit.storage.run_folder import RunFolder
+from sslkit.storage import checkpoint
+from sslkit.storage import weights as weight_files
+from sslkit.storage.run_folder import PROBES, RunFolder
 
 _ONLINE = "online.backbone."
-PROBES = "probes.json"
 
 
 @dataclass(frozen=True)
-class Weights:
+class BackboneWeights:
     """Tensors for a backbone.
 
     Attributes:
-        name: Of the features, in tables: "trained", "step 400", or the file's.
-        origin: The file.
+        name: Name of the features in tables: "trained", "step 400", or the file's name.
+        origin: The file that they were read from.
         tensors: Key -> tensor.
-        prefix: What its keys begin with.
+        prefix: Prefix of the keys that belong to the backbone.
     """
 
     name: str
@@ -38,39 +38,39 @@ class Weights:
     prefix: str = ""
 
     @classmethod
-    def of_run(cls, folder: RunFolder) -> Weights:
-        """Take the trained backbone of a run, or the online backbone of its newest checkpoint.
+    def of_run(cls, folder: RunFolder) -> BackboneWeights:
+        """Load the trained backbone of a run, or the online backbone of its newest checkpoint.
 
         Raises:
-            DataError: It has neither.
+            DataError: The run has neither.
         """
         if folder.weights.exists():
             return cls("trained", str(folder.weights), checkpoint.load_weights(folder.weights)[0])
-        found = checkpoint.restore(folder.checkpoints)
-        if found is None:
+        restored = checkpoint.restore(folder.checkpoints)
+        if restored is None:
             raise DataError(f"{folder.path} has neither {folder.weights.name} nor a checkpoint: nothing to measure yet")
-        newest, state, _ = found
+        newest, state, _ = restored
         model = state.get("model")
         if not isinstance(model, dict) or not all(isinstance(part, Tensor) for part in model.values()):
-            raise DataError(f"{newest} holds no weights: it is no checkpoint of sslkit")
+            raise DataError(f"{newest} holds no weights: it is not a checkpoint of sslkit")
         return cls(f"step {state['step']}", str(newest), model, _ONLINE)
 
     @classmethod
-    def of_file(cls, path: Path, prefix: str) -> Weights:
-        """Read a file."""
-        return cls(path.name, str(path), weights.read(path), prefix)
+    def of_file(cls, path: Path, prefix: str) -> BackboneWeights:
+        """Read a file of weights."""
+        return cls(path.name, str(path), weight_files.read(path), prefix)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Figures of some weights.
+class Measurement:
+    """Scores of some weights.
 
     Attributes:
-        weights: The file that was measured.
-        partial: What of it was not used, in words.
-        probes: Name of the features -> figures.
-        shown: The same, beside what the run's folder holds.
-        written: The file that the figures are in.
+        weights: The file of weights that was measured.
+        partial: Description of the tensors that could not be loaded; None when all of them fit.
+        probes: Name of the features -> scores.
+        shown: The same, together with the scores that the run's folder already holds.
+        written: The file that holds the scores; None when they were not written.
     """
 
     weights: str
@@ -79,58 +79,58 @@ class Measured:
     shown: Mapping[str, ProbeScores]
     written: Path | None = None
 
-    def kept(self, folder: RunFolder, note: str) -> Measured:
-        """Write the figures beside those of the run's folder; others stay as they are.
+    def save(self, folder: RunFolder, note: str) -> Measurement:
+        """Add the scores to the run's folder, where other scores stay as they are; return what to show.
 
         Args:
-            folder: Of the run.
-            note: What was changed in the run's recipe; figures of other settings have a name of their own.
+            folder: The run's folder.
+            note: Changes to the run's recipe, which become part of the name of the features; "" without any.
         """
-        own = {name + note: figures for name, figures in self.probes.items()}
+        own = {name + note: scores for name, scores in self.probes.items()}
         with folder.locked():
-            every: dict[str, ProbeScores] = folder.read(PROBES, {})
-            every |= {name: every.get(name, {}) | figures for name, figures in own.items()}
-            folder.write(PROBES, every)
-        shown = every if not note else own
-        return Measured(self.weights, self.partial, own, shown, folder.path / PROBES)
+            stored: dict[str, ProbeScores] = folder.read(PROBES, {})
+            stored |= {name: stored.get(name, {}) | scores for name, scores in own.items()}
+            folder.write(PROBES, stored)
+        shown = stored if not note else own
+        return Measurement(self.weights, self.partial, own, shown, folder.path / PROBES)
 
 
 def measure(
-    measurement: Measurement, given: Weights, device: torch.device, progress: Progress,
-    partial: bool = False, references: bool = False, say: Callable[[str], None] = lambda text: None,  # noqa: ARG005
-) -> Measured:  # fmt: skip
-    """Measure weights, before any image is read making sure that they fit.
+    probing: ProbingPlan, weights: BackboneWeights, device: torch.device, progress: Progress,
+    partial: bool = False, references: bool = False, warn: Callable[[str], None] = lambda text: None,  # noqa: ARG005
+) -> Measurement:  # fmt: skip
+    """Check that weights fit the backbone, before any image is read, and measure them.
 
     Args:
-        measurement: Probes and backbone.
-        given: The weights.
-        device: Where the backbone computes.
-        progress: Shows what takes its time.
-        partial: Go on when only a part of the weights fits.
-        references: Measure raw pixels and the recipe's random weights beside them.
-        say: Told at once of what did not fit, and of categories that cannot be measured well.
+        probing: Probes and backbone.
+        weights: Weights to measure.
+        device: Device that the backbone computes on.
+        progress: Shows what takes long.
+        partial: Continue when only some of the weights fit.
+        references: Also measure raw pixels and the recipe's random weights.
+        warn: Receives warnings at once: weights that do not fit, images and categories that cannot be measured well.
 
     Raises:
         DataError: The weights do not fit, or images or labels are missing.
     """
-    backbone = _backbone(measurement, device)
-    rest = weights.load_into(backbone, given.tensors, given.origin, given.prefix, partial)
-    if rest:
-        say(rest)
-    probing = ProbeEvaluator(measurement, progress)
-    for warning in probing.news():
-        say(warning)
-    found: dict[str, ProbeScores] = {}
+    backbone = _backbone(probing, device)
+    misfits = weight_files.load_into(backbone, weights.tensors, weights.origin, weights.prefix, partial)
+    if misfits:
+        warn(misfits)
+    evaluator = ProbeEvaluator(probing, progress)
+    for warning in evaluator.new_warnings():
+        warn(warning)
+    scores: dict[str, ProbeScores] = {}
     if references:
-        found = probing.of_pixels_and("random weights", _backbone(measurement, device), device, progress)
-    found[given.name] = probing.of_backbone(backbone, device, progress)
-    for warning in probing.news():
-        say(warning)
-    return Measured(given.origin, rest, found, found)
+        scores = evaluator.measure_with_pixels("random weights", _backbone(probing, device), device, progress)
+    scores[weights.name] = evaluator.measure_backbone(backbone, device, progress)
+    for warning in evaluator.new_warnings():
+        warn(warning)
+    return Measurement(weights.origin, misfits, scores, scores)
 
 
-def _backbone(measurement: Measurement, device: torch.device) -> nn.Module:
-    """Make the backbone as at the start of a run."""
-    with torch_seeded(measurement.seed, "backbone"):
-        made: nn.Module = measurement.backbone.make()
-    return made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+def _backbone(probing: ProbingPlan, device: torch.device) -> nn.Module:
+    """Build the backbone with the weights that a run begins with."""
+    with torch_seeded(probing.seed, "backbone"):
+        backbone: nn.Module = probing.backbone.make()
+    return backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

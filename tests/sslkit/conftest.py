@@ -4,7 +4,7 @@ import pytest
 
 from sslkit.data import views
 from sslkit.data.opening import prepare
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
@@ -14,8 +14,8 @@ from sslkit.training.options import RunOptions
 @pytest.fixture
 def run(plugins, recipe_text, tmp_path):
     def run(*sets, folder="run", text=recipe_text, using=plugins, **options):
-        given = recipe.parse(text, "dots", "dots.toml", sets)
-        made, problems = recipe.structure(given)
+        given = recipe_file.parse(text, "dots", "dots.toml", sets)
+        made, problems = recipe_file.check_structure(given)
         assert not problems, problems
         plan, problems = make_plan(made, using)
         assert not problems, problems
@@ -31,7 +31,7 @@ def dataset(plugins, recipe_text):
 
     def make(*sets: str, more: str = "", edit: tuple[str, str] = ("", ""), **options) -> views.ViewDataset:
         text = recipe_text.replace(*edit) + more
-        given, problems = recipe.structure(recipe.parse(text, "dots", "dots.toml", sets))
+        given, problems = recipe_file.check_structure(recipe_file.parse(text, "dots", "dots.toml", sets))
         assert given, problems
         plan, problems = make_plan(given, plugins)
         assert plan, problems

@@ -8,7 +8,7 @@ import torch
 from sslkit.data.augment import on_tensors, parameters
 from sslkit.errors import UsageError
 from sslkit.optim import make_optimizer
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.planning.recipe import View
 from sslkit.storage.run_folder import RunFolder
@@ -35,8 +35,8 @@ def on_gpu(installed, tmp_path):
     ]
 
     def on_gpu(precision, folder, *sets, **options):
-        given = recipe.parse("\n".join(lines), "small", "small.toml", (*SMALLER, f'precision="{precision}"', *sets))
-        made, problems = recipe.structure(given)
+        given = recipe_file.parse("\n".join(lines), "small", "small.toml", (*SMALLER, f'precision="{precision}"', *sets))
+        made, problems = recipe_file.check_structure(given)
         assert made, problems
         plan, problems = make_plan(made, installed)
         assert plan, problems

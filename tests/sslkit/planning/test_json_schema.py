@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.json_schema import recipe_schema
 
 
@@ -19,9 +19,9 @@ def validator(installed):
     return jsonschema.Draft202012Validator(described)
 
 
-@pytest.mark.parametrize("name", sorted(recipe.shipped()))
+@pytest.mark.parametrize("name", sorted(recipe_file.shipped_recipes()))
 def test_our_recipes_are_valid(validator, name) -> None:
-    validator.validate(tomllib.loads(Path(recipe.shipped()[name]).read_text()))
+    validator.validate(tomllib.loads(Path(recipe_file.shipped_recipes()[name]).read_text()))
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_our_recipes_are_valid(validator, name) -> None:
     ],
 )
 def test_faults_are_refused(validator, key, value) -> None:
-    values = tomllib.loads(Path(recipe.shipped()["univip_coco"]).read_text())
+    values = tomllib.loads(Path(recipe_file.shipped_recipes()["univip_coco"]).read_text())
     values["source"]["root"] = "data/coco"
     values[key] = value
     assert not validator.is_valid(values)
 
 
 def test_a_table_named_like_a_component_may_use_another(validator) -> None:
-    values = tomllib.loads(Path(recipe.shipped()["univip_coco"]).read_text())
+    values = tomllib.loads(Path(recipe_file.shipped_recipes()["univip_coco"]).read_text())
     values["objectives"] = {"moco": {"use": "lightly/moco-v3", "temperature": 0.5}, "mine": {"use": "koleo"}}
     validator.validate(values)
 

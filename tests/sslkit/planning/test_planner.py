@@ -2,7 +2,7 @@ from types import MappingProxyType
 
 import pytest
 
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.plan import EmbeddingKey
 from sslkit.planning.planner import make_plan
 
@@ -10,8 +10,8 @@ from sslkit.planning.planner import make_plan
 @pytest.fixture
 def make(plugins, recipe_text):
     def make(*sets, text=recipe_text):
-        given = recipe.parse(text, "test", "test.toml", sets)
-        made, problems = recipe.structure(given)
+        given = recipe_file.parse(text, "test", "test.toml", sets)
+        made, problems = recipe_file.check_structure(given)
         assert not problems, problems
         return make_plan(made, plugins)
 
@@ -43,7 +43,7 @@ def test_the_resolved_recipe_is_a_recipe_and_resolves_to_itself(make, plugins):
 
     plan, _ = make()
     text = toml.dumps(plan.resolved())
-    again, problems = recipe.structure(recipe.parse(text, "again", "again.toml"))
+    again, problems = recipe_file.check_structure(recipe_file.parse(text, "again", "again.toml"))
     assert not problems
     assert make_plan(again, plugins)[0].resolved() == plan.resolved()
     assert plan.resolved()["objectives"]["alike"]["use"] == "fake/alike"
@@ -59,8 +59,8 @@ def test_what_nobody_requires_is_not_built(make, recipe_text):
     assert plan.groups == {"part": 3}
     assert not plan.heads
     assert not plan.has("target")
-    assert "no objective reads the target network: none is built" in plan.notes
-    assert "view group 'scene' is read by no objective: not cut" in plan.notes
+    assert "no objective reads the target network: it is not built" in plan.notes
+    assert "no objective reads view group 'scene': it is not cropped" in plan.notes
 
 
 def test_a_missing_view_group_says_what_is_given_and_what_to_write(make):
@@ -115,7 +115,7 @@ def test_unknown_components_and_options_come_together(make):
         problems,
         "there is no sampler 'pear': did you mean 'pair'?",
         "unknown option 'widht': did you mean 'width'?",
-        "there is no optimizer 'sgdd': did you mean 'sgd'?",
+        "unknown optimizer 'sgdd': did you mean 'sgd'?",
         "does not divide",
     )
 
@@ -129,7 +129,7 @@ def test_augmentation_tables_must_fit_the_views(make, recipe_text):
     three = recipe_text.replace("[[augment.scene]]\nsize = 24", "[[augment.scene]]\nsize = 24\n" * 3)
     assert says(make(text=three)[1], *2 * ["group 'scene' has 2 views, but 3 [[augment.scene]]"])
     none = recipe_text.replace("[[augment.scene]]", "[[augment.other]]")
-    assert says(make(text=none)[1], "there is no [[augment.scene]]")
+    assert says(make(text=none)[1], "[[augment.scene]] is missing")
     unlike = recipe_text.replace(
         "[[augment.scene]]\nsize = 24", "[[augment.scene]]\nsize = 24\n[[augment.scene]]\nsize = 32"
     )
@@ -154,15 +154,15 @@ def test_views_that_the_backbone_cannot_take_are_refused(make):
 
 def test_batches_must_divide_and_fill_batch_norm(make):
     assert says(make("accumulate=3")[1], "batch_size = 4 does not divide by accumulate = 3")
-    assert says(make("batch_size=1")[1], "one image per pass leaves batch norm nothing to normalise over")
-    assert says(make("accumulate=4")[1], "one image per pass")
+    assert says(make("batch_size=1")[1], "one image per micro-batch leaves batch norm nothing to normalise over")
+    assert says(make("accumulate=4")[1], "one image per micro-batch")
 
 
 def test_probes_and_their_sources_are_checked(make):
     assert says(make("probes.nearest={unused=true}")[1], "unused = true")
     plan, _ = make("probes.mine={use='nearest', source={use='dots', images=5}}")
     probe = plan.probes["mine"]
-    assert (probe.made.component.id, probe.source.options["images"]) == ("fake/nearest", 5)
+    assert (probe.probe.component.id, probe.source.options["images"]) == ("fake/nearest", 5)
 
 
 def test_other_plugin_versions_are_noted(make):
@@ -222,7 +222,7 @@ def test_objectives_that_couple_the_batch_know_its_size(make):
 def test_batch_norm_of_a_group_that_is_not_cut_is_noted(make):
     plan, _ = make('forward.batch_norm={scene = "per-group", sceen = "per-group"}')
     assert [note for note in plan.notes if "batch_norm" in note] == [
-        "[forward] batch_norm names view group 'sceen', which is not cut"
+        "[forward] batch_norm names view group 'sceen', which no objective reads"
     ]
 
 

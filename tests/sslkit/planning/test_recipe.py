@@ -1,20 +1,20 @@
 import pytest
 
 from sslkit.errors import RecipeError, UsageError
-from sslkit.planning import recipe
+from sslkit.planning import recipe, recipe_file
 
 
 def parsed(text, *sets):
-    return recipe.parse(text, "test", "test.toml", sets)
+    return recipe_file.parse(text, "test", "test.toml", sets)
 
 
 def problems(text, *sets):
     given = parsed(text, *sets)
-    return recipe.complaint(given, recipe.structure(given)[1])
+    return recipe_file.format_problems(given, recipe_file.check_structure(given)[1])
 
 
 def test_a_good_recipe_has_no_problems(recipe_text):
-    made, found = recipe.structure(parsed(recipe_text))
+    made, found = recipe_file.check_structure(parsed(recipe_text))
     assert not found
     assert made.objectives["alike"].use == "alike"
     assert made.optimizer.lr(512) == 1.0
@@ -32,7 +32,7 @@ def test_broken_toml_names_its_line():
 def test_numbers_and_lists_beyond_bounds_are_told(text, what):
     with pytest.raises(RecipeError, match=f"test.toml .*{what}"):
         parsed(text)
-    assert recipe.value("[" * 3000 + "]" * 3000).startswith("[[["), "as an override, it is a plain string"
+    assert recipe_file.parse_value("[" * 3000 + "]" * 3000).startswith("[[["), "as an override, it is a plain string"
 
 
 def test_of_a_table_of_which_only_inner_tables_are_written_the_first_is_named(recipe_text):
@@ -99,7 +99,7 @@ def test_impossible_overrides_are_usage_errors(recipe_text, item, message):
 
 
 def test_lines_of_arrays_of_tables_are_counted():
-    index = recipe.line_index('a = 1\n[[augment.scene]]\nflip = 1\n[[augment.scene]]\nflip = 2\n["x.y"]\nz.w = 1\n')
+    index = recipe_file.line_index('a = 1\n[[augment.scene]]\nflip = 1\n[[augment.scene]]\nflip = 2\n["x.y"]\nz.w = 1\n')
     assert index == {
         ("a",): 1,
         ("augment", "scene", "0"): 2,
@@ -116,17 +116,17 @@ def test_locate_by_path_and_by_name(tmp_path, monkeypatch):
     file = tmp_path / "mine.toml"
     file.write_text("")
     known = {"univip_coco": tmp_path / "a.toml", "toy/toy": tmp_path / "b.toml"}
-    assert recipe.locate(str(file), known) == file
-    assert recipe.locate("univip_coco", known) == known["univip_coco"]
-    assert recipe.locate("recipes/univip_coco.toml", known) == known["univip_coco"]
-    assert recipe.locate("toy", known) == known["toy/toy"]
+    assert recipe_file.locate(str(file), known) == file
+    assert recipe_file.locate("univip_coco", known) == known["univip_coco"]
+    assert recipe_file.locate("recipes/univip_coco.toml", known) == known["univip_coco"]
+    assert recipe_file.locate("toy", known) == known["toy/toy"]
     with pytest.raises(RecipeError, match="named 'univip_cocoo': did you mean 'univip_coco'?"):
-        recipe.locate("univip_cocoo", known)
+        recipe_file.locate("univip_cocoo", known)
 
 
 @pytest.mark.parametrize("weight", ["nan", "inf", "-inf"])
 def test_weights_are_finite(recipe_text, weight):
-    _, problems = recipe.structure(parsed(recipe_text, f"objectives.alike.weight={weight}"))
+    _, problems = recipe_file.check_structure(parsed(recipe_text, f"objectives.alike.weight={weight}"))
     assert [problem.key for problem in problems] == [("objectives", "alike", "weight")]
     assert "finite" in problems[0].what
 
@@ -139,4 +139,4 @@ def test_learning_rate_scaling(rule, lr):
 
 def test_reading_what_is_not_there(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
-        recipe.read(tmp_path)
+        recipe_file.read(tmp_path)

@@ -1,0 +1,67 @@
+"""Plan the views: which augmentation a network sees of each view group, and whether the backbone takes their size."""
+
+from __future__ import annotations
+
+import torch
+
+from sslkit.api import Backbone
+from sslkit.planning.plan import NETWORKS, Plan
+from sslkit.planning.recipe import View
+from sslkit.planning.resolver import Resolver
+
+
+def plan_views(resolver: Resolver, plan: Plan) -> None:
+    """Fill `plan.views` from the recipe's `[[augment.GROUP]]` tables."""
+    for group, count in plan.groups.items():
+        tables = plan.recipe.augment.get(group)
+        if not tables:
+            resolver.fault(
+                ("augment",),
+                f"[[augment.{group}]] is missing, and an objective reads the views of group '{group}'",
+                f"add [[augment.{group}]] once for all its {count} views, or {count} times",
+            )
+            continue
+        for network in NETWORKS:
+            if plan.has(network):
+                _add_views(resolver, plan, group, network, tables)
+        same = plan.views.get((group, "target")) == plan.views.get((group, "online"))
+        if same and not any(table.network != "both" for table in tables):
+            plan.views.pop((group, "target"), None)
+
+
+def _add_views(resolver: Resolver, plan: Plan, group: str, network: str, tables: list[View]) -> None:
+    """Give each view of a group that a network reads its table."""
+    if not any(row.network == network and row.group == group for row in plan.rows):
+        return
+    count = plan.groups[group]
+    own = [table for table in tables if table.network in ("both", network)]
+    if len(own) not in (1, count):
+        resolver.fault(
+            ("augment", group),
+            f"group '{group}' has {count} views, but {len(own)} [[augment.{group}]] for the {network} network",
+            f"write one for all of them, or {count}",
+        )
+        return
+    plan.views[group, network] = own * (count // len(own))
+
+
+def check_sizes(resolver: Resolver, plan: Plan, backbone: Backbone | None) -> None:
+    """Check that the views of a group have one size, and that the backbone takes each size."""
+    for (group, _), views in plan.views.items():
+        if len({view.size for view in views}) > 1:
+            sizes = ", ".join(str(view.size) for view in views)
+            what = f"the views of group '{group}' differ in size ({sizes})"
+            resolver.fault(("augment", group), what, "write one size; views of another size are another group")
+    if backbone is None:
+        return
+    for group, size in sorted({(group, views[0].size) for (group, _), views in plan.views.items()}):
+        _check_size(resolver, plan, group, size, backbone)
+
+
+def _check_size(resolver: Resolver, plan: Plan, group: str, size: int, backbone: Backbone) -> None:
+    """Send two images through the backbone on the meta device: sizes too small or not divisible fail there."""
+    try:
+        backbone.train()(torch.zeros(2, 3, size, size, device="meta"))
+    except Exception as error:  # a backbone may raise anything for a size
+        use = plan.recipe.backbone.use
+        resolver.fault(("augment", group), f"backbone '{use}' cannot take views of {size} x {size} pixels: {error}")
