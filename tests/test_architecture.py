@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -124,16 +125,54 @@ def test_the_core_holds_no_plugins_name():
     names = [*packages, *(f"{name.removeprefix('sslkit_')}/" for name in FIRST_PARTY)]
     for file in core_files():
         tree = ast.parse(file.read_text())
-        docs = {
-            ast.get_docstring(node, clean=False)
-            for node in ast.walk(tree)
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        }
+        docs = docstrings(tree)
         strings = [
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
         ]
         assert not [text for text in strings if text not in docs and text.startswith(tuple(names))], file
         assert not [name for name in imports(file) if name.startswith(tuple(FIRST_PARTY))], file
+
+
+def named_components(tree: ast.Module, ids: list[str]) -> list[str]:
+    """Return the components of `ids` that code names: as `use = "..."` in a string, or in a look-up by name."""
+    names = {*ids, *(id_.partition("/")[2] for id_ in ids)}
+    texts = docstrings(tree)
+    named = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in texts:
+            named += re.findall(r"""\buse\s*=\s*["']([\w/-]+)["']""", node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "find":
+            named += [argument.value for argument in node.args[1:] if isinstance(argument, ast.Constant)]
+    return [name for name in named if name in names]
+
+
+def docstrings(tree: ast.Module) -> set[str | None]:
+    nodes = (node for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)))
+    return {ast.get_docstring(node, clean=False) for node in nodes}
+
+
+def test_the_core_names_no_plugins_component(installed):
+    """Names come from recipes, or from what components declare (`opens_folder`, `is_default`, `example`)."""
+    ids = [id_ for kind in installed.components.values() for id_ in kind]
+    leaks = {str(file): named_components(ast.parse(file.read_text()), ids) for file in core_files()}
+    assert not {file: names for file, names in leaks.items() if names}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        """plugins.find("source", "images/folder").cls(root=target)""",
+        """plugins.find("proposer", "selective-search")""",
+        """HINT = 'add source = { use = "folder", root = "images" }'""",
+        """hint = f'add predictor = {{ use = "mlp" }} to [heads.{name}]'""",
+    ],
+)
+def test_a_named_component_is_a_leak(code, installed):
+    ids = [id_ for kind in installed.components.values() for id_ in kind]
+    assert named_components(ast.parse(code), ids)
+    assert not named_components(ast.parse(f'def example():\n    """{code}"""'), ids), (
+        "in documentation it is an example"
+    )
 
 
 @pytest.mark.parametrize("package", FIRST_PARTY)

@@ -4,8 +4,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from sslkit import hookimpl
-from sslkit.api import Objective, ViewSampler
+from sslkit.api import Objective, Source, ViewSampler
 from sslkit.errors import PluginError
+from sslkit.planning.options import schema, validate
 from sslkit.plugins import Owner, Plugins
 
 
@@ -182,3 +183,33 @@ def test_components_remember_their_owner_and_summary(plugins):
     assert component.owner == Owner("fake", "sslkit-fake", "1.2")
     assert component.summary.startswith("Mean squared distance")
     assert issubclass(component.cls, Objective)
+
+
+def source(name_, **attributes):
+    return type("Source", (Source,), {"name": name_, **attributes})
+
+
+def test_a_folder_of_images_is_opened_by_the_source_that_declares_it(installed):
+    assert installed.folder_source().id == "images/folder"
+    assert installed.default_proposer().id == "proposals/selective-search"
+
+
+def test_folders_need_exactly_one_source_that_opens_them(plugins):
+    with pytest.raises(
+        PluginError, match="no installed source declares opens_folder; write a recipe that names a source"
+    ):
+        plugins.folder_source()
+    with pytest.raises(PluginError, match="no installed proposer declares is_default"):
+        plugins.default_proposer()
+    points = [
+        Point(name, offering(sslkit_sources=[source("all", opens_folder=True), source("other")])) for name in ("a", "b")
+    ]
+    with pytest.raises(PluginError, match=r"several sources declare opens_folder \(a/all, b/all\)"):
+        Plugins.load(points=points).folder_source()
+
+
+def test_the_declared_examples_are_valid_options(installed):
+    declaring = [item for kind in ("source", "head") for item in installed.declaring(kind, "example")]
+    assert {item.id for item in declaring} == {"images/folder", "heads/mlp"}
+    for item in declaring:
+        assert not validate(schema(item.cls), item.cls.example, ())[1]

@@ -91,6 +91,14 @@ def test_heads_that_are_missing_say_so(make, recipe_text):
     assert says(make(text=recipe_text.replace("predictor =", "#"))[1], "[heads.main] has no predictor")
 
 
+def test_hints_suggest_the_head_that_declares_an_example(make, plugins, recipe_text, monkeypatch):
+    _, problems = make(text=recipe_text.replace("predictor =", "#"))
+    assert problems[0].instead == 'add predictor = { use = "..." } to [heads.main]'
+    monkeypatch.setattr(plugins.find("head", "linear").cls, "example", {"out": 4})
+    _, problems = make(text=recipe_text.replace("predictor =", "#"))
+    assert problems[0].instead == 'add predictor = { use = "fake/linear", out = 4 } to [heads.main]'
+
+
 def test_sizes_that_clash_say_where(make):
     assert says(make("heads.main.predictor.out=5")[1], "axis 'd' of 'b v d' meets 6 in 'b 2 6' (it is 5 elsewhere")
 

@@ -99,7 +99,9 @@ def test_impossible_overrides_are_usage_errors(recipe_text, item, message):
 
 
 def test_lines_of_arrays_of_tables_are_counted():
-    index = recipe_file.line_index('a = 1\n[[augment.scene]]\nflip = 1\n[[augment.scene]]\nflip = 2\n["x.y"]\nz.w = 1\n')
+    index = recipe_file.line_index(
+        'a = 1\n[[augment.scene]]\nflip = 1\n[[augment.scene]]\nflip = 2\n["x.y"]\nz.w = 1\n'
+    )
     assert index == {
         ("a",): 1,
         ("augment", "scene", "0"): 2,

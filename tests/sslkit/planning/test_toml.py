@@ -30,3 +30,10 @@ leaves = st.one_of(st.booleans(), st.integers(-(2**31), 2**31), st.floats(allow_
 )
 def test_what_is_written_is_read_back(values):
     assert tomllib.loads(toml.dumps(values)) == values
+
+
+def test_an_inline_table_is_read_back():
+    options = {"use": "mlp", "root": "my images", "out": 256, "bias": False}
+    line = toml.inline_table(options)
+    assert line == '{ use = "mlp", root = "my images", out = 256, bias = false }'
+    assert tomllib.loads(f"head = {line}") == {"head": options}
