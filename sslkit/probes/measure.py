@@ -16,6 +16,7 @@ from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
 from sslkit.seeds import torch_seeded
 from sslkit.storage import checkpoint
 from sslkit.storage import weights as weight_files
+from sslkit.storage.key_match import load_into
 from sslkit.storage.run_folder import PROBES, RunFolder
 
 _ONLINE = "online.backbone."
@@ -45,7 +46,7 @@ class BackboneWeights:
             DataError: The run has neither.
         """
         if folder.weights.exists():
-            return cls("trained", str(folder.weights), checkpoint.load_weights(folder.weights)[0])
+            return cls("trained", str(folder.weights), weight_files.load(folder.weights)[0])
         restored = checkpoint.restore(folder.checkpoints)
         if restored is None:
             raise DataError(f"{folder.path} has neither {folder.weights.name} nor a checkpoint: nothing to measure yet")
@@ -114,7 +115,7 @@ def measure(
         DataError: The weights do not fit, or images or labels are missing.
     """
     backbone = _backbone(probing, device)
-    misfits = weight_files.load_into(backbone, weights.tensors, weights.origin, weights.prefix, partial)
+    misfits = load_into(backbone, weights.tensors, weights.origin, weights.prefix, partial)
     if misfits:
         warn(misfits)
     evaluator = ProbeEvaluator(probing, progress)

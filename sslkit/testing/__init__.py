@@ -1,4 +1,4 @@
-"""The conformance kit: what every component must do, as checks that a plugin's own tests can run.
+"""The conformance kit: checks of every component's contract, for the tests of a plugin.
 
     from sslkit.testing import Case, parametrize_with_checks
 
@@ -6,12 +6,12 @@
     def test_conformance(case, check):
         check(case)
 
-gives one test per (component, check). Without pytest, `check_objective(MyObjective, weight=2.0)` runs all of them and
-raises one AssertionError that lists what is wrong. The core's and the first-party components pass the same checks.
+makes one test per (component, check). Without pytest, `check_objective(MyObjective, weight=2.0)` runs all checks and
+raises one AssertionError that lists every failure. First-party components pass the same checks.
 """
 
 from sslkit.testing.case import Case
-from sslkit.testing.fakes import blobs, fake_dims, fake_photo, fake_rows
+from sslkit.testing.fakes import blobs, fake_dims, fake_image, fake_rows
 from sslkit.testing.kit import (
     Check,
     check_backbone,
@@ -40,7 +40,7 @@ __all__ = [
     "check_source",
     "checks_of",
     "fake_dims",
-    "fake_photo",
+    "fake_image",
     "fake_rows",
     "parametrize_with_checks",
 ]

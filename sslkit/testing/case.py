@@ -1,4 +1,4 @@
-"""One component under test."""
+"""A component under test, and what checks of several kinds share."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ KINDS: Mapping[str, type[Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A component class with the options that it is checked with.
+    """A component class and the options that it is checked with.
 
     Args:
         cls: The class.
-        options: As a recipe would give them.
-        dims: Sizes of named axes, where the kit's own (v = 2, k = 3, d = f = 8, any other 4) do not suit an objective
-            or a head.
-        sizes: Sides of the square images that a backbone is checked with, pixels.
-        expected_failed_checks: Name of a check -> the reason why it fails; such a test must fail, and is reported as
-            an expected failure.
+        options: Options as in a recipe.
+        dims: Sizes of named axes, for an objective or a head that the defaults do not suit (v = 2, k = 3, d = f = 8,
+            h = w = 3, t = 5, any other 4).
+        sizes: Sides in pixels of the square images that a backbone is checked with.
+        expected_failed_checks: Name of a check -> the reason why it fails. Its test must fail, and is reported as an
+            expected failure.
     """
 
     cls: type[Any]
@@ -48,26 +48,33 @@ class Case:
 
     @property
     def kind(self) -> str:
-        """What it is: "objective", "sampler", "backbone", "head", "source" or "probe"."""
+        """The kind of component: "objective", "sampler", "backbone", "head", "source" or "probe"."""
         for kind, base in KINDS.items():
             if issubclass(self.cls, base):
                 return kind
-        raise TypeError(f"{self.cls!r} is no subclass of {', '.join(base.__name__ for base in KINDS.values())}")
+        raise TypeError(
+            f"{self.cls!r} is not a subclass of any of {', '.join(base.__name__ for base in KINDS.values())}"
+        )
 
     @property
     def name(self) -> str:
-        """The component's name, or its class's where it has none."""
+        """The component's name; the class's name if it has none."""
         return str(getattr(self.cls, "name", self.cls.__name__))
 
     @property
     def wiring(self) -> tuple[Mapping[str, int], ...]:
-        """What the core passes left of `*`."""
+        """The arguments that the core passes left of `*`."""
         if self.kind == "objective":
             return (fake_dims(self.cls, self.dims),)
         return ({"d": self.dims.get("d", SIZES["d"])},) if self.kind == "head" else ()
 
     def make(self, seed: int = 0, **dims: int) -> Any:
-        """Make a new one from `seed`; `dims` replace sizes of its wiring. Global random state is put back."""
+        """Build a new instance from `seed`, and restore the global random state.
+
+        Args:
+            seed: Seed of torch's global generator.
+            dims: Axis -> size, which replace those of `wiring`.
+        """
         wiring = tuple({**part, **dims} for part in self.wiring)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -75,17 +82,17 @@ class Case:
 
     @cached_property
     def shared(self) -> Any:
-        """One that checks share; what changes it must copy it first."""
+        """An instance that checks share; copy it before changing it."""
         return self.make()
 
 
 @contextmanager
-def random_state_left_alone(what: str) -> Iterator[None]:
-    """Assert that the block does not touch the global generators of random, numpy and torch."""
+def unchanged_random_state(what: str) -> Iterator[None]:
+    """Assert that the block does not use the global generators of random, numpy and torch."""
     before = _random_state()
     yield
-    touched = [name for name, state in _random_state().items() if state != before[name]]
-    assert not touched, f"{what} touches the global random state of {', '.join(touched)}: use what it is given"
+    changed = [name for name, state in _random_state().items() if state != before[name]]
+    assert not changed, f"{what} changes the global random state of {', '.join(changed)}: use a generator instead"
 
 
 def _random_state() -> dict[str, object]:
@@ -97,10 +104,11 @@ def _random_state() -> dict[str, object]:
 
 
 def pickled(component: Any) -> Any:
-    """Return a component as a worker process gets it."""
+    """Return a component as a worker process receives it."""
     try:
         return pickle.loads(pickle.dumps(component))  # noqa: S301
-    except Exception as error:  # each kind of object fails in words of its own
+    except Exception as error:  # objects fail to pickle in many ways
         raise AssertionError(
-            f"it cannot be pickled, so no worker process can have it: {type(error).__name__}: {error}"
+            f"it cannot be pickled, as worker processes require: {type(error).__name__}: {error}; "
+            "create such objects when they are first used"
         ) from error

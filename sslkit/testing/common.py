@@ -1,4 +1,4 @@
-"""Checks of every component: its name, its words, its constructor."""
+"""Checks of every component: its name, its documentation, its constructor."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sslkit.planning.options import schema, validate
 from sslkit.testing.case import Case
 
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_WIRED = {"objective": ["dims"], "head": ["dims"]}
+_WIRING = {"objective": ["dims"], "head": ["dims"]}
 
 
 def check_name(case: Case) -> None:
-    """It has a kebab-case name of its own."""
+    """The component has a kebab-case name."""
     name = getattr(case.cls, "name", None)
     assert isinstance(name, str) and _KEBAB.fullmatch(name), (  # noqa: PT018 - one fault, one message
         f"name = {name!r}: write a kebab-case name, such as name = 'my-{case.kind}'"
@@ -25,33 +25,33 @@ def check_name(case: Case) -> None:
 
 
 def check_is_concrete(case: Case) -> None:
-    """No abstract method is left."""
+    """The class defines every abstract method."""
     missing = sorted(getattr(case.cls, "__abstractmethods__", ()))
-    assert not missing, f"{case.cls.__name__} does not define {', '.join(missing)}"
+    assert not missing, f"{case.cls.__name__} does not define {', '.join(missing)}: add the method"
 
 
 def check_documentation(case: Case) -> None:
-    """The docstring begins with a line that listings can show, and mentions every option."""
+    """The class has a docstring, and it mentions every option."""
     text = case.cls.__dict__.get("__doc__") or ""
-    assert text.strip(), f"{case.cls.__name__} has no docstring; its first line is what listings show"
-    silent = [name for name in _schema(case).model_fields if not re.search(rf"\b{re.escape(name)}\b", text)]
-    assert not silent, f"the docstring does not mention the options {', '.join(silent)}: add them below 'Args:'"
+    assert text.strip(), f"{case.cls.__name__} has no docstring: write one; listings show its first line"
+    missing = [name for name in _schema(case).model_fields if not re.search(rf"\b{re.escape(name)}\b", text)]
+    assert not missing, f"the docstring does not mention the options {', '.join(missing)}: describe them under 'Args:'"
 
 
 def check_signature(case: Case) -> None:
-    """Left of `*` stands what the core wires in and nothing else; there are no *args or **kwargs."""
+    """The parameters left of `*` are those that the core passes; there are no *args or **kwargs."""
     parameters = list(inspect.signature(case.cls.__init__).parameters.values())[1:]
     loose = [str(p) for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if case.cls.__init__ is object.__init__:
         loose, parameters = [], []
-    assert not loose, f"__init__ takes {', '.join(loose)}: a misspelt option would pass unseen; name every option"
+    assert not loose, f"__init__ takes {', '.join(loose)}, which would hide a misspelt option: name every option"
     left = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    wired = _WIRED.get(case.kind, [])
-    assert left == wired, f"__init__ takes {left} left of '*', but the core passes {wired}; options stand right of '*'"
+    wiring = _WIRING.get(case.kind, [])
+    assert left == wiring, f"__init__ takes {left} left of '*', but the core passes {wiring}: move options right of it"
 
 
 def check_options(case: Case) -> None:
-    """Every option has a type that a recipe can hold, and the defaults keep to it."""
+    """Every option has a type that a recipe can express, and a default of that type."""
     model = _schema(case)
     model.model_json_schema()
     defaults = {
@@ -60,16 +60,16 @@ def check_options(case: Case) -> None:
         if not option.is_required() and option.default is not None
     }
     _, problems = validate(model, {**defaults, **case.options}, ())
-    assert not problems, "the recipe's check refuses its options: " + "; ".join(item.what for item in problems)
+    assert not problems, "sslkit check would refuse its options: " + "; ".join(item.what for item in problems)
 
 
 def check_made_on_meta(case: Case) -> None:
-    """It can be made on torch's meta device, as `sslkit check` makes it, with every tensor there."""
+    """The component can be built on torch's meta device, as `sslkit check` does, with every tensor there."""
     with torch.device("meta"):
-        made = case.make()
-    if isinstance(made, torch.nn.Module):
-        real = [name for name, value in made.state_dict().items() if not value.is_meta]
-        assert not real, f"{', '.join(real)} were made elsewhere although torch's default device is meta"
+        component = case.make()
+    if isinstance(component, torch.nn.Module):
+        real = [name for name, value in component.state_dict().items() if not value.is_meta]
+        assert not real, f"{', '.join(real)} are not on the meta device, torch's default: create them without a device"
 
 
 def check_made_alike(case: Case) -> None:
@@ -78,15 +78,17 @@ def check_made_alike(case: Case) -> None:
     if isinstance(first, torch.nn.Module):
         pairs = zip(first.state_dict().items(), second.state_dict().values(), strict=True)
         differ = [name for (name, a), b in pairs if not torch.equal(a, b)]
-        assert not differ, f"{', '.join(differ)} differ between two that were made after torch.manual_seed(5)"
+        assert not differ, (
+            f"{', '.join(differ)} differ between two instances after torch.manual_seed(5): draw from torch's generator"
+        )
 
 
 def _schema(case: Case) -> type[BaseModel]:
-    maker: Any = case.cls
+    cls: Any = case.cls
     try:
-        return schema(maker)
+        return schema(cls)
     except (TypeError, NameError) as error:
-        raise AssertionError(f"the options cannot be read from __init__'s signature: {error}") from None
+        raise AssertionError(f"the options cannot be read from the signature of __init__: {error}") from None
 
 
 COMMON = (

@@ -1,4 +1,4 @@
-"""Made-up inputs: rows of the embedding table, photographs, features with labels."""
+"""Fake inputs: rows of the embedding table, images, labelled features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sslkit.api import Labelled
 from sslkit.axes import Axis, parse, unify
 
 SIZES: Mapping[str, int] = {"v": 2, "k": 3, "d": 8, "f": 8, "h": 3, "w": 3, "t": 5}
-"""Sizes of named axes; a name that is not here is 4."""
+"""Axis -> size; any other name is 4."""
 _GROUP = r"[a-z0-9]+(?:[-_][a-z0-9]+)*"
 _NETWORK_ROW = re.compile(rf"(online|target)\.(features|map|tokens|projection|prediction)\.{_GROUP}")
 _BATCH_ROW = re.compile(rf"batch\.(?:(boxes|flipped)\.{_GROUP}|(size|index))")
@@ -25,25 +25,25 @@ _AXES: Mapping[str, tuple[str | int, ...]] = {
     "tokens": ("batch", "views", "late", "size"), "boxes": ("batch", "views", 4), "flipped": ("batch", "views"),
     "size": ("batch", 2), "index": ("batch",),
 }  # fmt: skip
-"""What stands at each place of a row; the batch and what is "late" are known only when there is data."""
+"""Kind -> what each axis of a row is; sizes of "batch" and "late" axes are known only when there is data."""
 _HEADS: Mapping[int, tuple[str | int, ...]] = {3: _AXES["features"], 4: _AXES["tokens"], 5: _AXES["map"]}
-"""The same for projections and predictions, by their number of axes: those of plain, token and dense heads."""
+"""The same for projections and predictions by number of axes: of plain, token and dense heads."""
 
 
 def kind_of(path: str) -> str:
     """Return the kind of a row: "projection" of "online.projection.scene".
 
     Raises:
-        ValueError: It is no row.
+        ValueError: There is no such row.
     """
     if path.startswith("target.prediction."):
-        raise ValueError(f"'{path}': there is no target.prediction, the target network has no predictor")
-    if found := _NETWORK_ROW.fullmatch(path):
-        return found[2]
-    if found := _BATCH_ROW.fullmatch(path):
-        return found[1] or found[2]
+        raise ValueError(f"'{path}' does not exist: the target network has no predictor; write target.projection")
+    if match := _NETWORK_ROW.fullmatch(path):
+        return match[2]
+    if match := _BATCH_ROW.fullmatch(path):
+        return match[1] or match[2]
     raise ValueError(
-        f"'{path}' is no row; rows are {{online|target}}.{{features|map|tokens|projection|prediction}}.{{group}}, "
+        f"'{path}' is not a row; rows are {{online|target}}.{{features|map|tokens|projection|prediction}}.{{group}}, "
         "batch.{boxes|flipped}.{group} and batch.{size|index}"
     )
 
@@ -52,38 +52,38 @@ def split(requirement: str) -> tuple[str, str, tuple[Axis, ...]]:
     """Split "online.projection.scene: b v d" into path, kind and axes.
 
     Raises:
-        ValueError: A part of it is malformed, or there are too few or too many axes.
+        ValueError: A part is malformed, or the number of axes is wrong.
     """
     path, colon, axes = requirement.partition(":")
     if not colon:
         raise ValueError(f"'{requirement}' has no axes: write '{requirement}: b v d'")
-    kind, wanted = kind_of(path.strip()), parse(axes)
-    if len(wanted) != len(_places(kind, len(wanted))):
-        raise ValueError(f"'{requirement}': a row of {kind} has {len(_places(kind, 0))} axes, not {len(wanted)}")
-    return path.strip(), kind, wanted
+    kind, names = kind_of(path.strip()), parse(axes)
+    if len(names) != len(_places(kind, len(names))):
+        raise ValueError(f"'{requirement}': a row of {kind} has {len(_places(kind, 0))} axes, not {len(names)}")
+    return path.strip(), kind, names
 
 
 def _places(kind: str, axes: int) -> tuple[str | int, ...]:
-    """Return what stands at each place of a row with so many axes."""
+    """Return what each axis of a row is, of a kind and with a number of axes."""
     return _AXES[kind] if kind in _AXES else _HEADS.get(axes, _HEADS[3])
 
 
 def rows_of(cls: Any) -> dict[str, str]:
-    """Return what an objective requires and what it takes where it is given."""
+    """Return the rows that an objective requires, and its optional ones."""
     return {**cls.requires, **cls.optional}
 
 
 def fake_dims(cls: Any, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Return the `dims` that the core would hand to an objective: every named axis that is known without data.
+    """Return the `dims` that the core would pass to an objective: every named axis whose size is known without data.
 
     Args:
         cls: The objective class.
-        sizes: Axis -> size, instead of the kit's own.
+        sizes: Axis -> size, in place of the kit's defaults.
     """
     dims: dict[str, int] = {}
     for requirement in rows_of(cls).values():
-        _, kind, wanted = split(requirement)
-        for axis, place in zip(wanted, _places(kind, len(wanted)), strict=True):
+        _, kind, axes = split(requirement)
+        for axis, place in zip(axes, _places(kind, len(axes)), strict=True):
             if isinstance(axis, str) and place not in ("batch", "late"):
                 dims[axis] = place if isinstance(place, int) else _size(axis, sizes or {})
     return dims
@@ -99,15 +99,15 @@ def fake_rows(
     """Make random tensors for an objective's `forward`.
 
     Args:
-        cls: The objective class; its `requires` says what is made.
-        dims: Axis -> size, instead of the kit's own.
-        batch: Size of the batch.
-        dtype: Of the embeddings.
+        cls: The objective class; `requires` and `optional` name the rows.
+        dims: Axis -> size, in place of the kit's defaults.
+        batch: Number of images.
+        dtype: Type of the embeddings.
         seed: The same seed gives the same tensors.
 
     Returns:
-        Parameter -> tensor: normal embeddings, those of the online network requiring gradients; boxes inside images
-        of 64 to 128 pixels; flips of 0 and 1; indices.
+        Parameter -> tensor: normally distributed embeddings, with `requires_grad` for those of the online network;
+        boxes inside images of 64 to 128 pixels; flips of 0 and 1; indices.
 
     Raises:
         ValueError: A requirement is malformed.
@@ -116,16 +116,16 @@ def fake_rows(
     rows: dict[str, Tensor] = {}
     bound: dict[str, Axis] = {}
     for name, requirement in rows_of(cls).items():
-        path, kind, wanted = split(requirement)
-        places = _places(kind, len(wanted))
-        given = [_given(axis, place, dims or {}, batch) for axis, place in zip(wanted, places, strict=True)]
-        if reason := unify(wanted, given, bound):
+        path, kind, axes = split(requirement)
+        places = _places(kind, len(axes))
+        shape = [_length(axis, place, dims or {}, batch) for axis, place in zip(axes, places, strict=True)]
+        if reason := unify(axes, shape, bound):
             raise ValueError(f"'{requirement}': {reason}")
-        rows[name] = _row(path, kind, given, dtype, rng)
+        rows[name] = _row(path, kind, shape, dtype, rng)
     return rows
 
 
-def _given(axis: Axis, place: str | int, sizes: Mapping[str, int], batch: int) -> int:
+def _length(axis: Axis, place: str | int, sizes: Mapping[str, int], batch: int) -> int:
     return batch if place == "batch" else place if isinstance(place, int) else _size(axis, sizes)
 
 
@@ -142,25 +142,25 @@ def _row(path: str, kind: str, shape: list[int], dtype: torch.dtype, rng: torch.
     return torch.randn(shape, generator=rng, dtype=dtype).requires_grad_(path.startswith("online."))
 
 
-def fake_photo(height: int = 120, width: int = 160, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Paint a picture (height width 3) with a slope of light, bright squares and noise."""
+def fake_image(height: int = 120, width: int = 160, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Paint an image (height width 3) with a horizontal gradient, coloured squares and noise."""
     rng = np.random.default_rng(seed)
-    picture = np.linspace(40, 160, width)[None, :, None] + rng.normal(0, 8, (height, width, 3))
+    image = np.linspace(40, 160, width)[None, :, None] + rng.normal(0, 8, (height, width, 3))
     for left, top in rng.random((4, 2)) * (width * 0.7, height * 0.7):
         side = max(1, int(min(height, width) * 0.3))
-        picture[int(top) : int(top) + side, int(left) : int(left) + side] += rng.uniform(-90, 90, 3)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image[int(top) : int(top) + side, int(left) : int(left) + side] += rng.uniform(-90, 90, 3)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def blobs(n: int, categories: int = 4, features: int = 16, seed: int = 0, multi_label: bool = False) -> Labelled:
-    """Make clusters (n features) that are easy to tell apart; every category occurs when n >= categories.
+    """Make clusters (n features) that are easy to separate; every category occurs when n >= categories.
 
     Args:
-        n: How many.
-        categories: As many clusters.
-        features: Width.
-        seed: Of the noise.
-        multi_label: Two categories each, and features that are the sum of their centres.
+        n: Number of samples.
+        categories: Number of clusters.
+        features: Number of features of a sample.
+        seed: Seed of the noise.
+        multi_label: Give each sample two categories; its features are then the sum of their centres, plus noise.
     """
     rng = torch.Generator().manual_seed(seed)
     centres = 4 * torch.randn(categories, features, generator=torch.Generator().manual_seed(1234))

@@ -1,4 +1,4 @@
-"""Run the checks: one by one under pytest, or all of a component at once."""
+"""Run the checks of a component, one by one with pytest or all at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sslkit.testing.samplers import SAMPLER
 from sslkit.testing.sources import SOURCE
 
 Check = Callable[[Case], None]
-"""Takes a case; raises AssertionError with words when the component does not keep to its contract."""
+"""Takes a case, and raises AssertionError if the component breaks its contract."""
 
 _OF_KIND: Mapping[str, Sequence[Check]] = {
     "objective": OBJECTIVE,
@@ -30,13 +30,16 @@ _OF_KIND: Mapping[str, Sequence[Check]] = {
 
 
 def checks_of(kind: str) -> Iterator[tuple[str, Check]]:
-    """Yield (name, check) of every check of a kind: "objective", "sampler", "backbone", "head", "source" or "probe".
+    """Yield the name and the function of every check for a kind of component.
+
+    Args:
+        kind: "objective", "sampler", "backbone", "head", "source" or "probe".
 
     Raises:
-        ValueError: There is no such kind.
+        ValueError: The kind is unknown.
     """
     if kind not in _OF_KIND:
-        raise ValueError(f"there is no kind '{kind}'{closest(kind, _OF_KIND) or '; known: ' + ', '.join(_OF_KIND)}")
+        raise ValueError(f"unknown kind '{kind}'{closest(kind, _OF_KIND) or '; known: ' + ', '.join(_OF_KIND)}")
     for check in (*COMMON, *_OF_KIND[kind]):
         yield check.__name__.removeprefix("check_"), check
 
@@ -45,14 +48,14 @@ def check_component(case: Case | type[Any]) -> None:
     """Run every check of a component.
 
     Raises:
-        AssertionError: What is wrong, all of it.
+        AssertionError: Some checks failed; the message lists every failure.
     """
     case = case if isinstance(case, Case) else Case(case)
-    faults = [text for name, check in checks_of(case.kind) if (text := _fault(case, name, check))]
-    assert not faults, f"{case.kind} '{case.name}' fails {len(faults)} checks:\n" + "\n".join(faults)
+    failures = [text for name, check in checks_of(case.kind) if (text := _failure(case, name, check))]
+    assert not failures, f"{case.kind} '{case.name}' fails {len(failures)} checks:\n" + "\n".join(failures)
 
 
-def _fault(case: Case, name: str, check: Check) -> str | None:
+def _failure(case: Case, name: str, check: Check) -> str | None:
     expected = case.expected_failed_checks.get(name)
     try:
         check(case)
@@ -64,7 +67,7 @@ def _fault(case: Case, name: str, check: Check) -> str | None:
 
 def _check(kind: str, cls: type[Any], dims: Mapping[str, int] | None, options: Mapping[str, Any]) -> None:
     case = Case(cls, options, dims or {})
-    assert case.kind == kind, f"{cls.__name__} is a {case.kind}: it derives from {KINDS[case.kind].__name__}"
+    assert case.kind == kind, f"{cls.__name__} is a {KINDS[case.kind].__name__}: use check_{case.kind}"
     check_component(case)
 
 
@@ -73,8 +76,8 @@ def check_objective(cls: type[Any], dims: Mapping[str, int] | None = None, **opt
 
     Args:
         cls: The class.
-        dims: Sizes of named axes, where the kit's own do not suit it.
-        options: As a recipe would give them.
+        dims: Sizes of named axes, if the defaults do not suit it.
+        options: Options as in a recipe.
     """
     _check("objective", cls, dims, options)
 
@@ -85,7 +88,7 @@ def check_sampler(cls: type[Any], **options: Any) -> None:
 
 
 def check_backbone(cls: type[Any], **options: Any) -> None:
-    """Run every check of a backbone, with images of 64 and 96 pixels; `Case(..., sizes=...)` takes others."""
+    """Run every check of a backbone, with images of 64 and 96 pixels; use `Case(..., sizes=...)` for other sizes."""
     _check("backbone", cls, None, options)
 
 
@@ -95,7 +98,7 @@ def check_head(cls: type[Any], dims: Mapping[str, int] | None = None, **options:
 
 
 def check_source(cls: type[Any], **options: Any) -> None:
-    """Run every check of a source whose data is there; see `check_component`."""
+    """Run every check of a source, whose data must exist; see `check_component`."""
     _check("source", cls, None, options)
 
 
@@ -105,28 +108,28 @@ def check_probe(cls: type[Any], **options: Any) -> None:
 
 
 def check_plugin(name: str) -> None:
-    """Load an installed plugin by its entry point's name and assert that nothing about it is broken."""
+    """Load an installed plugin by the name of its entry point, and assert that none of it is broken."""
     plugins = Plugins.load(only=[name])
-    offered = sum(len(found) for found in plugins.components.values()) + len(plugins.recipes())
+    offered = sum(len(components) for components in plugins.components.values()) + len(plugins.recipes())
     assert not plugins.broken, "; ".join(item.reason for item in plugins.broken)
     missing = [id_ for id_, file in plugins.recipes().items() if not file.is_file()]
-    assert not missing, f"recipes without a file: {', '.join(missing)} (is the file in the wheel?)"
+    assert not missing, f"recipes without a file: {', '.join(missing)}; does the wheel contain it?"
     assert offered or len(plugins.manager.get_hookcallers(plugins.manager.get_plugin(name)) or ()), (
-        f"plugin '{name}' offers nothing: are its functions decorated with @sslkit.hookimpl?"
+        f"plugin '{name}' offers nothing: decorate its functions with @sslkit.hookimpl"
     )
 
 
 def parametrize_with_checks(
     components: Sequence[Case | type[Any]], *, expected_failed_checks: Mapping[str, str] | None = None
 ) -> Any:
-    """Decorate a test `def test_conformance(case, check): check(case)` into one test per (component, check).
+    """Turn a test `def test_conformance(case, check): check(case)` into one test per (component, check).
 
     Args:
-        components: Classes, or `Case`s where options or sizes are needed.
-        expected_failed_checks: Name of a check -> reason, for all of them; they become strict expected failures.
+        components: Classes, or `Case`s for classes that need options or sizes.
+        expected_failed_checks: Name of a check -> reason, for all components; they become strict expected failures.
 
     Raises:
-        ValueError: An expected failure names no check.
+        ValueError: An expected failure is not the name of a check.
     """
     import pytest
 
@@ -145,7 +148,7 @@ def _with_expected(component: Case | type[Any], expected: Mapping[str, str]) -> 
     known = [name for name, _ in checks_of(case.kind)]
     unknown = [name for name in case.expected_failed_checks if name not in known]
     if unknown:
-        raise ValueError(f"{case.kind}s have no check '{unknown[0]}'{closest(unknown[0], known)}")
+        raise ValueError(f"unknown check '{unknown[0]}' for {case.kind}s{closest(unknown[0], known)}")
     return case
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from sslkit.api import Terms
-from sslkit.testing.case import Case, random_state_left_alone
+from sslkit.testing.case import Case, unchanged_random_state
 from sslkit.testing.fakes import fake_dims, fake_rows, split
 from sslkit.testing.fakes import rows_of as all_rows
 
@@ -20,12 +20,12 @@ Rows = dict[str, Tensor]
 
 
 def rows_of(case: Case, batch: int = 6, dtype: torch.dtype = torch.float32) -> Rows:
-    """Make rows for the case's objective."""
+    """Make fake rows for the objective of a case."""
     return fake_rows(case.cls, case.dims, batch, dtype)
 
 
 def terms_of(returned: Any) -> Terms:
-    """Bring what `forward` returned into one form, or say what is wrong with it."""
+    """Convert what `forward` returned to `Terms`, and assert that it holds scalars."""
     if isinstance(returned, Tensor):
         returned = Terms({"loss": returned})
     elif isinstance(returned, Mapping):
@@ -33,10 +33,10 @@ def terms_of(returned: Any) -> Terms:
     assert isinstance(returned, Terms), (
         f"forward returned {type(returned).__name__}: return a scalar tensor, a dict of them, or sslkit.api.Terms"
     )
-    assert returned.terms, "forward returned no terms"
+    assert returned.terms, "forward returned no terms: return one at least"
     for name, value in [*returned.terms.items(), *returned.monitors.items()]:
-        assert isinstance(value, Tensor), f"'{name}' is {type(value).__name__}, not a tensor"
-        assert value.ndim == 0, f"'{name}' has shape {tuple(value.shape)}, not that of a scalar"
+        assert isinstance(value, Tensor), f"'{name}' is a {type(value).__name__}: return a scalar tensor"
+        assert value.ndim == 0, f"'{name}' has shape {tuple(value.shape)}: reduce it to a scalar"
     return returned
 
 
@@ -46,15 +46,15 @@ def loss_of(module: Any, rows: Mapping[str, Tensor]) -> Tensor:
 
 
 def online(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the rows that want gradients."""
+    """Return the rows that require gradients."""
     return {name: row for name, row in rows.items() if row.requires_grad}
 
 
 def check_requires(case: Case) -> None:
-    """`requires` and `optional` hold well-formed rows that agree with each other."""
-    assert case.cls.requires, "requires is empty: an objective must read something"
+    """`requires` and `optional` hold valid rows, whose sizes agree."""
+    assert case.cls.requires, "requires is empty: name the rows that forward reads"
     twice = sorted(set(case.cls.requires) & set(case.cls.optional))
-    assert not twice, f"{', '.join(twice)} stand both in requires and in optional"
+    assert not twice, f"{', '.join(twice)} are both in requires and in optional: remove them from one"
     for requirement in all_rows(case.cls).values():
         try:
             split(requirement)
@@ -69,20 +69,20 @@ def check_requires(case: Case) -> None:
 def check_forward_parameters(case: Case) -> None:
     """The parameters of `forward` are the keys of `requires` and `optional`, without defaults."""
     parameters = list(inspect.signature(case.cls.forward).parameters.values())[1:]
-    names, wanted = sorted(p.name for p in parameters), sorted(all_rows(case.cls))
-    assert names == wanted, f"forward takes {names}, but requires names {wanted}"
-    optional = [p.name for p in parameters if p.default is not p.empty]
-    assert not optional, f"forward gives defaults to {', '.join(optional)}, which always arrive"
+    names, rows = sorted(p.name for p in parameters), sorted(all_rows(case.cls))
+    assert names == rows, f"forward takes {names}, but requires names {rows}"
+    defaults = [p.name for p in parameters if p.default is not p.empty]
+    assert not defaults, f"forward has defaults for {', '.join(defaults)}: remove them, the core always passes these"
 
 
 def check_finite_scalars(case: Case) -> None:
-    """Terms and monitors are finite scalars in float32; the loss can be differentiated when online rows are read."""
+    """Terms and monitors are finite scalars in float32; a term depends on the online rows, if there are any."""
     rows = rows_of(case)
-    found = terms_of(case.make()(**rows))
-    for name, value in [*found.terms.items(), *found.monitors.items()]:
-        assert value.isfinite(), f"'{name}' is {value.item()} on normal embeddings"
+    result = terms_of(case.make()(**rows))
+    for name, value in [*result.terms.items(), *result.monitors.items()]:
+        assert value.isfinite(), f"'{name}' is {value.item()} for normally distributed embeddings"
     if online(rows):
-        assert any(value.requires_grad for value in found.terms.values()), "no term depends on the online rows"
+        assert any(value.requires_grad for value in result.terms.values()), "no term depends on the online rows"
 
 
 def check_gradients(case: Case) -> None:
@@ -92,50 +92,52 @@ def check_gradients(case: Case) -> None:
     reached = [name for name, row in online(rows).items() if row.grad is not None and row.grad.any()]
     assert reached or not online(rows), f"no gradient reaches any of {', '.join(online(rows))}"
     idle = [name for name, value in module.named_parameters() if value.requires_grad and value.grad is None]
-    assert not idle, f"no gradient reaches the parameters {', '.join(idle)}: they would break DDP"
+    assert not idle, f"no gradient reaches the parameters {', '.join(idle)}, which breaks DDP: use or remove them"
 
 
 def check_target_gets_no_gradient(case: Case) -> None:
-    """Target rows arrive detached and stay so: no gradient runs into the target network."""
+    """Target rows, which arrive detached, stay so: no gradient flows into the target network."""
     rows = rows_of(case)
     targets = {name for name, text in all_rows(case.cls).items() if text.startswith("target.")}
     if online(rows):
         loss_of(case.make(), rows).backward()  # type: ignore[no-untyped-call]
-    touched = [name for name in sorted(targets) if rows[name].requires_grad or rows[name].grad is not None]
-    assert not touched, f"forward turns on gradients of the target rows {', '.join(touched)}"
+    attached = [name for name in sorted(targets) if rows[name].requires_grad or rows[name].grad is not None]
+    assert not attached, f"forward turns on gradients of the target rows {', '.join(attached)}: leave them detached"
 
 
 def check_inputs_untouched(case: Case) -> None:
-    """`forward` changes no row in place: other objectives read the same tensors."""
+    """`forward` changes no row in place, because other objectives read the same tensors."""
     rows = {name: row.detach() for name, row in rows_of(case).items()}
     before = {name: row.clone() for name, row in rows.items()}
     case.make()(**rows)
     changed = [name for name, row in rows.items() if not torch.equal(row, before[name])]
-    assert not changed, f"forward changes {', '.join(changed)} in place"
+    assert not changed, f"forward changes {', '.join(changed)} in place: work on a copy"
 
 
 def check_order_of_batch(case: Case) -> None:
-    """The order of the images in the batch does not matter."""
+    """The loss does not depend on the order of the images in the batch."""
     rows = rows_of(case)
     order = torch.tensor([3, 1, 5, 0, 4, 2])
     plain = loss_of(case.make(), rows)
     shuffled = loss_of(case.make(), {name: row[order] for name, row in rows.items()})
     difference = (plain - shuffled).abs().item()
     assert difference <= 1e-4 * max(1.0, plain.abs().item()), (
-        f"the loss changes by {difference:.3g} when the images of the batch change places"
+        f"the loss changes by {difference:.3g} when the images of the batch are in another order"
     )
 
 
 def check_deterministic(case: Case) -> None:
-    """The same rows give the same loss and gradients, from global random state of equal seed."""
+    """The same rows and the same global seed give the same loss and gradients."""
     results = [_seeded(case) for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), "two equal calls give different results"
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), (
+        "two equal calls give different results: compute from the rows alone"
+    )
 
 
 def check_random_state(case: Case) -> None:
-    """It is a function of its rows: it neither draws from the global generators nor seeds them."""
+    """The objective neither draws from the global random generators nor seeds them."""
     module, rows = case.make(), rows_of(case)
-    with random_state_left_alone("the objective"):
+    with unchanged_random_state("the objective"):
         loss_of(module, rows)
         module.after_step(1, 0.5)
 
@@ -145,23 +147,23 @@ def _seeded(case: Case) -> list[Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         loss = loss_of(module, rows)
-        wanted = list(online(rows).values())
-        gradients = torch.autograd.grad(loss, wanted, materialize_grads=True) if wanted else ()
+        inputs = list(online(rows).values())
+        gradients = torch.autograd.grad(loss, inputs, materialize_grads=True) if inputs else ()
     return [loss.detach(), *gradients]
 
 
-def _finite(case: Case, change: Callable[[Tensor], Tensor], words: str) -> None:
+def _check_finite(case: Case, change: Callable[[Tensor], Tensor], condition: str) -> None:
     rows = {name: _changed(row, change) for name, row in rows_of(case).items()}
     loss = loss_of(case.make(), rows)
-    assert loss.isfinite(), f"the loss is {loss.item()} when {words}"
+    assert loss.isfinite(), f"the loss is {loss.item()} when {condition}"
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     bad = [name for name, row in online(rows).items() if row.grad is not None and not row.grad.isfinite().all()]
-    assert not bad, f"the gradient of {', '.join(bad)} is not finite when {words}"
+    assert not bad, f"the gradient of {', '.join(bad)} is not finite when {condition}"
 
 
 def _changed(row: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Change an embedding; boxes, indices and the like stay."""
+    """Return the changed embedding; boxes, indices and the like stay as they are."""
     if row.ndim < 3 or not row.is_floating_point():
         return row
     return change(row.detach()).clone().requires_grad_(row.requires_grad)
@@ -169,22 +171,22 @@ def _changed(row: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 def check_zero_embeddings(case: Case) -> None:
     """Loss and gradient are finite when all embeddings are zero."""
-    _finite(case, torch.zeros_like, "all embeddings are zero")
+    _check_finite(case, torch.zeros_like, "all embeddings are zero")
 
 
 def check_duplicate_embeddings(case: Case) -> None:
     """Loss and gradient are finite when all embeddings are the same."""
-    _finite(case, lambda row: row[:1, :1].expand_as(row), "all embeddings are the same")
+    _check_finite(case, lambda row: row[:1, :1].expand_as(row), "all embeddings are the same")
 
 
 def check_large_embeddings(case: Case) -> None:
     """Loss and gradient are finite when embeddings are a thousand times larger."""
-    _finite(case, lambda row: 1e3 * row, "embeddings are of length 1000")
+    _check_finite(case, lambda row: 1e3 * row, "embeddings are a thousand times larger")
 
 
 def check_small_embeddings(case: Case) -> None:
-    """Loss and gradient are finite when embeddings almost vanish."""
-    _finite(case, lambda row: 1e-20 * row, "embeddings are of length 1e-20")
+    """Loss and gradient are finite when embeddings are almost zero."""
+    _check_finite(case, lambda row: 1e-20 * row, "embeddings are scaled by 1e-20")
 
 
 def check_gradcheck(case: Case) -> None:
@@ -208,46 +210,48 @@ def check_gradcheck(case: Case) -> None:
 
 
 def check_state(case: Case) -> None:
-    """What `state_dict` holds is all that a loss depends on: a resumed run goes on as it was."""
+    """The loss depends on no state outside `state_dict`, so that a resumed run continues unchanged."""
     first, second = case.make(seed=1), case.make(seed=2)
     rows = rows_of(case)
     loss_of(first, rows)
     first.after_step(1, 0.5)
     second.load_state_dict(first.state_dict())
     a, b = (loss_of(module, rows) for module in (first, second))
-    assert torch.equal(a, b), f"the loss is {a.item():g}, and {b.item():g} after a round trip through state_dict"
+    assert torch.equal(a, b), (
+        f"the loss is {a.item():g}, but {b.item():g} after a round trip through state_dict: register state as buffers"
+    )
 
 
 def check_runs_on_meta(case: Case) -> None:
-    """Forward and backward pass run on torch's meta device, where the cost of a recipe is counted."""
+    """Forward and backward run on torch's meta device, where the cost of a recipe is counted."""
     with torch.device("meta"):
         module = case.make()
     rows = {name: row.detach().to("meta").requires_grad_(row.requires_grad) for name, row in rows_of(case).items()}
     try:
-        found = terms_of(module(**rows))
-        loss = torch.stack(list(found.terms.values())).sum()
+        result = terms_of(module(**rows))
+        loss = torch.stack(list(result.terms.values())).sum()
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
     except (NotImplementedError, RuntimeError) as error:
         raise AssertionError(
-            f"it does not run on shapes alone: {error} (values are read, for example by .item() or `if tensor`)"
+            f"it does not run on the meta device: {error} (does it read values, as in .item() or `if tensor`?)"
         ) from None
 
 
 def check_optional_rows(case: Case) -> None:
-    """Without its optional rows, which then arrive as None, the loss is finite all the same."""
+    """The loss is finite without the optional rows, which are then None."""
     if not case.cls.optional:
         return
-    needed = type("Needed", (), {"requires": case.cls.requires, "optional": {}})
-    dims = {name: size for name, size in case.wiring[0].items() if name in fake_dims(needed, case.dims)}
+    required = type("Required", (), {"requires": case.cls.requires, "optional": {}})
+    dims = {name: size for name, size in case.wiring[0].items() if name in fake_dims(required, case.dims)}
     with torch.random.fork_rng(devices=[]):
         module = case.cls(dims, **case.options)
-    loss = loss_of(module, {**dict.fromkeys(case.cls.optional), **fake_rows(needed, case.dims)})  # type: ignore[dict-item]
+    loss = loss_of(module, {**dict.fromkeys(case.cls.optional), **fake_rows(required, case.dims)})  # type: ignore[dict-item]
     assert loss.isfinite(), f"the loss is {loss.item()} without {', '.join(case.cls.optional)}"
 
 
 def check_couples_batch(case: Case) -> None:
-    """Where `couples_batch` is False, the loss of a batch is the mean of the losses of its halves."""
+    """If `couples_batch` is False, the loss of a batch is the mean over its halves."""
     if case.cls.couples_batch:
         return
     rows = rows_of(case)
@@ -255,20 +259,22 @@ def check_couples_batch(case: Case) -> None:
     whole, mean = loss_of(case.make(), rows), torch.stack([loss_of(case.make(), half) for half in halves]).mean()
     difference = (whole - mean).abs().item()
     assert difference <= 1e-4 * max(1.0, whole.abs().item()), (
-        f"the loss of a batch is not the mean over its halves (by {difference:.3g}): it depends on how many processes "
-        "share a batch. Write couples_batch = True, and each of them is handed the whole of it"
+        f"the loss of a batch differs by {difference:.3g} from the mean over its halves, so that it depends on the "
+        "number of ranks: write couples_batch = True, and every rank gets the whole batch"
     )
 
 
 def check_single_views(case: Case) -> None:
-    """With one view a group it works, or refuses with a ValueError in the constructor."""
+    """With one view per group, the loss is finite, or the constructor raises ValueError."""
     single = {axis: 1 for axis in ("v", "k") if axis in case.wiring[0]}
     try:
         module = case.make(**single)
     except ValueError:
         return
     loss = loss_of(module, fake_rows(case.cls, {**case.dims, **single}))
-    assert loss.isfinite(), f"the loss is {loss.item()} with {single}: raise ValueError in __init__ when it cannot be"
+    assert loss.isfinite(), (
+        f"the loss is {loss.item()} with {single}: raise ValueError in __init__ if this is not possible"
+    )
 
 
 OBJECTIVE = (

@@ -1,4 +1,4 @@
-"""Checks of sources: the order, the bytes and the labels are the same for whoever asks."""
+"""Checks of sources: order, bytes and labels are valid, and the same in every process."""
 
 from __future__ import annotations
 
@@ -10,103 +10,107 @@ from sslkit.api import Source, no_progress
 from sslkit.images import upright_size
 from sslkit.testing.case import Case, pickled
 
-LOOKED_AT = 12
-"""Images that are read, spread over the source."""
+READ = 12
+"""Number of images that are read, spread over the source."""
 
 
 def opened(case: Case) -> Source:
-    """Make, prepare and open a source."""
+    """Make, prepare, open and return a source."""
     source: Source = case.make()
     missing = source.missing()
-    assert missing is None, f"missing() says: {missing}"
+    assert missing is None, f"its data is missing: {missing}"
     source.prepare(no_progress)
     source.open()
     return source
 
 
-def _places(source: Source) -> list[int]:
-    return sorted(set(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int).tolist()))
+def _indices(source: Source) -> list[int]:
+    return sorted(set(np.linspace(0, len(source) - 1, READ).astype(int).tolist()))
 
 
 def check_length(case: Case) -> None:
-    """There are images, and as many for everyone."""
+    """The source has images, and the same number each time it is opened."""
     first, second = opened(case), opened(case)
-    assert len(first) > 0, "it is empty: open() must raise DataError when there is nothing to read"
-    assert len(first) == len(second), f"it has {len(first)} images, and {len(second)} when opened again"
+    assert len(first) > 0, "it is empty: raise DataError in open() if there are no images"
+    assert len(first) == len(second), f"it has {len(first)} images, but {len(second)} when opened again"
 
 
 def check_keys(case: Case) -> None:
     """Keys are unique relative paths, in the same order each time."""
     source = opened(case)
     keys = [source.key(index) for index in range(len(source))]
-    assert all(keys), "a key is empty"
+    assert all(keys), "a key is empty: write a relative path"
     assert len(set(keys)) == len(keys), f"{len(keys) - len(set(keys))} keys occur twice"
-    wrong = [key for key in keys if PurePosixPath(key).is_absolute() or "\\" in key or ".." in key.split("/")]
-    assert not wrong, f"keys must be relative paths with '/': {wrong[0]!r}"
-    again = opened(case)
-    assert [again.key(index) for index in range(len(again))] == keys, "the order changes when it is opened again"
+    invalid = [key for key in keys if PurePosixPath(key).is_absolute() or "\\" in key or ".." in key.split("/")]
+    assert not invalid, f"the key {invalid[0]!r} is not a relative path with '/'"
+    second = opened(case)
+    assert [second.key(index) for index in range(len(second))] == keys, (
+        "the order changes when it is opened again: sort the keys"
+    )
 
 
 def check_images(case: Case) -> None:
-    """Bytes are those of an image, and the same each time."""
+    """`read` returns the bytes of an image, the same each time."""
     first, second = opened(case), opened(case)
-    for index in _places(first):
+    for index in _indices(first):
         data = first.read(index)
         assert isinstance(data, bytes), f"read({index}) returned {type(data).__name__}, not bytes"
         height, width = upright_size(data, first.key(index))
-        assert height > 0, f"{first.key(index)} is {height} x {width}"
-        assert second.read(index) == data, f"{first.key(index)} has other bytes when it is opened again"
+        assert height > 0, f"{first.key(index)} has the size {height} x {width}"
+        assert second.read(index) == data, f"{first.key(index)} has other bytes when the source is opened again"
 
 
 def check_labels(case: Case) -> None:
-    """Objects lie inside their image with labels of a known category; so do whole images' labels."""
+    """Objects lie inside their image, and labels of objects and images are indices into `categories`."""
     source = opened(case)
-    known = len(source.categories)
-    for index in _places(source):
+    count = len(source.categories)
+    for index in _indices(source):
         height, width = upright_size(source.read(index), source.key(index))
         objects = source.objects(index)
-        _boxes_inside(objects.boxes, height, width, source.key(index))
-        assert len(objects.labels) == len(objects.boxes), f"{source.key(index)}: labels and boxes differ in number"
+        _check_boxes(objects.boxes, height, width, source.key(index))
+        assert len(objects.labels) == len(objects.boxes), (
+            f"{source.key(index)}: {len(objects.labels)} labels for {len(objects.boxes)} boxes"
+        )
         label = source.label(index)
         labels = [*objects.labels.tolist(), *([] if label is None else [label])]
-        assert all(0 <= value < known for value in labels), (
-            f"{source.key(index)} has labels {labels}, but there are {known} categories"
+        assert all(0 <= value < count for value in labels), (
+            f"{source.key(index)} has labels {labels}, but there are {count} categories"
         )
 
 
-def _boxes_inside(boxes: object, height: int, width: int, key: str) -> None:
+def _check_boxes(boxes: object, height: int, width: int, key: str) -> None:
     array = np.asarray(boxes)
-    assert array.dtype == np.float32, f"boxes of {key} are of {array.dtype}, not float32"
+    assert array.dtype == np.float32, f"boxes of {key} are of type {array.dtype}: convert them to float32"
     assert array.shape == (len(array), 4), f"boxes of {key} have shape {array.shape}, not (n, 4)"
     low, high = array[:, :2], array[:, 2:]
-    sound = (low >= 0).all() and (high <= (width, height)).all() and (high > low).all()
-    assert sound, f"boxes of {key} ({height} x {width}) are empty or leave the image: {array.tolist()}"
+    valid = (low >= 0).all() and (high <= (width, height)).all() and (high > low).all()
+    assert valid, f"boxes of {key} ({height} x {width}) are empty or outside the image: {array.tolist()}"
 
 
 def check_workers(case: Case) -> None:
-    """It can be handed to worker processes after `open`, and reads the same there."""
+    """After `open`, the source can be sent to worker processes, and reads the same there."""
     source = opened(case)
-    other = pickled(source)
-    assert len(other) == len(source), "it has another length after pickling"
-    for index in _places(source)[:3]:
-        assert other.key(index) == source.key(index), "keys differ after pickling"
-        assert other.read(index) == source.read(index), "bytes differ after pickling"
+    copy = pickled(source)
+    assert len(copy) == len(source), "it has another length after pickling"
+    for index in _indices(source)[:3]:
+        assert copy.key(index) == source.key(index), "keys differ after pickling"
+        assert copy.read(index) == source.read(index), "bytes differ after pickling"
 
 
 def check_constructor_is_idle(case: Case) -> None:
-    """Options that point nowhere do no harm before `missing` and `open` are called."""
+    """The constructor does not access files: paths that do not exist are accepted until `missing` and `open`."""
     names = [name for name in ("root", "path", "folder") if name in case.options]
-    elsewhere = Case(case.cls, {**case.options, **dict.fromkeys(names, type_of_path(case, names))})
+    elsewhere = Case(case.cls, {**case.options, **dict.fromkeys(names, nowhere(case, names))})
     try:
         elsewhere.make()
     except Exception as error:
         raise AssertionError(
-            f"the constructor looks at files: {type(error).__name__}: {error}; say it in missing()"
+            f"the constructor accesses files: {type(error).__name__}: {error}; report missing files in missing()"
         ) from error
 
 
-def type_of_path(case: Case, names: list[str]) -> object:
-    """Return a path that leads nowhere, of the type that the case uses."""
+def nowhere(case: Case, names: list[str]) -> object:
+    """Return a path that does not exist, of the type that the case uses."""
     return type(case.options[names[0]])("/nowhere/at-all") if names else None
 
 

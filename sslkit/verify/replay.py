@@ -1,4 +1,4 @@
-"""Do the step of a flight record again."""
+"""Replay the step of a flight record."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from pathlib import Path
 from sslkit.data.opening import prepare
 from sslkit.errors import DataError, UsageError
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import RecipeFile
+from sslkit.planning.recipe_file import RecipeFile
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import flight_record
-from sslkit.training.checkpointer import take
-from sslkit.training.hardware import fabric_of
+from sslkit.training.checkpointer import restore
+from sslkit.training.hardware import launch
 from sslkit.training.options import RunOptions
-from sslkit.training.step import Stepper
+from sslkit.training.setup import set_up
+from sslkit.training.step import TrainStep
 
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """A step that was done again.
+    """A step that was replayed.
 
     Attributes:
-        then: What the record says, name -> value.
-        now: What it came to this time.
-        same_images: Whether it took the images of the record.
-        first_bad: The first module whose output was not finite though its input was.
-        rank: Of this process.
+        then: Name -> value in the record.
+        now: Name -> value in the replay.
+        same_images: Whether the replay used the images of the record.
+        first_bad: The first module that turned finite inputs into a non-finite output.
+        rank: Rank of this process.
     """
 
     step: int
@@ -41,39 +42,47 @@ class ReplayResult:
 
     @property
     def differs(self) -> list[str]:
-        """Names of values that are not the same bits; one NaN is as another."""
+        """Names of values that differ in any bit; all NaNs are equal."""
         return [name for name, value in self.then.items() if repr(value) != repr(self.now[name])]
 
 
-def again(plan: Plan, text: RecipeFile, record: Path, options: RunOptions) -> ReplayResult:
-    """Do the step of a flight record again, forward and backward, and write nothing.
+def replay(plan: Plan, recipe_file: RecipeFile, record: Path, options: RunOptions) -> ReplayResult:
+    """Replay the step of a flight record, forward and backward, and write nothing.
 
     Args:
-        plan: Of the record's recipe.
-        text: The same.
+        plan: Plan of the record's recipe.
+        recipe_file: The record's recipe.
         record: A folder `diverged-step-...`.
-        options: As many devices as the run had.
+        options: Must name as many devices as the run had.
 
     Raises:
         DataError: The record is damaged, or images are missing.
-        UsageError: It is of another number of processes.
+        UsageError: The run had another number of ranks.
     """
-    told = RunFolder(record).read(flight_record.RECORD, None)
-    if told is None:
-        raise DataError(f"{record} is no flight record: it has no {flight_record.RECORD}")
-    fabric = fabric_of(plan, options)
-    if told["processes"] != fabric.world_size:
-        raise UsageError(f"{record} is of {told['processes']} processes: write --devices {told['processes']}")
-    source, proposals = prepare(plan, text)
-    stepper = Stepper(plan, options, fabric, source, proposals)
-    take(stepper, record / flight_record.BEFORE, checkpoint.load(record / flight_record.BEFORE))
-    stepper.network.train()
-    with stepper.feed(stepper.step + 1) as feed, flight_record.FirstBad(stepper.network) as first:
-        taken = stepper.passes(feed)
-    terms = stepper.agree(taken.outcomes, [])
-    then = {name: float(value) for name, value in told["terms"].items()}
-    images = [hand["images"] for hand in told["in_hand"][fabric.global_rank]]
-    same = [batch["index"].tolist() for batch in taken.batches] == images
+    recorded = RunFolder(record).read(flight_record.RECORD, None)
+    if recorded is None:
+        raise DataError(f"{record} is not a flight record: {flight_record.RECORD} is missing")
+    fabric = launch(plan, options)
+    ranks = recorded["processes"]
+    if ranks != fabric.world_size:
+        raise UsageError(f"{record} is of a run on {ranks} ranks, not {fabric.world_size}: write --devices {ranks}")
+    source, proposals = prepare(plan, recipe_file)
+    setup = set_up(plan, options, fabric, source, proposals)
+    train_step, before = TrainStep(setup), record / flight_record.BEFORE
+    restore(train_step.state, before, checkpoint.load(before))
+    setup.network.train()
+    step = train_step.state.step
+    with setup.loader(step, step + 1) as loader, flight_record.FirstNonFinite(setup.network) as first:
+        micro = train_step.accumulate(loader)
+    terms = train_step.all_reduce(micro, last=True)
+    then = {name: float(value) for name, value in recorded["terms"].items()}
+    images = [batch["images"] for batch in recorded["in_hand"][fabric.global_rank]]
+    same = [batch["index"].tolist() for batch in micro.batches] == images
     return ReplayResult(
-        told["step"], then, {name: terms.get(name, math.nan) for name in then}, same, first.found, fabric.global_rank
+        recorded["step"],
+        then,
+        {name: terms.get(name, math.nan) for name in then},
+        same,
+        first.module,
+        fabric.global_rank,
     )

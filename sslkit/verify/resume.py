@@ -1,4 +1,4 @@
-"""Show that a run that is killed ends with the same bits: train without a kill and with many, and compare."""
+"""Show that a killed run ends with the same bits: train once without kills and once with many, and compare."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import METRICS, WEIGHTS, RunFolder
 
 LOG = "log.txt"
-_TIMED = ("images_per_s", "waiting", "_ms")
-"""How metrics end that say how long something took."""
+_TIMINGS = ("images_per_s", "waiting", "_ms")
+"""Endings of metrics that measure time."""
 _POLL_S = 0.0005
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One SIGKILL to a run and all its processes.
+    """A SIGKILL to a run and all its processes.
 
     Attributes:
-        step: The last step that was in the metrics.
+        step: The last step in the metrics.
         saving: Whether a checkpoint was being written.
     """
 
@@ -43,14 +43,14 @@ class Kill:
 
 @dataclass
 class ResumeComparison:
-    """A run without a kill, beside one with.
+    """A run without kills, compared with a run that was killed.
 
     Attributes:
-        steps: Of both.
-        whole: Component -> hash, of the run without.
-        killed: The same of the other.
-        kills: In order.
-        lines: What is wrong with the metrics of the killed run: steps that are missing, doubled or differ.
+        steps: Optimizer steps of both runs.
+        whole: Component -> hash, of the run without kills.
+        killed: Component -> hash, of the killed run.
+        kills: The kills, in order.
+        lines: Faults in the metrics of the killed run: steps that are missing, doubled or different.
     """
 
     steps: int
@@ -61,48 +61,48 @@ class ResumeComparison:
 
     @property
     def differs(self) -> list[str]:
-        """Components whose bits are not the same, and faults of the metrics."""
+        """Components that differ in any bit, and faults in the metrics."""
         names = dict.fromkeys([*self.whole, *self.killed])
         return [name for name in names if self.whole.get(name) != self.killed.get(name)] + self.lines
 
 
 def compare(
-    command: Sequence[str], folder: Path, steps: int, kills: int, seed: int, say: Callable[[str], None]
+    command: Sequence[str], folder: Path, steps: int, kills: int, seed: int, report: Callable[[str], None]
 ) -> ResumeComparison:
     """Train twice and compare.
 
     Args:
-        command: Arguments of `sslkit` that train, but for the folder of all runs and the arm.
-        folder: For both runs.
-        steps: That they take.
-        kills: How many; every third one meets a checkpoint being written.
-        seed: Of the moments.
-        say: Told of each kill.
+        command: Arguments of `sslkit` that train, without `--runs` and `--arm`.
+        folder: Folder for both runs.
+        steps: Optimizer steps of each run.
+        kills: Number of kills; every third one hits a checkpoint being written.
+        seed: Seed of the moments of the kills.
+        report: Receives a line of progress at each kill.
 
     Raises:
-        SslkitError: A run fails by itself; its log is shown.
+        SslkitError: A run fails on its own; the message shows its log.
     """
     whole, killed = (_Attempts([*command, "--runs", str(folder), "--arm", arm], folder) for arm in ("whole", "killed"))
-    say("training without a kill")
-    whole.to_the_end()
-    done = ResumeComparison(steps, {}, {})
+    report("training without kills")
+    whole.finish()
+    comparison = ResumeComparison(steps, {}, {})
     moments = random.Random(seed)
     for number in range(kills):
         after = 0.9 * (number + moments.random()) / kills * steps  # a run that has ended cannot be killed
         kill = killed.kill(int(after), number % 3 == 2, moments.random())
         if kill is None:
-            say(f"the run ended before kill {number + 1} of {kills}")
+            report(f"the run ended before kill {number + 1} of {kills}")
             break
-        done.kills.append(kill)
-        say(f"kill {number + 1} of {kills}: at step {kill.step}{', inside a save' if kill.saving else ''}")
-    killed.to_the_end()
-    done.whole, done.killed = hashes(whole.run), hashes(killed.run)
-    done.lines = faults(whole.run, killed.run)
-    return done
+        comparison.kills.append(kill)
+        report(f"kill {number + 1} of {kills}: at step {kill.step}{', during a save' if kill.saving else ''}")
+    killed.finish()
+    comparison.whole, comparison.killed = hashes(whole.run), hashes(killed.run)
+    comparison.lines = faults(whole.run, killed.run)
+    return comparison
 
 
 class _Attempts:
-    """Starts one run again and again."""
+    """Start one run, and start it again after each kill."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
         self.command = [sys.executable, "-m", "sslkit", *command]
@@ -111,43 +111,48 @@ class _Attempts:
 
     @property
     def run(self) -> RunFolder:
-        """The run's folder, once there is one."""
-        found = sorted(self.folder.glob(f"*/{self.arm}-s*"))
-        return RunFolder(found[0] if found else self.folder / "none")
+        """The run's folder; before the run creates it, one that does not exist."""
+        folders = sorted(self.folder.glob(f"*/{self.arm}-s*"))
+        return RunFolder(folders[0] if folders else self.folder / "none")
 
-    def to_the_end(self) -> None:
+    def finish(self) -> None:
         with self._log() as log:
             code = subprocess.run(self.command, stdout=log, stderr=log, check=False).returncode  # noqa: S603
         if code:
-            raise SslkitError(f"the run '{self.arm}' ended with code {code}:\n{self._told()}")
+            raise SslkitError(f"the run '{self.arm}' ended with code {code}:\n{self._log_tail()}")
 
     def kill(self, after: int, saving: bool, share: float) -> Kill | None:
-        """Start, and kill everything behind step `after`: at a random moment, or inside the next save.
+        """Start the run and kill all its processes after step `after`.
+
+        Args:
+            after: The step.
+            saving: Kill during the next save; otherwise at a random moment.
+            share: Part of a step's duration, of at most a second, to wait before the kill.
 
         Returns:
-            None where the run came to its end before.
+            The kill, or None if the run ended first.
         """
         with self._log() as log:
             process = subprocess.Popen(  # noqa: S603
                 self.command, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            began = time.monotonic()
+            started = time.monotonic()
             while process.poll() is None and self._step() <= after:
                 time.sleep(_POLL_S)
             if not saving:
-                time.sleep(share * min(1.0, (time.monotonic() - began) / max(1, after)))
+                time.sleep(share * min(1.0, (time.monotonic() - started) / max(1, after)))
             while saving and process.poll() is None and not self._saving():
                 time.sleep(_POLL_S)
             kill = Kill(self._step(), self._saving())
         finally:
-            ended = process.poll()
+            code = process.poll()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        if ended not in (None, 0):
-            raise SslkitError(f"the run '{self.arm}' ended with code {ended}:\n{self._told()}")
-        return kill if ended is None else None
+        if code not in (None, 0):
+            raise SslkitError(f"the run '{self.arm}' ended with code {code}:\n{self._log_tail()}")
+        return kill if code is None else None
 
     def _step(self) -> int:
         """Return the last step in the metrics."""
@@ -166,21 +171,21 @@ class _Attempts:
         self.folder.mkdir(parents=True, exist_ok=True)
         return (self.folder / f"{self.arm}-{LOG}").open("ab")
 
-    def _told(self) -> str:
+    def _log_tail(self) -> str:
         text = (self.folder / f"{self.arm}-{LOG}").read_text(encoding="utf-8", errors="replace")
         return "\n".join(f"    {line}" for line in text.splitlines()[-10:])
 
 
 def hashes(run: RunFolder) -> dict[str, str]:
-    """Return component -> hash of all that a run ends with: its newest checkpoint, part by part, and its weights.
+    """Return component -> hash of what a run ends with: the parts of its newest checkpoint, and its weights.
 
     Raises:
-        SslkitError: There is no checkpoint.
+        SslkitError: The run has no checkpoint.
     """
-    found = checkpoint.restore(run.checkpoints)
-    if found is None:
+    restored = checkpoint.restore(run.checkpoints)
+    if restored is None:
         raise SslkitError(f"{run.path} has no checkpoint to compare")
-    state = found[1]
+    state = restored[1]
     parts: dict[str, Any] = {}
     for name, tensor in state["model"].items():
         parts.setdefault(_component(name), {})[name] = tensor
@@ -191,7 +196,7 @@ def hashes(run: RunFolder) -> dict[str, str]:
 
 
 def _component(name: str) -> str:
-    """Return "online", "target", or the name of an objective with its "objectives." before it."""
+    """Return "online", "target", or "objectives." and the name of an objective."""
     first, _, rest = name.partition(".")
     return f"{first}.{rest.partition('.')[0]}" if first == "objectives" else first
 
@@ -203,7 +208,7 @@ def _hash(value: Any) -> str:
 
 
 def _feed(update: Callable[[bytes], object], value: Any) -> None:
-    """Pass on a nested value in a form in which equal bits, and only these, are equal."""
+    """Feed a nested value to a hash, in a form that is equal exactly where the bits are."""
     if isinstance(value, torch.Tensor):
         update(f"{value.dtype}{tuple(value.shape)}".encode())
         update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -220,19 +225,19 @@ def _feed(update: Callable[[bytes], object], value: Any) -> None:
 
 
 def faults(whole: RunFolder, killed: RunFolder) -> list[str]:
-    """Say in which steps the metrics of a killed run are missing, doubled or other than those of the whole one."""
+    """Name the steps where the metrics of a killed run are missing, doubled, or unlike those of the whole run."""
     first, second = _metrics(whole), _metrics(killed)
     steps = [step for step, _ in second]
-    wrong = {
+    faulty = {
         "missing": sorted({step for step, _ in first} - set(steps)),
         "doubled": sorted({step for step in steps if steps.count(step) > 1}),
         "different": sorted(step for step, values in dict(second).items() if dict(first).get(step) != values),
     }
-    told = [f"metrics: {what} at steps {', '.join(map(str, found[:10]))}" for what, found in wrong.items() if found]
-    return told if told or steps == sorted(steps) else ["metrics: steps are not in order"]
+    lines = [f"metrics: {what} at steps {', '.join(map(str, at[:10]))}" for what, at in faulty.items() if at]
+    return lines if lines or steps == sorted(steps) else ["metrics: steps are not in order"]
 
 
 def _metrics(run: RunFolder) -> list[tuple[int, dict[str, Any]]]:
-    """Return (step, values) line by line, without what says how long something took."""
+    """Return (step, values) of each line, without timings."""
     lines = [json.loads(line) for line in (run.path / METRICS).read_text(encoding="utf-8").splitlines()]
-    return [(line["step"], {name: line[name] for name in line if not name.endswith(_TIMED)}) for line in lines]
+    return [(line["step"], {name: line[name] for name in line if not name.endswith(_TIMINGS)}) for line in lines]

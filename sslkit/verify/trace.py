@@ -1,6 +1,6 @@
-"""Take a few steps and write down what each is made of, so that other numbers of processes can be compared with it.
+"""Record what a few steps are made of, so that different numbers of ranks can be compared.
 
-All of it computes in float64: what differs then differs by the method, and not by the order in which numbers are added.
+Everything computes in float64, so that differences come from the method and not from the order of additions.
 """
 
 from __future__ import annotations
@@ -8,150 +8,172 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sslkit.data.bad_images import BadImage
 from sslkit.data.loader import Loader
 from sslkit.data.opening import prepare
-from sslkit.networks.step_module import StepModule, StepOutput
+from sslkit.networks import StepModule
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import RecipeFile
+from sslkit.planning.recipe_file import RecipeFile
 from sslkit.seeds import seed_of
+from sslkit.training import agreement
 from sslkit.training.flight_record import tensors
-from sslkit.training.hardware import fabric_of
+from sslkit.training.hardware import launch
 from sslkit.training.options import RunOptions
-from sslkit.training.step import Passes, Stepper
+from sslkit.training.setup import make_network, set_up, shares_batch_norm
+from sslkit.training.step import MicroBatches, TrainStep
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Step = dict[str, dict[str, Tensor]]
-"""Kind -> name -> numbers (n m), in the order in which a step makes them; what is made row by row has a row each."""
+"""Kind -> name -> numbers (n m), in the order of a step; kinds that have rows of images have one row for each."""
 KINDS = (
     "initial weights", "images", "boxes", "views", "schedule",
     "forward", "terms", "gradients", "online", "target", "state", "processes",
 )  # fmt: skip
-"""Each depends on those before it, so that the first that differs is where a difference comes from."""
+"""Kinds of records. Each depends on those before it, so that the first that differs is the origin of a difference.
+"processes" is how far the weights of the ranks are apart."""
 PER_ROW = ("images", "boxes", "views", "forward")
-"""Kinds of which every process has a part of the rows."""
+"""Kinds whose rows are distributed over ranks."""
 
 
-def trace(plan: Plan, text: RecipeFile, options: RunOptions, steps: int, whole: bool) -> tuple[list[Step], int]:
-    """Take steps from the beginning, and write nothing.
+def trace(
+    plan: Plan, recipe_file: RecipeFile, options: RunOptions, steps: int, whole_batch_norm: bool
+) -> tuple[list[Step], int]:
+    """Take the first steps of a run and record them; write nothing.
 
     Args:
-        plan: What is trained.
-        text: Of the recipe.
-        options: Among it the number of processes.
+        plan: The plan to train.
+        recipe_file: The plan's recipe.
+        options: Says how many ranks there are.
         steps: Optimizer steps.
-        whole: Whether batch norm takes its statistics over all processes, also on devices where torch has none such.
+        whole_batch_norm: Take batch norm statistics over all ranks, even on devices where torch does not support that.
 
     Returns:
-        What each step was made of, joined over processes, and the number of this process.
+        The record of each step, joined over ranks, and the rank of this process.
     """
-    fabric = fabric_of(plan, options)
-    source, proposals = prepare(plan, text)
-    stepper = Traced(plan, options, fabric, source, proposals)
-    if whole and fabric.world_size > 1 and not stepper.shares_batch_norm:
-        over_all(stepper.network, stepper._gather)
-    return stepper.trace(steps), fabric.global_rank
+    fabric = launch(plan, options)
+    source, proposals = prepare(plan, recipe_file)
+    setup = set_up(plan, options, fabric, source, proposals, network_in_float64)
+    if whole_batch_norm and fabric.world_size > 1 and not shares_batch_norm(plan, fabric):
+        use_global_batch_norm(setup.network, partial(agreement.gather, fabric))
+    return TracedSteps(setup).trace(steps), fabric.global_rank
 
 
-class Traced(Stepper):
-    """Takes steps and writes down what they are made of."""
+def network_in_float64(plan: Plan, fabric: Fabric) -> StepModule:
+    """Make both networks and the objectives in float64."""
+    network = make_network(plan, fabric).double()
+    for part in (network.online, network.target):
+        if part is not None:
+            part.register_forward_pre_hook(_in_float64)
+    return network
 
-    def make_network(self) -> StepModule:
-        """Make both networks and the objectives in float64."""
-        network = super().make_network().double()
-        for part in (network.online, network.target):
-            if part is not None:
-                part.register_forward_pre_hook(_in_float64)
-        return network
+
+class TracedSteps(TrainStep):
+    """Take optimizer steps, and record everything that goes into and comes out of each.
+
+    Attributes:
+        record: Of the current step.
+    """
+
+    record: Step
 
     def trace(self, steps: int) -> list[Step]:
-        """Take `steps` optimizer steps, or as many as the run has."""
+        """Return the records of `steps` optimizer steps, or of as many as the run has."""
         self.network.train()
-        stop = min(steps, self.steps)
-        made: list[Step] = []
-        with self.feed(stop) as feed:
-            while self.step < stop:
-                self.now: Step = {kind: {} for kind in KINDS}
-                if not self.step:
-                    self.now["initial weights"] = _digests(self.network.named_parameters())
-                self.optimizer_step(feed)
-                self._after()
-                made.append(self._joined())
-        return made
+        stop = min(steps, self.setup.steps)
+        records: list[Step] = []
+        with self.setup.loader(0, stop) as loader:
+            while self.state.step < stop:
+                self.record = {kind: {} for kind in KINDS}
+                if not self.state.step:
+                    self.record["initial weights"] = _digests(self.network.named_parameters())
+                self(loader)
+                self._record_networks()
+                records.append(self._joined())
+        return records
 
-    def passes(self, feed: Loader) -> Passes:
-        """Write down what every module makes, and of which images and boxes."""
-        with _watched(self.network, self.epochs.micro, self.now["forward"], self.now["views"]):
-            taken = super().passes(feed)
-        for part, batch in enumerate(taken.batches):
-            self.now["images"][f"pass {part}"] = batch["index"][:, None].double().cpu()
+    def accumulate(self, loader: Loader) -> MicroBatches:
+        """Record images, boxes, views, and the output of every module."""
+        micro_batch = self.setup.epochs.micro
+        with _watched(self.network, micro_batch, self.record["forward"], self.record["views"]):
+            micro = super().accumulate(loader)
+        for part, batch in enumerate(micro.batches):
+            self.record["images"][f"micro-batch {part}"] = batch["index"][:, None].double().cpu()
             boxes = {name: batch[name] for name in batch if name.startswith("boxes.")}
-            self.now["boxes"] |= {f"{name}, pass {part}": digest_rows(held) for name, held in boxes.items()}
-        return taken
+            rows = {f"{name}, micro-batch {part}": digest_rows(values) for name, values in boxes.items()}
+            self.record["boxes"] |= rows
+        return micro
 
-    def agree(self, outcomes: list[StepOutput], bad: list[BadImage], taken: Passes | None = None) -> dict[str, float]:
-        """Write down the objectives' terms."""
-        told = super().agree(outcomes, bad, taken)
-        self.now["terms"] = {name: _number(told[name]) for name in [*outcomes[0].terms, "loss"]}
-        return told
+    def all_reduce(self, micro: MicroBatches, last: bool = False) -> dict[str, float]:
+        """Record the objectives' terms."""
+        terms = super().all_reduce(micro, last)
+        self.record["terms"] = {name: _number(terms[name]) for name in [*micro.outputs[0].terms, "loss"]}
+        return terms
 
-    def clip(self) -> None:
-        """Write down the gradients, and what the optimizer is told."""
-        grads = ((name, held.grad) for name, held in self.network.named_parameters() if held.grad is not None)
-        self.now["gradients"] = _digests(grads)
-        for number, group in enumerate(self.optimizer.param_groups):
-            told = {"learning rate": group["lr"], "weight decay": group.get("weight_decay", 0.0)}
-            self.now["schedule"] |= {f"{name} of group {number}": _number(value) for name, value in told.items()}
-        self.now["schedule"]["target momentum"] = _number(self.momentum())
-        super().clip()
+    def measure(self, micro: MicroBatches) -> dict[str, float]:
+        """Record the gradients and the schedules, before gradients are clipped."""
+        parameters = self.network.named_parameters()
+        self.record["gradients"] = _digests((name, one.grad) for name, one in parameters if one.grad is not None)
+        for number, group in enumerate(self.setup.optimizer.param_groups):
+            values = {"learning rate": group["lr"], "weight decay": group.get("weight_decay", 0.0)}
+            self.record["schedule"] |= {f"{name} of group {number}": _number(value) for name, value in values.items()}
+        self.record["schedule"]["target momentum"] = _number(self.momentum())
+        return super().measure(micro)
 
-    def _after(self) -> None:
-        """Write down what a step leaves."""
-        parts = _digests(self.network.named_parameters())
-        self.now["target"] = {name: held for name, held in parts.items() if name.startswith("target.")}
-        self.now["online"] = {name: held for name, held in parts.items() if name not in self.now["target"]}
-        kept = self.network.state_dict()  # what no checkpoint keeps is no state
-        self.now["state"] = _digests((name, held) for name, held in kept.items() if name not in parts)
+    def _record_networks(self) -> None:
+        """Record the networks after a step."""
+        parameters = _digests(self.network.named_parameters())
+        self.record["target"] = {name: one for name, one in parameters.items() if name.startswith("target.")}
+        self.record["online"] = {name: one for name, one in parameters.items() if name not in self.record["target"]}
+        saved = self.network.state_dict()  # buffers that no checkpoint holds are not part of the state
+        self.record["state"] = _digests((name, one) for name, one in saved.items() if name not in parameters)
 
     def _joined(self) -> Step:
-        """Join the rows of all processes, and write down how far their weights are apart."""
-        all_ = [self.fabric.broadcast(self.now, src=rank) for rank in range(self.fabric.world_size)]
+        """Join the rows of all ranks, and add how far their weights are apart."""
+        fabric = self.setup.fabric
+        records = [fabric.broadcast(self.record, src=rank) for rank in range(fabric.world_size)]
         rows = {
-            kind: {name: torch.cat([one[kind][name] for one in all_]) for name in self.now[kind]} for kind in PER_ROW
+            kind: {name: torch.cat([one[kind][name] for one in records]) for name in self.record[kind]}
+            for kind in PER_ROW
         }
         apart = {
-            name: torch.stack([one[kind][name] - held for one in all_]).abs().amax(0)
+            name: torch.stack([one[kind][name] - value for one in records]).abs().amax(0)
             for kind in ("online", "target")
-            for name, held in all_[0][kind].items()
+            for name, value in records[0][kind].items()
         }
-        return {**all_[0], **rows, "processes": apart}
+        return {**records[0], **rows, "processes": apart}
 
 
-def _in_float64(part: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
-    return (given[0].double(), *given[1:])
+def _in_float64(part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
+    return (inputs[0].double(), *inputs[1:])
 
 
 @contextmanager
-def _watched(network: StepModule, images: int, made: dict[str, Tensor], views: dict[str, Tensor]) -> Iterator[None]:
-    """Write down what the modules of both networks make of `images` images, and which views they are given."""
+def _watched(network: StepModule, images: int, outputs: dict[str, Tensor], views: dict[str, Tensor]) -> Iterator[None]:
+    """Record the outputs of all modules of both networks for `images` images, and the views that the networks see."""
 
-    def look(name: str, part: nn.Module, _: Any, returned: Any) -> None:
+    def record_output(name: str, part: nn.Module, _: Any, returned: Any) -> None:
         for tensor in tensors(returned):
-            if tensor.dim() and tensor.shape[0] % images == 0:  # others, as of position embeddings, have no rows
-                made[_numbered(f"{name} ({type(part).__name__})", made)] = digest_rows(tensor)
+            if tensor.dim() and tensor.shape[0] % images == 0:  # others, such as position embeddings, have no rows
+                outputs[_numbered(f"{name} ({type(part).__name__})", outputs)] = digest_rows(tensor)
 
-    def see(name: str, _: nn.Module, given: Any) -> None:
-        views[_numbered(f"views of the {name} network", views)] = digest_rows(given[0])
+    def record_views(name: str, _: nn.Module, inputs: Any) -> None:
+        views[_numbered(f"views of the {name} network", views)] = digest_rows(inputs[0])
 
     parts = {name: part for name, part in network.named_modules() if name.startswith(("online.", "target."))}
-    hooks = [part.register_forward_hook(partial(look, name)) for name, part in parts.items()]
+    hooks = [part.register_forward_hook(partial(record_output, name)) for name, part in parts.items()]
     networks = {"online": network.online, "target": network.target}
-    hooks += [part.register_forward_pre_hook(partial(see, name)) for name, part in networks.items() if part is not None]
+    hooks += [
+        part.register_forward_pre_hook(partial(record_views, name))
+        for name, part in networks.items()
+        if part is not None
+    ]
     try:
         yield
     finally:
@@ -159,16 +181,16 @@ def _watched(network: StepModule, images: int, made: dict[str, Tensor], views: d
             hook.remove()
 
 
-def _numbered(name: str, taken: Mapping[str, Any]) -> str:
-    """Return the name with the number of the call, which is new."""
+def _numbered(name: str, existing: Mapping[str, Any]) -> str:
+    """Return the name with the number of the call, the first that does not exist yet."""
     call = 1
-    while (numbered := f"{name}, call {call}") in taken:
+    while (numbered := f"{name}, call {call}") in existing:
         call += 1
     return numbered
 
 
 def digest_rows(value: Tensor) -> Tensor:
-    """Describe every row of (n ...) by two numbers, (n 2): its length, and its product with fixed random signs."""
+    """Return two numbers (n 2) for each row of (n ...): its norm, and its product with fixed random signs."""
     rows = value.detach().flatten(1).double().cpu() if value.dim() > 1 else value.detach().double().cpu()[:, None]
     signs = torch.randint(
         0, 2, rows.shape[1:], generator=torch.Generator().manual_seed(seed_of("signs", rows.shape[1]))
@@ -177,29 +199,29 @@ def digest_rows(value: Tensor) -> Tensor:
 
 
 def _digests(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: digest_rows(held.reshape(1, -1)) for name, held in named}
+    return {name: digest_rows(value.reshape(1, -1)) for name, value in named}
 
 
 def _number(value: float) -> Tensor:
     return torch.tensor([[value]], dtype=torch.float64)
 
 
-def over_all(network: nn.Module, gather: Callable[[Tensor], Tensor]) -> None:
-    """Let every batch norm of a network take its statistics over all processes.
+def use_global_batch_norm(network: nn.Module, gather: Callable[[Tensor], Tensor]) -> None:
+    """Make every batch norm of a network take its statistics over all ranks.
 
-    As `torch.nn.SyncBatchNorm`, which wants a GPU; of use where what else differs is to be seen, not for speed.
+    This is `torch.nn.SyncBatchNorm`, which needs a GPU, for comparisons on any device; it is not fast.
 
     Args:
-        network: Is changed.
-        gather: Joins rows (b ...) of all processes, with gradients; each has as many.
+        network: Changed in place.
+        gather: Joins the rows (b ...) of all ranks, the same number from each, with gradients.
     """
     for part in network.modules():
         if isinstance(part, _BatchNorm):
-            part.forward = partial(_normalised, part, gather)  # type: ignore[method-assign]
+            part.forward = partial(_normalise, part, gather)  # type: ignore[method-assign]
 
 
-def _normalised(norm: _BatchNorm, gather: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Normalise (b c ...) by the mean and variance over b and all other axes but c, in all processes."""
+def _normalise(norm: _BatchNorm, gather: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Normalise (b c ...) with the mean and variance over all axes but c, and over all ranks."""
     if not norm.training:
         return type(norm).forward(norm, x)
     axes, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
@@ -207,18 +229,18 @@ def _normalised(norm: _BatchNorm, gather: Callable[[Tensor], Tensor], x: Tensor)
     mean = means.mean(0)
     centred = x - mean.view(shape)
     var = gather(centred.square().mean(axes)[None]).mean(0)
-    _follow(norm, mean.detach(), var.detach(), x.numel() // x.shape[1] * len(means))
+    _update_statistics(norm, mean.detach(), var.detach(), x.numel() // x.shape[1] * len(means))
     y = centred * torch.rsqrt(var + norm.eps).view(shape)
     return y * norm.weight.view(shape) + norm.bias.view(shape) if norm.affine else y
 
 
 @torch.no_grad()
-def _follow(norm: _BatchNorm, mean: Tensor, var: Tensor, count: int) -> None:
-    """Move the running statistics; the variance that they keep is the unbiased one."""
-    held = dict(norm.named_buffers(recurse=False))
-    if not held:
+def _update_statistics(norm: _BatchNorm, mean: Tensor, var: Tensor, count: int) -> None:
+    """Update the running statistics; their variance is the unbiased one."""
+    buffers = dict(norm.named_buffers(recurse=False))
+    if not buffers:
         return
-    held["num_batches_tracked"] += 1
-    share = 1.0 / float(held["num_batches_tracked"]) if norm.momentum is None else norm.momentum
-    held["running_mean"].lerp_(mean, share)
-    held["running_var"].lerp_(var * count / max(1, count - 1), share)
+    buffers["num_batches_tracked"] += 1
+    share = 1.0 / float(buffers["num_batches_tracked"]) if norm.momentum is None else norm.momentum
+    buffers["running_mean"].lerp_(mean, share)
+    buffers["running_var"].lerp_(var * count / max(1, count - 1), share)

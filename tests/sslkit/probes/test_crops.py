@@ -10,8 +10,8 @@ from sslkit import images
 from sslkit.api import Objects
 from sslkit.errors import DataError
 from sslkit.planning.recipe import ProbeTable
-from sslkit.probes import crops as labelling
-from sslkit.probes.crops import gather
+from sslkit.probes import crops as crops_module
+from sslkit.probes.crops import collect_crops
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def boxes(count):
 
 
 def test_crops_are_the_objects_with_their_labels(dots):
-    crops = gather(dots(images=30), table(), seed=0)
+    crops = collect_crops(dots(images=30), table(), seed=0)
     cut = pixels(crops)
     assert cut.shape == (30, 3, 16, 16)
     assert cut.dtype == torch.uint8
@@ -55,7 +55,7 @@ def test_whole_images_are_made_square(dots, monkeypatch, fit, box):
     """A centre crop has 224/256 of the shorter side: 35 of 40 pixels."""
     source = dots(images=8)
     monkeypatch.setattr(source, "label", lambda index: index % 2, raising=False)
-    crops = gather(source, table(crops="images", size=8, fit=fit), seed=0)
+    crops = collect_crops(source, table(crops="images", size=8, fit=fit), seed=0)
     photo = images.decode(source.read(0), "x")
     expected = images.cuts(photo, np.array([box], np.float32), 8, "bicubic")[0]
     assert any(np.array_equal(crop.permute(1, 2, 0).numpy(), expected) for crop in pixels(crops))
@@ -67,7 +67,7 @@ def test_no_image_is_on_both_sides(dots, monkeypatch):
     source = dots(images=40)
     found = np.array([[10, 8, 34, 32], [0, 0, 20, 20], [5, 5, 30, 35]], np.float32)
     monkeypatch.setattr(source, "objects", lambda index: Objects(found, np.array([index % 2, 0, index], np.int64)))
-    crops = gather(source, table(test_share=0.5), seed=1)
+    crops = collect_crops(source, table(test_share=0.5), seed=1)
     image = crops.labels.view(40, 3)[:, 2]  # the third object's label is the image
     sides = crops.test.view(40, 3)
     assert sorted(image.tolist()) == list(range(40))
@@ -77,20 +77,20 @@ def test_no_image_is_on_both_sides(dots, monkeypatch):
 
 
 def test_the_split_is_a_function_of_the_seed(dots):
-    made = [gather(dots(images=30), table(), seed=seed) for seed in (0, 0, 1)]
+    made = [collect_crops(dots(images=30), table(), seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(made[0].test, made[1].test)
     assert torch.equal(made[0].labels, made[1].labels)
     assert not torch.equal(made[0].test, made[2].test)
 
 
 def test_small_difficult_and_surplus_objects_are_left_out(dots, monkeypatch):
-    assert len(gather(dots(images=30), table(limit=7), seed=0)) == 7
+    assert len(collect_crops(dots(images=30), table(limit=7), seed=0)) == 7
     with pytest.raises(DataError, match="source 'dots' gave no labelled objects"):
-        gather(dots(images=30), table(min_side=25), seed=0)
+        collect_crops(dots(images=30), table(min_side=25), seed=0)
     source = dots(images=30)
     hard = np.array([False, True])
     monkeypatch.setattr(source, "objects", lambda i: Objects(boxes(2), np.array([i % 2, 1 - i % 2]), hard))
-    assert len(gather(source, table(), seed=0)) == 30
+    assert len(collect_crops(source, table(), seed=0)) == 30
 
 
 def test_whole_images_have_the_set_of_their_objects_categories(dots, monkeypatch):
@@ -104,7 +104,7 @@ def test_whole_images_have_the_set_of_their_objects_categories(dots, monkeypatch
         return Objects(boxes(len(labels)), labels, np.array(hard[index]) if index in hard else None)
 
     monkeypatch.setattr(source, "objects", objects)
-    crops = gather(source, table(crops="multi-label", test_share=0.5), seed=0)
+    crops = collect_crops(source, table(crops="multi-label", test_share=0.5), seed=0)
     assert crops.labels.shape == (7, 3)  # image 2 has no objects: it may not have been annotated
     rows = dict(zip(crops.images.tolist(), crops.labels.tolist(), strict=True))
     unknown = dict(zip(crops.images.tolist(), crops.ignored.tolist(), strict=True))
@@ -118,12 +118,12 @@ def test_whole_images_have_the_set_of_their_objects_categories(dots, monkeypatch
 
 def test_a_test_source_is_tested_on_and_nothing_else(dots):
     train, test = dots(images=20), dots(images=9)
-    crops = gather(train, table(), 0, test)
+    crops = collect_crops(train, table(), 0, test)
     assert crops.test.tolist() == [False] * 20 + [True] * 9
     assert not set(crops.images[:20].tolist()) & set(crops.images[20:].tolist())
     for crop, label in zip(pixels(crops), crops.labels, strict=True):
         assert (crop[label] == 250).all()
-    assert len(gather(train, table(limit=5), 0, test)) == 10
+    assert len(collect_crops(train, table(limit=5), 0, test)) == 10
 
 
 @pytest.mark.parametrize("kind", ["objects", "multi-label"])
@@ -131,30 +131,30 @@ def test_categories_of_the_test_source_are_matched_by_name(dots, kind):
     train, test = dots(images=20), dots(images=9)
     train.categories = ("amber", "red", "green")
     test.categories = ("green", "red")
-    crops = gather(train, table(crops=kind), 0, test)
+    crops = collect_crops(train, table(crops=kind), 0, test)
     labels = crops.labels[20:] if kind == "objects" else crops.labels[20:].int().argmax(1)
     swapped = [("amber", "red", "green").index(("green", "red")[i % 2]) for i in (crops.images[20:] - 20).tolist()]
     assert labels.tolist() == swapped
     test.categories = ("green", "crimson")
     with pytest.raises(DataError, match="1 categories of the test source 'dots' are not among the 3 .*: crimson"):
-        gather(train, table(crops=kind), 0, test)
+        collect_crops(train, table(crops=kind), 0, test)
 
 
 def test_pixels_come_in_order_in_batches_and_are_kept_where_they_are_few(dots, monkeypatch):
     source = dots(images=40)
-    crops = gather(source, table(), 0)
+    crops = collect_crops(source, table(), 0)
     whole = pixels(crops)
     reads = []
     monkeypatch.setattr(source, "read", lambda index: reads.append(index))
     assert torch.equal(pixels(crops), whole)
     assert not reads
     monkeypatch.undo()
-    monkeypatch.setattr(labelling, "_BATCH", 7)
-    monkeypatch.setattr(labelling, "_KEPT", 0)
-    again = gather(dots(images=40), table(), 0)
+    monkeypatch.setattr(crops_module, "_BATCH", 7)
+    monkeypatch.setattr(crops_module, "_CACHE_BYTES", 0)
+    again = collect_crops(dots(images=40), table(), 0)
     assert [len(batch) for batch in again.batches()] == [7] * 5 + [5]
     assert torch.equal(pixels(again), whole)
-    assert again._kept is None
+    assert again._cache is None
 
 
 def test_few_images_are_held_at_a_time(dots, monkeypatch):
@@ -163,15 +163,15 @@ def test_few_images_are_held_at_a_time(dots, monkeypatch):
     reads = []
     read = source.read
     monkeypatch.setattr(source, "read", lambda index: reads.append(index) or read(index))
-    monkeypatch.setattr(labelling, "_BATCH", 4)
-    stream = gather(source, table(), 0).batches()
+    monkeypatch.setattr(crops_module, "_BATCH", 4)
+    stream = collect_crops(source, table(), 0).batches()
     next(stream)
-    assert len(reads) <= 4 + 2 * labelling.cores() + 1
+    assert len(reads) <= 4 + 2 * crops_module.cores() + 1
     stream.close()
 
 
 def test_crops_of_an_image_that_cannot_be_read_are_black_and_marked(dots):
-    found = gather(dots(images=8, broken=(3,)), table(), 0)
+    found = collect_crops(dots(images=8, broken=(3,)), table(), 0)
     assert found.readable.all()
     made = pixels(found)
     assert found.readable.tolist() == [image != 3 for image in found.images.tolist()]
@@ -184,18 +184,21 @@ def test_crops_of_an_image_that_cannot_be_read_are_black_and_marked(dots):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("objects", r"labelled objects of two .* source 'dots' gave no .*0 crops from 6 images.*name a source with"),
-        ("images", r"labelled images of two .* gave no labelled images .* \"folder\" with labels = true"),
-        ("multi-label", r"images with labelled objects of two .* gave no .* \"coco\" or \"voc\""),
+        (
+            "objects",
+            r"labelled objects of two .* source 'dots' gave no .*0 crops from 6 images.*use a source with labelled boxes, or",
+        ),
+        ("images", r"labelled images of two .* gave no labelled images .*: use a source with labelled images \(some"),
+        ("multi-label", r"images with labelled objects of two .* gave no .*: use a source with labelled boxes$"),
     ],
 )
 def test_a_source_without_labels_is_told_with_what_to_do(dots, monkeypatch, kind, words):
     source = dots(images=6)
     monkeypatch.setattr(source, "objects", lambda index: Objects())
     with pytest.raises(DataError, match=words):
-        gather(source, table(crops=kind), 0)
+        collect_crops(source, table(crops=kind), 0)
     with pytest.raises(DataError, match="gave no"):
-        gather(dots(images=6) if kind != "images" else _labelled(dots(images=6)), table(crops=kind), 0, source)
+        collect_crops(dots(images=6) if kind != "images" else _labelled(dots(images=6)), table(crops=kind), 0, source)
 
 
 def _labelled(source):
@@ -207,26 +210,26 @@ def test_one_category_is_not_enough(dots, monkeypatch):
     source = dots(images=6)
     monkeypatch.setattr(source, "objects", lambda index: Objects(boxes(1), np.zeros(1, np.int64)))
     with pytest.raises(DataError, match="gave only one category of labelled objects"):
-        gather(source, table(), 0)
+        collect_crops(source, table(), 0)
 
 
 @pytest.mark.parametrize(("share", "side"), [(1e-6, "test"), (1 - 1e-6, "train")])
 def test_an_empty_side_is_told(dots, share, side):
     with pytest.raises(DataError, match=rf"of 6 labelled images leaves nothing to {side} on: use more images"):
-        gather(dots(images=6), table(test_share=share), 0)
+        collect_crops(dots(images=6), table(test_share=share), 0)
 
 
 def test_categories_on_one_side_of_the_split_are_named(dots, monkeypatch):
     source = dots(images=40)
     labels = np.arange(40) % 2
-    assert gather(source, table(), seed=0).one_sided() == ""
-    first = gather(source, table(crops="objects"), seed=0)
+    assert collect_crops(source, table(), seed=0).one_sided_categories() == ""
+    first = collect_crops(source, table(crops="objects"), seed=0)
     tested = int(first.images[first.test][0])
     trained = int(first.images[~first.test][0])
     source.categories = ("red", "green", "tested", "trained")
     labels[tested], labels[trained] = 2, 3
     monkeypatch.setattr(source, "label", lambda index: int(labels[index]), raising=False)
-    said = gather(source, table(crops="images"), seed=0).one_sided()
+    said = collect_crops(source, table(crops="images"), seed=0).one_sided_categories()
     assert said == (
-        "of 4 categories, 1 not tested, having no test crop: trained; 1 never right, having no training crop: tested"
+        "of 4 categories, 1 without a test crop, not tested: trained; 1 without a training crop, never right: tested"
     )

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from sslkit.errors import DataError
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.probes import plan_probes
 from sslkit.planning.recipe import ProbeRecipe, ProbeTable, View
 from sslkit.probes import evaluate
-from sslkit.probes.crops import gather
+from sslkit.probes.crops import collect_crops
 from sslkit.probes.evaluate import ProbeEvaluator, frozen, raw_pixels
 
 CPU = torch.device("cpu")
@@ -64,9 +64,9 @@ def test_raw_pixels_are_centred_and_small():
 def test_features_go_to_their_side_with_labels_and_images(plugins):
     source = plugins.find("source", "dots").cls(images=600)
     source.open()
-    crops = gather(source, ProbeTable(use="nearest", size=8), 0)
+    crops = collect_crops(source, ProbeTable(use="nearest", size=8), 0)
     colour = {"colour": lambda pixels: pixels.float().mean((2, 3))}
-    train, test = evaluate.features(crops, colour, torch.device("meta"))["colour"]
+    train, test = evaluate.extract_features(crops, colour, torch.device("meta"))["colour"]
     for part, side in ((train, ~crops.test), (test, crops.test)):
         assert torch.equal(part.labels, crops.labels[side])
         assert torch.equal(part.images, crops.images[side])
@@ -79,8 +79,10 @@ def test_features_go_to_their_side_with_labels_and_images(plugins):
 def test_what_cannot_be_read_is_in_no_features(plugins):
     source = plugins.find("source", "dots").cls(images=60, broken=(7, 8, 9))
     source.open()
-    crops = gather(source, ProbeTable(use="nearest", size=8), 0)
-    sides = evaluate.features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))["x"]
+    crops = collect_crops(source, ProbeTable(use="nearest", size=8), 0)
+    sides = evaluate.extract_features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))[
+        "x"
+    ]
     seen = torch.cat([part.images for part in sides])
     assert sorted(seen.tolist()) == [image for image in range(60) if image not in (7, 8, 9)]
     for part in sides:
@@ -92,16 +94,16 @@ def test_what_cannot_be_read_is_in_no_features(plugins):
 def test_a_side_of_which_nothing_can_be_read_is_refused(plugins):
     source = plugins.find("source", "dots").cls(images=8, broken=tuple(range(8)))
     source.open()
-    crops = gather(source, ProbeTable(use="nearest", size=8), 0)
+    crops = collect_crops(source, ProbeTable(use="nearest", size=8), 0)
     with pytest.raises(
         DataError,
         match=r"none of the \d images that a probe would train on can be read; the first: 000\d\.png is no image",
     ):
-        evaluate.features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))
+        evaluate.extract_features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))
 
 
 def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypatch):
-    probing_ = ProbeEvaluator(
+    evaluator = ProbeEvaluator(
         measurement(
             plugins,
             first={"use": "nearest", "size": 16},
@@ -109,15 +111,15 @@ def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypat
             other={"use": "nearest", "size": 24},
         )
     )
-    assert probing_.crops["first"] is probing_.crops["second"]
-    assert probing_.crops["first"] is not probing_.crops["other"]
+    assert evaluator.crops["first"] is evaluator.crops["second"]
+    assert evaluator.crops["first"] is not evaluator.crops["other"]
     net = Net()
-    found = probing_.of_pixels_and("net", net, CPU)
+    found = evaluator.measure_with_pixels("net", net, CPU)
     assert net.seen == 40 + 40
     assert list(found) == ["raw pixels", "net"]
     assert list(found["net"]) == ["first", "second", "other"]
-    assert found["raw pixels"] == probing_.of_pixels()
-    assert found["net"] == probing_.of_backbone(net, CPU)
+    assert found["raw pixels"] == evaluator.measure_pixels()
+    assert found["net"] == evaluator.measure_backbone(net, CPU)
     assert found["net"]["first"]["top1"] == 1.0
 
 
@@ -185,15 +187,15 @@ def test_a_probe_without_any_source_is_refused(plugins):
 def test_a_whole_recipe_is_checked_alike(plugins, recipe_text):
     from sslkit.planning.planner import make_plan
 
-    text = recipe.parse(
+    text = recipe_file.parse(
         recipe_text, "r", "r.toml", ["probes.nearest.crops=multi-label", "augment.scene.0.mean=[0,0,0]"]
     )
-    plan, found = make_plan(recipe.structure(text)[0], plugins)
+    plan, found = make_plan(recipe_file.check_structure(text)[0], plugins)
     assert "takes only single-label ones" in found[0].what
-    text = recipe.parse(recipe_text, "r", "r.toml", ["probes.nearest.size=16", "augment.scene.0.mean=[0,0,0]"])
-    plan, found = make_plan(recipe.structure(text)[0], plugins)
+    text = recipe_file.parse(recipe_text, "r", "r.toml", ["probes.nearest.size=16", "augment.scene.0.mean=[0,0,0]"])
+    plan, found = make_plan(recipe_file.check_structure(text)[0], plugins)
     assert not found
-    assert plan.measurement.view.mean == (0, 0, 0)
+    assert plan.probing.view.mean == (0, 0, 0)
     resolved = plan.resolved()["probes"]["nearest"]
     assert (resolved["source"]["use"], resolved["fit"], resolved["unused"]) == ("fake/dots", "stretch", 1)
     assert "test_source" not in resolved

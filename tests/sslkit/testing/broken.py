@@ -1,6 +1,6 @@
-"""Components that keep to their contracts, and relatives that break one check each.
+"""Components that keep their contracts, and variants that break one check each.
 
-`BROKEN` maps (kind, check) to a case that must fail there, with words that the message must hold.
+`BROKEN` maps (kind, check) to a case that must fail, and to words that the message must contain.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Decorator = Callable[[type[Any]], type[Any]]
 
 
 def breaks(kind: str, check: str, words: str, **case: Any) -> Decorator:
-    """Enter a class below the check that it breaks."""
+    """Register a class for the check that it breaks."""
 
-    def enter(cls: type[Any]) -> type[Any]:
+    def register(cls: type[Any]) -> type[Any]:
         BROKEN[kind, check] = (Case(cls, **case), words)
         return cls
 
-    return enter
+    return register
 
 
 # -------------------------------------------------------------------------------------------------- objectives
@@ -76,10 +76,10 @@ class Abstract(Objective):
 
 @breaks("objective", "documentation", "options scale")
 class Undocumented(Good):
-    """Says nothing of what can be set."""
+    """Does not mention its option."""
 
 
-@breaks("objective", "signature", "would pass unseen")
+@breaks("objective", "signature", "would hide a misspelt option")
 class Loose(Good):
     """Takes anything: scale."""
 
@@ -95,7 +95,7 @@ class Ranged(Good):
         super().__init__(dims, scale=scale)
 
 
-@breaks("objective", "made_on_meta", "table were made elsewhere")
+@breaks("objective", "made_on_meta", "table are not on the meta device")
 class Elsewhere(Good):
     """Makes a table in its constructor, on the CPU, whatever the scale."""
 
@@ -106,7 +106,7 @@ class Elsewhere(Good):
 
 @breaks("objective", "made_alike", "table differ")
 class Unseeded(Good):
-    """Draws from a generator that nobody seeds; scale."""
+    """Draws from a generator that the kit does not seed; scale."""
 
     rng = np.random.default_rng(0)
 
@@ -115,7 +115,7 @@ class Unseeded(Good):
         self.register_buffer("table", torch.tensor(self.rng.random()))
 
 
-@breaks("objective", "requires", "there is no target.prediction")
+@breaks("objective", "requires", "the target network has no predictor")
 class NoRow(Good):
     requires: ClassVar = {"p": "online.prediction.scene: b v d", "z": "target.prediction.scene: b v d"}
 
@@ -125,7 +125,7 @@ class Renamed(Good):
     requires: ClassVar = {"q": "online.prediction.scene: b v d", "z": "target.projection.scene: b v d"}
 
 
-@breaks("objective", "finite_scalars", "not that of a scalar")
+@breaks("objective", "finite_scalars", "reduce it to a scalar")
 class Vector(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
         return self.factor * safe.cosine_similarity(p, z).mean(1)
@@ -150,7 +150,7 @@ class InPlace(Good):
         return super().forward(p, z.mul_(2))
 
 
-@breaks("objective", "order_of_batch", "change places")
+@breaks("objective", "order_of_batch", "are in another order")
 class Ordered(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
         return self.factor * safe.cosine_similarity(p[0], z[0]).mean()
@@ -182,13 +182,13 @@ class Spread(Good):
         return self.factor / p.var(0).mean() + 0 * z.mean()
 
 
-@breaks("objective", "large_embeddings", "of length 1000")
+@breaks("objective", "large_embeddings", "a thousand times larger")
 class Exponential(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
         return self.factor * p.exp().mean() + 0 * z.mean()
 
 
-@breaks("objective", "small_embeddings", "of length 1e-20")
+@breaks("objective", "small_embeddings", "scaled by 1e-20")
 class Quotient(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
         return self.factor * (p * z).sum() / (p.square().sum() * z.square().sum()).sqrt()
@@ -215,7 +215,7 @@ class Forgetful(Good):
         self.steps = step
 
 
-@breaks("objective", "runs_on_meta", "values are read")
+@breaks("objective", "runs_on_meta", "does it read values")
 class Peeks(Good):
     def forward(self, p: Tensor, z: Tensor) -> Any:
         return super().forward(p, z) * (1 if p.mean() > 0 else 2)
@@ -252,7 +252,7 @@ class Halves(ViewSampler):
     """A random box of half the size, `views` times.
 
     Args:
-        views: How many.
+        views: Number of views.
     """
 
     name = "halves"
@@ -285,13 +285,13 @@ class Miscounted(Halves):
         return {"scene": 3}
 
 
-@breaks("sampler", "tiny_images", "leaves the image in an image of 20 x 20")
+@breaks("sampler", "tiny_images", "outside the image in an image of 20 x 20")
 class AtLeast(Halves):
     def sample(self, height: int, width: int, proposals: Any, rng: np.random.Generator) -> Sample:
         return Sample({"scene": np.array([[0, 0, 32, 32]] * 2, np.float32)})
 
 
-@breaks("sampler", "huge_images", "leaves the image in an image of 3000 x 12000")
+@breaks("sampler", "huge_images", "outside the image in an image of 3000 x 12000")
 class Narrow(Halves):
     def sample(self, height: int, width: int, proposals: Any, rng: np.random.Generator) -> Sample:
         boxes = super().sample(height, width, proposals, rng).boxes["scene"]
@@ -310,7 +310,7 @@ class ChoosesTwo(Halves):
         return Sample({"scene": proposals[:2]})
 
 
-@breaks("sampler", "deterministic", "must come from rng")
+@breaks("sampler", "deterministic", "draw all random numbers from rng")
 class Remembers(Halves):
     own = np.random.default_rng(0)
 
@@ -355,7 +355,7 @@ class Small(Backbone):
         return {"features": y.mean((2, 3)), "map": y}
 
 
-@breaks("backbone", "gives", "must hold 'features'")
+@breaks("backbone", "gives", "add 'features'")
 class OnlyMap(Small):
     gives: ClassVar = {"map": "f h w"}
 
@@ -367,7 +367,7 @@ class WrongDim(Small):
         self.dim = 9
 
 
-@breaks("backbone", "shapes_on_meta", "else 8")
+@breaks("backbone", "shapes_on_meta", "but 8 elsewhere")
 class OtherOnMeta(Small):
     def __init__(self) -> None:
         super().__init__()
@@ -381,7 +381,7 @@ class Classifier(Small):
         self.fc = nn.Linear(8, 10)
 
 
-@breaks("backbone", "autocast", "not finite in bfloat16")
+@breaks("backbone", "autocast", "not finite under bfloat16")
 class Overflows(Small):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         rows = super().forward(x)
@@ -389,7 +389,7 @@ class Overflows(Small):
         return {name: row * (torch.inf if half else 1) for name, row in rows.items()}
 
 
-@breaks("backbone", "items_are_apart", "alone than in a batch")
+@breaks("backbone", "items_are_apart", "alone and in a batch")
 class Centres(Small):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return super().forward(x - x.mean(0))
@@ -401,7 +401,7 @@ class Normalises(Small):
         return super().forward(x.mul_(2))
 
 
-@breaks("backbone", "copies", "what is not in it")
+@breaks("backbone", "copies", "register what it lacks")
 class Hidden(Small):
     def __init__(self) -> None:
         super().__init__()
@@ -449,10 +449,10 @@ class HeadOnMeta(Linear):
 
 
 class Squares(Source):
-    """Grey pictures with a labelled square each.
+    """Plain images with a labelled square each.
 
     Args:
-        images: How many.
+        images: Number of images.
     """
 
     name = "squares"
@@ -501,19 +501,19 @@ class Changing(Squares):
         return file.getvalue()
 
 
-@breaks("source", "labels", "leave the image")
+@breaks("source", "labels", "outside the image")
 class Outside(Squares):
     def objects(self, index: int) -> Objects:
         return Objects(np.array([[5, 5, 45, 15]], np.float32), np.array([0]))
 
 
-@breaks("source", "workers", "it cannot be pickled, so no worker process can have it: ")
+@breaks("source", "workers", "it cannot be pickled, as worker processes require: ")
 class Unpicklable(Squares):
     def open(self) -> None:
         self.reader = lambda index: index
 
 
-@breaks("source", "constructor_is_idle", "say it in missing()", options={"root": __file__})
+@breaks("source", "constructor_is_idle", "report missing files in missing()", options={"root": __file__})
 class Eager(Squares):
     """Opens root at once."""
 
@@ -549,20 +549,20 @@ class TakesAnything(Means):
     takes = ("labels",)
 
 
-@breaks("probe", "random_state", "touches the global random state of torch")
+@breaks("probe", "random_state", "changes the global random state of torch")
 class TakesRandomNumbers(Means):
     def evaluate(self, train: Any, test: Any) -> dict[str, float]:
         torch.rand(1)
         return super().evaluate(train, test)
 
 
-@breaks("probe", "tells_apart", "no figure is higher")
+@breaks("probe", "tells_apart", "no score is higher")
 class Guesses(Means):
     def evaluate(self, train: Any, test: Any) -> dict[str, float]:
         return {"top1": (test.labels == 0).float().mean().item()}
 
 
-@breaks("probe", "deterministic", "different figures")
+@breaks("probe", "deterministic", "different scores")
 class Random(Means):
     rng = np.random.default_rng(0)
 
@@ -583,7 +583,7 @@ class Scales(Means):
         return {"top1": 0.0}
 
 
-@breaks("probe", "few_samples", "raise DataError with words")
+@breaks("probe", "few_samples", "raise DataError with a message")
 class Crashes(Means):
     def evaluate(self, train: Any, test: Any) -> dict[str, float]:
         return {"top1": {0: 1.0}[1]} if len(train.labels) < 2 else super().evaluate(train, test)

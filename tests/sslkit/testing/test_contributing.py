@@ -1,4 +1,4 @@
-"""The walk-through of CONTRIBUTING.md, done: its files written, installed, tested and planned."""
+"""The walk-through of CONTRIBUTING.md: write its files, install, test and plan them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = re.compile(r"^\*\*`([^`]+)`\*\*.*?^```\w+\n(.*?)^```", re.MULTILINE | re.
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Write the files, and beside them what an installer would: the metadata that names the entry point."""
+    """Write the files, and the metadata with the entry point that an installer would write beside them."""
     root = tmp_path_factory.mktemp("sslkit-hypersphere")
     for name, body in FILE.findall(PAGE.read_text()):
         (root / name).parent.mkdir(exist_ok=True)
@@ -51,9 +51,9 @@ def test_its_tests_pass(project):
     assert "27 passed" in out  # 26 checks, as the text says, and the numbers
 
 
-def test_its_recipe_is_sound(project):
+def test_its_recipe_is_valid(project):
     if not importlib.metadata.entry_points(group="sslkit"):
         pytest.skip("sslkit is not installed")
     out = python(project, "-m", "sslkit", "check", "hypersphere.toml")
     assert "hypersphere/align-uniform" in out
-    assert "none is built" in out
+    assert "it is not built" in out

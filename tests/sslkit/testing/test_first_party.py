@@ -9,7 +9,7 @@ from collections import Counter
 from PIL import Image
 
 from sslkit.plugins import Plugins
-from sslkit.testing import Case, check_component, fake_photo, parametrize_with_checks
+from sslkit.testing import Case, check_component, fake_image, parametrize_with_checks
 
 NO_GRADIENT = {"gradcheck": "the transport plan and the masses carry no gradient, as in the paper"}
 STOPPED = "as in the paper, no gradient passes through "
@@ -44,22 +44,24 @@ SMALL_HEADS = {
         ("heads/mlp", "lightly/simsiam-predictor", "lightly/nnclr-predictor"), Case(object, {"hidden": 16})
     ),
 }
-"""By id, which a head may share with an objective; those that are not here are made as `HEAD`."""
+"""Cases by id, which a head may share with an objective; other heads are made as `HEAD`."""
 HEAD = Case(object, {"hidden": 16, "out": 8})
 LARGE = {"torchvision/resnet34", "torchvision/resnet101", "torchvision/vit-base"}
-"""The same classes as smaller ones, only larger."""
+"""Larger variants of classes that are checked in a smaller one."""
 NEED_DATA = {"images/coco", "images/folder", "images/shards", "images/voc"}
-"""Checked below, on data made there."""
+"""Sources that are checked below, with data made there."""
 
 
 def cases() -> list[Case]:
-    found = []
+    all_cases = []
     for kind, components in Plugins.load().components.items():
         for id_, component in components.items():
             if kind != "proposer" and id_ not in LARGE | NEED_DATA:
-                given = SMALL_HEADS.get(id_, HEAD) if kind == "head" else SMALL.get(id_, Case(object))
-                found.append(Case(component.cls, given.options, given.dims, given.sizes, given.expected_failed_checks))
-    return found
+                small = SMALL_HEADS.get(id_, HEAD) if kind == "head" else SMALL.get(id_, Case(object))
+                all_cases.append(
+                    Case(component.cls, small.options, small.dims, small.sizes, small.expected_failed_checks)
+                )
+    return all_cases
 
 
 @parametrize_with_checks(cases())
@@ -73,20 +75,20 @@ def test_what_was_checked():
     }  # fmt: skip
 
 
-def photos(folder):
-    """Write five photos and return their sizes in COCO's form."""
+def write_images(folder):
+    """Write five images and return their sizes in COCO's format."""
     folder.mkdir(parents=True)
-    listed = []
+    entries = []
     for index in range(5):
         name, (height, width) = f"{index:012d}.jpg", (60 + index, 80)
-        Image.fromarray(fake_photo(height, width, index)).save(folder / name)
-        listed.append({"id": index, "file_name": name, "height": height, "width": width})
-    return listed
+        Image.fromarray(fake_image(height, width, index)).save(folder / name)
+        entries.append({"id": index, "file_name": name, "height": height, "width": width})
+    return entries
 
 
 def test_folder(tmp_path, installed):
     for kind in ("cats", "dogs"):
-        photos(tmp_path / "train" / kind)
+        write_images(tmp_path / "train" / kind)
     folder = installed.find("source", "images/folder").cls
     check_component(Case(folder, {"root": tmp_path, "split": "train", "labels": True}))
     check_component(Case(folder, {"root": tmp_path}))
@@ -94,10 +96,10 @@ def test_folder(tmp_path, installed):
 
 def test_shards(tmp_path, installed, monkeypatch):
     monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "cache"))
-    photos(tmp_path / "photos")
+    write_images(tmp_path / "images")
     (tmp_path / "tars").mkdir()
     with tarfile.open(tmp_path / "tars/1.tar", "w") as tar:
-        for number, file in enumerate(sorted((tmp_path / "photos").iterdir())):
+        for number, file in enumerate(sorted((tmp_path / "images").iterdir())):
             label = file.with_suffix(".cls")
             label.write_text(str(number % 2), encoding="utf-8")
             for path in (file, label):
@@ -108,11 +110,11 @@ def test_shards(tmp_path, installed, monkeypatch):
 
 
 def test_coco(tmp_path, installed):
-    listed = photos(tmp_path / "train2017")
+    entries = write_images(tmp_path / "train2017")
     boxes = [{"id": i, "image_id": i % 5, "category_id": 7 + i % 2, "bbox": [i, 2, 30, 20]} for i in range(8)]
     boxes = [box | {"iscrowd": 0, "area": 600} for box in boxes]
     names = [{"id": 7, "name": "train"}, {"id": 8, "name": "truck"}]
     (tmp_path / "annotations").mkdir()
-    values = {"images": listed, "annotations": boxes, "categories": names}
+    values = {"images": entries, "annotations": boxes, "categories": names}
     (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(values))
     check_component(Case(installed.find("source", "images/coco").cls, {"root": tmp_path}))

@@ -1,4 +1,4 @@
-"""The kit itself: sound components pass every check, and every check can fail."""
+"""The kit itself: valid components pass every check, and every check can fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sslkit.testing import (
     check_source,
     checks_of,
     fake_dims,
-    fake_photo,
+    fake_image,
     fake_rows,
     parametrize_with_checks,
 )
@@ -36,7 +36,7 @@ from sslkit.testing.common import COMMON
 _spec = importlib.util.spec_from_file_location("broken", Path(__file__).parent / "broken.py")
 broken = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(broken)
-"""By path: the tests are no package, and its classes are pickled below their module's name."""
+"""Imported by path: the tests are not a package, and its classes are pickled under the name of their module."""
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def _importable(monkeypatch):
 
 
 @parametrize_with_checks(broken.GOOD)
-def test_sound_components_pass(case, check):
+def test_valid_components_pass(case, check):
     check(case)
 
 
@@ -59,11 +59,11 @@ def test_every_check_can_fail(kind, name):
 
 def test_no_check_is_left_out():
     common = {check.__name__.removeprefix("check_") for check in COMMON}
-    wanted = {(kind, name) for kind in KINDS for name, _ in checks_of(kind) if name not in common}
-    wanted |= {("objective", name) for name in common}
-    backbones = {name for kind, name in wanted if kind == "backbone"}
-    wanted -= {("head", name) for name in backbones}  # the same functions
-    assert set(broken.BROKEN) == wanted
+    expected = {(kind, name) for kind in KINDS for name, _ in checks_of(kind) if name not in common}
+    expected |= {("objective", name) for name in common}
+    backbones = {name for kind, name in expected if kind == "backbone"}
+    expected -= {("head", name) for name in backbones}  # the same functions
+    assert set(broken.BROKEN) == expected
 
 
 def test_a_convenience_for_each_kind():
@@ -76,10 +76,10 @@ def test_a_convenience_for_each_kind():
     check_probe(broken.Means)
 
 
-def test_lists_every_fault_at_once():
+def test_lists_every_failure_at_once():
     with pytest.raises(AssertionError, match=r"'NamedBadly' fails 2 checks:\n  name: .*\n  options: .*"):
         check_objective(broken.Named, scale=-1.0)
-    with pytest.raises(AssertionError, match="Halves is a sampler: it derives from ViewSampler"):
+    with pytest.raises(AssertionError, match="Halves is a ViewSampler: use check_sampler"):
         check_objective(broken.Halves)
 
 
@@ -95,14 +95,14 @@ def test_expected_failures_become_strict_xfails():
     marked = {parameter.id: parameter.marks for parameter in mark.args[1]}
     assert marked["good-gradcheck"][0].kwargs == {"reason": "why", "strict": True}
     assert not marked["good-requires"]
-    with pytest.raises(ValueError, match="objectives have no check 'gradcheckk': did you mean 'gradcheck'"):
+    with pytest.raises(ValueError, match="unknown check 'gradcheckk' for objectives: did you mean 'gradcheck'"):
         parametrize_with_checks([broken.Good], expected_failed_checks={"gradcheckk": "why"})
 
 
 def test_kinds():
-    with pytest.raises(TypeError, match="is no subclass of Objective, ViewSampler"):
+    with pytest.raises(TypeError, match="is not a subclass of any of Objective, ViewSampler"):
         check_component(Case(dict))
-    with pytest.raises(ValueError, match="there is no kind 'objectiv': did you mean 'objective'"):
+    with pytest.raises(ValueError, match="unknown kind 'objectiv': did you mean 'objective'"):
         list(checks_of("objectiv"))
 
 
@@ -138,8 +138,8 @@ def test_fake_rows():
     assert rows["index"].dtype == torch.int64
     assert (rows["boxes"][..., 2:] > rows["boxes"][..., :2]).all()
     assert (rows["boxes"] <= 64).all()
-    again = fake_rows(Everything, {"g": 7}, batch=3, dtype=torch.float64)
-    assert all(torch.equal(rows[name], again[name]) for name in rows)
+    repeated = fake_rows(Everything, {"g": 7}, batch=3, dtype=torch.float64)
+    assert all(torch.equal(rows[name], repeated[name]) for name in rows)
 
 
 @pytest.mark.parametrize(
@@ -148,20 +148,20 @@ def test_fake_rows():
         ("online.projection.scene", "has no axes"),
         ("online.projection.scene: b v", "a row of projection has 3 axes, not 2"),
         ("online.projection.scene: b v -d", "neither a name nor a positive number"),
-        ("online.projektion.scene: b v d", "is no row"),
+        ("online.projektion.scene: b v d", "is not a row"),
         ("batch.boxes.scene: b v 5", "axis '5'"),
         ("online.projection.scene: b b d", "it is 6 elsewhere"),
     ],
 )
 def test_malformed_requirements(requirement, words):
-    cls = type("Made", (Everything,), {"requires": {"x": requirement}})
+    cls = type("Malformed", (Everything,), {"requires": {"x": requirement}})
     with pytest.raises(ValueError, match=words):
         fake_rows(cls, {"v": 3})
 
 
-def test_fakes_are_what_they_say():
-    assert fake_photo(30, 50).shape == (30, 50, 3)
-    assert fake_photo(30, 50).std() > 5
+def test_fakes_are_as_documented():
+    assert fake_image(30, 50).shape == (30, 50, 3)
+    assert fake_image(30, 50).std() > 5
     train = blobs(20, categories=5)
     assert train.features.shape == (20, 16)
     assert sorted(set(train.labels.tolist())) == [0, 1, 2, 3, 4]
@@ -173,15 +173,15 @@ def test_plugins_that_load(installed):
 
 
 def test_broken_plugins(monkeypatch):
-    made = Plugins.load(points=[])
+    plugins = Plugins.load(points=[])
     module = types.ModuleType("hollow")
-    made.add(Owner("hollow", "sslkit-hollow", "1"), module)
-    monkeypatch.setattr(Plugins, "load", classmethod(lambda cls, only: made))
+    plugins.add(Owner("hollow", "sslkit-hollow", "1"), module)
+    monkeypatch.setattr(Plugins, "load", classmethod(lambda cls, only: plugins))
     with pytest.raises(AssertionError, match="plugin 'hollow' offers nothing"):
         check_plugin("hollow")
     module.sslkit_recipes = hookimpl(lambda: ["/nowhere/recipe.toml"])
     other = types.ModuleType("other")
     other.sslkit_recipes = hookimpl(lambda: ["/nowhere/recipe.toml"])
-    made.add(Owner("other", "sslkit-other", "1"), other)
+    plugins.add(Owner("other", "sslkit-other", "1"), other)
     with pytest.raises(AssertionError, match="recipes without a file: other/recipe"):
         check_plugin("other")

@@ -1,4 +1,4 @@
-"""What the comparison of a killed run with a whole one can see."""
+"""The comparison of a killed run with a whole one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sslkit.verify import resume
 MODEL = {"online.w": torch.ones(2, 3), "target.w": torch.zeros(2), "objectives.moco.queue": torch.arange(4.0)}
 
 
-def made(folder: Path, metrics: list[dict[str, Any]] | None = None, **changes: Any) -> RunFolder:
-    """Write a run's folder with a checkpoint and metrics."""
+def make_run(folder: Path, metrics: list[dict[str, Any]] | None = None, **changes: Any) -> RunFolder:
+    """Write and return a run's folder with a checkpoint and metrics."""
     state = {"step": 3, "model": MODEL, "optimizer": {"state": {0: {"m": torch.ones(2)}}}, "counts": {"a": 1.0}}
     checkpoint.add(folder / "checkpoints", {**state, **changes}, 1)
     lines = (
@@ -29,7 +29,7 @@ def made(folder: Path, metrics: list[dict[str, Any]] | None = None, **changes: A
 
 
 def test_equal_bits_have_equal_hashes_and_each_component_its_own(tmp_path: Path) -> None:
-    first, second = resume.hashes(made(tmp_path / "a")), resume.hashes(made(tmp_path / "b"))
+    first, second = resume.hashes(make_run(tmp_path / "a")), resume.hashes(make_run(tmp_path / "b"))
     assert first == second
     assert first.keys() == {"online", "target", "objectives.moco", "step", "optimizer", "counts"}
 
@@ -46,25 +46,25 @@ def test_equal_bits_have_equal_hashes_and_each_component_its_own(tmp_path: Path)
         ({"counts": {}}, "counts"),
     ],
 )
-def test_one_other_bit_is_seen_in_its_component(tmp_path: Path, changes: dict[str, Any], component: str) -> None:
-    first, second = resume.hashes(made(tmp_path / "a")), resume.hashes(made(tmp_path / "b", **changes))
-    made_ = resume.ResumeComparison(3, first, second)
-    assert made_.differs == [component]
+def test_one_different_bit_shows_in_its_component(tmp_path: Path, changes: dict[str, Any], component: str) -> None:
+    first, second = resume.hashes(make_run(tmp_path / "a")), resume.hashes(make_run(tmp_path / "b", **changes))
+    comparison = resume.ResumeComparison(3, first, second)
+    assert comparison.differs == [component]
 
 
-def test_the_metrics_of_both_are_compared_but_for_times(tmp_path: Path) -> None:
-    whole = made(tmp_path / "a")
+def test_the_metrics_of_both_are_compared_without_timings(tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "a")
     rows = [{"step": step, "loss": float(step), "images_per_s": 9.0, "alike.forward_ms": 1.0} for step in (1, 2, 3)]
-    assert resume.faults(whole, made(tmp_path / "b", rows)) == []
+    assert resume.faults(whole, make_run(tmp_path / "b", rows)) == []
     for number, (lines, words) in enumerate([
         (rows[:1] + rows[2:], "metrics: missing at steps 2"),
         ([*rows, rows[1]], "metrics: doubled at steps 2"),
         ([rows[0], {**rows[1], "loss": 7.0}, rows[2]], "metrics: different at steps 2"),
         (rows[::-1], "metrics: steps are not in order"),
     ]):  # fmt: skip
-        assert resume.faults(whole, made(tmp_path / f"c{number}", lines)) == [words]
+        assert resume.faults(whole, make_run(tmp_path / f"c{number}", lines)) == [words]
 
 
-def test_a_run_without_a_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SslkitError, match="has no checkpoint to compare"):
         resume.hashes(RunFolder(tmp_path))

@@ -1,4 +1,4 @@
-"""What steps are made of, written down; and batch norm over all processes."""
+"""Traces of steps, and batch norm over all ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.plugins import Plugins
 from sslkit.training import step
@@ -23,10 +23,10 @@ def traced(plugins: Plugins, recipe_text: str) -> Any:
     """Trace a recipe over the fake plugin's components."""
 
     def traced(*sets: str, steps: int = 2, whole: bool = False) -> list[trace.Step]:
-        text = recipe.parse(recipe_text, "dots", "dots.toml", sets)
-        made, problems = recipe.structure(text)
-        assert made, problems
-        plan, problems = make_plan(made, plugins)
+        text = recipe_file.parse(recipe_text, "dots", "dots.toml", sets)
+        recipe, problems = recipe_file.check_structure(text)
+        assert recipe, problems
+        plan, problems = make_plan(recipe, plugins)
         assert plan, problems
         options = RunOptions(accelerator="cpu", workers=0, monitor_every=0)
         return trace.trace(plan, text, options, steps, whole)[0]
@@ -34,22 +34,22 @@ def traced(plugins: Plugins, recipe_text: str) -> Any:
     return traced
 
 
-def test_every_kind_of_thing_is_written_down(traced: Any) -> None:
+def test_every_kind_is_recorded(traced: Any) -> None:
     first, second = traced("target.momentum=0.9")
     assert list(first) == list(trace.KINDS)
     assert all(first[kind] for kind in trace.KINDS)
     assert not second["initial weights"]
-    assert first["images"]["pass 0"].shape == (4, 1)
-    assert first["boxes"]["boxes.scene, pass 0"].shape == (4, 2)
+    assert first["images"]["micro-batch 0"].shape == (4, 1)
+    assert first["boxes"]["boxes.scene, micro-batch 0"].shape == (4, 2)
     assert first["forward"]["online.backbone.net.1 (BatchNorm2d), call 2"].shape == (4, 2)
     assert set(first["terms"]) == {"alike.distance", "loss"}
     assert all(name.startswith("target.") for name in first["target"])
 
 
 def test_the_same_steps_are_the_same_bits(traced: Any) -> None:
-    found = compare_traces(traced(), traced(), (1, 1))
-    assert found.first is None
-    assert set(found.largest.values()) == {0.0}
+    comparison = compare_traces(traced(), traced(), (1, 1))
+    assert comparison.first is None
+    assert set(comparison.largest.values()) == {0.0}
 
 
 @pytest.mark.parametrize(
@@ -62,26 +62,26 @@ def test_the_same_steps_are_the_same_bits(traced: Any) -> None:
         ("objectives.alike.factor=2.0", "gather: the objective sees"),
     ],
 )
-def test_a_change_is_told_by_its_component(traced: Any, change: str, component: str) -> None:
-    found = compare_traces(traced(), traced(change), (1, 2))
-    assert found.first
-    assert found.first.component.startswith(component)
+def test_a_change_shows_in_its_component(traced: Any, change: str, component: str) -> None:
+    comparison = compare_traces(traced(), traced(change), (1, 2))
+    assert comparison.first
+    assert comparison.first.component.startswith(component)
 
 
-def test_dropout_of_other_seeds_is_told(traced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a second process would draw."""
+def test_dropout_with_other_seeds_is_detected(traced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a second rank would draw."""
     one = traced("backbone.dropout=0.5")
     original = step.seed_all
     monkeypatch.setattr(step, "seed_all", lambda *parts: original(*parts[:-1], parts[-1] + 1))
-    found = compare_traces(one, traced("backbone.dropout=0.5"), (1, 2))
-    assert found.first
-    assert (found.first.name, found.first.component) == (
+    comparison = compare_traces(one, traced("backbone.dropout=0.5"), (1, 2))
+    assert comparison.first
+    assert (comparison.first.name, comparison.first.component) == (
         "online.backbone.net.4 (Dropout), call 1",
-        "random numbers: every process draws others",
+        "random numbers: every rank draws its own",
     )
 
 
-def test_rows_that_are_swapped_or_turned_over_are_seen() -> None:
+def test_digests_differ_when_rows_are_swapped_or_reversed() -> None:
     rows = torch.arange(12.0).reshape(3, 2, 2)
     digest = trace.digest_rows(rows)
     assert digest.shape == (3, 2)
@@ -92,10 +92,10 @@ def test_rows_that_are_swapped_or_turned_over_are_seen() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}])
 @pytest.mark.parametrize(("norm", "shape"), [(nn.BatchNorm2d, (6, 3, 4, 5)), (nn.BatchNorm1d, (6, 3))])
-def test_batch_norm_over_all_processes_is_batch_norm_of_all_rows(
+def test_batch_norm_use_global_batch_norm_ranks_is_batch_norm_of_all_rows(
     norm: type[nn.Module], shape: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    """Two processes with half of the rows each: the other one's statistics are put beside its own."""
+    """Two ranks have half of the rows each; every rank is given the other one's statistics."""
     torch.manual_seed(0)
     whole = nn.Sequential(norm(3, **options)).double()
     torch.nn.init.normal_(whole[0].weight) if whole[0].affine else None
@@ -106,19 +106,19 @@ def test_batch_norm_over_all_processes_is_batch_norm_of_all_rows(
         expected = whole(x)
         for number, part in enumerate(parts):
             mine, other = (x.detach().chunk(2)[place] for place in (number, 1 - number))
-            trace.over_all(part, Beside(other, number).gather)
+            trace.use_global_batch_norm(part, TwoRanks(other, number).gather)
             torch.testing.assert_close(part(mine), expected.detach().chunk(2)[number])
         (expected * weight).sum().backward()
     for part in parts:
-        for name, held in whole.named_buffers():
-            torch.testing.assert_close(dict(part.named_buffers())[name], held, msg=name)
+        for name, value in whole.named_buffers():
+            torch.testing.assert_close(dict(part.named_buffers())[name], value, msg=name)
     whole.eval()
-    trace.over_all(alone := copy.deepcopy(whole), lambda rows: rows)
+    trace.use_global_batch_norm(alone := copy.deepcopy(whole), lambda rows: rows)
     torch.testing.assert_close(alone(x), whole(x))
 
 
-class Beside:
-    """Joins the other half's mean, then its variance, to one's own."""
+class TwoRanks:
+    """Join the other rank's mean, then its variance, to that of this rank."""
 
     def __init__(self, other: torch.Tensor, number: int) -> None:
         self.other, self.number = other, number
@@ -137,13 +137,13 @@ class Beside:
 def test_gradients_pass_through_the_statistics() -> None:
     whole = nn.BatchNorm2d(3).double()
     part = copy.deepcopy(whole)
-    trace.over_all(part, lambda rows: rows)
+    trace.use_global_batch_norm(part, lambda rows: rows)
     x = torch.randn(4, 3, 2, 2, dtype=torch.float64)
     weight = torch.randn_like(x)
     grads = []
     for norm in (whole, part):
-        given = x.clone().requires_grad_(True)
-        (norm(given) * weight).sum().backward()
-        grads += [given.grad, norm.weight.grad, norm.bias.grad]
+        inputs = x.clone().requires_grad_(True)
+        (norm(inputs) * weight).sum().backward()
+        grads += [inputs.grad, norm.weight.grad, norm.bias.grad]
     for a, b in zip(grads[:3], grads[3:], strict=True):
         torch.testing.assert_close(a, b)
