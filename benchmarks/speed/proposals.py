@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sslkit.images import decode
-from sslkit_proposals.random_boxes import Constraints, draw
-from sslkit_proposals.search import DlibSearch, IntBoxes, OpenCVSearch, Search, find
-from sslkit_proposals.select import Rules, select, survivors
+from sslkit_proposals.random_boxes import BoxConstraints, draw
+from sslkit_proposals.search import DlibSearch, IntBoxes, OpenCVSearch, Search, find_regions
+from sslkit_proposals.select import Rules, filter_boxes, select
 
 DATA_SETS = {"COCO train2017": 118_287, "ImageNet-1k": 1_281_167}
 CORES = 16
@@ -96,7 +96,7 @@ def searched(photo: Photo, search: Search, rules: Rules) -> tuple[Outcome, int]:
     """Do with a photo what a build does; return also the minimum side that was used."""
     begun = time.perf_counter()
     image = decode(photo.data, photo.name)
-    raw = find(image, search)
+    raw = find_regions(image, search)
     chosen = select(raw, *image.shape[:2], rules)
     seconds = time.perf_counter() - begun
     least = rules.min_sides[chosen.rung] if chosen.rung < len(rules.min_sides) else min(image.shape[:2]) // 2
@@ -107,8 +107,8 @@ def random(photo: Photo, first: Outcome, least: int, rules: Rules, seed: int) ->
     """Draw as many boxes as `first` has, raw under no constraint and kept under those of the filter."""
     height, width = decode(photo.data, photo.name).shape[:2]
     rng = np.random.default_rng([seed, len(photo.data)])
-    raw = draw(height, width, Constraints(first.raw, 10, 10.0, 1.0, seed), rng)
-    kept = draw(height, width, Constraints(count(first), least, rules.max_aspect, rules.max_iou, seed), rng)
+    raw = draw(height, width, BoxConstraints(first.raw, 10, 10.0, 1.0, seed), rng)
+    kept = draw(height, width, BoxConstraints(count(first), least, rules.max_aspect, rules.max_iou, seed), rng)
     return outcome(0.0, photo, raw, kept)
 
 
@@ -117,7 +117,7 @@ def grid(photo: Photo, first: Outcome, least: int, rules: Rules) -> Outcome:
     height, width = decode(photo.data, photo.name).shape[:2]
     fine, coarse = lattice(height, width, 16), lattice(height, width, least)
     raw = fine[: first.raw]
-    kept = survivors(coarse, least, Rules(max_aspect=rules.max_aspect, max_iou=rules.max_iou, top=count(first)))
+    kept = filter_boxes(coarse, least, Rules(max_aspect=rules.max_aspect, max_iou=rules.max_iou, top=count(first)))
     return outcome(0.0, photo, raw, kept)
 
 
@@ -230,7 +230,7 @@ def steps(photos: Sequence[Photo], side: int | None) -> list[dict[str, Any]]:
         size = tuple(round(edge * scale) for edge in image.shape[1::-1])
         _clocked(spent["reduce"], partial(cv2.resize, image, size, interpolation=cv2.INTER_AREA))
         for name, search in (("OpenCV", OpenCVSearch(working_side=side)), ("dlib", DlibSearch(working_side=side))):
-            raw = find(image, search)
+            raw = find_regions(image, search)
             _clocked(spent[f"filter, {name}"], partial(select, raw, *image.shape[:2], Rules()))
     rows = [(name, np.quantile(seconds, [0.25, 0.5, 0.75])) for name, seconds in spent.items()]
     what = f"around the search, {side}"

@@ -1,4 +1,4 @@
-"""Region proposals: selective search by OpenCV or dlib, a memory-mapped store, ORL's published files, random boxes."""
+"""Region proposals: selective search (OpenCV, dlib), random boxes, ORL's published files, and a memory-mapped store."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_proposers() -> "Sequence[type[Proposer]]":
-    """Return the ways to propose regions."""
+    """Return the proposers."""
     from sslkit_proposals.random_boxes import RandomBoxes
     from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch
 
@@ -22,7 +22,7 @@ def sslkit_proposers() -> "Sequence[type[Proposer]]":
 
 @hookimpl
 def sslkit_commands(app: "typer.Typer") -> None:
-    """Add `build`, `import`, `stats` and `view`."""
+    """Add the commands `build`, `import`, `stats` and `view`."""
     from sslkit_proposals.commands import add
 
     add(app)

@@ -1,21 +1,15 @@
-"""The commands `sslkit proposals ...`: they parse, call and print."""
+"""The commands `sslkit proposals ...`."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Target = Annotated[str, typer.Argument(help="A recipe (path or name), or a folder of photos.")]
+Target = Annotated[str, typer.Argument(help="A recipe (path or name), or a folder of images.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a value of the recipe: KEY=VALUE.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add(app: typer.Typer) -> None:
@@ -29,18 +23,22 @@ def add(app: typer.Typer) -> None:
 def build(
     target: Target,
     sets: Sets = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Number of processes; by default one per core.")] = None,
     shard: Annotated[
         str | None,
         typer.Option(
-            metavar="I/N", help="Search the I-th of N shares, from 0, or the task's own of a SLURM array: slurm."
+            metavar="I/N", help="Search share I of N (from 0), or `slurm` for the share of this SLURM array task."
         ),
     ] = None,
 ) -> None:
-    """Compute and store the region proposals of every photo; go on where an earlier call stopped."""
+    """Compute and store the region proposals of all images.
+
+    An interrupted call is resumed by the same command.
+    """
+    from sslkit.folders import cores
     from sslkit.progress import bar
     from sslkit.targets import open_target
-    from sslkit_proposals.sharing import build_share
+    from sslkit_proposals.shares import build_share
     from sslkit_proposals.stats import report
 
     source, proposer = open_target(target, sets or [])
@@ -49,35 +47,36 @@ def build(
             build_share(source, proposer, shard, progress, jobs or cores())
         else:
             proposer.build(source, progress, jobs or cores())
-    left = proposer.missing(source) if shard else None
-    for line in (
-        [f"share {shard} is searched; others are not: {left.splitlines()[0]}"] if left else report(source, proposer)
-    ):
-        typer.echo(line)
+    missing = proposer.missing(source) if shard else None
+    if missing:
+        typer.echo(f"share {shard} is done; other shares are not: {missing.splitlines()[0]}")
+    else:
+        typer.echo("\n".join(report(source, proposer)))
 
 
 def import_(
     target: Target,
     files: Annotated[list[Path], typer.Argument(metavar="FILE.json...", help="ORL's proposal files.")],
     annotations: Annotated[
-        list[Path] | None, typer.Option(help="COCO's annotation file whose order the proposals have; repeatable.")
+        list[Path] | None,
+        typer.Option(help="COCO annotation file whose image order the proposal files follow; repeatable."),
     ] = None,
     sets: Sets = None,
 ) -> None:
-    """Take the raw regions from ORL's published files instead of searching for them."""
+    """Import raw regions from ORL's published proposal files."""
     from sslkit.progress import bar
     from sslkit.targets import open_target
-    from sslkit_proposals.importing import import_orl, summary
+    from sslkit_proposals.orl import import_orl, summary
 
     source, proposer = open_target(target, sets or [])
     with bar() as progress:
-        done = import_orl(source, proposer, files, annotations or [], progress)
-    for line in summary(done):
+        result = import_orl(source, proposer, files, annotations or [], progress)
+    for line in summary(result):
         typer.echo(line)
 
 
 def stats(target: Target, sets: Sets = None, as_json: Json = False) -> None:
-    """Show how many proposals there are, of what sizes, and which photos failed."""
+    """Show the number and sizes of the proposals, and failed images."""
     import json
 
     from rich.console import Console
@@ -92,10 +91,10 @@ def stats(target: Target, sets: Sets = None, as_json: Json = False) -> None:
 def view(
     target: Target,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")],
-    count: Annotated[int, typer.Option(min=1, help="Photos on the sheet.")] = 12,
+    count: Annotated[int, typer.Option(min=1, help="Number of images on the sheet.")] = 12,
     sets: Sets = None,
 ) -> None:
-    """Draw the proposals over some photos, on one sheet."""
+    """Draw the proposals of some images on a contact sheet."""
     from sslkit.targets import open_target
     from sslkit_proposals.sheet import contact_sheet
 

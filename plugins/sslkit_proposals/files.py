@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically: a file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ import numpy.typing as npt
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file aside, flush it to the disk, and rename it into place when the block ends well."""
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Write to a temporary file, flush it to disk, and rename it into place if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")  # machines may share the folder
+    # other machines may share the folder
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write one .npy file."""
-    with whole(path) as file:
+    """Write a .npy file."""
+    with atomic_write(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Write one JSON file."""
-    with whole(path) as file:
+    """Write a JSON file."""
+    with atomic_write(path) as file:
         file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def load_json(path: Path) -> Any:
-    """Read one JSON file; None when it is not there."""
+    """Read a JSON file; return None if it does not exist."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -51,15 +52,15 @@ def load_json(path: Path) -> Any:
 
 
 def digest(value: Any) -> str:
-    """Name a JSON value by 12 hex digits of its hash."""
+    """Hash a JSON value to 12 hex digits."""
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
-def encoded(key: str) -> bytes:
-    """Return the bytes of a name, also of one that is no text: names of files may hold any bytes."""
+def encode_name(key: str) -> bytes:
+    """Encode a name to bytes. File names may hold any bytes, so invalid text is accepted."""
     return key.encode(errors="surrogatepass")
 
 
-def number(data: bytes) -> int:
-    """Hash bytes to a whole number in [1, 2**64)."""
+def hash_bytes(data: bytes) -> int:
+    """Hash bytes to an integer in [1, 2**64)."""
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little") or 1

@@ -1,4 +1,4 @@
-"""The proposer `random-boxes`: no search, no store."""
+"""The proposer `random-boxes`, which needs no search and no store."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pydantic import Field
 from sslkit.api import Progress, Proposals, Proposer, Source
 from sslkit.boxes import Boxes, empty
 from sslkit.errors import DataError
-from sslkit_proposals.files import encoded, number
+from sslkit_proposals.files import encode_name, hash_bytes
 from sslkit_proposals.search import IntBoxes
-from sslkit_proposals.select import apart
+from sslkit_proposals.select import suppress_overlaps
 
 CANDIDATES = 10
-"""Boxes drawn per box wanted, before those that overlap too much are dropped."""
+"""Number of boxes drawn per requested box, before overlapping ones are dropped."""
 
 
 class RandomBoxes(Proposer):
-    """Random boxes under the proposals' constraints, drawn on the fly: a control that costs nothing.
+    """Random boxes under the same constraints as proposals, drawn on the fly: a control without any search.
 
-    The boxes of an image depend on its key and `seed` alone. Their areas are uniform in the logarithm,
-    between `min_side` squared and the whole image, and so are their aspect ratios.
+    The boxes of an image depend on its key and `seed` alone. Areas, between `min_side` squared and the whole image, and
+    aspect ratios are log-uniform.
 
     Args:
-        count: How many boxes an image gets at most; fewer where they do not fit.
-        min_side: Minimum width and height in pixels; half the short side of an image that is smaller.
+        count: Maximum number of boxes per image; fewer if they do not fit.
+        min_side: Minimum width and height in pixels; half the short side in a smaller image.
         max_aspect: Largest ratio of the longer to the shorter side.
-        max_iou: Largest overlap between two boxes of an image.
-        seed: Of the boxes.
+        max_iou: Largest overlap (IoU) between two boxes of an image.
+        seed: Seed of the boxes.
     """
 
     name = "random-boxes"
@@ -44,22 +44,22 @@ class RandomBoxes(Proposer):
         max_iou: Annotated[float, Field(ge=0, le=1)] = 0.5,
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        self.rules = Constraints(count, min_side, max_aspect, max_iou, seed)
+        self.rules = BoxConstraints(count, min_side, max_aspect, max_iou, seed)
 
     def missing(self, source: Source) -> str | None:  # noqa: ARG002
-        """Return None: nothing is ever missing."""
+        """Return None: nothing has to be built."""
         return None
 
     def build(self, source: Source, progress: Progress, jobs: int) -> None:
         """Do nothing."""
 
     def open(self, source: Source) -> Proposals:
-        """Return boxes that are drawn when they are asked for."""
+        """Return boxes that are drawn on access."""
         return RandomProposals(source, self.rules)
 
 
 @dataclass(frozen=True)
-class Constraints:
+class BoxConstraints:
     """The options of `RandomBoxes`."""
 
     count: int
@@ -74,7 +74,7 @@ class RandomProposals(Proposals):
     """Boxes drawn from a generator seeded by (seed, key); an unreadable image has none."""
 
     source: Source
-    rules: Constraints
+    rules: BoxConstraints
 
     def __len__(self) -> int:
         return len(self.source)
@@ -87,28 +87,30 @@ class RandomProposals(Proposals):
             height, width = upright_size(self.source.read(index), key)
         except (DataError, OSError):
             return empty()
-        rng = np.random.default_rng([self.rules.seed, number(encoded(key))])
+        rng = np.random.default_rng([self.rules.seed, hash_bytes(encode_name(key))])
         return draw(height, width, self.rules, rng).astype(np.float32)
 
 
-def draw(height: int, width: int, rules: Constraints, rng: np.random.Generator) -> IntBoxes:
+def draw(height: int, width: int, rules: BoxConstraints, rng: np.random.Generator) -> IntBoxes:
     """Draw at most `rules.count` boxes inside an image of `height` x `width` pixels, at least one."""
     short = min(height, width)
-    least = rules.min_side if short >= rules.min_side else max(1, short // 2)
-    boxes = _candidates(height, width, least, rules, rng)
+    min_side = rules.min_side if short >= rules.min_side else max(1, short // 2)
+    boxes = _draw_candidates(height, width, min_side, rules, rng)
     size = boxes[:, 2:] - boxes[:, :2]
-    fits = (size.min(axis=1) >= least) & (size.max(axis=1) <= rules.max_aspect * size.min(axis=1))
+    valid = (size.min(axis=1) >= min_side) & (size.max(axis=1) <= rules.max_aspect * size.min(axis=1))
     inside = (boxes[:, 2] <= width) & (boxes[:, 3] <= height)
-    chosen = boxes[fits & inside]
-    if not len(chosen):
-        return np.array([[0, 0, least, least]], np.int64)
-    kept: IntBoxes = chosen[apart(chosen, rules.max_iou, rules.count)]
-    return kept
+    candidates = boxes[valid & inside]
+    if not len(candidates):
+        return np.array([[0, 0, min_side, min_side]], np.int64)
+    selected: IntBoxes = candidates[suppress_overlaps(candidates, rules.max_iou, rules.count)]
+    return selected
 
 
-def _candidates(height: int, width: int, least: int, rules: Constraints, rng: np.random.Generator) -> IntBoxes:
+def _draw_candidates(
+    height: int, width: int, min_side: int, rules: BoxConstraints, rng: np.random.Generator
+) -> IntBoxes:
     total = CANDIDATES * rules.count
-    area = np.exp(rng.uniform(2 * np.log(least), np.log(height * width), total))
+    area = np.exp(rng.uniform(2 * np.log(min_side), np.log(height * width), total))
     aspect = np.exp(rng.uniform(-np.log(rules.max_aspect), np.log(rules.max_aspect), total))
     size = np.rint(np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], axis=1))
     free = np.maximum(np.array([width, height]) - size, 0)

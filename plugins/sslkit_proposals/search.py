@@ -1,4 +1,4 @@
-"""One image to its raw regions: OpenCV's selective search or dlib's, made reproducible."""
+"""Search an image for raw regions, reproducibly: OpenCV's selective search or dlib's."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ IntBoxes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Search(ABC):
-    """What decides the raw regions of an image.
+    """A search for raw regions, with the options that its result depends on.
 
     Attributes:
-        working_side: Short side in pixels that the image is reduced to before the search; None for none.
-        max_pixels: Images of more pixels are reduced to this many; None for no limit.
+        working_side: Short side in pixels to which the image is reduced before the search; None for full resolution.
+        max_pixels: Images with more pixels are reduced to this many; None for no limit.
     """
 
     working_side: int | None = None
@@ -30,18 +30,18 @@ class Search(ABC):
 
     algorithm: ClassVar[str]
     rules: ClassVar[int]
-    """Raised when a change here gives other regions for the same image: older stores are not used then."""
+    """Version of the algorithm. Increase it when the same image gets other regions; older stores are then ignored."""
 
     @abstractmethod
     def regions(self, image: npt.NDArray[np.uint8]) -> IntBoxes:
-        """Return the regions of an RGB image (h w 3) in any order, xyxy, repeated or not."""
+        """Return the regions of an RGB image (h w 3), xyxy, in any order, possibly with duplicates."""
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that the raw regions depend on, beside the image."""
+        """Return everything that the raw regions depend on, apart from the image."""
         return {"algorithm": self.algorithm, "rules": self.rules, **asdict(self)}
 
     def scale(self, height: int, width: int) -> float:
-        """Return the factor, at most 1, by which an image is reduced."""
+        """Return the factor, at most 1, by which an image is scaled before the search."""
         side = self.working_side / min(height, width) if self.working_side else 1.0
         area = math.sqrt(self.max_pixels / (height * width)) if self.max_pixels else 1.0
         return min(1.0, side, area)
@@ -68,7 +68,7 @@ class OpenCVSearch(Search):
         engine.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))
         engine.switchToSelectiveSearchFast() if self.mode == "fast" else engine.switchToSelectiveSearchQuality()
         threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # one image a process is faster than several threads an image
+        cv2.setNumThreads(1)  # one image per process is faster than several threads per image
         try:
             rects = np.asarray(engine.process(), np.int64).reshape(-1, 4)
         finally:
@@ -81,9 +81,9 @@ class DlibSearch(Search):
     """dlib's `find_candidate_object_locations`, with its parameters and their defaults.
 
     Attributes:
-        kvals: First and last scale of the segmentation, and how many between them.
-        min_size: Segments of fewer pixels of the reduced image are left out.
-        max_merging_iterations: Rounds in which neighbours are merged.
+        kvals: First and last scale of the segmentation, and the number of scales.
+        min_size: Segments with fewer pixels in the reduced image are dropped.
+        max_merging_iterations: Number of rounds in which neighbours are merged.
     """
 
     kvals: tuple[float, float, int] = (50.0, 200.0, 3)
@@ -105,26 +105,26 @@ class DlibSearch(Search):
             raise UsageError(
                 "the proposer 'selective-search-dlib' needs dlib, which is not installed: pip install 'sslkit[dlib]'"
             ) from None
-        found: list[Any] = []
+        rectangles: list[Any] = []
         dlib.find_candidate_object_locations(
-            np.ascontiguousarray(image), found, self.kvals, self.min_size, self.max_merging_iterations
+            np.ascontiguousarray(image), rectangles, self.kvals, self.min_size, self.max_merging_iterations
         )
-        corners = [(rect.left(), rect.top(), rect.right() + 1, rect.bottom() + 1) for rect in found]
+        corners = [(rect.left(), rect.top(), rect.right() + 1, rect.bottom() + 1) for rect in rectangles]
         return np.array(corners, np.int64).reshape(-1, 4)
 
 
-def find(image: npt.NDArray[np.uint8], search: Search) -> IntBoxes:
+def find_regions(image: npt.NDArray[np.uint8], search: Search) -> IntBoxes:
     """Return the distinct regions of an RGB image (h w 3), sorted by left, top, right, bottom.
 
-    OpenCV returns the same set each time, but in an order drawn from C's `rand()`, which depends on what the
-    process did before. Sorting makes the result a function of the pixels alone; `select` draws its own order.
+    OpenCV returns the same set each time, but in an order drawn from C's `rand()`, which depends on the history of the
+    process. Sorting makes the result a function of the pixels alone; `select` draws its own order.
     """
     height, width = image.shape[:2]
-    small = _reduced(image, search.scale(height, width))
-    return _scaled(search.regions(small), small.shape[0], small.shape[1], height, width)
+    small = _reduce(image, search.scale(height, width))
+    return _scale_back(search.regions(small), small.shape[0], small.shape[1], height, width)
 
 
-def _reduced(image: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:
+def _reduce(image: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:
     if scale >= 1.0:
         return image
     import cv2
@@ -133,8 +133,8 @@ def _reduced(image: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _scaled(corners: IntBoxes, small_height: int, small_width: int, height: int, width: int) -> IntBoxes:
-    """Map boxes of the reduced image to distinct boxes of the original, never empty ones."""
+def _scale_back(corners: IntBoxes, small_height: int, small_width: int, height: int, width: int) -> IntBoxes:
+    """Map boxes of the reduced image to distinct, non-empty boxes of the original."""
     factor = np.array([width / small_width, height / small_height] * 2)
     boxes = np.rint(corners * factor).astype(np.int64)
     limit = np.array([width, height])

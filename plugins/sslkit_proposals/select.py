@@ -1,4 +1,4 @@
-"""From an image's raw regions to its proposals: order, minimum side, aspect ratio, overlap, number."""
+"""Select an image's proposals from its raw regions: order, minimum side, aspect ratio, overlap, number."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from sslkit_proposals.search import IntBoxes
 
 Order = Literal["random", "small-first", "large-first", "stored"]
 
-RULES_OF_SELECTION = 1
-"""Raised when a change here selects other boxes under the same options."""
+SELECTION_VERSION = 1
+"""Increase it when the same options select different boxes."""
 
 SHRUNK, FIRST, WHOLE, NOTHING = 250, 251, 252, 253
-"""Rungs beside the indices of `min_sides`: side shrunk, first raw box, whole image, unreadable image."""
+"""Rungs other than the indices of `min_sides`: reduced side, first raw box, whole image, unreadable image."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How raw regions are filtered; the defaults are UniVIP's and ORL's.
+    """The rules that filter raw regions. The defaults are UniVIP's and ORL's.
 
     Attributes:
         min_sides: Minimum widths and heights in pixels, tried in turn.
-        enough: The next minimum side is tried when fewer boxes than this survive.
+        enough: If fewer boxes than this remain, the next minimum side is tried.
         max_aspect: Largest ratio of the longer to the shorter side.
-        max_iou: Largest overlap with a box that was kept before.
-        top: How many boxes are kept at most; None for all.
-        order: The order in which the filter goes through the boxes.
-        seed: Of the random order.
+        max_iou: Largest overlap (IoU) with a box that is already selected.
+        top: Maximum number of selected boxes; None for all.
+        order: The order in which the boxes are filtered.
+        seed: Seed of the random order.
     """
 
     min_sides: tuple[int, ...] = (96, 64)
@@ -44,69 +44,69 @@ class Rules:
     seed: int = 0
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that the selection depends on, beside the raw regions."""
-        return {"rules": RULES_OF_SELECTION, **asdict(self)}
+        """Return everything that the selection depends on, apart from the raw regions."""
+        return {"rules": SELECTION_VERSION, **asdict(self)}
 
 
-class Selected(NamedTuple):
+class Selection(NamedTuple):
     """An image's proposals and their rung: an index into `min_sides`, SHRUNK, FIRST, WHOLE or NOTHING."""
 
     boxes: IntBoxes
     rung: int
 
 
-def select(raw: IntBoxes, height: int, width: int, rules: Rules) -> Selected:
+def select(raw: IntBoxes, height: int, width: int, rules: Rules) -> Selection:
     """Filter the raw regions of an image of `height` x `width` pixels.
 
-    Each minimum side is tried on the raw regions again, not on what an earlier one left, until `enough` boxes
-    survive; if none leaves enough, the one that keeps most is taken. An image whose short side is below the
-    last minimum side gets half its short side as the minimum. When nothing survives, the first raw box is
-    kept, as ORL does, and without raw boxes the whole image.
+    Each minimum side filters the raw regions afresh, not the boxes that an earlier one left, until `enough` boxes
+    remain. If no side leaves enough, the one that leaves most is used. An image whose short side is below the last
+    minimum side gets half its short side as the minimum. If no box remains, the first raw box is selected, as in ORL,
+    or without raw boxes the whole image.
     """
-    boxes = ranked(raw, rules)
-    best = max(_tries(boxes, min(height, width), rules), key=lambda tried: len(tried.boxes))
+    boxes = order_regions(raw, rules)
+    best = max(_attempts(boxes, min(height, width), rules), key=lambda selection: len(selection.boxes))
     if len(best.boxes):
         return best
     if len(boxes):
-        return Selected(boxes[:1], FIRST)
-    return Selected(np.array([[0, 0, width, height]], np.int64), WHOLE)
+        return Selection(boxes[:1], FIRST)
+    return Selection(np.array([[0, 0, width, height]], np.int64), WHOLE)
 
 
-def _tries(boxes: IntBoxes, short: int, rules: Rules) -> Sequence[Selected]:
-    """Return what each minimum side keeps, ending with the first that keeps enough."""
+def _attempts(boxes: IntBoxes, short: int, rules: Rules) -> Sequence[Selection]:
+    """Return the selection of each minimum side, or only that of the first side that leaves enough boxes."""
     if short < rules.min_sides[-1]:
-        return [Selected(survivors(boxes, short / 2, rules), SHRUNK)]
-    tries = []
+        return [Selection(filter_boxes(boxes, short / 2, rules), SHRUNK)]
+    attempts = []
     for rung, min_side in enumerate(rules.min_sides):
-        tries.append(Selected(survivors(boxes, min_side, rules), rung))
-        if len(tries[-1].boxes) >= rules.enough:
-            return tries[-1:]
-    return tries
+        attempts.append(Selection(filter_boxes(boxes, min_side, rules), rung))
+        if len(attempts[-1].boxes) >= rules.enough:
+            return attempts[-1:]
+    return attempts
 
 
-def survivors(boxes: IntBoxes, min_side: float, rules: Rules) -> IntBoxes:
-    """Filter boxes in the order in which they come, greedily, as ORL's `SelectiveSearch` filter does."""
+def filter_boxes(boxes: IntBoxes, min_side: float, rules: Rules) -> IntBoxes:
+    """Filter boxes greedily in their order, as ORL's `SelectiveSearch` filter does."""
     size = boxes[:, 2:] - boxes[:, :2]
     short, long = size.min(axis=1), size.max(axis=1)
-    shaped = boxes[(short >= min_side) & (long <= rules.max_aspect * short)]
-    kept: IntBoxes = shaped[apart(shaped, rules.max_iou, rules.top)]
-    return kept
+    candidates = boxes[(short >= min_side) & (long <= rules.max_aspect * short)]
+    selected: IntBoxes = candidates[suppress_overlaps(candidates, rules.max_iou, rules.top)]
+    return selected
 
 
-def apart(boxes: IntBoxes, max_iou: float, top: int | None = None) -> npt.NDArray[np.intp]:
-    """Return the indices of at most `top` boxes that overlap none kept before by more than `max_iou`."""
+def suppress_overlaps(boxes: IntBoxes, max_iou: float, top: int | None = None) -> npt.NDArray[np.intp]:
+    """Return the indices of at most `top` boxes, each with an IoU of at most `max_iou` with those before it."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    left = np.arange(len(boxes))
-    kept: list[np.intp] = []
-    while len(left) and (top is None or len(kept) < top):
-        first, left = left[0], left[1:]
-        kept.append(first)
-        left = left[_iou(boxes[first], area[first], boxes[left], area[left]) <= max_iou]
-    return np.array(kept, np.intp)
+    remaining = np.arange(len(boxes))
+    selected: list[np.intp] = []
+    while len(remaining) and (top is None or len(selected) < top):
+        first, remaining = remaining[0], remaining[1:]
+        selected.append(first)
+        remaining = remaining[_iou(boxes[first], area[first], boxes[remaining], area[remaining]) <= max_iou]
+    return np.array(selected, np.intp)
 
 
 def _iou(box: IntBoxes, area: np.int64, boxes: IntBoxes, areas: IntBoxes) -> npt.NDArray[np.float64]:
-    """Intersection over union in whole pixels, exact up to the one division."""
+    """Compute intersection over union in whole pixels, exact up to the one division."""
     wide = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
     high = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
     shared = np.maximum(wide, 0) * np.maximum(high, 0)
@@ -114,12 +114,12 @@ def _iou(box: IntBoxes, area: np.int64, boxes: IntBoxes, areas: IntBoxes) -> npt
     return overlap
 
 
-def ranked(raw: IntBoxes, rules: Rules) -> IntBoxes:
-    """Put raw regions into the order in which they are filtered.
+def order_regions(raw: IntBoxes, rules: Rules) -> IntBoxes:
+    """Sort raw regions into the order in which they are filtered.
 
-    "random" imitates OpenCV's, which ranks a region by a random number times its level in the grouping, so
-    that small early regions tend to come first. OpenCV does not tell the level; `1 + log2(area / 100)`, 100
-    pixels being its smallest segment, stands in for it. The random numbers depend on `seed` and the boxes.
+    "random" imitates OpenCV, which ranks a region by a random number times its level in the grouping, so that small,
+    early regions tend to come first. OpenCV does not expose the level; `1 + log2(area / 100)` replaces it, as its
+    smallest segment has 100 pixels. The random numbers depend on `seed` and the boxes.
     """
     if rules.order == "stored" or not len(raw):
         return raw

@@ -12,16 +12,16 @@ from sslkit_proposals.select import Order, Rules
 from sslkit_proposals.stored_proposer import StoredProposer
 
 
-def _told_once(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    """Say in one message what both kinds of value would be."""
+def _one_message(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Replace the messages of both alternatives by one."""
     try:
         return check(value)
     except ValidationError:
-        raise ValueError('must be whole pixels, at least 16, or "full"') from None
+        raise ValueError('must be an integer number of pixels, at least 16, or "full"') from None
 
 
-Side = Annotated[Annotated[int, Field(ge=16)] | Literal["full"], WrapValidator(_told_once)]
-"""Short side in pixels, or "full" for an image as it is."""
+Side = Annotated[Annotated[int, Field(ge=16)] | Literal["full"], WrapValidator(_one_message)]
+"""Short side in pixels, or "full" for full resolution."""
 
 
 def _pixels(side: Side) -> int | None:
@@ -29,26 +29,26 @@ def _pixels(side: Side) -> int | None:
 
 
 class SelectiveSearch(StoredProposer):
-    """Regions by selective search (OpenCV's), filtered as ORL and UniVIP do, in a memory-mapped store.
+    """Regions by OpenCV's selective search, filtered as in ORL and UniVIP, in a memory-mapped store.
 
     Args:
-        mode: OpenCV's preset: "fast" is the protocol's, "quality" finds several times as many regions and
-            takes that much longer.
+        mode: OpenCV's preset: "fast" is that of the protocol; "quality" finds several times as many regions and takes
+            longer in proportion.
         working_side: Short side in pixels to which a larger image is reduced before the search; boxes are
             scaled back. "full" searches at full resolution, as the protocol does.
-        max_pixels: An image of more pixels is reduced to this many before the search, which takes time and
-            memory in proportion.
-        min_sides: Minimum width and height in pixels: the first is applied to the raw regions and, where
-            fewer than `enough` boxes survive, the next.
-        enough: How many boxes make the next minimum side unnecessary.
+        max_pixels: An image with more pixels is reduced to this many before the search, whose time and memory grow
+            with the number of pixels.
+        min_sides: Minimum widths and heights in pixels. The first is applied to the raw regions; if fewer than
+            `enough` boxes remain, the next.
+        enough: Number of boxes below which the next minimum side is tried.
         max_aspect: Largest ratio of the longer to the shorter side.
-        max_iou: Largest overlap with a box that was kept before.
-        top: How many boxes are kept at most.
-        order: The order in which regions are filtered: "random" prefers small regions, as OpenCV's does,
-            but is the same each time; "small-first"; "large-first"; "stored": by left, top, right, bottom for
+        max_iou: Largest overlap (IoU) with a box that is already selected.
+        top: Maximum number of boxes per image; null for all.
+        order: The order in which regions are filtered: "random" prefers small regions, as OpenCV's order does, but is
+            the same each time; "small-first"; "large-first"; "stored": by left, top, right, bottom for
             searched regions, and as in the file for imported ones.
-        seed: Of the random order.
-        store: Where raw regions and proposals are kept; the cache folder's `proposals` by default.
+        seed: Seed of the random order.
+        store: Folder of raw regions and proposals; by default `proposals` in the cache folder.
     """
 
     name = "selective-search"
@@ -76,26 +76,26 @@ class SelectiveSearch(StoredProposer):
 
 
 class DlibSelectiveSearch(StoredProposer):
-    """Regions by dlib's kin of selective search, a fraction of OpenCV's time (an extra: `sslkit[dlib]`); same filter.
+    """Regions by dlib's variant of selective search, in a fraction of OpenCV's time (needs `sslkit[dlib]`).
 
     Args:
         working_side: Short side in pixels to which a larger image is reduced before the search; boxes are
             scaled back. "full" searches at full resolution.
-        max_pixels: An image of more pixels is reduced to this many before the search, which takes time and
-            memory in proportion.
-        kvals: First and last scale k of the segmentation, and how many, evenly spaced, are used.
-        min_size: Segments of fewer pixels of the reduced image are left out.
-        max_merging_iterations: Rounds in which neighbouring segments are merged; more give more regions.
-        min_sides: Minimum width and height in pixels: the first is applied to the raw regions and, where
-            fewer than `enough` boxes survive, the next.
-        enough: How many boxes make the next minimum side unnecessary.
+        max_pixels: An image with more pixels is reduced to this many before the search, whose time and memory grow
+            with the number of pixels.
+        kvals: First and last scale k of the segmentation, and the number of evenly spaced scales.
+        min_size: Segments with fewer pixels in the reduced image are dropped.
+        max_merging_iterations: Rounds in which neighbouring segments are merged; more rounds give more regions.
+        min_sides: Minimum widths and heights in pixels. The first is applied to the raw regions; if fewer than
+            `enough` boxes remain, the next.
+        enough: Number of boxes below which the next minimum side is tried.
         max_aspect: Largest ratio of the longer to the shorter side.
-        max_iou: Largest overlap with a box that was kept before.
-        top: How many boxes are kept at most.
-        order: The order in which regions are filtered: "random" prefers small regions, as OpenCV's does,
-            but is the same each time; "small-first"; "large-first"; "stored": by left, top, right, bottom.
-        seed: Of the random order.
-        store: Where raw regions and proposals are kept; the cache folder's `proposals` by default.
+        max_iou: Largest overlap (IoU) with a box that is already selected.
+        top: Maximum number of boxes per image; null for all.
+        order: The order in which regions are filtered: "random" prefers small regions, as OpenCV's order does, but is
+            the same each time; "small-first"; "large-first"; "stored": by left, top, right, bottom.
+        seed: Seed of the random order.
+        store: Folder of raw regions and proposals; by default `proposals` in the cache folder.
     """
 
     name = "selective-search-dlib"

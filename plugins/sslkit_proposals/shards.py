@@ -1,4 +1,4 @@
-"""Raw regions of consecutive images in one file: the unit in which a search is saved and goes on."""
+"""Raw regions of consecutive images in one file, the unit in which a search is saved and resumed."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sslkit_proposals.files import whole
+from sslkit_proposals.files import atomic_write
 from sslkit_proposals.search import IntBoxes
 
 SEARCHED, IMPORTED = 0, 1
-"""Where regions come from."""
+"""Origins of regions."""
 
 
-class Found(NamedTuple):
+class ImageRegions(NamedTuple):
     """The raw regions of one image.
 
     Attributes:
         key: Hash of the image's key.
-        content: Hash of its encoded bytes; 0 when they cannot be read.
-        height: Of the upright image; 0 when it cannot be decoded.
-        width: The same.
-        boxes: Its regions, or None: those that are stored under this content already.
-        reason: Why there are none, or an empty string.
+        content: Hash of its encoded bytes; 0 if they cannot be read.
+        height: Height of the upright image; 0 if it cannot be decoded.
+        width: Width of the upright image; 0 if it cannot be decoded.
+        boxes: Its regions; None if they are already stored under this content, or if the image failed.
+        reason: Why the image failed, or an empty string.
         origin: SEARCHED or IMPORTED.
     """
 
@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Raw regions of n images, fields as in `Found`: flat boxes (m, 4), and offsets (n + 1) into them."""
+    """Raw regions of n images. Fields as in `ImageRegions`, with flat boxes (m, 4) and offsets (n + 1) into them."""
 
     keys: npt.NDArray[np.uint64]
     contents: npt.NDArray[np.uint64]
@@ -56,22 +56,22 @@ class Shard:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def row(self, index: int) -> Found:
-        """Return one image."""
+    def row(self, index: int) -> ImageRegions:
+        """Return the regions of one image."""
         height, width = (int(side) for side in self.sizes[index])
         boxes = self.boxes[self.offsets[index] : self.offsets[index + 1]].astype(np.int64)
-        named = int(self.keys[index]), int(self.contents[index])
-        return Found(*named, height, width, boxes, self.reasons[index], int(self.origins[index]))
+        hashes = int(self.keys[index]), int(self.contents[index])
+        return ImageRegions(*hashes, height, width, boxes, self.reasons[index], int(self.origins[index]))
 
     def same(self, other: Shard) -> bool:
-        """Say whether both hold the same images and the same number of regions of each."""
+        """Return whether both hold the same images with the same numbers of regions."""
         arrays = ("keys", "contents", "offsets", "origins")
         equal = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays)
         return equal and self.reasons == other.reasons
 
 
-def join(rows: Sequence[Found]) -> Shard:
-    """Put images together; every one has its boxes."""
+def join(rows: Sequence[ImageRegions]) -> Shard:
+    """Join the regions of images into a shard; images without boxes get none."""
     boxes = [row.boxes if row.boxes is not None else np.zeros((0, 4), np.int64) for row in rows]
     return Shard(
         keys=np.array([row.key for row in rows], np.uint64),
@@ -85,22 +85,22 @@ def join(rows: Sequence[Found]) -> Shard:
 
 
 def compact(boxes: IntBoxes) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
-    """Keep pixels in two bytes where they fit."""
+    """Store pixels in two bytes if they fit, else in four."""
     return boxes.astype(np.uint16) if boxes.max(initial=0) < 1 << 16 else boxes.astype(np.uint32)
 
 
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 ARRAYS = ("keys", "contents", "sizes", "origins", "offsets", "boxes")
 
 
-def save(path: Path, shard: Shard) -> None:
-    """Write a shard, whole or not at all."""
+def save_shard(path: Path, shard: Shard) -> None:
+    """Write a shard atomically."""
     reasons = np.frombuffer(json.dumps(shard.reasons).encode(), np.uint8)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, reasons=reasons, **{name: getattr(shard, name) for name in ARRAYS})
 
 
-class Notes(NamedTuple):
+class ShardSummary(NamedTuple):
     """A shard without its boxes and keys."""
 
     contents: npt.NDArray[np.uint64]
@@ -110,24 +110,26 @@ class Notes(NamedTuple):
     reasons: tuple[str, ...]
 
 
-NO_NOTES = Notes(np.zeros(0, np.uint64), np.zeros((0, 2), np.int32), np.zeros(0, np.uint8), np.zeros(1, np.int64), ())
+EMPTY_SUMMARY = ShardSummary(
+    np.zeros(0, np.uint64), np.zeros((0, 2), np.int32), np.zeros(0, np.uint8), np.zeros(1, np.int64), ()
+)
 
 
-def notes(path: Path) -> Notes:
-    """Read the small part of a shard; of no images when it is not there or not readable."""
+def load_summary(path: Path) -> ShardSummary:
+    """Read a shard without its boxes; return an empty summary if it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             reasons = tuple(json.loads(arrays["reasons"].tobytes()))
-            return Notes(arrays["contents"], arrays["sizes"], arrays["origins"], arrays["offsets"], reasons)
-    except UNREADABLE:
-        return NO_NOTES
+            return ShardSummary(arrays["contents"], arrays["sizes"], arrays["origins"], arrays["offsets"], reasons)
+    except READ_ERRORS:
+        return EMPTY_SUMMARY
 
 
-def load(path: Path) -> Shard | None:
-    """Read a shard; None when it is not there or not readable, so that it is made anew."""
+def load_shard(path: Path) -> Shard | None:
+    """Read a shard; return None if it is missing or damaged, so that it is rebuilt."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             reasons = tuple(json.loads(arrays["reasons"].tobytes()))
             return Shard(reasons=reasons, **{name: arrays[name] for name in ARRAYS})
-    except UNREADABLE:
+    except READ_ERRORS:
         return None

@@ -1,11 +1,11 @@
-"""Where raw regions and proposals lie on the disk.
+"""Store raw regions and proposals on disk.
 
 <store>/<algorithm>/<search>/           one folder per search options
     search.json                         the options
     <source>/                           one per list of images: keys in order, and a sample of their contents
-        source.json                     what it is, for people
-        raw/000000.npz ...              raw regions, SHARD images a file
-        selected-<rules>.json           which folder holds the proposals under these rules
+        source.json                     a description for human readers
+        raw/000000.npz ...              raw regions, SHARD images per file
+        selected-<rules>.json           the folder that holds the proposals under these rules
         selected-<rules>-<raw>/         boxes.npy, offsets.npy, rungs.npy: memory-mapped
 """
 
@@ -26,42 +26,41 @@ from sslkit.api import Proposals, Source
 from sslkit.boxes import Boxes
 from sslkit.errors import DataError
 from sslkit.folders import require_within_reach
-from sslkit_proposals import shards
-from sslkit_proposals.files import digest, encoded, load_json, number, save_array, save_json
+from sslkit_proposals.files import digest, encode_name, hash_bytes, load_json, save_array, save_json
 from sslkit_proposals.search import Search
 from sslkit_proposals.select import Rules
-from sslkit_proposals.shards import Shard
+from sslkit_proposals.shards import Shard, load_shard
 
 SHARD = 128
-"""Images per file: what an interruption loses at most."""
+"""Images per file: the most that an interruption loses."""
 
 SAMPLED = 8
-"""Images whose content takes part in naming a source's folder."""
+"""Number of images whose content enters the fingerprint of a source."""
 
 
 def fingerprint(source: Source) -> str:
-    """Name a list of images by its keys, in order, and the bytes of a few images spread over it.
+    """Hash the keys of a source, in order, and the bytes of a few images spread over it.
 
-    Two folders of equally named but different images, or one list in two orders, thus never share a store.
+    Folders with equally named but different images, or the same images in another order, never share a store.
     """
     total = blake2b(digest_size=8)
     for index in range(len(source)):
-        total.update(encoded(source.key(index)) + b"\0")
+        total.update(encode_name(source.key(index)) + b"\0")
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).astype(int)) if len(source) else ():
-        total.update(content(source, int(index)).to_bytes(8, "little"))
+        total.update(content_hash(source, int(index)).to_bytes(8, "little"))
     return total.hexdigest()
 
 
-def content(source: Source, index: int) -> int:
-    """Hash the encoded bytes of an image; 0 when they cannot be read."""
+def content_hash(source: Source, index: int) -> int:
+    """Hash the encoded bytes of an image; return 0 if they cannot be read."""
     try:
-        return number(source.read(index))
+        return hash_bytes(source.read(index))
     except (DataError, OSError):
         return 0
 
 
 class MappedProposals(Proposals):
-    """Proposals in memory-mapped files; handed to another process, they are mapped there again."""
+    """Proposals in memory-mapped files. When pickled to another process, they are mapped there again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -82,11 +81,11 @@ class MappedProposals(Proposals):
 
 @dataclass(frozen=True)
 class Share:
-    """Every `count`-th shard from `index` on: what one of `count` builds searches.
+    """The share that one of `count` parallel builds searches: every `count`-th shard from `index` on.
 
     Attributes:
-        index: From 0.
-        count: At least 1.
+        index: Number of this share, from 0.
+        count: Number of shares, at least 1.
     """
 
     index: int
@@ -97,23 +96,23 @@ class Share:
         return parts[self.index :: self.count]
 
 
-ALL = Share(0, 1)
+ALL_SHARDS = Share(0, 1)
 
 
-def _written(value: Any) -> str:
-    """Write a search's option as a recipe does."""
+def _format_option(value: Any) -> str:
+    """Format a search option as in a recipe."""
     return '"full"' if value is None else json.dumps(value)
 
 
 @dataclass(frozen=True)
 class Store:
-    """The files of one source under one kind of search.
+    """The files of one source under one set of search options.
 
     Attributes:
         root: The store's folder.
         search: The options of the search.
         source: The fingerprint of the source.
-        images: Their number.
+        images: Number of images in the source.
     """
 
     root: Path
@@ -123,7 +122,7 @@ class Store:
 
     @cached_property
     def family(self) -> Path:
-        """The folder of everything that was searched with these options."""
+        """The folder of all sources searched with these options."""
         return self.root / self.search.algorithm / digest(self.search.describe())
 
     @cached_property
@@ -141,38 +140,39 @@ class Store:
         return range(part * SHARD, min((part + 1) * SHARD, self.images))
 
     def path(self, part: int) -> Path:
-        """Return where a shard lies."""
+        """Return the file of a shard."""
         return self.folder / "raw" / f"{part:06d}.npz"
 
     def load(self, part: int) -> Shard | None:
-        """Return a shard, or None when it is missing or damaged."""
-        shard = shards.load(self.path(part))
+        """Return a shard; None if it is missing or damaged."""
+        shard = load_shard(self.path(part))
         return shard if shard is not None and len(shard) == len(self.members(part)) else None
 
     def searched(self) -> int:
-        """Count the images that lie in finished shards."""
+        """Count the images in finished shards."""
         return sum(len(self.members(part)) for part in self.parts if self.path(part).exists())
 
     def others(self) -> list[tuple[Path, str]]:
-        """Return where regions of this source lie that were searched under other options, and which these are."""
-        mine, found = {name: json.dumps(value) for name, value in self.search.describe().items()}, []
+        """Return the folders with regions of this source under other search options, and how the options differ."""
+        own_options = {name: json.dumps(value) for name, value in self.search.describe().items()}
+        others = []
         for path in sorted(self.root.glob("*/*/search.json")):
             options = load_json(path)
             folder = path.parent / self.source
             if folder != self.folder and (folder / "raw").is_dir():
-                differ = [
-                    f"{name} = {_written(value)}"
+                differences = [
+                    f"{name} = {_format_option(value)}"
                     for name, value in options.items()
-                    if mine.get(name) != json.dumps(value)
+                    if own_options.get(name) != json.dumps(value)
                 ]
-                found.append((folder, ", ".join(differ)))
-        return found
+                others.append((folder, ", ".join(differences)))
+        return others
 
     def describe(self, source: Source, options: dict[str, Any]) -> None:
-        """Write down, for people, what lies here; the first thing that is written.
+        """Write descriptions of the search and the source for human readers, before any regions.
 
         Raises:
-            DataError: A recipe names a place to write to that is not the user's choice.
+            DataError: The store is in neither the current folder nor the cache folder.
         """
         require_within_reach(self.root)
         save_json(self.family / "search.json", self.search.describe())
@@ -180,17 +180,17 @@ class Store:
         save_json(self.folder / "source.json", {"images": self.images, "first": first, **options})
 
     def pointer(self, rules: Rules) -> Path:
-        """Return the file that says which folder holds the proposals under `rules`."""
+        """Return the file that names the folder of the proposals under `rules`."""
         return self.folder / f"selected-{digest(rules.describe())}.json"
 
     def selected(self, rules: Rules) -> Path | None:
-        """Return the folder that holds the proposals under `rules`, or None."""
+        """Return the folder of the proposals under `rules`; None if they have not been built."""
         pointer = load_json(self.pointer(rules))
         folder = self.folder / pointer["folder"] if pointer else None
         return folder if folder is not None and folder.is_dir() else None
 
     def open(self, rules: Rules) -> MappedProposals | None:
-        """Map the proposals under `rules`; None when they have not been built."""
+        """Map the proposals under `rules`; return None if they have not been built."""
         folder = self.selected(rules)
         return MappedProposals(folder) if folder is not None else None
 
@@ -202,7 +202,7 @@ class Store:
         offsets: npt.NDArray[np.int64],
         rungs: npt.NDArray[np.uint8],
     ) -> None:
-        """Write the proposals under `rules` beside older ones, point to them, and remove the older ones."""
+        """Write the proposals under `rules`, switch the pointer to them, and then remove older ones."""
         older = self.selected(rules)
         folder = self.folder / f"{self.pointer(rules).stem}-{raw}"
         for name, array in (("boxes", boxes), ("offsets", offsets), ("rungs", rungs)):

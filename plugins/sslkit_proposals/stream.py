@@ -1,4 +1,4 @@
-"""One array out of a JSON file of any size, element by element, with a bounded piece of text in memory."""
+"""Read one array from a JSON file of any size, element by element, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from typing import IO, Any
 from sslkit.errors import DataError
 
 BLOCK = 1 << 20
-"""Characters read at a time."""
+"""Number of characters to read at once."""
 
 LONGEST = 1 << 26
-"""Characters that one element may have."""
+"""Maximum number of characters of one element."""
 
 UNFINISHED = ("", ".", "e", "E")
-"""What a number in front of this may go on with: the window's end, a fraction or an exponent."""
+"""Characters after a number that may continue it: the end of the window, a fraction or an exponent."""
 
 
 def elements(path: Path, key: str, block: int = BLOCK) -> Iterator[Any]:
     """Yield the elements of the array that a file's outermost object holds under `key`.
 
-    Members before it are skipped without being kept; what follows is not read.
+    Members before it are skipped without being stored; the rest of the file is not read.
 
     Raises:
-        DataError: The file is not there, is not such an object, or ends too early.
+        DataError: The file cannot be read, has no such array, or is truncated.
     """
     try:
         with path.open(encoding="utf-8") as file:
-            yield from _Text(path, file, block).member(key)
+            yield from _JsonWindow(path, file, block).member(key)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-class _Text:
-    """A window that moves over a file."""
+class _JsonWindow:
+    """A window that moves over a JSON file."""
 
     def __init__(self, path: Path, file: IO[str], block: int) -> None:
         self.path, self.file, self.block = path, file, block
-        self.text, self.at, self.before = "", 0, 0
+        self.text, self.position, self.discarded = "", 0, 0
         self.decode = json.JSONDecoder().raw_decode
 
     def member(self, key: str) -> Iterator[Any]:
         """Yield the elements of the array under `key`."""
         self.expect("{")
-        seen = []
+        names = []
         while self.peek() != "}":
             name = self.value()
             self.expect(":")
             if name == key:
                 yield from self.array()
                 return
-            seen.append(name)
+            names.append(name)
             self.skip()
             if self.peek() == ",":
-                self.at += 1
-        raise DataError(f"{self.path} has no array '{key}', only {', '.join(map(repr, seen)) or 'an empty object'}")
+                self.position += 1
+        raise DataError(f"{self.path} has no array '{key}', only {', '.join(map(repr, names)) or 'an empty object'}")
 
     def array(self) -> Iterator[Any]:
         """Yield elements up to the closing bracket."""
@@ -65,10 +65,10 @@ class _Text:
             yield self.value()
             if self.peek() != "]":
                 self.expect(",")
-        self.at += 1
+        self.position += 1
 
     def skip(self) -> None:
-        """Pass over a value; an array goes by element by element."""
+        """Skip a value; an array is skipped element by element."""
         if self.peek() == "[":
             for _ in self.array():
                 pass
@@ -76,56 +76,62 @@ class _Text:
             self.value()
 
     def value(self) -> Any:
-        """Decode the next value, which must not reach the window's end: a number might go on behind it."""
+        """Decode the next value, reading on while it touches the end of the window: a number might continue."""
         self.peek()
-        more = self.block
+        size = self.block
         while True:
-            found = self.attempt()
-            if found is not None and self.text[found[1] : found[1] + 1] not in UNFINISHED:
+            result = self.try_decode()
+            if result is not None and self.text[result[1] : result[1] + 1] not in UNFINISHED:
                 break
-            if len(self.text) - self.at > LONGEST:
-                raise self.wrong("a shorter JSON value")
-            if not self.read(more):
+            if len(self.text) - self.position > LONGEST:
+                raise self.error("a shorter JSON value")
+            if not self.read(size):
                 break
-            more *= 2
-        if found is None:
-            raise self.wrong("a whole JSON value")
-        self.at += found[1] - self.at
-        return found[0]
+            size *= 2
+        if result is None:
+            raise self.error("a whole JSON value")
+        self.position = result[1]
+        return result[0]
 
-    def attempt(self) -> tuple[Any, int] | None:
-        """Decode the next value, and say where it ends; None when the window does not hold it all."""
+    def try_decode(self) -> tuple[Any, int] | None:
+        """Decode the next value and return it with its end; return None if the window does not hold all of it."""
         try:
-            return self.decode(self.text, self.at)
+            return self.decode(self.text, self.position)
         except json.JSONDecodeError:
             return None
         except RecursionError:
-            raise self.wrong("a flatter JSON value") from None
+            raise self.error("a flatter JSON value") from None
 
     def expect(self, char: str) -> None:
-        """Pass over one character."""
+        """Skip one expected character."""
         if self.peek() != char:
-            raise self.wrong(f"'{char}'")
-        self.at += 1
+            raise self.error(f"'{char}'")
+        self.position += 1
 
     def peek(self) -> str:
-        """Return the next character that is not white space, without passing over it."""
+        """Return the next character that is not white space, without skipping it."""
         while True:
-            while self.at < len(self.text) and self.text[self.at].isspace():
-                self.at += 1
-            if self.at < len(self.text):
-                return self.text[self.at]
+            while self.position < len(self.text) and self.text[self.position].isspace():
+                self.position += 1
+            if self.position < len(self.text):
+                return self.text[self.position]
             if not self.read(self.block):
-                raise self.wrong("more")
+                raise self.error("more text")
 
     def read(self, size: int) -> bool:
-        """Drop what was passed over and read on; say whether there was something."""
+        """Discard the text before the position and read on; return False at the end of the file."""
         piece = self.file.read(size)
-        self.before += self.at
-        self.text, self.at = self.text[self.at :] + piece, 0
+        self.discarded += self.position
+        self.text, self.position = self.text[self.position :] + piece, 0
         return bool(piece)
 
-    def wrong(self, expected: str) -> DataError:
-        """Return the error for what comes next."""
-        found = repr(self.text[self.at : self.at + 40]) if self.at < len(self.text) else "the end of the file"
-        return DataError(f"{self.path}: {expected} expected at character {self.before + self.at}, found {found}")
+    def error(self, expected: str) -> DataError:
+        """Return the error for the text at the position."""
+        actual = (
+            repr(self.text[self.position : self.position + 40])
+            if self.position < len(self.text)
+            else "the end of the file"
+        )
+        return DataError(
+            f"{self.path}: {expected} expected at character {self.discarded + self.position}, found {actual}"
+        )

@@ -1,4 +1,4 @@
-"""A function over many numbers, in several processes, in order, surviving the death of one."""
+"""Map a function over many numbers in several processes, in order, even if processes die."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sslkit.errors import SslkitError
 
 T = TypeVar("T")
 Job = Callable[[int], T]
-"""Picklable; called with one number at a time."""
+"""A picklable function, called with one number at a time."""
 
 WINDOW = 8
-"""Numbers handed out ahead, per process."""
+"""Numbers submitted ahead, per process."""
 
 
-def ordered(job: Job[T], numbers: Sequence[int], jobs: int, died: Callable[[int], T]) -> Iterator[T]:
+def map_ordered(job: Job[T], numbers: Sequence[int], jobs: int, crashed: Callable[[int], T]) -> Iterator[T]:
     """Yield `job(number)` for each number, in order.
 
     Args:
-        job: What to do. It is pickled once per process; an exception in it ends everything.
+        job: The function. It is pickled once per process; an exception in it ends the map.
         numbers: Its arguments.
-        jobs: Number of processes; 1 stays in this one, where a crash of native code cannot be survived.
-        died: Gives the result for a number whose process dies each time, twice in a row.
+        jobs: Number of processes. With 1 the job runs in this process, which a crash of native code ends.
+        crashed: Returns the result for a number whose process dies twice in a row.
 
     Raises:
         SslkitError: The processes do not start.
@@ -40,27 +40,27 @@ def ordered(job: Job[T], numbers: Sequence[int], jobs: int, died: Callable[[int]
     early: dict[int, T] = {}
     done = 0
     while done < len(numbers):
-        with _Crew(job, min(jobs, len(numbers) - done)) as crew:
+        with _WorkerPool(job, min(jobs, len(numbers) - done)) as pool:
             try:
-                for result in crew.results(numbers[done:], early):
+                for result in pool.results(numbers[done:], early):
                     done += 1
                     yield result
             except BrokenProcessPool:
-                early |= {number: _alone(job, number, died) for number in crew.suspects()}
+                early |= {number: _retry(job, number, crashed) for number in pool.suspects()}
 
 
-def _alone(job: Job[T], number: int, died: Callable[[int], T]) -> T:
-    """Try once more, alone, a number that was being worked on when a process died."""
-    with _Crew(job, 1) as crew:
+def _retry(job: Job[T], number: int, crashed: Callable[[int], T]) -> T:
+    """Retry a number that was in progress when a process died, in a pool of its own."""
+    with _WorkerPool(job, 1) as pool:
         try:
-            return next(crew.results([number], {}))
+            return next(pool.results([number], {}))
         except BrokenProcessPool:
-            crew.suspects()
-            return died(number)
+            pool.suspects()
+            return crashed(number)
 
 
-class _Crew(Generic[T]):
-    """Processes that note in shared memory what each is working on."""
+class _WorkerPool(Generic[T]):
+    """Processes that record in shared memory which number each is working on."""
 
     def __init__(self, job: Job[T], jobs: int) -> None:
         context = mp.get_context("forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn")
@@ -71,14 +71,14 @@ class _Crew(Generic[T]):
         setup = (job, self.working_on, context.Value("i", 0))
         self.pool = ProcessPoolExecutor(jobs, context, _start, setup)
 
-    def __enter__(self) -> _Crew[T]:
+    def __enter__(self) -> _WorkerPool[T]:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
     def results(self, numbers: Sequence[int], early: dict[int, T]) -> Iterator[T]:
-        """Yield results in order, handing out a bounded number of tasks ahead."""
+        """Yield results in order, submitting a bounded number of tasks ahead."""
         ahead: deque[T | Future[T]] = deque()
         for number in numbers:
             ahead.append(early[number] if number in early else self.pool.submit(_work, number))
@@ -88,34 +88,34 @@ class _Crew(Generic[T]):
             yield _value(ahead.popleft())
 
     def suspects(self) -> list[int]:
-        """Return the numbers that were being worked on.
+        """Return the numbers that were in progress.
 
         Raises:
-            SslkitError: None was: the processes died at their start.
+            SslkitError: No number was in progress: the processes died at their start.
         """
-        found = [number for number in self.working_on if number >= 0]
-        if not found:
+        numbers = [number for number in self.working_on if number >= 0]
+        if not numbers:
             raise SslkitError("the worker processes died before their first image; use --jobs 1 to see why")
-        return found
+        return numbers
 
 
 def _value(result: T | Future[T]) -> T:
     return result.result() if isinstance(result, Future) else result
 
 
-_here: dict[str, Any] = {}
+_state: dict[str, Any] = {}
 
 
 def _start(job: Job[Any], working_on: Any, count: Any) -> None:
-    """Prepare a worker process: one thread, Ctrl-C left to the parent, an end when the parent ends."""
+    """Set up a worker process: ignore Ctrl-C, which the parent handles, and exit when the parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     with count.get_lock():
         slot, count.value = count.value, count.value + 1
-    _here.update(job=job, slot=slot, working_on=working_on)
+    _state.update(job=job, slot=slot, working_on=working_on)
 
 
-def _follow_parent() -> None:
+def _exit_with_parent() -> None:
     parent = mp.parent_process()
     if parent is not None:
         parent.join()
@@ -123,7 +123,7 @@ def _follow_parent() -> None:
 
 
 def _work(number: int) -> Any:
-    _here["working_on"][_here["slot"]] = number
-    result = _here["job"](number)
-    _here["working_on"][_here["slot"]] = -1
+    _state["working_on"][_state["slot"]] = number
+    result = _state["job"](number)
+    _state["working_on"][_state["slot"]] = -1
     return result

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that worker processes can import `photo_sources`
+sys.path.insert(0, str(Path(__file__).parent))  # so that worker processes can import `image_sources`
 
 
 @pytest.fixture(scope="session")
 def scene():
-    """Return a maker of encoded pictures of a few flat shapes."""
+    """Return a function that makes encoded images of a few flat shapes."""
 
     def make(seed: int, width: int = 160, height: int = 120, mode: str = "RGB") -> bytes:
         rng = np.random.default_rng(seed)
@@ -30,16 +30,16 @@ def scene():
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
-    """Stores that lie elsewhere are not written to."""
+    """Run each test in its own folder: stores outside the current folder are refused."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
-def photos(tmp_path, scene):
-    """Return a maker of opened sources of so many pictures."""
-    from photo_sources import Photos
+def make_source(tmp_path, scene):
+    """Return a function that makes opened sources with a given number of images."""
+    from image_sources import ImageFiles
 
-    def make(count: int, name: str = "photos", first_seed: int = 0, kind: type = Photos):
+    def make(count: int, name: str = "images", first_seed: int = 0, kind: type = ImageFiles):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         for index in range(count):

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from photo_sources import DeadlyPhotos, Photos, SlowPhotos
+from image_sources import CrashingImages, ImageFiles, SlowImages
 
 from sslkit.api import no_progress
 from sslkit.errors import DataError
 from sslkit_proposals import build, store
-from sslkit_proposals.search import find
+from sslkit_proposals.search import find_regions
 from sslkit_proposals.select import NOTHING
 from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch
-from sslkit_proposals.shards import load, save
+from sslkit_proposals.shards import load_shard, save_shard
 from sslkit_proposals.store import Share
 
 
@@ -33,14 +33,14 @@ def proposer(tmp_path):
 
 @pytest.fixture
 def searched(monkeypatch):
-    """Count the images that are searched in this process."""
+    """Record the shapes of the images that are searched in this process."""
     shapes = []
 
     def counted(image, search):
         shapes.append(image.shape)
-        return find(image, search)
+        return find_regions(image, search)
 
-    monkeypatch.setattr(build, "find", counted)
+    monkeypatch.setattr(build, "find_regions", counted)
     return shapes
 
 
@@ -48,8 +48,8 @@ def everything(proposals):
     return [proposals[index].tolist() for index in range(len(proposals))]
 
 
-def test_proposals_survive_the_store(photos, proposer):
-    source = photos(6)
+def test_proposals_survive_the_store(make_source, proposer):
+    source = make_source(6)
     assert "0 of 6 searched" in proposer.missing(source)
     with pytest.raises(DataError, match="sslkit proposals build"):
         proposer.open(source)
@@ -66,32 +66,32 @@ def test_proposals_survive_the_store(photos, proposer):
     assert isinstance(proposals.boxes, np.memmap)
 
 
-def test_two_processes_find_what_one_finds(photos, proposer, tmp_path):
-    source = photos(9)
+def test_two_processes_find_what_one_finds(make_source, proposer, tmp_path):
+    source = make_source(9)
     proposer.build(source, no_progress, 1)
     other = SelectiveSearch(store=tmp_path / "other", min_sides=(48, 24))
     other.build(source, no_progress, 2)
     assert everything(other.open(source)) == everything(proposer.open(source))
     for part in range(3):
-        assert load(other.store(source).path(part)).same(load(proposer.store(source).path(part)))
+        assert load_shard(other.store(source).path(part)).same(load_shard(proposer.store(source).path(part)))
 
 
-def test_regions_of_another_search_are_pointed_out(photos, tmp_path):
-    source = photos(2)
+def test_regions_of_another_search_are_mentioned(make_source, tmp_path):
+    source = make_source(2)
     full, small = (SelectiveSearch(store=tmp_path / "store", working_side=side) for side in ("full", 60))
     full.build(source, no_progress, 1)
-    told = small.missing(source)
-    assert f'{full.store(source).folder} has regions of these images by working_side = "full"\n' in told
+    message = small.missing(source)
+    assert f'{full.store(source).folder} has regions of these images with working_side = "full"\n' in message
     assert full.missing(source) is None
-    assert "has regions" not in full.missing(photos(3))
+    assert "has regions" not in full.missing(make_source(3))
 
 
 def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_shares_make_the_same_files_as_one_build(photos, proposer, searched, tmp_path):
-    source = photos(18)  # five shards: two, two and one
+def test_shares_make_the_same_files_as_one_build(make_source, proposer, searched, tmp_path):
+    source = make_source(18)  # five shards: two, two and one
     whole = SelectiveSearch(store=tmp_path / "whole", min_sides=(48, 24))
     whole.build(source, no_progress, 1)
     for done, index in enumerate((2, 0, 1)):
@@ -102,8 +102,8 @@ def test_shares_make_the_same_files_as_one_build(photos, proposer, searched, tmp
     assert files(tmp_path / "store") == files(tmp_path / "whole")
 
 
-def test_shares_of_two_stores_are_put_together_by_copying(photos, proposer, searched, tmp_path):
-    source = photos(10)
+def test_shares_of_two_stores_are_combined_by_copying(make_source, proposer, searched, tmp_path):
+    source = make_source(10)
     elsewhere = SelectiveSearch(store=tmp_path / "elsewhere", min_sides=(48, 24))
     proposer.build(source, no_progress, 1, Share(0, 2))
     elsewhere.build(source, no_progress, 1, Share(1, 2))
@@ -116,17 +116,17 @@ def test_shares_of_two_stores_are_put_together_by_copying(photos, proposer, sear
     assert everything(whole.open(source)) == everything(proposer.open(source))
 
 
-def test_more_shares_than_there_is_work(photos, proposer):
-    source = photos(3)
+def test_more_shares_than_there_is_work(make_source, proposer):
+    source = make_source(3)
     proposer.build(source, no_progress, 1, Share(4, 5))
     assert "0 of 3 searched" in proposer.missing(source)
     proposer.build(source, no_progress, 2, Share(0, 5))
     assert len(proposer.open(source)) == 3
 
 
-def test_dlib_fills_a_store_of_its_own(photos, tmp_path):
+def test_dlib_fills_a_store_of_its_own(make_source, tmp_path):
     pytest.importorskip("dlib")
-    source = photos(5)
+    source = make_source(5)
     other = DlibSelectiveSearch(store=tmp_path / "store", min_sides=(48, 24), working_side=60)
     other.build(source, no_progress, 2)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["selective-search-dlib"]
@@ -135,8 +135,8 @@ def test_dlib_fills_a_store_of_its_own(photos, tmp_path):
     assert again.missing(source) is None
 
 
-def test_nothing_is_searched_twice(photos, proposer, searched):
-    source = photos(6)
+def test_nothing_is_searched_twice(make_source, proposer, searched):
+    source = make_source(6)
     proposer.build(source, no_progress, 1)
     stamps = [proposer.store(source).path(part).stat().st_mtime_ns for part in range(2)]
     proposer.build(source, no_progress, 1)
@@ -144,8 +144,8 @@ def test_nothing_is_searched_twice(photos, proposer, searched):
     assert stamps == [proposer.store(source).path(part).stat().st_mtime_ns for part in range(2)]
 
 
-def test_other_filter_options_use_the_same_search(photos, proposer, searched, tmp_path):
-    source = photos(4)
+def test_other_filter_options_use_the_same_search(make_source, proposer, searched, tmp_path):
+    source = make_source(4)
     proposer.build(source, no_progress, 1)
     few = SelectiveSearch(store=tmp_path / "store", min_sides=(24,), top=2)
     assert "0 of 4 filtered under these options" in few.missing(source)
@@ -155,16 +155,16 @@ def test_other_filter_options_use_the_same_search(photos, proposer, searched, tm
     assert max(len(proposer.open(source)[index]) for index in range(4)) > 2
 
 
-def test_a_longer_list_reuses_what_a_shorter_one_found(photos, proposer, searched):
-    proposer.build(photos(5), no_progress, 1)
-    source = photos(7)
+def test_a_longer_list_reuses_the_regions_of_a_shorter_one(make_source, proposer, searched):
+    proposer.build(make_source(5), no_progress, 1)
+    source = make_source(7)
     proposer.build(source, no_progress, 1)
     assert len(searched) == 7
     assert len(proposer.open(source)) == 7
 
 
-def test_a_changed_image_is_searched_again(photos, proposer, searched, scene):
-    source = photos(20)
+def test_a_changed_image_is_searched_again(make_source, proposer, searched, scene):
+    source = make_source(20)
     proposer.build(source, no_progress, 1)
     before = everything(proposer.open(source))
     (source.root / "005.png").write_bytes(scene(99))
@@ -174,18 +174,18 @@ def test_a_changed_image_is_searched_again(photos, proposer, searched, scene):
     assert [index for index in range(20) if before[index] != after[index]] == [5]
 
 
-def test_equally_named_images_of_two_folders_are_not_mixed(photos, proposer):
-    one, two = photos(3, "one"), photos(3, "two", first_seed=50)
+def test_equally_named_images_of_two_folders_are_kept_apart(make_source, proposer):
+    one, two = make_source(3, "one"), make_source(3, "two", first_seed=50)
     proposer.build(one, no_progress, 1)
     assert proposer.missing(two) is not None
     proposer.build(two, no_progress, 1)
     assert everything(proposer.open(one)) != everything(proposer.open(two))
 
 
-def test_the_order_of_the_source_counts(photos, proposer, searched):
-    source = photos(5)
+def test_another_order_is_another_source(make_source, proposer, searched):
+    source = make_source(5)
     proposer.build(source, no_progress, 1)
-    turned = photos(5)
+    turned = make_source(5)
     turned.files.reverse()
     assert proposer.missing(turned) is not None
     proposer.build(turned, no_progress, 1)
@@ -193,32 +193,32 @@ def test_the_order_of_the_source_counts(photos, proposer, searched):
     assert everything(proposer.open(turned)) == everything(proposer.open(source))[::-1]
 
 
-def test_a_bad_image_is_listed_and_the_rest_is_built(photos, proposer):
-    source = photos(6)
-    source.files[2].write_bytes(b"no picture")
+def test_a_bad_image_is_listed_and_the_rest_is_built(make_source, proposer):
+    source = make_source(6)
+    source.files[2].write_bytes(b"not an image")
     source.files[3].unlink()
     proposer.build(source, no_progress, 1)
     proposals = proposer.open(source)
     assert [len(proposals[index]) > 0 for index in range(6)] == [True, True, False, False, True, True]
     assert proposals.rungs.tolist()[2:4] == [NOTHING, NOTHING]
-    reasons = load(proposer.store(source).path(0)).reasons
+    reasons = load_shard(proposer.store(source).path(0)).reasons
     assert "002.png" in reasons[2]
     assert "cannot be read" in reasons[3]
 
 
-def test_a_mended_image_is_searched_by_the_next_build(photos, proposer, scene):
-    source = photos(20)
-    source.files[5].write_bytes(b"no picture")
+def test_a_repaired_image_is_searched_by_the_next_build(make_source, proposer, scene):
+    source = make_source(20)
+    source.files[5].write_bytes(b"not an image")
     proposer.build(source, no_progress, 1)
     source.files[5].write_bytes(scene(5))
     proposer.build(source, no_progress, 1)
     assert len(proposer.open(source)[5])
 
 
-def test_all_images_bad_is_an_error(photos, proposer):
-    source = photos(7)
+def test_all_images_bad_is_an_error(make_source, proposer):
+    source = make_source(7)
     for file in source.files:
-        file.write_bytes(b"no picture")
+        file.write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"none of the 7 images could be searched:\n.*000\.png[\s\S]*and 2 more"):
         proposer.build(source, no_progress, 1)
 
@@ -226,8 +226,8 @@ def test_all_images_bad_is_an_error(photos, proposer):
 @pytest.mark.parametrize(
     ("width", "height", "mode"), [(20, 20, "RGB"), (160, 120, "L"), (3, 400, "RGB"), (90, 70, "RGBA")]
 )
-def test_odd_images_get_boxes_inside(photos, proposer, scene, width, height, mode):
-    source = photos(1)
+def test_odd_images_get_boxes_inside(make_source, proposer, scene, width, height, mode):
+    source = make_source(1)
     source.files[0].write_bytes(scene(4, max(width, 9), max(height, 9), mode))
     proposer.build(source, no_progress, 1)
     boxes = proposer.open(source)[0]
@@ -235,14 +235,14 @@ def test_odd_images_get_boxes_inside(photos, proposer, scene, width, height, mod
     assert (boxes[:, 2:] <= [max(width, 9), max(height, 9)]).all()
 
 
-def test_no_images_are_no_problem(photos, proposer):
-    source = photos(0)
+def test_an_empty_source_can_be_built(make_source, proposer):
+    source = make_source(0)
     proposer.build(source, no_progress, 1)
     assert len(proposer.open(source)) == 0
 
 
-def test_a_damaged_shard_is_made_anew(photos, proposer, searched):
-    source = photos(6)
+def test_a_damaged_shard_is_rebuilt(make_source, proposer, searched):
+    source = make_source(6)
     proposer.build(source, no_progress, 1)
     before = everything(proposer.open(source))
     path = proposer.store(source).path(0)
@@ -252,33 +252,33 @@ def test_a_damaged_shard_is_made_anew(photos, proposer, searched):
     assert everything(proposer.open(source)) == before
 
 
-def test_a_photo_that_kills_its_process_is_named_and_the_rest_is_built(photos, proposer):
-    source = photos(9, kind=DeadlyPhotos)
+def test_an_image_that_kills_its_process_is_named_and_the_rest_is_built(make_source, proposer):
+    source = make_source(9, kind=CrashingImages)
     proposer.build(source, no_progress, 2)
     proposals = proposer.open(source)
     assert [index for index in range(9) if not len(proposals[index])] == [5]
-    assert load(proposer.store(source).path(1)).reasons[1].startswith("005.png: the search killed its process")
+    assert load_shard(proposer.store(source).path(1)).reasons[1].startswith("005.png: the search killed its process")
 
 
-def test_progress_is_told(photos, proposer):
-    told = []
-    proposer.build(photos(5), lambda *news: told.append(news), 1)
-    assert [news for news in told if news[0] == "searching photos"] == [("searching photos", n, 5) for n in range(6)]
-    assert told[-1] == ("selecting proposals", 5, 5)
+def test_progress_is_reported(make_source, proposer):
+    calls = []
+    proposer.build(make_source(5), lambda *call: calls.append(call), 1)
+    assert [call for call in calls if call[0] == "searching images"] == [("searching images", n, 5) for n in range(6)]
+    assert calls[-1] == ("selecting proposals", 5, 5)
 
 
 KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from photo_sources import SlowPhotos
+from image_sources import SlowImages
 from sslkit.api import no_progress
 from sslkit_proposals import store
 from sslkit_proposals.selective import SelectiveSearch
 
 if __name__ == "__main__":
     store.SHARD = 4
-    source = SlowPhotos(Path(sys.argv[2]))
+    source = SlowImages(Path(sys.argv[2]))
     source.open()
     SelectiveSearch(store=Path(sys.argv[3]), min_sides=(48, 24)).build(source, no_progress, 2)
 """
@@ -291,8 +291,8 @@ def wait_for(what, seconds=60):
         time.sleep(0.02)
 
 
-def test_a_killed_build_goes_on_where_it_stopped(photos, proposer, searched, tmp_path):
-    source = photos(40, kind=SlowPhotos)
+def test_a_killed_build_is_resumed(make_source, proposer, searched, tmp_path):
+    source = make_source(40, kind=SlowImages)
     script = tmp_path / "build.py"
     script.write_text(KILLED)
     here = str(Path(__file__).parent)
@@ -308,7 +308,7 @@ def test_a_killed_build_goes_on_where_it_stopped(photos, proposer, searched, tmp
     assert f"{finished * 4} of 40 searched" in proposer.missing(source)
     wait_for(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))
 
-    quick = Photos(source.root)
+    quick = ImageFiles(source.root)
     quick.open()
     proposer.build(quick, no_progress, 1)
     assert len(searched) == 40 - finished * 4
@@ -317,25 +317,25 @@ def test_a_killed_build_goes_on_where_it_stopped(photos, proposer, searched, tmp
     assert everything(fresh.open(quick)) == everything(proposer.open(quick))
 
 
-def test_a_shard_is_whole_or_not_there(photos, proposer, monkeypatch):
-    source = photos(2)
+def test_shards_are_written_atomically(make_source, proposer, monkeypatch):
+    source = make_source(2)
     proposer.build(source, no_progress, 1)
     path = proposer.store(source).path(0)
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        save(path, load(path))
+        save_shard(path, load_shard(path))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("written", ["/opt/elsewhere", "../elsewhere", "~/elsewhere"])
-def test_a_recipe_does_not_say_where_to_write(photos, tmp_path, monkeypatch, written):
+def test_a_recipe_cannot_choose_any_folder_to_write_to(make_source, tmp_path, monkeypatch, written):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "work").mkdir()
-    source = photos(2)
+    source = make_source(2)
     monkeypatch.chdir(tmp_path / "work")
     with pytest.raises(DataError, match="is in neither the current folder .* nor the cache folder"):
         SelectiveSearch(store=Path(written), min_sides=(24,)).build(source, no_progress, 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "work"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "work"]
     assert not Path(written).expanduser().exists()

@@ -15,7 +15,7 @@ from sslkit.planning.options import schema, validate
 from sslkit_proposals import sslkit_commands, sslkit_proposers, stats, store
 from sslkit_proposals.random_boxes import RandomBoxes
 from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch
-from sslkit_proposals.sharing import build_share
+from sslkit_proposals.shares import build_share
 from sslkit_proposals.sheet import contact_sheet
 
 
@@ -26,10 +26,10 @@ def proposer(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(photos, proposer, monkeypatch):
-    """Run a command on a source of six photos, one of them broken, without the core behind it."""
-    source = photos(6)
-    source.files[2].write_bytes(b"no picture")
+def run(make_source, proposer, monkeypatch):
+    """Run a command on a source of six make_source, one of them broken, without the core behind it."""
+    source = make_source(6)
+    source.files[2].write_bytes(b"not an image")
     targets, progress = ModuleType("sslkit.targets"), ModuleType("sslkit.progress")
     targets.open_target = lambda target, sets: (source, proposer)
     progress.bar = lambda: contextlib.nullcontext(no_progress)
@@ -51,22 +51,25 @@ def test_the_working_side_is_pixels_or_full(proposer):
         assert validate(model, {"working_side": side}, ())[0]["working_side"] == side
     for side in (8, "ful", 32.5, None):
         _, [problem] = validate(model, {"working_side": side}, ("proposals",))
-        assert problem.what == f'working_side = {json.dumps(side)}: must be whole pixels, at least 16, or "full"'
+        assert (
+            problem.what
+            == f'working_side = {json.dumps(side)}: must be an integer number of pixels, at least 16, or "full"'
+        )
         assert problem.key == ("proposals", "working_side")
 
 
 def test_build_stats_and_view(run, tmp_path):
-    built = run("build", "here", "--jobs", "1")
-    assert built.exit_code == 0, built.exception
-    assert "proposals of 6 images" in built.output
-    assert "002.png" in built.output
-    shown = run("stats", "here", "--set", "a=1")
-    assert shown.exit_code == 0, shown.exception
-    assert "002.png" in shown.output
+    build = run("build", "here", "--jobs", "1")
+    assert build.exit_code == 0, build.exception
+    assert "proposals of 6 images" in build.output
+    assert "002.png" in build.output
+    result = run("stats", "here", "--set", "a=1")
+    assert result.exit_code == 0, result.exception
+    assert "002.png" in result.output
     figures = json.loads(run("stats", "here", "--json").output)
     assert figures["images"] == 6
-    viewed = run("view", "here", "--out", tmp_path / "deep" / "sheet.png", "--count", "3")
-    assert viewed.exit_code == 0, viewed.exception
+    view = run("view", "here", "--out", tmp_path / "deep" / "sheet.png", "--count", "3")
+    assert view.exit_code == 0, view.exception
     with Image.open(tmp_path / "deep" / "sheet.png") as sheet:
         assert sheet.width > 800
 
@@ -75,7 +78,7 @@ def test_shares_are_built_one_by_one(run, monkeypatch):
     first = run("build", "here", "--jobs", "1", "--shard", "1/2")
     assert first.exit_code == 0, first.exception
     assert (
-        "share 1/2 is searched; others are not: the region proposals of 6 images are not there: 2 of 6" in first.output
+        "share 1/2 is done; other shares are not: the region proposals of 6 images are missing: 2 of 6" in first.output
     )
     for name, value in (("ID", 1), ("MIN", 1), ("STEP", 1), ("COUNT", 2)):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
@@ -84,29 +87,29 @@ def test_shares_are_built_one_by_one(run, monkeypatch):
     assert "proposals of 6 images" in last.output
 
 
-def test_what_keeps_nothing_has_no_shares(photos):
+def test_a_proposer_without_a_store_has_no_shares(make_source):
     with pytest.raises(UsageError, match="'random-boxes' has nothing to build"):
-        build_share(photos(1), RandomBoxes(), "0/2", no_progress, 1)
+        build_share(make_source(1), RandomBoxes(), "0/2", no_progress, 1)
 
 
 def test_import(run, tmp_path):
     path = tmp_path / "orl.json"
     path.write_text(json.dumps({"bbox": [[[0, 0, 160, 120]]] * 6}))
-    done = run("import", "here", path)
-    assert done.exit_code == 0, done.exception
-    assert "5 images imported" in done.output
-    assert "002.png" in done.output
+    result = run("import", "here", path)
+    assert result.exit_code == 0, result.exception
+    assert "5 images imported" in result.output
+    assert "002.png" in result.output
 
 
-def test_what_is_not_built_is_an_error_that_says_what_to_do(run):
+def test_missing_proposals_are_an_error_that_names_the_command(run):
     failed = run("stats", "here")
     assert isinstance(failed.exception, DataError)
     assert "sslkit proposals build" in str(failed.exception)
 
 
-def test_figures_agree_with_the_boxes(photos, proposer):
-    source = photos(5)
-    source.files[1].write_bytes(b"no picture")
+def test_figures_agree_with_the_boxes(make_source, proposer):
+    source = make_source(5)
+    source.files[1].write_bytes(b"not an image")
     proposer.build(source, no_progress, 1)
     figures = stats.describe(source, proposer)
     proposals = proposer.open(source)
@@ -127,28 +130,28 @@ def test_figures_agree_with_the_boxes(photos, proposer):
     assert figures["raw_regions"] > figures["boxes"]
 
 
-def test_figures_of_random_boxes(photos):
-    figures = stats.describe(photos(3), RandomBoxes(count=5, min_side=24))
+def test_figures_of_random_boxes(make_source):
+    figures = stats.describe(make_source(3), RandomBoxes(count=5, min_side=24))
     assert figures["images"] == 3
     assert 3 <= figures["boxes"] <= 15
-    assert list(stats.report(photos(3), RandomBoxes(count=5, min_side=24)))
+    assert list(stats.report(make_source(3), RandomBoxes(count=5, min_side=24)))
     stats.tables(figures)
 
 
-def test_the_sheet_shows_every_photo_with_its_boxes(photos, proposer):
-    source = photos(5)
-    source.files[4].write_bytes(b"no picture")
+def test_the_sheet_shows_every_image_with_its_boxes(make_source, proposer):
+    source = make_source(5)
+    source.files[4].write_bytes(b"not an image")
     proposer.build(source, no_progress, 1)
     plain = np.asarray(contact_sheet(source, [np.zeros((0, 4), np.float32)] * 5, 5))
     drawn = np.asarray(contact_sheet(source, proposer.open(source), 5))
     assert plain.shape == drawn.shape
     changed = (plain != drawn).any(axis=2)
-    assert changed[26:346, 8:428].any()  # the first photo
+    assert changed[26:346, 8:428].any()  # the first image
     assert changed[26:346, 436:856].any()  # the second
     assert changed.mean() < 0.5
 
 
-def test_a_sheet_of_more_photos_than_there_are(photos, proposer):
-    source = photos(2)
+def test_a_sheet_may_ask_for_more_images_than_the_source_has(make_source, proposer):
+    source = make_source(2)
     proposer.build(source, no_progress, 1)
     assert contact_sheet(source, proposer.open(source), 12).width < 900

@@ -10,13 +10,13 @@ from pycocotools import mask
 
 from sslkit.api import no_progress
 from sslkit_images.folder import Folder
-from sslkit_proposals.random_boxes import Constraints, RandomBoxes, draw
+from sslkit_proposals.random_boxes import BoxConstraints, RandomBoxes, draw
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 100), st.sampled_from([1, 8, 64, 96]))
 @settings(max_examples=100, deadline=None)
 def test_boxes_obey_the_constraints(height, width, seed, min_side):
-    rules = Constraints(20, min_side, 3.0, 0.5, 0)
+    rules = BoxConstraints(20, min_side, 3.0, 0.5, 0)
     boxes = draw(height, width, rules, np.random.default_rng(seed))
     assert 1 <= len(boxes) <= 20
     size = boxes[:, 2:] - boxes[:, :2]
@@ -30,15 +30,15 @@ def test_boxes_obey_the_constraints(height, width, seed, min_side):
     assert overlap.max() <= 0.5
 
 
-def test_an_ordinary_photo_gets_what_was_asked_for():
-    boxes = draw(480, 640, Constraints(20, 64, 3.0, 0.5, 0), np.random.default_rng(0))
+def test_an_ordinary_image_gets_the_requested_number():
+    boxes = draw(480, 640, BoxConstraints(20, 64, 3.0, 0.5, 0), np.random.default_rng(0))
     assert len(boxes) == 20
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     assert (centres.std(axis=0) > [60, 45]).all()
 
 
-def test_boxes_depend_on_key_and_seed_alone(photos):
-    source = photos(3)
+def test_boxes_depend_on_key_and_seed_alone(make_source):
+    source = make_source(3)
     proposer = RandomBoxes(min_side=24)
     assert proposer.missing(source) is None
     proposer.build(source, no_progress, 2)
@@ -54,13 +54,13 @@ def test_boxes_depend_on_key_and_seed_alone(photos):
 
 
 @pytest.mark.parametrize("fault", ["gone", "garbage"])
-def test_an_unreadable_photo_has_none(photos, fault):
-    source = photos(1)
-    source.files[0].unlink() if fault == "gone" else source.files[0].write_bytes(b"no picture")
+def test_an_unreadable_image_has_none(make_source, fault):
+    source = make_source(1)
+    source.files[0].unlink() if fault == "gone" else source.files[0].write_bytes(b"not an image")
     assert RandomBoxes().open(source)[0].shape == (0, 4)
 
 
-def test_a_name_that_is_no_text_has_boxes(tmp_path):
+def test_an_image_with_an_undecodable_name_has_boxes(tmp_path):
     Image.new("RGB", (60, 40)).save(tmp_path / os.fsdecode(b"odd \xff.png"))
     source = Folder(root=tmp_path)
     source.open()

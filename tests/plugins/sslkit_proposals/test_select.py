@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask
 
-from sslkit_proposals.select import FIRST, SHRUNK, WHOLE, Rules, _iou, apart, ranked, select
+from sslkit_proposals.select import FIRST, SHRUNK, WHOLE, Rules, _iou, order_regions, select, suppress_overlaps
 
 
 def pixel_iou(a, b):
@@ -16,18 +16,18 @@ def pixel_iou(a, b):
 
 
 def plain_filter(boxes, min_side, max_aspect, max_iou, top):
-    """The published filter in plain Python: size, shape, overlap with what is kept, then the first `top`."""
-    kept = []
+    """The published filter in plain Python: size, shape, overlap with selected boxes, then the first `top`."""
+    selected = []
     for box in boxes:
         width, height = box[2] - box[0], box[3] - box[1]
         if width < min_side or height < min_side:
             continue
         if width / height > max_aspect or height / width > max_aspect:
             continue
-        if kept and max(pixel_iou(box, other) for other in kept) > max_iou:
+        if selected and max(pixel_iou(box, other) for other in selected) > max_iou:
             continue
-        kept.append(box)
-    return kept[:top]
+        selected.append(box)
+    return selected[:top]
 
 
 def plain_select(boxes, height, width, rules):
@@ -85,7 +85,7 @@ def box(left, top, width, height):
 
 def test_an_overlap_of_exactly_the_limit_is_kept():
     boxes = np.array([box(0, 0, 100, 100), box(0, 0, 100, 50), box(0, 0, 100, 51)])
-    assert apart(boxes, 0.5).tolist() == [0, 1]
+    assert suppress_overlaps(boxes, 0.5).tolist() == [0, 1]
 
 
 def test_the_second_minimum_side_starts_from_the_raw_regions():
@@ -98,28 +98,28 @@ def test_the_second_minimum_side_starts_from_the_raw_regions():
     assert (both.boxes.tolist(), both.rung) == (raw[[0, 2, 3, 4]].tolist(), 1)
 
 
-def test_the_side_that_keeps_most_wins_when_none_keeps_enough():
+def test_the_side_that_leaves_most_wins_when_none_leaves_enough():
     big = [box(0, 0, 96, 96), box(45, 0, 96, 96)]
     raw = np.array([box(18, 0, 95, 96), *big])
-    chosen = select(raw, 480, 640, Rules(order="stored"))
-    assert (chosen.boxes.tolist(), chosen.rung) == (big, 0)
+    selection = select(raw, 480, 640, Rules(order="stored"))
+    assert (selection.boxes.tolist(), selection.rung) == (big, 0)
 
 
-def test_the_first_region_stands_in_when_none_survives():
+def test_the_first_region_is_selected_when_none_remains():
     raw = np.array([box(5, 6, 10, 11), box(0, 0, 640, 20)])
-    chosen = select(raw, 480, 640, Rules(order="stored"))
-    assert (chosen.boxes.tolist(), chosen.rung) == (raw[:1].tolist(), FIRST)
+    selection = select(raw, 480, 640, Rules(order="stored"))
+    assert (selection.boxes.tolist(), selection.rung) == (raw[:1].tolist(), FIRST)
 
 
-def test_the_whole_image_stands_in_without_regions():
-    chosen = select(np.zeros((0, 4), np.int64), 480, 640, Rules())
-    assert (chosen.boxes.tolist(), chosen.rung) == ([[0, 0, 640, 480]], WHOLE)
+def test_the_whole_image_is_selected_without_regions():
+    selection = select(np.zeros((0, 4), np.int64), 480, 640, Rules())
+    assert (selection.boxes.tolist(), selection.rung) == ([[0, 0, 640, 480]], WHOLE)
 
 
 def test_a_small_image_gets_half_its_short_side_as_minimum():
     raw = np.array([box(0, 0, 9, 9), box(0, 0, 10, 10), box(0, 0, 20, 20)])
-    chosen = select(raw, 20, 30, Rules(order="stored"))
-    assert (chosen.boxes.tolist(), chosen.rung) == (raw[1:].tolist(), SHRUNK)
+    selection = select(raw, 20, 30, Rules(order="stored"))
+    assert (selection.boxes.tolist(), selection.rung) == (raw[1:].tolist(), SHRUNK)
 
 
 def many(count=4000):
@@ -133,17 +133,17 @@ def test_orders_by_size_are_stable():
     area = (raw[:, 2:] - raw[:, :2]).prod(axis=1)
     rows = raw.tolist()
     by_size = sorted(range(len(rows)), key=lambda at: area[at])
-    assert ranked(raw, Rules(order="small-first")).tolist() == [rows[at] for at in by_size]
+    assert order_regions(raw, Rules(order="small-first")).tolist() == [rows[at] for at in by_size]
     by_size = sorted(range(len(rows)), key=lambda at: -area[at])
-    assert ranked(raw, Rules(order="large-first")).tolist() == [rows[at] for at in by_size]
+    assert order_regions(raw, Rules(order="large-first")).tolist() == [rows[at] for at in by_size]
 
 
 def test_the_random_order_is_a_seeded_permutation_that_prefers_small_regions():
     raw = many()
-    ours = ranked(raw, Rules())
+    ours = order_regions(raw, Rules())
     assert np.array_equal(np.sort(ours, axis=0), np.sort(raw, axis=0))
-    assert np.array_equal(ours, ranked(raw, Rules()))
-    assert not np.array_equal(ours, ranked(raw, Rules(seed=1)))
+    assert np.array_equal(ours, order_regions(raw, Rules()))
+    assert not np.array_equal(ours, order_regions(raw, Rules(seed=1)))
     sizes = np.log2((ours[:, 2:] - ours[:, :2]).prod(axis=1))
     assert sizes[:1000].mean() < sizes[-1000:].mean() - 1
 
@@ -153,4 +153,4 @@ def test_the_random_order_follows_its_formula():
     chance = np.random.default_rng([7, zlib.crc32(raw.astype("<i4").tobytes())]).random(50)
     area = (raw[:, 2:] - raw[:, :2]).prod(axis=1)
     rank = chance * (1 + np.log2(np.maximum(area, 100) / 100))
-    assert ranked(raw, Rules(seed=7)).tolist() == raw[np.argsort(rank)].tolist()
+    assert order_regions(raw, Rules(seed=7)).tolist() == raw[np.argsort(rank)].tolist()

@@ -26,34 +26,34 @@ values = st.recursive(
 @settings(max_examples=200, deadline=None)
 def test_elements_are_those_of_the_json_module(before, array, block, indent):
     file = io.StringIO(json.dumps({**before, "bbox": array, "after": [1]}, indent=indent))
-    assert list(stream._Text(Path("file.json"), file, block).member("bbox")) == array
+    assert list(stream._JsonWindow(Path("file.json"), file, block).member("bbox")) == array
 
 
 class Counted(io.StringIO):
-    """Remembers how much was asked for at once."""
+    """Record the sizes of all reads."""
 
-    asked: list
+    sizes: list
 
     def read(self, size=-1):
-        self.asked.append(size)
+        self.sizes.append(size)
         return super().read(size)
 
 
-def test_a_file_is_read_in_blocks_and_forgotten(tmp_path):
+def test_a_file_is_read_in_blocks_that_are_discarded(tmp_path):
     images = [[[n, 0, 10, 10]] * 20 for n in range(500)]
     text = json.dumps({"bbox": images})
     file = Counted(text)
-    file.asked = []
-    window = stream._Text(tmp_path, file, 1000)
+    file.sizes = []
+    window = stream._JsonWindow(tmp_path, file, 1000)
     longest = 0
     for image, expected in zip(window.member("bbox"), images, strict=True):
         assert image == expected
         longest = max(longest, len(window.text))
-    assert max(file.asked) == 1000
+    assert max(file.sizes) == 1000
     assert longest < 2500 < len(text) / 50
 
 
-def test_what_follows_is_not_read(tmp_path):
+def test_the_rest_of_the_file_is_not_read(tmp_path):
     path = tmp_path / "file.json"
     path.write_text('{"bbox": [1, 2], and then nonsense')
     assert list(elements(path, "bbox")) == [1, 2]
@@ -69,10 +69,10 @@ def test_what_follows_is_not_read(tmp_path):
         ('{"bbox": [[1, 2]', "found the end of the file"),
         ('{"bbox": [[1] [2]]}', "',' expected at character 14"),
         ('{"bbox": 3}', "'\\[' expected"),
-        ("", "more expected at character 0"),
+        ("", "more text expected at character 0"),
     ],
 )
-def test_faults_are_placed(tmp_path, text, message):
+def test_errors_name_the_position(tmp_path, text, message):
     path = tmp_path / "file.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
@@ -80,7 +80,7 @@ def test_faults_are_placed(tmp_path, text, message):
 
 
 @pytest.mark.parametrize("opening", ["[", "1,", "9", '"'], ids=["nested", "wide", "digits", "text"])
-def test_an_endless_element_does_not_fill_the_memory(tmp_path, monkeypatch, opening):
+def test_an_endless_element_does_not_exhaust_memory(tmp_path, monkeypatch, opening):
     monkeypatch.setattr(stream, "LONGEST", 1000)
     path = tmp_path / "file.json"
     path.write_text('{"bbox": [[' + opening * 100_000)

@@ -9,10 +9,10 @@ from sslkit.api import Source
 from sslkit.errors import DataError
 
 
-class Photos(Source):
-    """All files of a folder, by name."""
+class ImageFiles(Source):
+    """All files of a folder, sorted by name."""
 
-    name = "photos"
+    name = "image-files"
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -33,16 +33,16 @@ class Photos(Source):
             raise DataError(f"{self.key(index)}: {error}") from error
 
 
-class SlowPhotos(Photos):
-    """Takes a while for each."""
+class SlowImages(ImageFiles):
+    """A source that takes a while for each image."""
 
     def read(self, index: int) -> bytes:
         time.sleep(0.05)
         return super().read(index)
 
 
-class DeadlyPhotos(Photos):
-    """Photo 5 kills a process that is not the one that made this source."""
+class CrashingImages(ImageFiles):
+    """A source whose image 5 kills every process but the one that opened it."""
 
     def open(self) -> None:
         super().open()

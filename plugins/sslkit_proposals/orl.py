@@ -1,4 +1,4 @@
-"""Raw regions from the JSON files that ORL's authors published, into the store of a source."""
+"""Import raw regions from the JSON files that ORL's authors published into the store of a source."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ import numpy.typing as npt
 
 from sslkit.api import Progress, Proposer, Source
 from sslkit.errors import DataError, UsageError
-from sslkit_proposals import shards
 from sslkit_proposals.build import select_all
-from sslkit_proposals.files import encoded, number
+from sslkit_proposals.files import encode_name, hash_bytes
 from sslkit_proposals.search import IntBoxes
 from sslkit_proposals.selective import SelectiveSearch
-from sslkit_proposals.shards import IMPORTED, Found, join
+from sslkit_proposals.shards import IMPORTED, ImageRegions, join, save_shard
 from sslkit_proposals.store import Store
 from sslkit_proposals.stream import elements
 
 TOLERATED = 0.01
-"""Share of images whose boxes may lie outside before the order is taken to be wrong."""
+"""Share of images with boxes outside the image, above which the files are assumed to be in another order."""
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What an import did.
+class ImportResult:
+    """The result of an import.
 
     Attributes:
-        images: Images of the source that got their regions from the file.
-        left: Images that did not, and are to be searched: key and why.
+        images: Number of images that got their regions from the files.
+        remaining: Images that still have to be searched, each as key and reason.
     """
 
     images: int
-    left: Sequence[str]
+    remaining: Sequence[str]
 
 
 def import_orl(
@@ -45,42 +44,39 @@ def import_orl(
     files: Sequence[Path],
     annotations: Sequence[Path],
     progress: Progress,
-) -> Imported:
-    """Write the raw regions in ORL's proposal files into the store, as if they had been searched.
+) -> ImportResult:
+    """Write the raw regions of ORL's proposal files to the store, as if the images had been searched.
 
-    A file is one object, `{"bbox": [[[x, y, w, h], ...], ...]}`: per image a list of boxes, or a single flat box,
-    and no file names. Its images are in the order of `"images"` in COCO's annotation file; several files follow each
-    other.
+    A file is one object, `{"bbox": [[[x, y, w, h], ...], ...]}`: a list of boxes per image, or a single flat box, and
+    no file names. The images are in the order of `"images"` in COCO's annotation file. Several files are concatenated.
 
     Args:
-        source: Opened.
-        proposer: Whose store is filled; its search must be the files': fast, at full resolution.
+        source: An opened source.
+        proposer: The proposer whose store is filled. Its search must match the files: fast, at full resolution.
         files: ORL's JSON files.
-        annotations: COCO's annotation files, to find images by name. Without them, the n-th image of the files is
-            taken to be the n-th image of the source.
-        progress: Told about files and images.
+        annotations: COCO's annotation files, to match images by name. Without them, the n-th image of the files is
+            the n-th image of the source.
+        progress: Called with the progress over files and images.
 
     Raises:
-        UsageError: The proposer searches in another way.
+        UsageError: The proposer's search differs from that of the files.
         DataError: A file cannot be read, or its boxes do not fit the images.
     """
-    proposer = _protocol(proposer)
+    proposer = _require_protocol(proposer)
     store = proposer.store(source)
     store.describe(source, {"source": source.name, "imported": [path.name for path in files]})
     with tempfile.TemporaryFile(dir=store.folder) as spool:
         offsets = _spool(files, spool, progress)
-        boxes = (
-            np.memmap(spool, np.int32, "r", shape=(int(offsets[-1]), 4)) if offsets[-1] else np.zeros((0, 4), np.int32)
-        )
+        boxes = _map_boxes(spool, int(offsets[-1]))
         places = _by_name(source, annotations) if annotations else _by_number(source, len(offsets) - 1)
-        left = _write(source, store, _Regions(boxes, offsets, places), progress)
-    if not left:
+        remaining = _write(source, store, _Regions(boxes, offsets, places), progress)
+    if not remaining:
         select_all(store, proposer.rules, 1, progress)
-    return Imported(len(source) - len(left), left)
+    return ImportResult(len(source) - len(remaining), remaining)
 
 
-def _protocol(proposer: Proposer) -> SelectiveSearch:
-    """Refuse a proposer that would not have found what the files hold."""
+def _require_protocol(proposer: Proposer) -> SelectiveSearch:
+    """Return the proposer; refuse one whose search would not find the regions in the files."""
     if not isinstance(proposer, SelectiveSearch):
         raise UsageError(f"only 'selective-search' has a store to import into, not '{proposer.name}'")
     search = proposer.search
@@ -94,7 +90,7 @@ def _protocol(proposer: Proposer) -> SelectiveSearch:
 
 
 def _spool(files: Sequence[Path], spool: Any, progress: Progress) -> npt.NDArray[np.int64]:
-    """Write all boxes, xyxy, into one flat file; return where each image's begin."""
+    """Write all boxes (xyxy) to one flat file; return the offsets (n + 1) of the images in it."""
     counts = [0]
     for path in files:
         for image, raw in enumerate(elements(path, "bbox")):
@@ -107,14 +103,14 @@ def _spool(files: Sequence[Path], spool: Any, progress: Progress) -> npt.NDArray
     return np.cumsum(counts, dtype=np.int64)
 
 
-def _mapped(spool: Any, count: int) -> npt.NDArray[np.int32]:
+def _map_boxes(spool: Any, count: int) -> npt.NDArray[np.int32]:
     if not count:
         return np.zeros((0, 4), np.int32)  # an empty file cannot be mapped
     return np.memmap(spool, np.int32, "r", shape=(count, 4))
 
 
 def _xyxy(path: Path, image: int, raw: Any) -> IntBoxes:
-    """Convert one image's boxes; a single box may come flat."""
+    """Convert the boxes of one image to xyxy; a single box may be flat."""
     try:
         boxes = np.array(raw, np.int64).reshape(-1, 4)
     except (ValueError, TypeError, OverflowError):
@@ -122,17 +118,17 @@ def _xyxy(path: Path, image: int, raw: Any) -> IntBoxes:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def _by_number(source: Source, listed: int) -> Sequence[int]:
-    if listed != len(source):
+def _by_number(source: Source, count: int) -> Sequence[int]:
+    if count != len(source):
         raise DataError(
-            f"the proposal files hold {listed} images, the source {len(source)}: give the annotation file whose order"
-            " they have (--annotations instances_train2017.json), so that images are found by name"
+            f"the proposal files hold {count} images, but the source has {len(source)}: pass the annotation file whose"
+            " order they follow (--annotations instances_train2017.json), so that images are matched by name"
         )
-    return range(listed)
+    return range(count)
 
 
 def _by_name(source: Source, annotations: Sequence[Path]) -> Sequence[int]:
-    """Return each image's place in the files, or -1."""
+    """Return the position of each image in the files, or -1."""
     names = (image["file_name"] for path in annotations for image in elements(path, "images"))
     places = {PurePosixPath(name).name: place for place, name in enumerate(names)}
     return [places.get(PurePosixPath(source.key(index)).name, -1) for index in range(len(source))]
@@ -140,7 +136,7 @@ def _by_name(source: Source, annotations: Sequence[Path]) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class _Regions:
-    """Boxes of the files, by index of the source."""
+    """The boxes of the files, by index of the source."""
 
     boxes: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
@@ -154,55 +150,57 @@ class _Regions:
 
 
 def _write(source: Source, store: Store, regions: _Regions, progress: Progress) -> list[str]:
-    """Write the shards, once all are known to fit; return what is left to be searched, and why."""
-    with tempfile.TemporaryDirectory(dir=store.folder) as aside:
-        left: list[str] = []
+    """Write the shards after checking that all boxes fit; return the images that remain to be searched, and why."""
+    with tempfile.TemporaryDirectory(dir=store.folder) as temporary:
+        remaining: list[str] = []
         for part in store.parts:
             rows = [_row(source, index, regions.get(index)) for index in store.members(part)]
-            left += [row.reason for row in rows if row.reason]
-            shards.save(Path(aside) / store.path(part).name, join(rows))
-            progress("checking photos", store.members(part).stop, len(source))
-        _refuse_misfits(left, len(source))
+            remaining += [row.reason for row in rows if row.reason]
+            save_shard(Path(temporary) / store.path(part).name, join(rows))
+            progress("checking images", store.members(part).stop, len(source))
+        _refuse_misfits(remaining, len(source))
         store.path(0).parent.mkdir(exist_ok=True)
         for part in store.parts:
-            (Path(aside) / store.path(part).name).replace(store.path(part))
-    return left
+            (Path(temporary) / store.path(part).name).replace(store.path(part))
+    return remaining
 
 
 MISFIT = "boxes reach outside"
 
 
-def _row(source: Source, index: int, boxes: IntBoxes | None) -> Found:
-    """Join an image with its boxes; a reason marks it for the search."""
+def _row(source: Source, index: int, boxes: IntBoxes | None) -> ImageRegions:
+    """Combine an image with its boxes; a reason marks it for the search."""
     from sslkit.images import upright_size
 
     name = source.key(index)
-    key = number(encoded(name))
+    key = hash_bytes(encode_name(name))
     if boxes is None:
-        return Found(key, 0, 0, 0, None, f"{name}: not in the proposal files")
+        return ImageRegions(key, 0, 0, 0, None, f"{name}: not in the proposal files")
     try:
         data = source.read(index)
         height, width = upright_size(data, name)
     except (DataError, OSError) as error:
-        return Found(key, 0, 0, 0, None, f"{name}: {error}")
-    right, low = boxes[:, 2:].max(axis=0, initial=0)
-    if boxes.min(initial=0) < 0 or right > width or low > height:
-        return Found(key, 0, 0, 0, None, f"{name}: {MISFIT} its {width} x {height} pixels, up to ({right}, {low})")
-    return Found(key, number(data), height, width, boxes, "", IMPORTED)
+        return ImageRegions(key, 0, 0, 0, None, f"{name}: {error}")
+    right, bottom = boxes[:, 2:].max(axis=0, initial=0)
+    if boxes.min(initial=0) < 0 or right > width or bottom > height:
+        return ImageRegions(
+            key, 0, 0, 0, None, f"{name}: {MISFIT} its {width} x {height} pixels, up to ({right}, {bottom})"
+        )
+    return ImageRegions(key, hash_bytes(data), height, width, boxes, "", IMPORTED)
 
 
-def _refuse_misfits(left: Sequence[str], images: int) -> None:
-    misfits = [reason for reason in left if MISFIT in reason]
+def _refuse_misfits(remaining: Sequence[str], images: int) -> None:
+    misfits = [reason for reason in remaining if MISFIT in reason]
     if len(misfits) > TOLERATED * images:
         raise DataError(
             f"{len(misfits)} of {images} images are smaller than their boxes, so the files are in another order than"
-            f" the source; give the annotation file whose order they have (--annotations). The first: {misfits[0]}"
+            f" the source; pass the annotation file whose order they follow (--annotations). First: {misfits[0]}"
         )
 
 
-def summary(imported: Imported) -> Iterator[str]:
-    """Say what an import did."""
-    yield f"{imported.images} images imported"
-    if imported.left:
-        yield f"{len(imported.left)} images are left to be searched by `sslkit proposals build`:"
-        yield from (f"  {reason}" for reason in imported.left[:10])
+def summary(result: ImportResult) -> Iterator[str]:
+    """Summarise an import in a few lines."""
+    yield f"{result.images} images imported"
+    if result.remaining:
+        yield f"{len(result.remaining)} images remain to be searched by `sslkit proposals build`:"
+        yield from (f"  {reason}" for reason in result.remaining[:10])

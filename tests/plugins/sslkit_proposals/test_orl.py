@@ -6,7 +6,7 @@ import pytest
 from sslkit.api import no_progress
 from sslkit.errors import DataError, UsageError
 from sslkit_proposals import shards, store
-from sslkit_proposals.importing import import_orl, summary
+from sslkit_proposals.orl import import_orl, summary
 from sslkit_proposals.random_boxes import RandomBoxes
 from sslkit_proposals.selective import SelectiveSearch
 
@@ -34,7 +34,7 @@ def write(tmp_path):
     return make
 
 
-def taken(source, proposer, files, annotations=()):
+def run_import(source, proposer, files, annotations=()):
     return import_orl(source, proposer, files, annotations, no_progress)
 
 
@@ -42,7 +42,7 @@ def xyxy(box):
     return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
 
 
-def test_boxes_arrive_in_the_files_order_with_the_flat_quirk(photos, proposer, write):
+def test_boxes_keep_the_files_order_and_may_be_flat(make_source, proposer, write):
     images = [
         [WHOLE, [5, 6, 30, 40], [1, 2, 50, 20]],
         WHOLE,
@@ -50,43 +50,43 @@ def test_boxes_arrive_in_the_files_order_with_the_flat_quirk(photos, proposer, w
         [[60, 10, 100, 110], WHOLE],
         [WHOLE, [0, 0, 9, 9]],
     ]
-    source = photos(5)
-    done = taken(source, proposer, [write(images)])
-    assert (done.images, list(done.left)) == (5, [])
+    source = make_source(5)
+    result = run_import(source, proposer, [write(images)])
+    assert (result.images, list(result.remaining)) == (5, [])
     proposals = proposer.open(source)
     assert proposals[0].tolist() == [xyxy(box) for box in images[0]]
     assert proposals[1].tolist() == proposals[2].tolist() == [xyxy(WHOLE)]
     assert proposals[3].tolist() == [xyxy(box) for box in images[3]]
     assert proposals[4].tolist() == [xyxy(WHOLE)]  # 9 x 9 is below the minimum side
-    assert (shards.notes(proposer.store(source).path(0)).origins == shards.IMPORTED).all()
+    assert (shards.load_summary(proposer.store(source).path(0)).origins == shards.IMPORTED).all()
 
 
-def test_a_build_keeps_what_was_imported(photos, proposer, write, monkeypatch):
-    source = photos(5)
-    taken(source, proposer, [write([WHOLE] * 5)])
-    monkeypatch.setattr("sslkit_proposals.build.find", None)  # must not be called
+def test_a_build_keeps_what_was_imported(make_source, proposer, write, monkeypatch):
+    source = make_source(5)
+    run_import(source, proposer, [write([WHOLE] * 5)])
+    monkeypatch.setattr("sslkit_proposals.build.find_regions", None)  # must not be called
     proposer.build(source, no_progress, 1)
     assert proposer.open(source)[4].tolist() == [WHOLE]
 
 
-def test_several_files_follow_each_other(photos, proposer, write):
-    source = photos(3)
+def test_several_files_are_concatenated(make_source, proposer, write):
+    source = make_source(3)
     second = [[WHOLE, [1, 1, 40, 40]]]
-    taken(source, proposer, [write([WHOLE, WHOLE]), write(second, "second.json")])
+    run_import(source, proposer, [write([WHOLE, WHOLE]), write(second, "second.json")])
     assert len(proposer.open(source)[2]) == 2
 
 
-def test_images_are_found_by_name(photos, proposer, write, tmp_path):
-    source = photos(5)
+def test_images_are_matched_by_name(make_source, proposer, write, tmp_path):
+    source = make_source(5)
     names = ["004.png", "other.png", "002.png", "000.png", "001.png"]
     annotations = tmp_path / "instances.json"
     images = [{"id": n, "file_name": f"somewhere/{name}"} for n, name in enumerate(names)]
     annotations.write_text(json.dumps({"info": {"a": [1]}, "annotations": [{"id": 1}], "images": images}))
     boxes = [[WHOLE, [n, n, 30, 30]] for n in range(5)]
-    done = taken(source, proposer, [write(boxes)], [annotations])
-    assert done.images == 4
-    assert list(done.left) == ["003.png: not in the proposal files"]
-    assert "left to be searched" in "\n".join(summary(done))
+    result = run_import(source, proposer, [write(boxes)], [annotations])
+    assert result.images == 4
+    assert list(result.remaining) == ["003.png: not in the proposal files"]
+    assert "remain to be searched" in "\n".join(summary(result))
     assert proposer.missing(source) is not None
     proposer.build(source, no_progress, 1)
     proposals = proposer.open(source)
@@ -95,17 +95,17 @@ def test_images_are_found_by_name(photos, proposer, write, tmp_path):
     assert len(proposals[3]) > 2
 
 
-def test_another_number_of_images_is_refused(photos, proposer, write):
-    with pytest.raises(DataError, match=r"hold 4 images, the source 5: .*--annotations"):
-        taken(photos(5), proposer, [write([WHOLE] * 4)])
+def test_another_number_of_images_is_refused(make_source, proposer, write):
+    with pytest.raises(DataError, match=r"hold 4 images, but the source has 5: .*--annotations"):
+        run_import(make_source(5), proposer, [write([WHOLE] * 4)])
 
 
-def test_boxes_outside_their_images_are_refused(photos, proposer, write):
-    source = photos(5)
+def test_boxes_outside_their_images_are_refused(make_source, proposer, write):
+    source = make_source(5)
     with pytest.raises(
-        DataError, match=r"2 of 5 images are smaller.*first: 001.png.*160 x 120 pixels, up to \(320, 240\)"
+        DataError, match=r"2 of 5 images are smaller.*First: 001.png.*160 x 120 pixels, up to \(320, 240\)"
     ):
-        taken(source, proposer, [write([WHOLE, [0, 0, 320, 240], WHOLE, [0, 0, 320, 240], WHOLE])])
+        run_import(source, proposer, [write([WHOLE, [0, 0, 320, 240], WHOLE, [0, 0, 320, 240], WHOLE])])
     assert proposer.store(source).searched() == 0
 
 
@@ -113,20 +113,20 @@ def test_boxes_outside_their_images_are_refused(photos, proposer, write):
     "wrong",
     [[1, 2, 3], [[1, 2, 3, "x"]], "no", [[1, 2, 3, 4], [1]], {"a": 1}],
 )
-def test_malformed_boxes_are_named(photos, proposer, write, wrong):
+def test_malformed_boxes_are_named(make_source, proposer, write, wrong):
     with pytest.raises(DataError, match="image 1 should be a list of"):
-        taken(photos(2), proposer, [write([WHOLE, wrong])])
+        run_import(make_source(2), proposer, [write([WHOLE, wrong])])
 
 
-def test_only_the_same_search_takes_them(photos, tmp_path, write):
+def test_another_search_is_refused(make_source, tmp_path, write):
     path = write([WHOLE] * 2)
     with pytest.raises(UsageError, match='working_side = 200: write mode = "fast", working_side = "full"'):
-        taken(photos(2), SelectiveSearch(store=tmp_path / "s", working_side=200), [path])
+        run_import(make_source(2), SelectiveSearch(store=tmp_path / "s", working_side=200), [path])
     with pytest.raises(UsageError, match="random-boxes"):
-        taken(photos(2), RandomBoxes(), [path])
+        run_import(make_source(2), RandomBoxes(), [path])
 
 
-def test_an_image_without_boxes_gets_the_whole(photos, proposer, write):
-    source = photos(2)
-    taken(source, proposer, [write([[], []])])
+def test_an_image_without_boxes_gets_the_whole_image(make_source, proposer, write):
+    source = make_source(2)
+    run_import(source, proposer, [write([[], []])])
     assert np.array_equal(proposer.open(source)[0], [WHOLE])
