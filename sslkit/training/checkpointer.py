@@ -1,4 +1,4 @@
-"""What of a run is kept: written into a checkpoint, and taken out of one."""
+"""Write and read the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -8,152 +8,115 @@ from typing import Any
 
 from sslkit import __version__
 from sslkit.errors import DataError, StorageError
-from sslkit.networks import sharding
 from sslkit.planning.plan import Plan
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
-from sslkit.training.step import Stepper
+from sslkit.training.setup import Setup
+from sslkit.training.state import TrainState
 
 
-def trained(stepper: Stepper) -> dict[str, Any]:
-    """Return the state of networks and optimizer, whole in the first process; to be called in all of them."""
-    optimizer = stepper.optimizer.state_dict()
-    for group in optimizer["param_groups"]:
-        group.pop("fused", None)  # is of the machine, and not of the run
-    state = {"model": stepper.network.state_dict(), "optimizer": optimizer}
-    return sharding.whole(state, stepper.fabric.is_global_zero) if stepper.sharded else state
-
-
-def take(stepper: Stepper, path: Path, state: Mapping[str, Any]) -> None:
-    """Put everything that a step depends on back as it was when a checkpoint was written.
+def restore(state: TrainState, path: Path, saved: Mapping[str, Any]) -> None:
+    """Restore the state of a run from what a checkpoint holds.
 
     Raises:
-        DataError: It holds other networks or optimizers than this version makes of the recipe.
+        DataError: It holds other networks or optimizers than this version builds from the recipe.
     """
     try:
-        stepper.network.load_state_dict(sharding.cut_model(state["model"], stepper.network))
-        parameters = [held for group in stepper.optimizer.param_groups for held in group["params"]]
-        optimizer = sharding.cut_optimizer(state["optimizer"], parameters)
-        optimizer["param_groups"] = [
-            {**saved, **({"fused": own["fused"]} if "fused" in own else {})}
-            for saved, own in zip(optimizer["param_groups"], stepper.optimizer.param_groups, strict=True)
-        ]
-        stepper.optimizer.load_state_dict(optimizer)
-        stepper.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
-        stepper.step, stepper.counts = state["step"], state["counts"]
-        stepper.bad.load(state.get("bad_images", {}))
-        stepper.epochs.skipped = tuple(state.get("skipped", ()))
-        stepper.monitors.load(state.get("windows", {}), stepper.fabric.device)  # older checkpoints have neither
-        stepper.sentinel.load(state.get("sentinel", stepper.sentinel.state()))
+        state.load_state_dict(saved)
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(_misfit(path, state, stepper.plan, error)) from error
+        raise DataError(_misfit(path, saved, state.setup.plan, error)) from error
 
 
 class Checkpointer:
-    """Writes and reads the checkpoints of a run.
+    """Write and read the checkpoints of a run.
 
     Args:
         folder: Of the run.
-        stepper: What is kept.
+        setup: What the run trains.
+        state: What is saved and restored.
         note: Shows lines.
     """
 
-    def __init__(self, folder: RunFolder, stepper: Stepper, note: Callable[..., None]) -> None:
-        self.folder, self.stepper, self.note = folder, stepper, note
+    def __init__(self, folder: RunFolder, setup: Setup, state: TrainState, note: Callable[..., None]) -> None:
+        self.folder, self.setup, self.state, self.note = folder, setup, state, note
 
     def save(self) -> tuple[Path | None, str | None]:
-        """Write everything that the next step depends on; random generators are functions of seed and step.
-
-        To be called in all processes.
+        """Write a checkpoint, to be called on all ranks.
 
         Returns:
-            The path in the first process, and in all of them what went wrong.
+            Its path on rank 0, and on all ranks what went wrong.
         """
-        options, fabric = self.stepper.options, self.stepper.fabric
-        state = self.trained()
-        every = options.keep_every
-        steps = every and every * (options.save_every or self.stepper.epochs.steps)
+        options, fabric = self.setup.options, self.setup.fabric
+        state = self.state.state_dict()
+        every = options.keep_every and options.keep_every * (options.save_every or self.setup.epochs.steps)
         path, wrong = None, None
         if fabric.is_global_zero:
             try:
-                path = checkpoint.add(self.folder.checkpoints, self.everything(state), options.keep, steps)
+                path = checkpoint.add(self.folder.checkpoints, {**state, **self.about()}, options.keep, every)
             except StorageError as error:
                 wrong = str(error)
         return path, fabric.broadcast(wrong)
 
-    def trained(self) -> dict[str, Any]:
-        """Return the state of networks and optimizer, whole in the first process; to be called in all of them."""
-        return trained(self.stepper)
-
-    def everything(self, trained: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
-        stepper = self.stepper
+    def about(self) -> dict[str, Any]:
+        """Return what a checkpoint says of its run, besides the state."""
         return {
-            **trained,
-            "step": stepper.step,
-            "processes": stepper.fabric.world_size,
-            "listing": stepper.listing,
-            "precision": stepper.fabric.strategy.precision.state_dict(),  # the loss scale of 16-mixed
-            "counts": stepper.counts,
-            "bad_images": stepper.bad.state(),
-            "skipped": list(stepper.epochs.skipped),
-            "windows": stepper.monitors.state(),
-            "sentinel": stepper.sentinel.state(),
+            "processes": self.setup.fabric.world_size,
+            "listing": self.setup.listing,
             "sslkit": __version__,
-            "plugins": stepper.plan.resolved()["plugins"],
+            "plugins": self.setup.plan.resolved()["plugins"],
             "recipe": self.folder.recipe.read_text(encoding="utf-8"),
         }
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint that is whole, where there is one, and say so.
+        """Restore the newest complete checkpoint, where there is one, and say so.
 
         Raises:
-            DataError: It does not fit; or the images are others, and `on_changed_images` is "stop".
+            DataError: It does not fit the recipe, or the images changed and `on_changed_images` is "stop".
         """
-        stepper = self.stepper
-        found = checkpoint.restore(self.folder.checkpoints)
-        if found is not None:
-            path, state, wrong = found
-            take(stepper, path, state)
-            self.note(*(f"warning: {damage}" for damage in wrong))
-            self.note(f"resumed from {path} after step {stepper.step} of {stepper.steps}")
-            self.compare(state)
-        if stepper.fabric.broadcast(stepper.step) != stepper.step:
-            raise DataError(f"processes would go on from different checkpoints in {self.folder.checkpoints}")
+        fabric, state = self.setup.fabric, self.state
+        newest = checkpoint.restore(self.folder.checkpoints)
+        if newest is not None:
+            path, saved, damages = newest
+            restore(state, path, saved)
+            self.note(*(f"warning: {damage}" for damage in damages))
+            self.note(f"resumed from {path} after step {state.step} of {self.setup.steps}")
+            self.compare(saved)
+        if fabric.broadcast(state.step) != state.step:
+            raise DataError(f"ranks would resume from different checkpoints in {self.folder.checkpoints}")
 
-    def compare(self, state: Mapping[str, Any]) -> None:
-        """Say what around the run is not as it was when a checkpoint was written, and changes its numbers.
+    def compare(self, saved: Mapping[str, Any]) -> None:
+        """Warn of what changed since a checkpoint was written and changes the run's numbers.
 
         Raises:
-            DataError: The images are others, and `on_changed_images` is "stop".
+            DataError: The images changed, and `on_changed_images` is "stop".
         """
-        now, listing = self.stepper.fabric.world_size, self.stepper.listing
-        then, before = state.get("processes", now), state.get("listing", listing)
+        now, listing = self.setup.fabric.world_size, self.setup.listing
+        then, before = saved.get("processes", now), saved.get("listing", listing)
         if now != then:
             self.note(
-                f"warning: {then} process{'es' * (then > 1)} so far, now {now}: `sslkit verify world-size` shows what "
+                f"warning: {then} rank{'s' * (then > 1)} so far, now {now}: `sslkit verify world-size` shows what "
                 "that changes"
             )
         if before == listing:
             return
-        counts = f"there were {before['images']}, there are {listing['images']}"
-        told = f"the images are not those that the run began with ({counts}): every draw from here on would be another"
-        if self.stepper.options.on_changed_images == "stop":
-            raise DataError(f"{told}. Put them back, write --arm NAME to begin anew, or --on-changed-images continue")
-        self.note(f"warning: {told}")
+        counts = f"then {before['images']}, now {listing['images']}"
+        message = f"the images are not those that the run began with ({counts}): every further draw would differ"
+        if self.setup.options.on_changed_images == "stop":
+            raise DataError(f"{message}. Restore them, write --arm NAME for a new run, or --on-changed-images continue")
+        self.note(f"warning: {message}")
 
 
-def _misfit(path: Path, state: Mapping[str, Any], plan: Plan, error: Exception) -> str:
+def _misfit(path: Path, saved: Mapping[str, Any], plan: Plan, error: Exception) -> str:
     """Say that a checkpoint does not fit, which versions differ, and what can be done."""
     now = {"sslkit": __version__, **plan.resolved()["plugins"]}
-    plugins = state.get("plugins")
-    then = {"sslkit": state.get("sslkit", "an unknown version"), **(plugins if isinstance(plugins, dict) else {})}
+    plugins = saved.get("plugins")
+    then = {"sslkit": saved.get("sslkit", "an unknown version"), **(plugins if isinstance(plugins, dict) else {})}
     changed = [f"{name} {then.get(name, '(none)')} -> {now.get(name, '(none)')}" for name in {**then, **now}
                if then.get(name) != now.get(name)]  # fmt: skip
-    by = f"versions differ: {', '.join(changed)}" if changed else "no version differs"
-    what = " ".join(str(error).split())
-    shown = what if len(what) <= 400 else what[:400] + " ..."
+    versions = f"versions differ: {', '.join(changed)}" if changed else "no version differs"
+    reason = " ".join(str(error).split())
+    shown = reason if len(reason) <= 400 else reason[:400] + " ..."
     return (
-        f"{path} does not fit what this recipe makes now ({type(error).__name__}: {shown}); {by}. "
-        "Go on with the versions that wrote it, or write --arm NAME to train anew beside it"
+        f"{path} does not fit what this recipe builds now ({type(error).__name__}: {shown}); {versions}. "
+        "Resume with the versions that wrote it, or write --arm NAME for a new run beside it"
     )

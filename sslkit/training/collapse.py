@@ -1,4 +1,4 @@
-"""The collapse sentinel: says when features have become the same for all images, and what is the likely cause."""
+"""Detect the collapse of features to one value for all images, and name the likely cause."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ Values = Mapping[str, float]
 SPREAD = 0.05
 """A standard deviation below this counts as constant: the mean cosine of two images is above 0.997."""
 TIGHT = 0.1
-"""The same where the target agrees with the online network to `AGREED`: the two went to one constant together."""
+"""The same where target and online network agree to `AGREED`: both went to one constant together."""
 AGREED = 0.99
 UNIFORM = -0.01
-"""`uniformity` above this counts as constant; it says the same of all but a few images."""
+"""`uniformity` above this counts as constant: all images but a few are the same."""
 RANK_SHARE = 0.02
 """RankMe below this share of D, or below 2, counts as too few dimensions."""
 PATIENCE = 50
-"""Steps in a row for which the features must be constant."""
+"""Steps in a row in which the features must be constant."""
 MEASUREMENTS = 3
 """Measurements of RankMe in a row that must be low."""
 GRACE = (100, 1000)
-"""At least and at most so many first steps raise no alarm; in between, the warm-up of the learning rate decides."""
+"""The least and the largest number of first steps without alarm; in between, it is the learning rate's warm-up."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a recipe says about what keeps features apart.
+class RecipeTraits:
+    """What a recipe does to keep features apart.
 
     Attributes:
         predicts: Whether some objective reads a predictor's output.
         couples: Whether some objective compares images with each other.
         target: Whether there is a target network.
-        momentum: The target's, at the first and the last step.
+        momentum: Target momentum at the first and the last step.
         batch_norm: Whether some projector or predictor has batch norm.
-        images: Of one pass in one process, of which batch norm takes its statistics.
+        images: Images per micro-batch and rank, over which batch norm takes its statistics.
         lr: Peak learning rate.
         warmup: Optimizer steps of its warm-up.
     """
@@ -57,8 +57,8 @@ class Alarm:
     Attributes:
         sign: "constant", "constant-predictions" or "few-dimensions".
         step: Optimizer steps done.
-        values: What was seen in this step.
-        message: All of it in words, with the likely cause and what to change.
+        values: The evidence, from this step.
+        message: The alarm in words, with the likely cause and what to change.
     """
 
     sign: str
@@ -90,37 +90,37 @@ _SIGNS: Mapping[str, tuple[Callable[[Values], bool | None], int]] = {
     "constant-predictions": (_constant_predictions, PATIENCE),
     "few-dimensions": (_few_dimensions, MEASUREMENTS),
 }
-"""Sign -> (what a step says of it: yes, no, or nothing; how often in a row it must)."""
+"""Sign -> (whether a step shows it, None where it cannot say; how often in a row it must)."""
 
 
 @dataclass
 class CollapseDetector:
-    """Looks at every step's values; raises an alarm once a sign has held for long enough after the first steps.
+    """Watch every step's values, and raise an alarm when a sign lasts for long enough after the first steps.
 
     Attributes:
-        facts: For the likely cause.
-        counts: Sign -> how often in a row it has been seen.
-        told: Signs that were told.
-        first: What the first step gave, to compare with.
+        traits: Of the recipe, for the likely cause.
+        counts: Sign -> times in a row that it was seen.
+        reported: Signs that raised an alarm.
+        first: Values of the first step, for comparison.
     """
 
-    facts: Facts
+    traits: RecipeTraits
     counts: dict[str, int] = field(default_factory=dict)
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)
 
     @property
     def grace(self) -> int:
-        """First steps that raise no alarm: features narrow and spread again while a run finds its way."""
-        return min(max(self.facts.warmup, GRACE[0]), GRACE[1])
+        """First steps that raise no alarm: at the start of a run, features often narrow and spread again."""
+        return min(max(self.traits.warmup, GRACE[0]), GRACE[1])
 
-    def see(self, step: int, terms: Values, once: bool = True) -> Alarm | None:
-        """Take in what step `step` (from 1) gave; return an alarm where there is one.
+    def update(self, step: int, terms: Values, once: bool = True) -> Alarm | None:
+        """Take in the values of a step; return an alarm where a sign has lasted for long enough.
 
         Args:
-            step: Optimizer steps done.
-            terms: Losses and monitors, the same in all processes.
-            once: Whether a sign that was told is not told again.
+            step: The step, from 1.
+            terms: Losses and monitors, the same on all ranks.
+            once: Whether each sign raises a single alarm.
         """
         if not self.first:
             self.first = {name: terms[name] for name in _EVIDENCE if name in terms}
@@ -130,19 +130,19 @@ class CollapseDetector:
             seen = holds(terms)
             if seen is not None:
                 self.counts[sign] = self.counts.get(sign, 0) + 1 if seen else 0
-            if seen and self.counts[sign] >= patience and sign not in self.told:
+            if seen and self.counts[sign] >= patience and sign not in self.reported:
                 if once:
-                    self.told.append(sign)
+                    self.reported.append(sign)
                 return Alarm(sign, step, _evidence(terms), self._message(sign, step, terms))
         return None
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"counts": dict(self.counts), "told": list(self.told), "first": dict(self.first)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint, under the keys that it has always had there."""
+        return {"counts": dict(self.counts), "told": list(self.reported), "first": dict(self.first)}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.counts, self.told, self.first = dict(state["counts"]), list(state["told"]), dict(state["first"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state."""
+        self.counts, self.reported, self.first = dict(state["counts"]), list(state["told"]), dict(state["first"])
 
     def _message(self, sign: str, step: int, terms: Values) -> str:
         what = {
@@ -151,9 +151,9 @@ class CollapseDetector:
             f"for {self.counts[sign]} steps in a row",
             "few-dimensions": f"the features lie in few dimensions, in {self.counts[sign]} measurements in a row",
         }[sign]
-        began = _told(self.first)
-        likely, *others = causes(self.facts, self.first, sign)
-        lines = [f"collapse at step {step}: {what} ({_told(_evidence(terms))}"]
+        began = _in_words(self.first)
+        likely, *others = causes(self.traits, self.first, sign)
+        lines = [f"collapse at step {step}: {what} ({_in_words(_evidence(terms))}"]
         lines[0] += f"; step 1 had {began})" if began else ")"
         lines.append(f"    likely cause: {likely}")
         lines += [f"    or: {cause}" for cause in others]
@@ -168,68 +168,68 @@ def _evidence(terms: Values) -> dict[str, float]:
     return {name: terms[name] for name in [*_EVIDENCE, *ranks] if name in terms}
 
 
-def _told(values: Values) -> str:
+def _in_words(values: Values) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def causes(facts: Facts, first: Values, sign: str = "constant") -> list[str]:
-    """Return what may be behind a collapse, likeliest first, each with what to change; never empty.
+def causes(traits: RecipeTraits, first: Values, sign: str = "constant") -> list[str]:
+    """Return possible causes of a collapse, likeliest first, each with what to change; never empty.
 
     Args:
-        facts: What the recipe says.
-        first: What the first step gave; views of an image that were the same there are a cause.
-        sign: What was seen.
+        traits: Of the recipe.
+        first: Values of the first step; identical views of an image show there.
+        sign: The sign that was seen.
     """
-    return [*_causes(facts, first, sign), _too_fast(facts)]
+    return [*_causes(traits, first, sign), _too_fast(traits)]
 
 
-def _causes(facts: Facts, first: Values, sign: str) -> Iterator[str]:
+def _causes(traits: RecipeTraits, first: Values, sign: str) -> Iterator[str]:
     if first.get("alignment", 1.0) < 1e-6 and first.get("feature_std", 0.0) > SPREAD:
         yield (
             "the views of an image are the same (alignment 0 in step 1), so that there is nothing to learn: "
-            "augment them in [[augment.GROUP]], and use a sampler that cuts different crops"
+            "augment them in [[augment.GROUP]], and use a sampler that draws different crops"
         )
     if sign == "constant-predictions":
         yield (
             "the predictor has settled on the mean of its targets, as views share too little to be predicted or the "
             "targets move too fast: milder augmentation or more overlap of the views, a higher [target] momentum "
-            f"(now {facts.momentum[0]:g}), or more steps before it is judged"
+            f"(now {traits.momentum[0]:g}), or more steps before it is judged"
         )
         return
-    if facts.couples:
+    if traits.couples:
         if sign == "few-dimensions":
             yield (
                 "the objective that pushes images apart weighs too little, or its temperature is too high, "
                 "or the projector is too narrow: raise its weight, or [heads.NAME] projector.out"
             )
         return
-    if not facts.predicts:
+    if not traits.predicts:
         yield (
-            "no objective compares images with each other and none reads a predictor's output, so that nothing keeps "
-            "the networks from one constant for all images: write a predictor in [heads.NAME] and an objective that "
+            "no objective compares images with each other and none reads a predictor's output, so nothing keeps the "
+            "networks from one constant for all images: write a predictor in [heads.NAME] and an objective that "
             "reads predictions, or add one that pushes images apart (contrastive, or with a variance term)"
         )
-    elif not facts.target:
+    elif not traits.target:
         yield (
             "no objective compares images with each other, and there is no target network: what the predictor is "
             "compared with must carry no gradient, or an objective must push images apart"
         )
-    if facts.target:
-        yield from _target(facts)
-    if not facts.batch_norm:
+    if traits.target:
+        yield from _target(traits)
+    if not traits.batch_norm:
         yield (
             "no projector or predictor has batch norm, without which objectives that only pull views together often "
             'collapse at the start: write norm = "batch" in the head, or spend a longer warm-up'
         )
-    elif facts.images < 16:
+    elif traits.images < 16:
         yield (
-            f"batch norm takes its statistics of {facts.images} images a pass, which is few: "
+            f"batch norm takes its statistics over {traits.images} images per micro-batch, which is few: "
             "raise batch_size, or lower accumulate"
         )
 
 
-def _target(facts: Facts) -> Iterator[str]:
-    low = facts.momentum[0]
+def _target(traits: RecipeTraits) -> Iterator[str]:
+    low = traits.momentum[0]
     if low < 0.9:
         moves = "is a copy of the online network" if low == 0 else "follows the online network closely"
         yield f"the target {moves}: [target] momentum = {low:g}; 0.99 to 0.999 are usual"
@@ -237,9 +237,9 @@ def _target(facts: Facts) -> Iterator[str]:
         yield "the target never moves from its random weights: [target] momentum = 1; 0.99 to 0.999 are usual"
 
 
-def _too_fast(facts: Facts) -> str:
-    warm = f"a warm-up of {facts.warmup} steps" if facts.warmup else "no warm-up"
+def _too_fast(traits: RecipeTraits) -> str:
+    warm = f"a warm-up of {traits.warmup} steps" if traits.warmup else "no warm-up"
     return (
-        f"the learning rate is too high for the start (peak {facts.lr:.4g}, {warm}), or weight decay too strong: "
+        f"the learning rate is too high for the start (peak {traits.lr:.4g}, {warm}), or weight decay too strong: "
         "lower [optimizer] base_lr, or raise warmup_epochs"
     )

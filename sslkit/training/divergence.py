@@ -1,58 +1,42 @@
-"""A step that is not finite: its flight record, and what is said of it."""
+"""A step that is not finite: the error that ends it, and its flight record."""
 
 from __future__ import annotations
 
-from sslkit.errors import DivergedError, StorageError
-from sslkit.planning import toml
-from sslkit.storage import checkpoint
-from sslkit.storage.run_folder import RunFolder
-from sslkit.training import flight_record
-from sslkit.training.checkpointer import Checkpointer
-from sslkit.training.step import NotFinite
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from sslkit.errors import DivergedError
 
 
 class NonFiniteError(DivergedError):
-    """A loss or gradient is not finite."""
+    """A loss or gradient is not finite; the optimizer step was not made.
+
+    Attributes:
+        step: The step, from 1.
+        names: Terms that are not finite.
+        terms: All terms of the step.
+        batches: Images and boxes of each micro-batch of this rank.
+        record: Where the flight record is, in words.
+        advice: Further lines.
+    """
+
+    def __init__(
+        self, step: int, names: Sequence[str], terms: Mapping[str, float], lr: float, batches: list[dict[str, Tensor]]
+    ) -> None:
+        super().__init__()
+        self.step, self.names, self.terms, self.lr, self.batches = step, list(names), terms, lr, batches
+        self.record, self.advice = "", ""
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{name} = {self.terms[name]}" for name in self.names)
+        record = f" {self.record}." if self.record else ""
+        return (
+            f"step {self.step} is not finite: {shown}. The optimizer step was not made.{record} "
+            f"Common causes: a learning rate too high for the batch (now {self.lr:.4g}), too short a warm-up, "
+            f"16-bit precision{self.advice}"
+        )
 
 
-def recorded(error: NotFinite, keeper: Checkpointer) -> NonFiniteError:
-    """Write the flight record of a step that was not made, and return what to raise; to be called in all processes."""
-    where = _record(error, keeper)
-    stepper = keeper.stepper
-    shown = ", ".join(f"{name} = {error.terms[name]}" for name in error.names)
-    return NonFiniteError(
-        f"step {stepper.step + 1} is not finite: {shown}. The optimizer step was not made. {where}. "
-        f"Common causes: a learning rate too high for the batch (now {stepper.lr(stepper.step):.4g}), "
-        "too short a warm-up, 16-bit precision"
-    )
-
-
-def _record(error: NotFinite, keeper: Checkpointer) -> str:
-    """Write the record, and say where it is."""
-    stepper, fabric, recipe = keeper.stepper, keeper.stepper.fabric, keeper.stepper.plan.recipe
-    own = flight_record.in_hand(error.batches)
-    ranks = range(fabric.world_size)
-    hands = [fabric.broadcast(own, src=rank) for rank in ranks]
-    bad = [fabric.broadcast(flight_record.without_finite_gradient(stepper.network), src=rank) for rank in ranks]
-    stepper.buffers.put_back()
-    trained = keeper.trained()
-    if not fabric.is_global_zero:
-        return ""  # the first one tells
-    for batch in (batch for hand in hands for batch in hand):
-        batch["keys"] = [stepper.source.key(index) for index in batch["images"]]
-    record = RunFolder(keeper.folder.path / flight_record.folder_name(stepper.step + 1))
-    told = {
-        "step": stepper.step + 1, "terms": {name: repr(value) for name, value in error.terms.items()},
-        "without_finite_gradient": list(dict.fromkeys(name for names in bad for name in names)),
-        "lr": stepper.lr(stepper.step), "target_momentum": stepper.momentum(), "processes": fabric.world_size,
-        "device": str(fabric.device),
-        "seeds": flight_record.seeds(recipe.seed, stepper.step, recipe.accumulate, fabric.world_size), "in_hand": hands,
-    }  # fmt: skip
-    try:
-        before = {**keeper.everything(trained), "counts": stepper.counts_before}
-        checkpoint.save(record.path / flight_record.BEFORE, before)
-        record.write_text(flight_record.RECIPE, toml.dumps(stepper.plan.resolved()))
-        record.write(flight_record.RECORD, told)
-    except StorageError as failed:
-        return f"No record is left: {failed}"
-    return f"`sslkit verify replay {record.path}` does it again"
+class CollapsedError(DivergedError):
+    """The features collapsed, and the run was asked to stop there."""

@@ -1,7 +1,7 @@
-"""The flight record of a step that was not finite: what was in hand, and everything that is needed to do it again.
+"""The flight record of a step that was not finite: its images and boxes, and everything that is needed to replay it.
 
 diverged-step-00000123/
-    record.json     terms, parameters without a finite gradient, learning rate, seeds; images and boxes of every process
+    record.json     terms, parameters without a finite gradient, learning rate, seeds; images and boxes of every rank
     before.pt       a checkpoint: everything as it was before the step
     recipe.toml     resolved
 """
@@ -11,14 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from sslkit.errors import StorageError
 from sslkit.networks.sharding import local
+from sslkit.planning import toml
 from sslkit.seeds import seed_of
+from sslkit.storage import checkpoint, run_folder
+from sslkit.storage.run_folder import RunFolder
+from sslkit.training.checkpointer import Checkpointer
+from sslkit.training.divergence import NonFiniteError
+from sslkit.training.step import TrainStep
 
-RECORD, BEFORE, RECIPE = "record.json", "before.pt", "recipe.toml"
-_NAMED = 50
+RECORD, BEFORE, RECIPE = "record.json", "before.pt", run_folder.RECIPE
+_MOST_NAMES = 50
 
 
 def folder_name(step: int) -> str:
@@ -26,77 +32,94 @@ def folder_name(step: int) -> str:
     return f"diverged-step-{step:08d}"
 
 
-class Buffers:
-    """The buffers of a module as they were when they were kept last: a pass changes statistics and queues."""
+def write(error: NonFiniteError, train_step: TrainStep, checkpointer: Checkpointer) -> str:
+    """Write the record of a step that was not made, to be called on all ranks; return where it is, in words.
 
-    def __init__(self, module: nn.Module) -> None:
-        self.places = [
-            (part, name) for part in module.modules() for name, held in part._buffers.items() if held is not None
-        ]
-        self.kept = [torch.empty_like(held) for held in self._live()]
-
-    def _live(self) -> list[Tensor]:
-        return [held for part, name in self.places if (held := part._buffers[name]) is not None]
-
-    def keep(self) -> None:
-        """Copy them."""
-        live = self._live()
-        if live:
-            torch._foreach_copy_(self.kept, live)
-
-    def put_back(self) -> None:
-        """Write the copies back."""
-        live = self._live()
-        if live:
-            torch._foreach_copy_(live, self.kept)
+    The state of the run is put back to what it was before the step.
+    """
+    fabric = train_step.setup.fabric
+    record = _record(error, train_step)
+    before = train_step.state.before_step()
+    if not fabric.is_global_zero:
+        return ""
+    folder = RunFolder(checkpointer.folder.path / folder_name(error.step))
+    try:
+        checkpoint.save(folder.path / BEFORE, {**before, **checkpointer.about()})
+        folder.write_text(RECIPE, toml.dumps(train_step.setup.plan.resolved()))
+        folder.write(RECORD, record)
+    except StorageError as failure:
+        return f"No record was written: {failure}"
+    return f"`sslkit verify replay {folder.path}` replays it"
 
 
-def in_hand(passes: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Any]]:
-    """Return images and boxes of one process' passes, as plain values."""
+def _record(error: NonFiniteError, train_step: TrainStep) -> dict[str, Any]:
+    """Return what goes into `record.json`, gathered from all ranks."""
+    setup, recipe, fabric = train_step.setup, train_step.recipe, train_step.setup.fabric
+    own = (_plain(error.batches), parameters_without_finite_gradient(train_step.network))
+    batches, parameters = zip(*(fabric.broadcast(own, src=rank) for rank in range(fabric.world_size)), strict=True)
+    for batch in (batch for of_rank in batches for batch in of_rank):
+        batch["keys"] = [setup.source.key(index) for index in batch["images"]]
+    return {
+        "step": error.step, "terms": {name: repr(value) for name, value in error.terms.items()},
+        "without_finite_gradient": list(dict.fromkeys(name for names in parameters for name in names)),
+        "lr": error.lr, "target_momentum": train_step.momentum(), "processes": fabric.world_size,
+        "device": str(fabric.device),
+        "seeds": seeds(recipe.seed, error.step - 1, recipe.accumulate, fabric.world_size), "in_hand": list(batches),
+    }  # fmt: skip
+
+
+def _plain(batches: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Any]]:
+    """Return images and boxes of micro-batches as plain values."""
     return [
         {"images": batch["index"].tolist()}
         | {name: batch[name].tolist() for name in batch if name.startswith("boxes.")}
-        for batch in passes
+        for batch in batches
     ]
 
 
-def without_finite_gradient(network: nn.Module) -> list[str]:
+def parameters_without_finite_gradient(network: nn.Module) -> list[str]:
     """Name the parameters whose gradient is not finite, the first few."""
-    names = [name for name, held in network.named_parameters() if held.grad is not None and not _finite(held.grad)]
-    return names[:_NAMED]
+    named = network.named_parameters()
+    return [name for name, one in named if one.grad is not None and not _finite(one.grad)][:_MOST_NAMES]
 
 
-def seeds(seed: int, step: int, accumulate: int, world: int) -> dict[str, int]:
-    """Return what the generators were seeded with: "rank.pass" -> seed; see `Stepper.passes`."""
+def seeds(seed: int, step: int, accumulate: int, world_size: int) -> dict[str, int]:
+    """Return the seed of each rank's micro-batches: "rank.micro-batch" -> seed; see `TrainStep.accumulate`."""
     return {
-        f"{rank}.{part}": seed_of(seed, "pass", step, part, rank) for rank in range(world) for part in range(accumulate)
+        f"{rank}.{part}": seed_of(seed, "pass", step, part, rank)
+        for rank in range(world_size)
+        for part in range(accumulate)
     }
 
 
-class FirstBad:
-    """Finds the first module that makes something non-finite out of what is finite, while it is entered."""
+class FirstNonFinite:
+    """Find the first module that turns finite inputs into a non-finite output, inside the block.
+
+    Attributes:
+        module: Its name and type, the size of its inputs, and whether its parameters are finite; None where none did.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self.found: str | None = None
+        self.module: str | None = None
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> FirstBad:
+    def __enter__(self) -> FirstNonFinite:
         for name, part in self.network.named_modules():
             if name:
-                self._hooks.append(part.register_forward_hook(self._look(name)))
+                self._hooks.append(part.register_forward_hook(self._hook(name)))
         return self
 
     def __exit__(self, *error: object) -> None:
         for hook in self._hooks:
             hook.remove()
 
-    def _look(self, name: str) -> Any:
-        def look(part: nn.Module, given: Any, made: Any) -> None:
-            if self.found is None and _finite(given) and not _finite(made):
-                sizes = [float(item.detach().abs().max()) for item in tensors(given) if item.numel()]
+    def _hook(self, name: str) -> Any:
+        def look(part: nn.Module, inputs: Any, output: Any) -> None:
+            if self.module is None and _finite(inputs) and not _finite(output):
+                sizes = [float(item.detach().abs().max()) for item in tensors(inputs) if item.numel()]
                 weights = "" if _finite(list(part.parameters())) else "; its parameters are not finite"
-                self.found = (
+                self.module = (
                     f"{name} ({type(part).__name__}), from inputs of at most {max(sizes, default=0.0):.4g}{weights}"
                 )
 

@@ -1,4 +1,4 @@
-"""What a run is done with, and the processes that do it."""
+"""The devices of a run and the ranks on them, and the precision that they compute in."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
 """What `--strategy` takes: Lightning Fabric's names, and fsdp for `sslkit.networks.sharding`."""
 
 
-def fabric_of(plan: Plan, options: DeviceOptions) -> Fabric:
-    """Start the processes of a run, and return what joins them.
+def launch(plan: Plan, options: DeviceOptions) -> Fabric:
+    """Start the ranks of a run, and return what joins them.
 
     Raises:
-        UsageError: The batch does not divide over them, there is no such strategy, or Fabric cannot have what is asked.
+        UsageError: The batch does not divide over the ranks, the strategy is unknown, or Fabric refuses the devices.
     """
     from lightning_fabric import Fabric
 
@@ -39,15 +39,17 @@ def fabric_of(plan: Plan, options: DeviceOptions) -> Fabric:
     if devices == "auto" and accelerator == "cpu":
         devices = 1
     strategy = sharding.strategy() if options.strategy == "fsdp" else options.strategy
-    warnings.filterwarnings("ignore", message="The `srun` command is available")  # who does not use it knows
+    warnings.filterwarnings(
+        "ignore", message="The `srun` command is available"
+    )  # true of every run that is not meant for SLURM
     try:
         fabric = Fabric(
             accelerator=accelerator, devices=devices, num_nodes=options.nodes,
             strategy=strategy, precision=precision,
         )  # fmt: skip
-    except Exception as error:  # of any kind: devices that are not there, a launcher that started another number
-        asked = f"--accelerator {accelerator} --devices {devices} --nodes {options.nodes}"
-        raise UsageError(f"{asked}: Lightning Fabric says: {' '.join(str(error).split())}") from error
+    except Exception as error:  # of any kind: missing devices, or a launcher that started another number of processes
+        requested = f"--accelerator {accelerator} --devices {devices} --nodes {options.nodes}"
+        raise UsageError(f"{requested}: Lightning Fabric says: {' '.join(str(error).split())}") from error
     check_launcher(fabric)
     check_batch(plan.recipe.batch_size, plan.recipe.accumulate, fabric.world_size)
     fabric.launch()
@@ -57,69 +59,79 @@ def fabric_of(plan: Plan, options: DeviceOptions) -> Fabric:
     return fabric
 
 
-def is_alone(fabric: Fabric) -> bool:
-    """Say whether there is one process on one device, and nothing that joins it with others."""
+def is_single_device(fabric: Fabric) -> bool:
+    """Return whether the run has one rank on one device, without any wrapper that joins ranks."""
     from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
     return type(fabric.strategy) is SingleDeviceStrategy
 
 
 def precision_of(recipe: Recipe, accelerator: str = "auto") -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """Return what a recipe is computed in: of "auto", what it came to where the run began, and here where none has."""
+    """Return the precision of a recipe; "auto" is what the run began with, or this machine's choice for a new run."""
     if recipe.precision != "auto":
         return recipe.precision
     return recipe.auto_precision or ("bf16-mixed" if fast_at_bf16(accelerator) else "32-true")
 
 
-def settled(plan: Plan, accelerator: str, begun: Mapping[str, Any]) -> Plan:
+def with_precision(plan: Plan, accelerator: str, resolved: Mapping[str, Any]) -> Plan:
     """Return a plan whose precision no longer depends on the machine.
 
     Args:
         plan: Its recipe may say "auto".
         accelerator: Of this machine.
-        begun: The resolved recipe of the run that goes on; empty for a new one.
+        resolved: The resolved recipe of the run that resumes; empty for a new one.
     """
     if plan.recipe.precision != "auto":
         return plan
-    kept = begun.get("auto_precision") or precision_of(plan.recipe, accelerator)
-    return replace(plan, recipe=plan.recipe.model_copy(update={"auto_precision": kept}))
+    precision = resolved.get("auto_precision") or precision_of(plan.recipe, accelerator)
+    return replace(plan, recipe=plan.recipe.model_copy(update={"auto_precision": precision}))
 
 
-def told_of_precision(recipe: Recipe, accelerator: str) -> str:
-    """Say what a run is computed in, and where that is not what this machine would have chosen."""
-    kept = precision_of(recipe, accelerator)
+def precision_note(recipe: Recipe, accelerator: str) -> str:
+    """Say which precision a run computes in, and whether this machine would have chosen another one."""
+    precision = precision_of(recipe, accelerator)
     if recipe.precision != "auto":
-        return f"precision {kept}"
+        return f"precision {precision}"
     here = "bf16-mixed" if fast_at_bf16(accelerator) else "32-true"
-    began = "" if here == kept else f': the run began so; "auto" would be {here} on this machine'
-    return f"precision {kept} (auto){began}"
+    resumed = "" if here == precision else f': the run began with it; "auto" would be {here} on this machine'
+    return f"precision {precision} (auto){resumed}"
 
 
 def fast_at_bf16(accelerator: str = "auto") -> bool:
-    """Say whether bfloat16 is faster here than float32: on GPUs from NVIDIA's Ampere on, on CPUs with its products."""
+    """Return whether bfloat16 is faster here than float32: on GPUs since Ampere, and CPUs that multiply in it."""
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         return torch.version.hip is not None or torch.cuda.get_device_capability() >= (8, 0)
     if accelerator not in ("auto", "cpu"):
         return False
-    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(bool(ask()) for ask in asked if ask is not None)
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(check()) for check in checks if check is not None)
 
 
 def check_strategy(strategy: str, precision: str, accelerator: str) -> None:
-    """Refuse strategies whose checkpoints would not be whole, and what one does not have."""
+    """Refuse unknown strategies, and precisions and devices that a strategy does not support.
+
+    Raises:
+        UsageError: With what to write.
+    """
     if strategy not in STRATEGIES:
-        raise UsageError(f"no strategy '{strategy}'{closest(strategy, STRATEGIES)} (known: {', '.join(STRATEGIES)})")
+        raise UsageError(
+            f"unknown strategy '{strategy}'{closest(strategy, STRATEGIES)} (known: {', '.join(STRATEGIES)})"
+        )
     if strategy == "fsdp" and precision not in sharding.PRECISIONS:
-        raise UsageError(f'--strategy fsdp has no precision = "{precision}": write "bf16-mixed" or "32-true"')
+        raise UsageError(f'--strategy fsdp does not support precision = "{precision}": write "bf16-mixed" or "32-true"')
     if strategy == "fsdp" and accelerator == "cpu" and not sharding.ON_CPU:
-        raise UsageError(f"--strategy fsdp takes GPUs, or a newer torch: {torch.__version__} cannot shard on the CPU")
+        raise UsageError(f"--strategy fsdp needs GPUs, or a newer torch: {torch.__version__} cannot shard on the CPU")
 
 
 def check_batch(batch_size: int, accumulate: int, world: int) -> None:
-    """Refuse batches that do not divide over passes and processes, or leave batch norm a single image."""
+    """Refuse batches that do not divide over ranks and micro-batches, or leave batch norm a single image.
+
+    Raises:
+        UsageError: With the number of images per micro-batch.
+    """
     images = batch_size / (accumulate * world)
     if images < 2 or images % 1:
         raise UsageError(
-            f"batch_size = {batch_size} over {world} processes x {accumulate} passes gives {images:g} images a pass: "
-            "it must be a whole number of 2 or more"
+            f"batch_size = {batch_size} over {world} ranks x {accumulate} micro-batches gives {images:g} images per "
+            "micro-batch: it must be a whole number of 2 or more"
         )

@@ -1,4 +1,4 @@
-"""A signal asks a run to stop behind a step; all processes stop behind the same one."""
+"""Stop a run on a signal: after a whole step, and on all ranks after the same one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Interrupt:
     """Whether a run was asked to stop.
 
     Attributes:
-        signal: Name of the signal that asked for it: this process' own until all agree, then that of any.
-        agreed: Whether all processes know of it.
+        signal: Name of the signal that asked for it: this rank's own until all agree, then that of any rank.
+        agreed: Whether all ranks know of it.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class Interrupt:
         self.agreed = False
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Let the first signal of `ASKING` ask for a stop at the next step; a second one acts at once.
+    def listening(self) -> Iterator[None]:
+        """Let the first of the signals `ASKING` ask for a stop after the current step; a second one acts at once.
 
-        One that was ignored before stays ignored: `nohup` does that, so that a run outlives its terminal.
+        A signal that was ignored before stays ignored: `nohup` does that, so that a run outlives its terminal.
         """
         before = {number: signal.getsignal(number) for number in ASKING}
         before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
@@ -52,7 +52,7 @@ class Interrupt:
                 signal.signal(number, handler)
 
     def agree(self, fabric: Fabric) -> None:
-        """Take up which signal asked, in whatever process it did; to be called in all of them."""
+        """Learn which signal any rank received, to be called on all ranks."""
         own = torch.tensor(signal.Signals[self.signal] if self.signal else 0, device=fabric.device)
         numbers = fabric.all_gather(own)
         assert isinstance(numbers, Tensor)

@@ -1,4 +1,4 @@
-"""Whom a run tells of what it does: a person, and plugins; in the first process only."""
+"""Who sees what a run does: the person at the terminal, and plugins; on rank 0 only."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class Observers:
     """The display and the plugins of a run.
 
     Args:
-        plugins: Those that have reporting hooks are told.
+        plugins: Their reporting hooks are called.
         run: What they see of it.
         display: Shows it.
-        first: Whether this is the first process; others tell nobody.
+        is_first: Whether this is rank 0; other ranks report nothing.
     """
 
-    def __init__(self, plugins: Plugins, run: Run, display: Display, first: bool) -> None:
+    def __init__(self, plugins: Plugins, run: Run, display: Display, is_first: bool) -> None:
         self.plugins, self.run = plugins, run
-        self.display = display if first else None
+        self.display = display if is_first else None
 
-    def tell(self, hook: str, **event: Any) -> None:
+    def call(self, hook: str, **event: Any) -> None:
         """Call a reporting hook of every plugin; one that fails is named once and not called again."""
         if self.display is None:
             return
@@ -45,7 +45,7 @@ class Observers:
                 self.display.note(line)
 
     @contextmanager
-    def shown(self, step: int) -> Iterator[None]:
+    def showing(self, step: int) -> Iterator[None]:
         """Show the run inside the block, from a step on."""
         if self.display is None:
             yield

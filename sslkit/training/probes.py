@@ -1,4 +1,4 @@
-"""The probes of a run: of raw pixels and random weights before its first step, of what was trained after its last."""
+"""The probes of a run: raw pixels and random weights before its first step, the trained backbone after its last."""
 
 from __future__ import annotations
 
@@ -8,70 +8,70 @@ from sslkit.networks import sharding
 from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
 from sslkit.progress import bar
 from sslkit.seeds import torch_seeded
-from sslkit.storage import checkpoint
-from sslkit.storage.run_folder import RunFolder
+from sslkit.storage import weights
+from sslkit.storage.run_folder import PROBES, RunFolder
 from sslkit.training.observers import Observers
-from sslkit.training.step import Stepper
-
-FILE = "probes.json"
+from sslkit.training.setup import Setup
+from sslkit.training.state import TrainState
 
 
 class RunProbes:
-    """Measures a run's backbone, and writes figures and weights into its folder.
+    """Measure a run's backbone, and write scores and weights into its folder.
 
     Attributes:
-        figures: "raw pixels", "random weights" and "trained" -> figures, as far as they are known.
+        scores: "raw pixels", "random weights" and "trained" -> scores, as far as they are known.
     """
 
-    def __init__(self, stepper: Stepper, folder: RunFolder, observers: Observers) -> None:
-        self.stepper, self.folder, self.observers = stepper, folder, observers
-        self.plan, self.fabric = stepper.plan, stepper.fabric
-        self.figures: dict[str, ProbeScores] = {}
-        self.probing: ProbeEvaluator | None = None
+    def __init__(self, setup: Setup, state: TrainState, folder: RunFolder, observers: Observers) -> None:
+        self.setup, self.state, self.folder, self.observers = setup, state, folder, observers
+        self.plan, self.fabric = setup.plan, setup.fabric
+        self.scores: dict[str, ProbeScores] = {}
+        self.evaluator: ProbeEvaluator | None = None
 
     def backbone(self) -> nn.Module:
-        """Return the online backbone, whole in the first process; to be called in all of them."""
-        own = self.stepper.network.online.backbone
-        if not self.stepper.sharded:
+        """Return the online backbone, whole on rank 0; to be called on all ranks."""
+        own = self.setup.network.online.backbone
+        if not self.setup.is_sharded:
             return own
         state = sharding.whole(own.state_dict(), self.fabric.is_global_zero)
         if not self.fabric.is_global_zero:
             return own
         with torch_seeded(self.plan.recipe.seed, "backbone"):
-            made: nn.Module = self.plan.backbone.make()
-        made.load_state_dict(state)
-        return made.to(self.fabric.device)
+            backbone: nn.Module = self.plan.backbone.make()
+        backbone.load_state_dict(state)
+        return backbone.to(self.fabric.device)
 
     def before(self) -> None:
-        """Measure raw pixels and, before the first step, random weights; to be called in all processes."""
+        """Measure raw pixels and, before the first step, random weights; to be called on all ranks."""
         if not self.plan.probes:
             return
-        backbone = self.backbone() if self.stepper.step == 0 else None
+        backbone = self.backbone() if self.state.step == 0 else None
         with self.fabric.rank_zero_first():  # the others wait as long as it takes
             if self.fabric.is_global_zero:
                 self._before(backbone)
 
     def _before(self, backbone: nn.Module | None) -> None:
-        self.figures = self.folder.read(FILE, {})
+        self.scores = self.folder.read(PROBES, {})
         with bar() as progress:
-            self.probing = ProbeEvaluator(self.plan.measurement, progress)
-            self.observers.note(*self.probing.news())
+            self.evaluator = ProbeEvaluator(self.plan.probing, progress)
+            self.observers.note(*self.evaluator.new_warnings())
             if backbone is not None:
-                self.figures = self.probing.of_pixels_and("random weights", backbone, self.fabric.device, progress)
-                self.folder.write(FILE, self.figures)
-        self.observers.note(*self.probing.news())
+                self.scores = self.evaluator.measure_with_pixels(
+                    "random weights", backbone, self.fabric.device, progress
+                )
+                self.folder.write(PROBES, self.scores)
+        self.observers.note(*self.evaluator.new_warnings())
 
     def after(self) -> None:
-        """Write the weights of the trained backbone and measure it; to be called in all processes."""
+        """Write the weights of the trained backbone and measure it; to be called on all ranks."""
         backbone = self.backbone()
         if not self.fabric.is_global_zero:
             return
-        described = {"backbone": self.plan.backbone.component.id, "step": str(self.stepper.step), "format": "pt"}
-        checkpoint.save_weights(self.folder.weights, dict(backbone.state_dict()), described)
-        if self.probing:
+        about = {"backbone": self.plan.backbone.component.id, "step": str(self.state.step), "format": "pt"}
+        weights.save(self.folder.weights, dict(backbone.state_dict()), about)
+        if self.evaluator:
             with bar() as progress:
-                self.figures = self.figures | {
-                    "trained": self.probing.of_backbone(backbone, self.fabric.device, progress)
-                }
-            self.observers.note(*self.probing.news())
-            self.folder.write(FILE, self.figures)
+                trained = self.evaluator.measure_backbone(backbone, self.fabric.device, progress)
+            self.scores = self.scores | {"trained": trained}
+            self.observers.note(*self.evaluator.new_warnings())
+            self.folder.write(PROBES, self.scores)

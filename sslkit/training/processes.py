@@ -1,8 +1,8 @@
-"""The processes of one run: when one of them dies, the others end soon and say so.
+"""The processes of a run: when one of them dies, the others end soon after and say so.
 
-Fabric's launcher starts the others from the first one. It would kill the first one without a word as soon as another
-one ends with a code other than 0, be it that of a stop which the same command resumes; `Watch` stands in for that.
-Under torchrun and SLURM, those end the processes.
+Fabric's launcher starts the others from the first one. It would silently kill the first one as soon as another ends
+with a code other than 0, even for a stop that the same command resumes; `Watch` takes its place. Under torchrun and
+SLURM, those end the processes.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 GRACE_S = 20.0
-"""So long a process may take to end by itself once another one has died: one that waits for it on a GPU never would."""
-_LAST_WORDS_S = 5.0
+"""Time that a process has to end by itself after another one has died; one that waits for it on a GPU never would."""
+_LAST_MESSAGES_S = 5.0
 _POLL_S = 0.5
 _LOST = ("gloo", "connection closed", "connection reset", "monitoredbarrier", "nccl", "tcpstore", "broken pipe")
-"""In messages of torch that say that another process cannot be reached."""
+"""Parts of torch's messages that say that another process cannot be reached."""
 
 
 def check_launcher(fabric: Fabric) -> None:
-    """Refuse a number of processes other than that which torchrun, srun or mpirun started.
+    """Refuse a number of ranks that differs from the number of processes that torchrun, srun or mpirun started.
 
-    Where each of them took itself for the only one, all would train the same run in the same folder; where some are
-    missing, the others would wait for them for ever.
+    If each took itself for the only one, all would train the same run in the same folder; if some were missing, the
+    others would wait for them forever.
 
     Raises:
         UsageError: With the options to write.
@@ -47,17 +47,16 @@ def check_launcher(fabric: Fabric) -> None:
         return
     if needs_srun and count <= 1:
         raise UsageError(
-            f"SLURM is to start {fabric.world_size} processes, and started this one alone: "
-            "write srun before the command"
+            f"SLURM must start {fabric.world_size} processes, and started only this one: write srun before the command"
         )
     raise UsageError(
-        f"{by} started {count} processes, and --devices and --nodes make {fabric.world_size}: "
-        "write --devices with the number of processes on each machine, and --nodes with that of machines"
+        f"{by} started {count} processes, but --devices and --nodes ask for {fabric.world_size}: "
+        "write --devices with the number of processes per machine, and --nodes with the number of machines"
     )
 
 
 def _started() -> tuple[int, str]:
-    """Return how many processes were started together, and by what; 1 where nothing says so."""
+    """Return how many processes were started together, and by which launcher; 1 where no launcher says so."""
     sizes = [("SLURM_STEP_NUM_TASKS", "srun"), ("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpirun")]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         sizes.insert(0, ("WORLD_SIZE", "torchrun"))
@@ -65,12 +64,12 @@ def _started() -> tuple[int, str]:
 
 
 class Watch(threading.Thread):
-    """Ends this process when one that it started, or the one that started it, has died.
+    """End this process when a child, or its parent, has died.
 
     Args:
-        children: That this process started; the first of them is process 1.
-        parent: The process that started this one, as far as it belongs to the run.
-        leave: Ends the process with a code; its main thread may hang for ever.
+        children: Processes that this one started; the first of them is rank 1.
+        parent: Id of the process that started this one, where that belongs to the run.
+        leave: Ends the process with a code; its main thread may hang forever.
     """
 
     def __init__(
@@ -81,60 +80,60 @@ class Watch(threading.Thread):
         self.done = threading.Event()
 
     def run(self) -> None:
-        """Look until there is something to do, or the run has ended."""
+        """Look at the other processes until one has died, or the run has ended."""
         while not self.done.wait(_POLL_S):
             if not self.dead():
                 continue
             if not self.done.wait(GRACE_S):
-                print(f"error: {self.told()}", file=sys.stderr, flush=True)  # noqa: T201
+                print(f"error: {self.message()}", file=sys.stderr, flush=True)  # noqa: T201
                 self.end_children()
                 self.leave(self.code())
             return
 
     def dead(self) -> list[tuple[int, int]]:
-        """Return (number of the process, exit code) of those that failed."""
+        """Return (rank, exit code) of the processes that failed."""
         gone = [(0, 1)] if self.parent is not None and os.getppid() != self.parent else []
         return gone + [(rank, child.returncode) for rank, child in enumerate(self.children, 1) if child.poll()]
 
     def wait(self, seconds: float, enough: Callable[[list[bool]], bool]) -> None:
-        """Wait until any or all of the others have ended, so that what they had to say is said."""
+        """Wait until `enough` of the others have ended, so that their last messages are printed."""
         end = time.monotonic() + seconds
         while not enough(self._ended()) and time.monotonic() < end:
             time.sleep(_POLL_S)
 
     def _ended(self) -> list[bool]:
-        """Say of each process that this one started, or of the one that started it, whether it is no more."""
+        """Return for each child, or for the parent, whether it has ended."""
         if self.children:
             return [child.poll() is not None for child in self.children]
         return [self.parent is None or os.getppid() != self.parent]
 
     def code(self) -> int:
-        """Return the exit code that says most: that of a process that did not merely lose another one."""
+        """Return the most telling exit code: of a process that did not merely lose another one."""
         codes = [code for _, code in self.dead()]
         return next((code for code in codes if code > 1), 1)
 
-    def told(self) -> str:
-        """Say which processes died."""
-        each = [
-            f"process {rank} " + (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+    def message(self) -> str:
+        """Name the ranks that died."""
+        ranks = [
+            f"rank {rank} " + (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
             for rank, code in self.dead()
         ]
         if self.parent is not None:
-            each = ["process 0 is gone"]
-        return f"{', '.join(each) or 'another process is gone'}; the same command goes on from the newest checkpoint"
+            ranks = ["rank 0 has died"]
+        return f"{', '.join(ranks) or 'another rank has died'}; the same command resumes from the newest checkpoint"
 
     def end_children(self) -> None:
-        """Kill what this process started."""
+        """Kill the children."""
         for child in self.children:
             child.kill()
 
 
 @contextmanager
-def watched(fabric: Fabric) -> Iterator[None]:
-    """Watch the other processes of a run inside the block, and tell of one that is lost in words.
+def watching(fabric: Fabric) -> Iterator[None]:
+    """Watch the other processes of a run inside the block.
 
     Raises:
-        PeerError: A collective failed because another process is gone; what that one said is above.
+        PeerError: A collective failed because another process has died; that one printed its own message.
     """
     if fabric.world_size == 1:
         yield
@@ -147,20 +146,22 @@ def watched(fabric: Fabric) -> Iterator[None]:
         if not _is_lost(error):
             raise
         watch.wait(GRACE_S, any)
-        raise PeerError(watch.told(), watch.code()) from error
+        raise PeerError(watch.message(), watch.code()) from error
     except SslkitError:
         if fabric.is_global_zero and not watch.children:
-            time.sleep(_LAST_WORDS_S)  # srun and torchrun end all as soon as one has failed: the others end before it
+            time.sleep(
+                _LAST_MESSAGES_S
+            )  # srun and torchrun end all as soon as one has failed: the others end before it
         raise
     finally:
         watch.done.set()
         if watch.dead():
-            watch.wait(_LAST_WORDS_S, all)
+            watch.wait(_LAST_MESSAGES_S, all)
             watch.end_children()
 
 
 def _watch(fabric: Fabric) -> Watch:
-    """Return a watch over what Fabric's launcher started, in place of its own."""
+    """Return a watch over the processes of Fabric's launcher, in place of its own."""
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     launched = isinstance(fabric.strategy.cluster_environment, LightningEnvironment)  # type: ignore[attr-defined]
@@ -175,8 +176,8 @@ def _is_lost(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or any(words in str(error).lower() for words in _LOST)
 
 
-def rank_so_far() -> int:
-    """Return the number of this process by what launchers say, before the processes of a run are joined."""
+def launcher_rank() -> int:
+    """Return the rank of this process according to its launcher, before the ranks of a run are joined."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0)

@@ -1,4 +1,4 @@
-"""What a run has cost so far, over all of its sessions."""
+"""What a run has used so far, over all of its sessions: time, images and memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import Any
 
 import torch
 
+_KEYS = ("seconds", "step_seconds", "images", "peak_memory")
+
 
 @dataclass
 class Usage:
-    """Counted while a run goes on, and kept in its status.
+    """Time, images and memory of a run; part of its status.
 
     Attributes:
-        seconds: Wall-clock time, from opening the data to the last probe.
+        seconds: Wall-clock time of earlier sessions, from opening the data to the last probe.
         step_seconds: The share of it that optimizer steps took, waiting for data included.
-        images: Trained on; steps that were lost in a crash and made again count twice.
+        images: Images trained on; steps that were lost in a crash and made again count twice.
         peak_memory: Bytes: of the GPU where there is one, else of the process (loader workers are not counted).
+        started: When this session began, on the monotonic clock.
     """
 
     seconds: float = 0.0
@@ -29,18 +32,17 @@ class Usage:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def so_far(cls, status: Mapping[str, Any]) -> Usage:
-        """Go on from what an earlier session wrote into the run's status."""
-        kept = {name: status[name] for name in ("seconds", "step_seconds", "images", "peak_memory") if name in status}
-        return cls(**kept)
+    def from_status(cls, status: Mapping[str, Any]) -> Usage:
+        """Continue from what an earlier session wrote into the run's status."""
+        return cls(**{name: status[name] for name in _KEYS if name in status})
 
-    def step(self, seconds: float, images: int) -> None:
+    def add_step(self, seconds: float, images: int) -> None:
         """Count one optimizer step."""
         self.step_seconds += seconds
         self.images += images
 
-    def told(self, device: torch.device) -> dict[str, Any]:
-        """Return what goes into the status."""
+    def status(self, device: torch.device) -> dict[str, Any]:
+        """Return the entries of the status."""
         self.peak_memory = max(self.peak_memory, _peak(device))
         return {
             "seconds": round(self.seconds + time.monotonic() - self.started, 3),

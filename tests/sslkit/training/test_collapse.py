@@ -1,4 +1,4 @@
-"""The sentinel on series of values: what is no collapse, what is one, and what is said of it."""
+"""The sentinel on series of values: what is no collapse, what is one, and what is message of it."""
 
 import dataclasses
 
@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 from sslkit.training import collapse
-from sslkit.training.collapse import CollapseDetector, Facts, causes
+from sslkit.training.collapse import CollapseDetector, RecipeTraits, causes
 
-SOUND = Facts(
+SOUND = RecipeTraits(
     predicts=True, couples=False, target=True, momentum=(0.99, 1.0), batch_norm=True, images=32, lr=3e-3, warmup=64
 )
 GRACE, PATIENCE = collapse.GRACE[0], collapse.PATIENCE
 
 
-def facts(**changes):
+def traits(**changes):
     return dataclasses.replace(SOUND, **changes)
 
 
 def alarms(series, given=SOUND, **options):
     watching = CollapseDetector(given)
-    found = (watching.see(step, terms, **options) for step, terms in enumerate(series, 1))
+    found = (watching.update(step, terms, **options) for step, terms in enumerate(series, 1))
     return [alarm for alarm in found if alarm]
 
 
@@ -107,8 +107,8 @@ def test_few_dimensions_need_measurements_in_a_row():
 
 
 def test_a_long_warm_up_postpones_alarms_within_bounds():
-    assert alarms([flat()] * 2000, facts(warmup=300))[0].step == 300 + PATIENCE
-    assert alarms([flat()] * 2000, facts(warmup=50_000))[0].step == collapse.GRACE[1] + PATIENCE
+    assert alarms([flat()] * 2000, traits(warmup=300))[0].step == 300 + PATIENCE
+    assert alarms([flat()] * 2000, traits(warmup=50_000))[0].step == collapse.GRACE[1] + PATIENCE
 
 
 def test_a_resumed_sentinel_says_what_an_uninterrupted_one_says():
@@ -116,10 +116,10 @@ def test_a_resumed_sentinel_says_what_an_uninterrupted_one_says():
     whole = alarms(series)
     for cut in (5, GRACE + 3, GRACE + PATIENCE - 1, GRACE + PATIENCE + 5):
         first, second = CollapseDetector(SOUND), CollapseDetector(SOUND)
-        told = [first.see(step, terms) for step, terms in enumerate(series[:cut], 1)]
-        second.load(first.state())
-        told += [second.see(step, terms) for step, terms in enumerate(series[cut:], cut + 1)]
-        assert [alarm for alarm in told if alarm] == whole
+        alarms_seen = [first.update(step, terms) for step, terms in enumerate(series[:cut], 1)]
+        second.load_state_dict(first.state_dict())
+        alarms_seen += [second.update(step, terms) for step, terms in enumerate(series[cut:], cut + 1)]
+        assert [alarm for alarm in alarms_seen if alarm] == whole
 
 
 # --------------------------------------------------------------------------------------------------- cause
@@ -127,7 +127,7 @@ def test_a_resumed_sentinel_says_what_an_uninterrupted_one_says():
 
 def test_the_message_has_step_values_cause_and_what_to_change():
     series = [flat(0.83, loss=-0.1)] + [flat()] * 200
-    (alarm,) = alarms(series, facts(predicts=False))
+    (alarm,) = alarms(series, traits(predicts=False))
     assert alarm.message.splitlines()[0] == (
         "collapse at step 150: the features are nearly the same for all images, for 50 steps in a row "
         "(loss -2, feature_std 0.001, uniformity -4e-06, target_similarity 0.9999; "
@@ -141,7 +141,7 @@ def test_the_message_has_step_values_cause_and_what_to_change():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"predicts": False}, "nothing keeps the networks from one constant"),
         ({"target": False}, "there is no target network"),
@@ -149,22 +149,22 @@ def test_the_message_has_step_values_cause_and_what_to_change():
         ({"momentum": (0.5, 1.0)}, "follows the online network closely: [target] momentum = 0.5;"),
         ({"momentum": (1.0, 1.0)}, "the target never moves"),
         ({"batch_norm": False}, 'write norm = "batch"'),
-        ({"images": 4}, "statistics of 4 images a pass"),
+        ({"images": 4}, "statistics over 4 images per micro-batch"),
         ({}, "the learning rate is too high for the start (peak 0.003, a warm-up of 64 steps)"),
         ({"warmup": 0, "couples": True}, "(peak 0.003, no warm-up)"),
     ],
 )
-def test_the_likely_cause_is_what_the_recipe_lacks(changes, said):
-    assert said in causes(facts(**changes), {})[0]
+def test_the_likely_cause_is_what_the_recipe_lacks(changes, message):
+    assert message in causes(traits(**changes), {})[0]
 
 
 def test_equal_views_come_first():
     assert (
-        "the same (alignment 0 in step 1)" in causes(facts(predicts=False), {"alignment": 0.0, "feature_std": 0.8})[0]
+        "the same (alignment 0 in step 1)" in causes(traits(predicts=False), {"alignment": 0.0, "feature_std": 0.8})[0]
     )
     assert "alignment" not in causes(SOUND, {"alignment": 0.0, "feature_std": 0.0})[0]
 
 
 def test_few_dimensions_of_a_contrastive_recipe_point_to_its_weight():
-    assert "weighs too little" in causes(facts(couples=True), {}, "few-dimensions")[0]
-    assert len(causes(facts(couples=True), {})) == 1
+    assert "weighs too little" in causes(traits(couples=True), {}, "few-dimensions")[0]
+    assert len(causes(traits(couples=True), {})) == 1

@@ -20,7 +20,7 @@ from PIL import Image
 
 from sslkit.__main__ import main
 from sslkit.data.epochs import Epochs
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.plugins import Plugins
 from sslkit.storage import checkpoint
@@ -102,8 +102,8 @@ def test_the_conflict_map_is_that_of_the_batch_over_all_processes(
     folders: tuple[Path, Path], installed: Plugins, tmp_path: Path
 ) -> None:
     """As in one process with the whole batch: vectors are averaged before they are compared."""
-    text = recipe.parse(RECIPE, "two", "two.toml")
-    made, _ = recipe.structure(text)
+    text = recipe_file.parse(RECIPE, "two", "two.toml")
+    made, _ = recipe_file.check_structure(text)
     assert made
     plan, _ = make_plan(made, installed)
     assert plan
@@ -237,7 +237,7 @@ def test_a_step_that_diverged_over_two_processes_is_done_again_by_two(tmp_path: 
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("the same as in the record, bit for bit") == 1
     assert main(["verify", "replay", str(record)]) == 2
-    assert "is of 2 processes: write --devices 2" in capsys.readouterr().err
+    assert "is of a run on 2 ranks, not 1: write --devices 2" in capsys.readouterr().err
 
 
 def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path: Path) -> None:

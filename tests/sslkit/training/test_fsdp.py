@@ -17,7 +17,7 @@ from torch import nn
 
 from sslkit.errors import UsageError
 from sslkit.networks import sharding
-from sslkit.storage import checkpoint
+from sslkit.storage import checkpoint, weights
 from sslkit.training import hardware
 
 RECIPE = """
@@ -131,9 +131,9 @@ def test_metrics_and_figures_of_probes_are_those_of_one_process(runs: Path) -> N
     probes = [json.loads((folder / "probes.json").read_text()) for folder in folders]
     assert probes[1].keys() == probes[0].keys() == {"raw pixels", "random weights", "trained"}
     assert probes[1]["random weights"] == probes[0]["random weights"]
-    weights = [checkpoint.load_weights(folder / "backbone.safetensors")[0] for folder in folders]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, atol=2e-5, rtol=0, msg=name)
+    tensors = [weights.load(folder / "backbone.safetensors")[0] for folder in folders]
+    for name, value in tensors[0].items():
+        torch.testing.assert_close(tensors[1][name], value, atol=2e-5, rtol=0, msg=name)
 
 
 @on_cpu

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslkit.training import hardware
-from sslkit.training.hardware import fast_at_bf16, precision_of, settled, told_of_precision
+from sslkit.training.hardware import fast_at_bf16, precision_note, precision_of, with_precision
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def test_gpus_are_fast_from_ampere_on(monkeypatch, capability, is_fast):
 
 
 def plan_of(plugins, recipe_text, *sets):
-    from sslkit.planning import recipe
+    from sslkit.planning import recipe_file
     from sslkit.planning.planner import make_plan
 
-    made, problems = recipe.structure(recipe.parse(recipe_text, "dots", "dots.toml", sets))
+    made, problems = recipe_file.check_structure(recipe_file.parse(recipe_text, "dots", "dots.toml", sets))
     assert made, problems
     plan, problems = make_plan(made, plugins)
     assert plan, problems
@@ -49,18 +49,18 @@ def plan_of(plugins, recipe_text, *sets):
 def test_auto_is_settled_once_and_what_is_written_stays(plugins, recipe_text, fast):
     auto = plan_of(plugins, recipe_text, "precision=auto")
     fast(True)
-    begun = settled(auto, "cpu", {})
+    begun = with_precision(auto, "cpu", {})
     assert precision_of(begun.recipe) == begun.resolved()["auto_precision"] == "bf16-mixed"
     fast(False)
     assert precision_of(auto.recipe) == "32-true"
-    again = settled(auto, "cpu", begun.resolved())
+    again = with_precision(auto, "cpu", begun.resolved())
     assert precision_of(again.recipe) == "bf16-mixed"
-    assert told_of_precision(again.recipe, "cpu") == (
-        'precision bf16-mixed (auto): the run began so; "auto" would be 32-true on this machine'
+    assert precision_note(again.recipe, "cpu") == (
+        'precision bf16-mixed (auto): the run began with it; "auto" would be 32-true on this machine'
     )
     written = plan_of(plugins, recipe_text, "precision=16-mixed")
-    assert settled(written, "cpu", {}) is written
-    assert told_of_precision(written.recipe, "cpu") == "precision 16-mixed"
+    assert with_precision(written, "cpu", {}) is written
+    assert precision_note(written.recipe, "cpu") == "precision 16-mixed"
 
 
 def test_a_run_goes_on_elsewhere_in_the_precision_it_began_with(run, fast, capsys):
@@ -69,5 +69,5 @@ def test_a_run_goes_on_elsewhere_in_the_precision_it_began_with(run, fast, capsy
     fast(False)
     result = run("precision=auto", "probes={}")
     assert (result.state, result.resumed_from) == ("finished", 2)
-    assert 'precision bf16-mixed (auto): the run began so; "auto" would be 32-true' in capsys.readouterr().err
+    assert 'precision bf16-mixed (auto): the run began with it; "auto" would be 32-true' in capsys.readouterr().err
     assert 'auto_precision = "bf16-mixed"' in (result.folder / "recipe.toml").read_text()

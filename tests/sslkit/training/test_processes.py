@@ -93,15 +93,15 @@ def fabric(child: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("words", ["[gloo/transport/tcp/pair.cc] Connection closed by peer", "NCCL error: timeout"])
 def test_a_collective_that_fails_is_told_by_the_death_behind_it(fabric: Any, words: str) -> None:
-    told = pytest.raises(PeerError, match="process 1 ended with code 6; the same command goes on")
-    with told as caught, processes.watched(fabric):
+    told = pytest.raises(PeerError, match="rank 1 ended with code 6; the same command resumes")
+    with told as caught, processes.watching(fabric):
         raise RuntimeError(words)
     assert caught.value.exit_code == 6
     assert fabric.children[1].wait(10) == -signal.SIGKILL
 
 
 def test_what_is_no_lost_process_is_told_as_it_is(fabric: Any) -> None:
-    with pytest.raises(RuntimeError, match="shapes do not match"), processes.watched(fabric):
+    with pytest.raises(RuntimeError, match="shapes do not match"), processes.watching(fabric):
         raise RuntimeError("shapes do not match")
 
 
@@ -113,13 +113,13 @@ def test_under_a_launcher_the_first_process_ends_last(first, children, waits, ch
     monkeypatch.setattr(processes, "_watch", lambda fabric: processes.Watch(started, None, lambda code: None))
     monkeypatch.setattr(processes.time, "sleep", slept.append)
     run = SimpleNamespace(world_size=2, is_global_zero=first)
-    with pytest.raises(PreemptedError), processes.watched(run):  # type: ignore[arg-type]
+    with pytest.raises(PreemptedError), processes.watching(run):  # type: ignore[arg-type]
         raise PreemptedError("stopped")
     assert slept == [0.2] * waits
 
 
 def test_one_process_needs_no_watch() -> None:
-    with processes.watched(SimpleNamespace(world_size=1)):  # type: ignore[arg-type]
+    with processes.watching(SimpleNamespace(world_size=1)):  # type: ignore[arg-type]
         pass
 
 

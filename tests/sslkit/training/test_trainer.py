@@ -21,11 +21,12 @@ from sslkit.plugins import Owner
 from sslkit.seeds import seed_of
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
-from sslkit.training import collapse, trainer
+from sslkit.training import collapse
 from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.hardware import check_batch
 from sslkit.training.probes import RunProbes
-from sslkit.training.step import Stepper
+from sslkit.training.reporter import Reporter
+from sslkit.training.step import TrainStep
 
 
 def weights(result):
@@ -94,7 +95,7 @@ def test_a_damaged_checkpoint_is_told_and_costs_no_bit(run, capsys):
     rest = run(folder="half")
     assert rest.resumed_from == 4
     assert "warning: " in (told := capsys.readouterr().err)
-    assert "step-00000005.pt is no complete checkpoint" in told
+    assert "step-00000005.pt is not a complete checkpoint" in told
     assert same(weights(whole), weights(rest))
 
 
@@ -144,7 +145,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on(run, full_disk, capsys):
     assert result.state == "finished"
     told = capsys.readouterr().err
     for step in (2, 3):
-        assert f"warning: no checkpoint after step {step}: cannot write it: no space left; the run goes on" in told
+        assert f"warning: no checkpoint after step {step}: cannot write it: no space left; the run continues" in told
     names = [path.name for path in sorted((result.folder / "checkpoints").glob("*.pt"))]
     assert names == [f"step-{step:08d}.pt" for step in (1, 4, 5, 6)]
 
@@ -162,14 +163,14 @@ def test_a_full_disk_behind_the_last_step_fails_and_the_same_command_ends_it(run
 
 def test_a_full_disk_when_asked_to_stop_is_told(run, full_disk, monkeypatch):
     full_disk(3)
-    original = trainer.Trainer.report
+    original = Reporter.step
 
     def report(self, terms):
         original(self, terms)
-        if self.step == 2:
+        if self.state.step == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(trainer.Trainer, "report", report)
+    monkeypatch.setattr(Reporter, "step", report)
     with pytest.raises(PreemptedError, match=r"after step 3 of 6.*\n    cannot write it.*from an older checkpoint"):
         run(save_every=2)
 
@@ -182,7 +183,7 @@ def test_a_checkpoint_of_other_networks_says_which_versions_differ(run, monkeypa
     state["sslkit"] = "0.0.9"
     checkpoint.save(path, state)
     with pytest.raises(
-        DataError, match=r"does not fit what this recipe makes now .*Missing key.*sslkit 0\.0\.9 -> .*--arm NAME"
+        DataError, match=r"does not fit what this recipe builds now .*Missing key.*sslkit 0\.0\.9 -> .*--arm NAME"
     ):
         run()
 
@@ -190,13 +191,13 @@ def test_a_checkpoint_of_other_networks_says_which_versions_differ(run, monkeypa
 def test_every_global_generator_is_a_function_of_the_step(run, plugins, monkeypatch):
     """An objective that draws from numpy's or Python's draws the same after a resume."""
     drawn = []
-    original = Stepper.agree
+    original = TrainStep.all_reduce
 
-    def agree(self, outcomes, bad, taken=None):
-        drawn.append((self.step, random.random(), np.random.rand(), torch.rand(()).item()))
-        return original(self, outcomes, bad, taken)
+    def all_reduce(self, micro, last=False):
+        drawn.append((self.state.step, random.random(), np.random.rand(), torch.rand(()).item()))
+        return original(self, micro, last)
 
-    monkeypatch.setattr(Stepper, "agree", agree)
+    monkeypatch.setattr(TrainStep, "all_reduce", all_reduce)
     run(folder="whole")
     whole, drawn[:] = list(drawn), []
     run(folder="half", stop_after=2)
@@ -258,7 +259,7 @@ def test_what_is_not_finite_stops_before_the_optimizer_step(run, tmp_path):
 
 def test_the_flight_record_holds_everything_as_it_was_before_the_step(run, tmp_path):
     """Also what the passes changed: running statistics, and queues (here: a counter)."""
-    with pytest.raises(DivergedError, match=r"sslkit verify replay .*diverged-step-00000002` does it again"):
+    with pytest.raises(DivergedError, match=r"sslkit verify replay .*diverged-step-00000002` replays it"):
         run("objectives.explode={}", save_every=1)
     before = checkpoint.load(tmp_path / "run" / "diverged-step-00000002" / "before.pt")
     saved = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
@@ -272,13 +273,13 @@ def poisoned(monkeypatch):
     """Let batches at some places give a loss that is not finite, whenever they are taken."""
 
     def poisoned(*places):
-        original = Stepper.agree
+        original = TrainStep.all_reduce
 
-        def agree(self, outcomes, bad, taken=None):
-            terms = original(self, outcomes, bad, taken)
-            return {**terms, "loss": float("nan")} if self.epochs.place(self.step) in places else terms
+        def all_reduce(self, micro, last=False):
+            terms = original(self, micro, last)
+            return {**terms, "loss": float("nan")} if self.setup.epochs.place(self.state.step) in places else terms
 
-        monkeypatch.setattr(Stepper, "agree", agree)
+        monkeypatch.setattr(TrainStep, "all_reduce", all_reduce)
 
     return poisoned
 
@@ -300,14 +301,14 @@ def test_a_batch_that_diverges_is_left_out_after_a_rollback(run, poisoned, recor
 
 def test_after_a_rollback_the_other_batches_are_those_that_a_run_without_it_takes(run, poisoned, monkeypatch):
     taken = []
-    original = Stepper.passes
+    original = TrainStep.accumulate
 
-    def passes(self, feed):
-        made = original(self, feed)
-        taken.append((self.step, made.batches[0]["index"].tolist()))
-        return made
+    def accumulate(self, loader):
+        micro = original(self, loader)
+        taken.append((self.state.step, micro.batches[0]["index"].tolist()))
+        return micro
 
-    monkeypatch.setattr(Stepper, "passes", passes)
+    monkeypatch.setattr(TrainStep, "accumulate", accumulate)
     run(folder="whole")
     whole, taken[:] = dict(taken), []
     poisoned(1, 3)
@@ -336,7 +337,7 @@ def test_the_first_step_can_be_rolled_back_too(run, poisoned):
 def test_rollbacks_come_to_an_end(run, poisoned):
     poisoned(*range(2, 50))
     with pytest.raises(
-        DivergedError, match=r"step 3 is not finite(.|\n)*left out 2 times, which is all of --max-rollbacks"
+        DivergedError, match=r"step 3 is not finite(.|\n)*skipped 2 times, which is all of --max-rollbacks"
     ):
         run(on_divergence="rollback", max_rollbacks=2)
 
@@ -346,7 +347,7 @@ def test_a_full_disk_leaves_no_record_and_says_so(run, monkeypatch):
         raise StorageError("cannot write it: no space left")
 
     monkeypatch.setattr(checkpoint, "save", full)
-    with pytest.raises(DivergedError, match="No record is left: cannot write it: no space left"):
+    with pytest.raises(DivergedError, match="No record was written: cannot write it: no space left"):
         run("objectives.explode={}", save_every=50)
 
 
@@ -395,7 +396,9 @@ def test_too_many_bad_images_end_the_run_and_a_higher_limit_lets_it_go_on(run, l
 def test_probes_leave_out_what_cannot_be_read_and_say_so(run, capsys):
     probe = "probes.nearest={size=16, test_share=0.5}"
     assert "trained" in run("source.broken=[5]", "max_bad_share=1.0", probe).probes
-    assert "warning: probes nearest leave out what cannot be read: 0005.png is no image" in capsys.readouterr().err
+    assert (
+        "warning: probes nearest leave out images that cannot be read: 0005.png is no image" in capsys.readouterr().err
+    )
 
 
 @pytest.fixture
@@ -421,12 +424,12 @@ def test_other_images_than_the_run_began_with_are_refused(run, renamed, capsys):
 
 
 def test_another_number_of_processes_than_before_is_told(run, monkeypatch, capsys):
-    original = Checkpointer.everything
-    monkeypatch.setattr(Checkpointer, "everything", lambda self, trained: {**original(self, trained), "processes": 4})
+    original = Checkpointer.about
+    monkeypatch.setattr(Checkpointer, "about", lambda self: {**original(self), "processes": 4})
     run(stop_after=2)
-    assert "processes so far" not in capsys.readouterr().err
+    assert "ranks so far" not in capsys.readouterr().err
     run()
-    assert "warning: 4 processes so far, now 1: `sslkit verify world-size` shows" in capsys.readouterr().err
+    assert "warning: 4 ranks so far, now 1: `sslkit verify world-size` shows" in capsys.readouterr().err
 
 
 def test_missing_data_says_how_to_get_it(run):
@@ -438,14 +441,14 @@ def test_missing_data_says_how_to_get_it(run):
 def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, workers):
     """The signal comes behind step 2; all processes agree to stop with the numbers of step 3."""
     whole = run(folder="whole")
-    original = trainer.Trainer.report
+    original = Reporter.step
 
     def report(self, terms):
         original(self, terms)
-        if self.step == 2 and not self.text.overrides:
+        if self.state.step == 2 and self.folder.path.name == "half":
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(trainer.Trainer, "report", report)
+    monkeypatch.setattr(Reporter, "step", report)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(PreemptedError, match="stopped by SIGTERM after step 3 of 6"):
         run(folder="half", workers=workers)
@@ -457,13 +460,13 @@ def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, worker
 
 def test_a_signal_that_was_ignored_before_stays_ignored(run, monkeypatch):
     """As under nohup, so that a run outlives its terminal."""
-    original = trainer.Trainer.report
+    original = Reporter.step
 
     def report(self, terms):
         original(self, terms)
         signal.raise_signal(signal.SIGHUP)
 
-    monkeypatch.setattr(trainer.Trainer, "report", report)
+    monkeypatch.setattr(Reporter, "step", report)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert run().state == "finished"
@@ -482,15 +485,15 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_acts_at_once(run, monkeypatch):
     """Ctrl-C twice; the run goes on from its newest checkpoint."""
-    original = Stepper.optimizer_step
+    original = TrainStep.__call__
 
-    def step(self, feed):
-        if self.step == 3:
+    def step(self, loader):
+        if self.state.step == 3:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
-        return original(self, feed)
+        return original(self, loader)
 
-    monkeypatch.setattr(Stepper, "optimizer_step", step)
+    monkeypatch.setattr(TrainStep, "__call__", step)
     with pytest.raises(KeyboardInterrupt):
         run(save_every=2)
     monkeypatch.undo()
@@ -513,14 +516,14 @@ def test_one_that_is_interrupted_behind_the_last_step_still_writes_its_weights(r
 
 def test_a_signal_in_the_last_step_leaves_a_whole_run(run, monkeypatch):
     """Not one that says it is finished, and has no weights."""
-    original = trainer.Trainer.report
+    original = Reporter.step
 
     def report(self, terms):
         original(self, terms)
-        if self.step == 5:
+        if self.state.step == 5:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(trainer.Trainer, "report", report)
+    monkeypatch.setattr(Reporter, "step", report)
     result = run("probes.nearest={size=16, test_share=0.5}")
     assert (result.state, result.step) == ("finished", 6)
     assert "trained" in result.probes
@@ -530,7 +533,7 @@ def test_a_signal_in_the_last_step_leaves_a_whole_run(run, monkeypatch):
 def test_too_few_images_per_pass_are_refused(run):
     with pytest.raises(DataError, match="12 images make no batch of 64"):
         run("batch_size=64", 'last_batch="drop"')
-    with pytest.raises(UsageError, match="1 images a pass"):
+    with pytest.raises(UsageError, match="1 images per micro-batch"):
         check_batch(4, 2, 2)
 
 
