@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sslkit.networks.cost import measure
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
-from sslkit.storage import checkpoint
+from sslkit.storage import checkpoint, weights
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
 from sslkit.training.options import RunOptions
@@ -24,24 +24,24 @@ NAMES = (
 
 
 def load(name, *sets):
-    return recipe.read(ROOT / "recipes" / f"{name}.toml", sets)
+    return recipe_file.read(ROOT / "recipes" / f"{name}.toml", sets)
 
 
 def planned(text, plugins):
-    made, problems = recipe.structure(text)
-    assert not problems, recipe.complaint(text, problems)
+    made, problems = recipe_file.check_structure(text)
+    assert not problems, recipe_file.format_problems(text, problems)
     return make_plan(made, plugins)
 
 
 def test_these_recipes_are_shipped():
-    assert set(NAMES) <= set(recipe.shipped())
+    assert set(NAMES) <= set(recipe_file.shipped_recipes())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_recipes_have_no_problems_and_open_with_their_command(name, installed):
     text = load(name)
     plan, problems = planned(text, installed)
-    assert not problems, recipe.complaint(text, problems)
+    assert not problems, recipe_file.format_problems(text, problems)
     assert (ROOT / "recipes" / f"{name}.toml").read_text().startswith(f"# sslkit run recipes/{name}.toml\n")
     assert plan.recipe.summary
 
@@ -75,7 +75,7 @@ def test_dropping_objectives_drops_their_crops_and_their_cost(installed):
     scenes = without("univip_coco", installed, "scene-instance", "instance-instance")
     assert full.groups == {"scene": 2, "instance": 4}
     assert scenes.groups == {"scene": 2}
-    assert "view group 'instance' is read by no objective: not cut" in scenes.notes
+    assert "no objective reads view group 'instance': it is not cropped" in scenes.notes
     byol, _ = planned(load("byol_coco"), installed)
     assert measure(scenes).flops == measure(byol).flops
     # Pixels through the online network are 1.37 times BYOL's, and so is the cost but for the heads.
@@ -90,9 +90,9 @@ def test_without_instance_instance_the_target_sees_no_instances(installed):
 
 def test_no_target_network_without_an_objective_that_reads_it(plugins, recipe_text):
     text = recipe_text.replace("[objectives.alike]", '[objectives.parts]\ninputs = { part = "scene" }')
-    plan, problems = planned(recipe.parse(text, "x", "x.toml"), plugins)
+    plan, problems = planned(recipe_file.parse(text, "x", "x.toml"), plugins)
     assert not problems
-    both, _ = planned(recipe.parse(recipe_text, "x", "x.toml"), plugins)
+    both, _ = planned(recipe_file.parse(recipe_text, "x", "x.toml"), plugins)
     assert measure(plan).target_parameters == 0
     assert measure(both).target_parameters > 0
     assert measure(plan).flops < measure(both).flops
@@ -166,16 +166,16 @@ def test_the_matrix_knows_every_component(installed):
 
 @pytest.mark.parametrize(("objective", "sampler", "backbone"), CELLS)
 def test_every_cell_trains_or_is_refused_with_a_reason(objective, sampler, backbone, installed, tmp_path, monkeypatch):
-    text = recipe.parse(cell(objective, sampler, backbone), "cell", "cell.toml")
+    text = recipe_file.parse(cell(objective, sampler, backbone), "cell", "cell.toml")
     plan, problems = planned(text, installed)
     if (objective, sampler) in REFUSED:
         assert plan is None
         assert all("gives no view group" in item.what and "write" in item.instead for item in problems)
         return
-    assert not problems, recipe.complaint(text, problems)
+    assert not problems, recipe_file.format_problems(text, problems)
     options = RunOptions(accelerator="cpu", workers=0)
-    for name in ("add", "save_weights"):  # a large network's checkpoint is a gigabyte
-        monkeypatch.setattr(checkpoint, name, lambda *_: tmp_path)
+    for module, name in ((checkpoint, "add"), (weights, "save")):  # a large network's checkpoint is a gigabyte
+        monkeypatch.setattr(module, name, lambda *_: tmp_path)
     result = trainer.train(plan, text, installed, RunFolder(tmp_path / "run"), options)
     assert (result.state, result.step) == ("finished", 2)
 
@@ -188,7 +188,7 @@ def test_rebound_inputs_make_any_objective_go_with_any_sampler(objective, instal
     )
     if objective == "univip/scene-scene":
         text = text.replace(', instance = "local"', "")
-    plan, problems = planned(recipe.parse(text, "cell", "cell.toml"), installed)
+    plan, problems = planned(recipe_file.parse(text, "cell", "cell.toml"), installed)
     assert not problems
     assert set(plan.groups) <= {"global", "local"}
 
@@ -196,7 +196,7 @@ def test_rebound_inputs_make_any_objective_go_with_any_sampler(objective, instal
 def test_every_recipe_is_listed():
     """Those in `recipes/` in the README, those in its folder `lightly/` on the page of lightly's methods."""
     readme, lightly = ((ROOT / page).read_text() for page in ("README.md", "docs/lightly.md"))
-    shipped = recipe.shipped()
+    shipped = recipe_file.shipped_recipes()
     assert {name for name in shipped if "/" not in name} == set(NAMES)
     assert {name.partition("/")[0] for name in shipped if "/" in name} <= {"lightly"}
     assert not [name for name in shipped if f"recipes/{name}.toml" not in (lightly if "/" in name else readme)]

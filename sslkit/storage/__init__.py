@@ -1,1 +1,1 @@
-"""Files of a run: its folder, its checkpoints, and weights."""
+"""Files of a run: its folder, checkpoints and weights."""

@@ -1,19 +1,19 @@
-"""A run is a folder: what is in it, and whether a recipe may go on in it.
+"""The folder of a run: its files, its lock, and whether a recipe may resume in it.
 
 runs/<recipe>/<arm>-s<seed>/
     recipe.toml         resolved
     environment.json    versions, plugins, hardware, git, command: one entry per session
     status.json         running, stopped or finished, and at which step
     metrics.jsonl       written by the logs plugin
-    failed.txt          the traceback of what ended it, for who has to repair that
-    bad_images.json     what was skipped, with reasons; absent where there was nothing
+    failed.txt          traceback of the error that ended it, absent after a resume
+    bad_images.json     skipped images, with reasons; absent where there are none
     checkpoints/        step-00000100.pt, newest.json points to the newest complete one
-    probes.json         figures of the frozen backbone
-    backbone.safetensors
+    probes.json         scores of the frozen backbone
+    backbone.safetensors            weights of the trained backbone
     diverged-step-00000123/         the flight record of a step that was not finite
     collapsed-step-00000123.json    an alarm of collapse
 
-Names of these files stand here alone; a plugin that writes one has its own constant.
+The core takes the names of these files from here; a plugin that writes one has its own constant.
 """
 
 from __future__ import annotations
@@ -23,20 +23,16 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
-import sys
-import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslkit import __version__
 from sslkit.errors import RecipeError, StorageError, UsageError
 from sslkit.planning import toml
+from sslkit.storage.environment import describe_environment
 
 if TYPE_CHECKING:
     from sslkit.planning.plan import Plan
@@ -47,15 +43,6 @@ try:
 except ImportError:  # pragma: no cover - not on Windows
     fcntl = None  # type: ignore[assignment]
 
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightly",
-    "pytorch-lightning",
-    "numpy",
-    "pillow",
-    "opencv-contrib-python-headless",
-)
 RECIPE = "recipe.toml"
 ENVIRONMENT = "environment.json"
 STATUS = "status.json"
@@ -65,13 +52,14 @@ BAD_IMAGES = "bad_images.json"
 CHECKPOINTS = "checkpoints"
 PROBES = "probes.json"
 WEIGHTS = "backbone.safetensors"
+_LOCK = ".lock"
 _NOT_COMPARED = ("plugins", "summary", "auto_precision", "on_bad_image", "max_bad_images", "max_bad_share")
-"""Words, what a run writes itself, and when to give up: up to there, the numbers are the same."""
+"""Parts of a recipe that change no numbers: texts, what a run adds itself, and when to give up on bad images."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run."""
+    """The folder of one run."""
 
     path: Path
 
@@ -87,28 +75,28 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are kept."""
+        """The folder of checkpoints."""
         return self.path / CHECKPOINTS
 
     @property
     def weights(self) -> Path:
-        """The trained backbone."""
+        """The weights of the trained backbone."""
         return self.path / WEIGHTS
 
     def resolved(self) -> dict[str, Any]:
-        """Return the resolved recipe that made what lies here; empty where there is none."""
+        """Return the resolved recipe of the run; empty for a new run."""
         return tomllib.loads(self.recipe.read_text(encoding="utf-8")) if self.recipe.exists() else {}
 
     def refuse_other(self, resolved: Mapping[str, Any]) -> None:
-        """Make sure that what lies here was made by this recipe.
+        """Make sure that the run in this folder has this recipe.
 
         Raises:
-            RecipeError: It was made by another one; the message shows every difference.
+            RecipeError: It has another one; the message shows every difference.
         """
         if not self.recipe.exists():
             return
-        kept = [_compared(values) for values in (self.resolved(), resolved)]
-        lines = [f"    {key}: {_shown(a)} -> {_shown(b)}" for key, a, b in toml.differences(*kept)]
+        recipes = [_compared(values) for values in (self.resolved(), resolved)]
+        lines = [f"    {key}: {_shown(a)} -> {_shown(b)}" for key, a, b in toml.differences(*recipes)]
         if lines:
             raise RecipeError(
                 f"{self.path} was made by a different recipe:\n" + "\n".join(lines)
@@ -117,20 +105,20 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process, so that no other one trains in it; the lock ends with the process.
+        """Lock the folder, so that no other process trains in it; the lock ends with this process.
 
         Raises:
-            UsageError: Another process holds it.
+            UsageError: Another process has locked it.
         """
         if fcntl is None:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+        with (self.path / _LOCK).open("a+", encoding="utf-8") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):  # others: this file system has no locks
+                if error.errno in (errno.EACCES, errno.EAGAIN):  # other errors: this file system has no locks
                     file.seek(0)
                     raise UsageError(f"{self.path} is in use by {file.read() or 'another process'}") from None
             file.truncate(0)
@@ -140,8 +128,8 @@ class RunFolder:
 
     @property
     def busy(self) -> bool:
-        """Whether another process holds the folder."""
-        if not (self.path / ".lock").exists():
+        """Whether another process has locked the folder."""
+        if not (self.path / _LOCK).exists():
             return False
         try:
             with self.locked():
@@ -150,19 +138,19 @@ class RunFolder:
             return True
 
     def digest(self) -> str | None:
-        """Return the hash of the recipe that made this folder, or None where there is none."""
+        """Return the digest of the run's recipe, or None where it cannot be read."""
         try:
             return digest(tomllib.loads(self.recipe.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return None
 
     def status(self) -> dict[str, Any]:
-        """Return what is known of the run: `state`, `step` and what it has cost; empty for a new one."""
+        """Return the status of the run: `state`, `step` and its cost so far; empty for a new run."""
         status: dict[str, Any] = self.read(STATUS, {})
         return status
 
     def read(self, name: str, default: Any) -> Any:
-        """Read one of the folder's JSON files."""
+        """Read one of the folder's JSON files, or return `default` where it is missing."""
         file = self.path / name
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else default
 
@@ -176,21 +164,21 @@ class RunFolder:
         Raises:
             StorageError: The disk is full or not writable.
         """
-        aside = self.path / f".{name}.part"
+        part = self.path / f".{name}.part"
         try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(self.path / name)
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.path / name)
         except OSError as error:
-            raise StorageError(f"cannot write {self.path / name}: {error}; an older file is as it was") from error
+            raise StorageError(f"cannot write {self.path / name}: {error}; an older file is unchanged") from error
 
-    def start(self, plan: Plan, text: RecipeFile, world: int, device: str) -> None:
-        """Write the resolved recipe and add this session to the environment."""
+    def start(self, plan: Plan, recipe_file: RecipeFile, world: int, device: str) -> None:
+        """Write the resolved recipe, and add this session to the list of environments."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.write_text(RECIPE, toml.dumps(plan.resolved()))
         (self.path / FAILED).unlink(missing_ok=True)
         sessions = self.read(ENVIRONMENT, [])
-        overrides = list(text.overrides.values())
-        self.write(ENVIRONMENT, [*sessions, environment(plan, overrides, world, device)])
+        overrides = list(recipe_file.overrides.values())
+        self.write(ENVIRONMENT, [*sessions, describe_environment(plan, overrides, world, device)])
 
 
 def diverged_name(step: int) -> str:
@@ -204,7 +192,7 @@ def collapsed_name(step: int) -> str:
 
 
 def digest(resolved: Mapping[str, Any]) -> str:
-    """Return 16 hex digits for all that a resolved recipe says about numbers: equal runs have equal digests."""
+    """Return a hash (16 hex digits) of what determines a run's numbers: equal runs have equal digests."""
     text = json.dumps(_compared(resolved), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -213,59 +201,5 @@ def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _NOT_COMPARED}
 
 
-def environment(plan: Plan, overrides: list[str], world: int, device: str) -> dict[str, Any]:
-    """Describe what a run depends on besides its recipe."""
-    import torch
-
-    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "overrides": overrides,
-        "sslkit": __version__,
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "plugins": plan.resolved()["plugins"],
-        "machine": {
-            "system": platform.platform(),
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": device,
-            "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
-            "processes": world,
-            "precision": plan.recipe.auto_precision or plan.recipe.precision,
-        },
-        "git": _git(),
-    }
-
-
 def _shown(value: Any) -> str:
     return "(absent)" if value is None else json.dumps(value)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _git() -> str | None:
-    """Return the commit of the current folder, "+" appended when it has changes; None outside a repository."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"],  # noqa: S607
-            capture_output=True, text=True, timeout=5, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return described.stdout.strip() or None

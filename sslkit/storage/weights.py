@@ -1,67 +1,124 @@
-"""Weights from elsewhere into a backbone: read without executing anything, and matched key by key."""
+"""Weight files: save and read tensors without executing anything."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslkit.errors import DataError
-from sslkit.storage import checkpoint
+from sslkit.storage.atomic import replace_file
+from sslkit.storage.checkpoint import refuse_inflating
+from sslkit.storage.file_errors import first_line, refused_name, truncation_hint
 
-_SHOWN = 8
+_MOST_KEYS = 8
+"""Keys of a file that an error names."""
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, whole or not at all; the same tensors and metadata give the same bytes.
+
+    Args:
+        path: Its folder is created where it is missing; an existing file is replaced.
+        tensors: Of any layout and device; tensors that share memory are written separately.
+        metadata: Strings to strings, stored in the file's header.
+
+    Raises:
+        StorageError: The disk is full or not writable.
+    """
+    from safetensors.torch import save_file
+
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    with replace_file(path) as part:
+        save_file(plain, part, metadata=dict(metadata))
+        _sort_metadata(part)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata: safetensors writes it in an order that differs from process to process."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors, on the CPU, and the metadata of a safetensors file.
+
+    Raises:
+        DataError: It is missing, cut short or not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise DataError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+        raise DataError(
+            f"{path} is not a complete safetensors file ({first_line(error)}): {truncation_hint(path)}"
+        ) from error
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, on the CPU: safetensors, or what `torch.save` wrote of tensors and plain values.
+    """Read a state dict, on the CPU, from safetensors or from a `torch.save` file of tensors and plain values.
 
-    A checkpoint that holds one state dict beside other things, such as {"state_dict": ..., "epoch": ...}, gives that.
+    From a file with one state dict among other values, such as {"state_dict": ..., "epoch": ...}, return that one.
 
     Raises:
         DataError: The file is missing or damaged, would execute code, or holds no or several state dicts.
     """
     if path.suffix == ".safetensors":
-        return checkpoint.load_weights(path)[0]
+        return load(path)[0]
     if not path.is_file():
         raise DataError(f"no weights at {path}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old files; what matters is said here
-            checkpoint.refuse_inflating(path)
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # torch warns about old files; the errors below are enough
+            refuse_inflating(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} was not loaded: it holds more than tensors and plain values, and loading it could execute code "
-            f"({checkpoint.culprit(error)}). Where you trust it, write its state dict alone: "
-            "torch.save(model.state_dict(), ...)"
+            f"({refused_name(error)}). If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)"
         ) from None
     except DataError:
         raise
-    except Exception as error:  # a damaged pickle fails in any way
-        raise DataError(f"{path} cannot be read as weights: {checkpoint.first_line(error)}") from None
-    return _state_dict(found, path)
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise DataError(f"{path} cannot be read as weights: {first_line(error)}") from None
+    return _state_dict(content, path)
 
 
-def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    """Find the state dict in what a file holds: the whole, or the one table of tensors in it."""
-    tables = {"": found, **found} if isinstance(found, dict) else {}
-    good = {str(key): _tensors(table) for key, table in tables.items() if _is_state_dict(table)}
-    if "" in good:
-        return good[""]
-    if len(good) == 1:
-        return next(iter(good.values()))
-    if "model" in good and {"recipe", "optimizer"} <= found.keys():  # a checkpoint of ours
-        return good["model"]
-    holds = f"the keys {', '.join(map(str, list(found)[:_SHOWN]))}" if isinstance(found, dict) else type(found).__name__
-    what = f"several state dicts ({', '.join(good)})" if good else f"no state dict: it has {holds}"
-    raise DataError(f"{path} holds {what}; write the one that is meant to a file of its own")
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """Find the state dict in the content of a file: all of it, or the one table of tensors in it."""
+    tables = {"": content, **content} if isinstance(content, dict) else {}
+    candidates = {str(key): _tensors(table) for key, table in tables.items() if _is_state_dict(table)}
+    if "" in candidates:
+        return candidates[""]
+    if len(candidates) == 1:
+        return next(iter(candidates.values()))
+    if "model" in candidates and {"recipe", "optimizer"} <= content.keys():  # a checkpoint of sslkit
+        return candidates["model"]
+    if candidates:
+        problem = f"several state dicts ({', '.join(candidates)})"
+    elif isinstance(content, dict):
+        problem = f"no state dict: it has the keys {', '.join(map(str, list(content)[:_MOST_KEYS]))}"
+    else:
+        problem = f"no state dict: it has {type(content).__name__}"
+    raise DataError(f"{path} holds {problem}; save the right one to a file of its own")
 
 
 def _is_state_dict(table: Any) -> bool:
@@ -74,109 +131,3 @@ def _is_state_dict(table: Any) -> bool:
 
 def _tensors(table: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key: value for key, value in table.items() if isinstance(value, Tensor)}
-
-
-@dataclass(frozen=True)
-class Match:
-    """How the tensors of a file fit those of a backbone.
-
-    Attributes:
-        matched: Keys that both have, of the same shape.
-        missing: Keys that only the backbone has.
-        unexpected: Keys that only the file has.
-        misshapen: Keys that both have -> shape in the file, shape in the backbone.
-    """
-
-    matched: Sequence[str]
-    missing: Sequence[str]
-    unexpected: Sequence[str]
-    misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-
-    @classmethod
-    def of(cls, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Match:
-        """Compare keys and shapes."""
-        both = [key for key in wanted if key in given]
-        shapes = {key: (tuple(given[key].shape), tuple(wanted[key].shape)) for key in both}
-        return cls(
-            [key for key in both if shapes[key][0] == shapes[key][1]],
-            [key for key in wanted if key not in given],
-            [key for key in given if key not in wanted],
-            {key: pair for key, pair in shapes.items() if pair[0] != pair[1]},
-        )
-
-    @property
-    def whole(self) -> bool:
-        """Whether everything fits."""
-        return not (self.missing or self.unexpected or self.misshapen)
-
-    def lines(self) -> list[str]:
-        """Name what does not fit, a line for each kind."""
-        shapes = [f"{key} ({list(a)} in the file, {list(b)} in the backbone)" for key, (a, b) in self.misshapen.items()]
-        kinds = (
-            ("missing in the file", self.missing),
-            ("unexpected in the file", self.unexpected),
-            ("of another shape", shapes),
-        )
-        return [f"    {len(keys)} {what}: {_some(keys)}" for what, keys in kinds if keys]
-
-
-def _some(keys: Iterable[str]) -> str:
-    listed = list(keys)
-    return ", ".join(listed[:_SHOWN]) + (f", ... ({len(listed) - _SHOWN} more)" if len(listed) > _SHOWN else "")
-
-
-def load_into(
-    backbone: nn.Module, given: Mapping[str, Tensor], origin: str, prefix: str = "", partial: bool = False
-) -> str | None:
-    """Copy tensors into a backbone.
-
-    Args:
-        backbone: Changed in place.
-        given: Of a file.
-        origin: Names the file, for messages.
-        prefix: Keys that begin with it are meant, without it; others are passed over.
-        partial: Go on with what matches.
-
-    Returns:
-        What was not loaded, in words; None when everything fits.
-
-    Raises:
-        DataError: Keys or shapes do not match, all of them listed by kind; or nothing matches at all.
-    """
-    wanted = backbone.state_dict()
-    below = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
-    match = Match.of(below, wanted)
-    said = f"{len(match.matched)} of the backbone's {len(wanted)} tensors are in {origin}"
-    if prefix:
-        said += f" below '{prefix}'"
-    hint = prefix_hint(given, wanted, prefix)
-    if not match.whole and (not partial or not match.matched):
-        hint = hint or (
-            "    write --allow-partial to go on with what matches"
-            if match.matched
-            else "    is this the right backbone?"
-        )
-        raise DataError("\n".join([f"the weights do not fit: {said}", *match.lines(), hint]))
-    backbone.load_state_dict({key: below[key] for key in match.matched}, strict=False)
-    if match.whole:
-        return None
-    rest = "what is missing or of another shape keeps its random initial values"
-    return "\n".join([f"PARTIAL WEIGHTS: {said}; {rest}", *match.lines(), *([hint] if hint else [])])
-
-
-def prefix_hint(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], prefix: str = "") -> str:
-    """Name the prefix below which most of a backbone's keys are found, when it is another one; else say nothing."""
-    heads = Counter(key.removesuffix(name) for key in given for name in _tails(key) if name in wanted)
-    if not heads:
-        return ""
-    best, count = heads.most_common(1)[0]
-    if best == prefix or count <= heads.get(prefix, 0):
-        return ""
-    known = "all keys begin with" if all(key.startswith(best) for key in given) else f"{count} of them are found below"
-    return f"    {known} '{best}': write --prefix {best}" if best else "    they are found without a prefix"
-
-
-def _tails(key: str) -> list[str]:
-    """Return a key and what is left of it behind each of its dots."""
-    parts = key.split(".")
-    return [".".join(parts[place:]) for place in range(len(parts))]

@@ -1,16 +1,15 @@
-"""The run folder: what is in it, and who may go on in it."""
+"""The run folder: its files, and which recipe may resume in it."""
 
 from __future__ import annotations
 
 import errno
-import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from sslkit.errors import RecipeError
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage import run_folder
 from sslkit.storage.run_folder import RunFolder
@@ -19,8 +18,8 @@ from sslkit.storage.run_folder import RunFolder
 @pytest.fixture
 def planned(plugins, recipe_text):
     def planned(*sets):
-        text = recipe.parse(recipe_text, "dots", "dots.toml", sets)
-        made, problems = recipe.structure(text)
+        text = recipe_file.parse(recipe_text, "dots", "dots.toml", sets)
+        made, problems = recipe_file.check_structure(text)
         assert made, problems
         plan, problems = make_plan(made, plugins)
         assert plan, problems
@@ -41,12 +40,12 @@ def test_the_resolved_recipe_is_a_recipe_that_resolves_to_itself(planned, plugin
     written = tomllib.loads(folder.recipe.read_text())
     assert written["optimizer"]["base_lr"] == 0.25
     assert written["plugins"] == {"fake": "1.2"}
-    again, problems = recipe.structure(recipe.read(folder.recipe))
+    again, problems = recipe_file.check_structure(recipe_file.read(folder.recipe))
     assert not problems
     assert make_plan(again, plugins)[0].resolved() == plan.resolved()
 
 
-def test_every_session_is_kept_with_its_command_and_versions(planned, tmp_path) -> None:
+def test_every_session_is_recorded_with_its_command_and_versions(planned, tmp_path) -> None:
     plan, text = planned("optimizer.base_lr=0.25")
     folder = RunFolder(tmp_path / "run")
     folder.start(plan, text, 1, "cpu")
@@ -72,7 +71,7 @@ def test_another_recipe_is_refused_with_every_difference(planned, tmp_path) -> N
 
 
 @pytest.mark.parametrize("change", [{"summary": "other words"}, {"plugins": {"fake": "1.3"}}])
-def test_words_and_versions_make_no_other_recipe(planned, tmp_path, change) -> None:
+def test_summary_and_plugin_versions_do_not_make_another_recipe(planned, tmp_path, change) -> None:
     plan, text = planned()
     folder = RunFolder(tmp_path / "run")
     folder.start(plan, text, 1, "cpu")
@@ -88,22 +87,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
-def test_the_commit_is_told_with_a_mark_for_changes(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert run_folder._git() is None
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
-        subprocess.run([*git, *command], check=True)
-    clean = run_folder._git()
-    assert clean
-    assert not clean.endswith("+")
-    Path("file").write_text("x")
-    subprocess.run([*git, "add", "file"], check=True)
-    assert run_folder._git() == clean + "+"
-
-
-def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch) -> None:
+def test_a_file_system_without_locks_does_not_refuse_a_run(tmp_path, monkeypatch) -> None:
     def lockf(file, how) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 

@@ -159,7 +159,7 @@ def test_strategies_that_would_not_keep_whole_checkpoints_are_refused() -> None:
 
 def test_a_torch_that_does_not_shard_on_the_cpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharding, "ON_CPU", False)
-    with pytest.raises(UsageError, match=f"takes GPUs, or a newer torch: {re.escape(torch.__version__)} cannot"):
+    with pytest.raises(UsageError, match=f"needs GPUs, or a newer torch: {re.escape(torch.__version__)} cannot"):
         hardware.check_strategy("fsdp", "32-true", "cpu")
 
 

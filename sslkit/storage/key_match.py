@@ -1,0 +1,124 @@
+"""Load the tensors of a file into a backbone, matched key by key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sslkit.errors import DataError
+
+_MOST_KEYS = 8
+"""Keys of one kind that a message names."""
+
+
+@dataclass(frozen=True)
+class KeyMatch:
+    """How the tensors of a file fit those of a backbone.
+
+    Attributes:
+        matched: Keys that both have, of the same shape.
+        missing: Keys that only the backbone has.
+        unexpected: Keys that only the file has.
+        misshapen: Keys that both have -> shape in the file, shape in the backbone.
+    """
+
+    matched: Sequence[str]
+    missing: Sequence[str]
+    unexpected: Sequence[str]
+    misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> KeyMatch:
+        """Compare the keys and shapes of a file's tensors with those that a backbone expects."""
+        both = [key for key in expected if key in tensors]
+        shapes = {key: (tuple(tensors[key].shape), tuple(expected[key].shape)) for key in both}
+        return cls(
+            [key for key in both if shapes[key][0] == shapes[key][1]],
+            [key for key in expected if key not in tensors],
+            [key for key in tensors if key not in expected],
+            {key: pair for key, pair in shapes.items() if pair[0] != pair[1]},
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything fits."""
+        return not (self.missing or self.unexpected or self.misshapen)
+
+    def lines(self) -> list[str]:
+        """Name the keys that do not fit, one line for each kind."""
+        shapes = [f"{key} ({list(a)} in the file, {list(b)} in the backbone)" for key, (a, b) in self.misshapen.items()]
+        kinds = (
+            ("missing in the file", self.missing),
+            ("unexpected in the file", self.unexpected),
+            ("of another shape", shapes),
+        )
+        return [f"    {len(keys)} {kind}: {_first_few(keys)}" for kind, keys in kinds if keys]
+
+
+def _first_few(keys: Iterable[str]) -> str:
+    keys = list(keys)
+    more = f", ... ({len(keys) - _MOST_KEYS} more)" if len(keys) > _MOST_KEYS else ""
+    return ", ".join(keys[:_MOST_KEYS]) + more
+
+
+def load_into(
+    backbone: nn.Module, tensors: Mapping[str, Tensor], origin: str, prefix: str = "", partial: bool = False
+) -> str | None:
+    """Copy the tensors of a file into a backbone.
+
+    Args:
+        backbone: Changed in place.
+        tensors: All tensors of the file.
+        origin: Name of the file, for messages.
+        prefix: Use only the keys that begin with it, without it.
+        partial: Continue with what matches.
+
+    Returns:
+        What was not loaded, in words; None when everything fits.
+
+    Raises:
+        DataError: Keys or shapes do not match, all of them listed by kind; or nothing matches at all.
+    """
+    expected = backbone.state_dict()
+    selected = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    match = KeyMatch.of(selected, expected)
+    summary = f"{len(match.matched)} of the backbone's {len(expected)} tensors are in {origin}"
+    if prefix:
+        summary += f" under '{prefix}'"
+    hint = prefix_hint(tensors, expected, prefix)
+    if not match.complete and (not partial or not match.matched):
+        hint = hint or (
+            "    write --allow-partial to continue with what matches"
+            if match.matched
+            else "    is this the right backbone?"
+        )
+        raise DataError("\n".join([f"the weights do not fit: {summary}", *match.lines(), hint]))
+    backbone.load_state_dict({key: selected[key] for key in match.matched}, strict=False)
+    if match.complete:
+        return None
+    rest = "tensors that are missing or of another shape keep their random initial values"
+    return "\n".join([f"PARTIAL WEIGHTS: {summary}; {rest}", *match.lines(), *([hint] if hint else [])])
+
+
+def prefix_hint(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str = "") -> str:
+    """Name the prefix under which most of a backbone's keys are found; return "" when `prefix` is already the best."""
+    counts = Counter(key.removesuffix(tail) for key in tensors for tail in _tails(key) if tail in expected)
+    if not counts:
+        return ""
+    best, count = counts.most_common(1)[0]
+    if best == prefix or count <= counts.get(prefix, 0):
+        return ""
+    if not best:
+        return "    they are found without a prefix"
+    every = all(key.startswith(best) for key in tensors)
+    reason = "all keys begin with" if every else f"{count} of them are found under"
+    return f"    {reason} '{best}': write --prefix {best}"
+
+
+def _tails(key: str) -> list[str]:
+    """Return a key and what is left of it after each of its dots."""
+    parts = key.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]

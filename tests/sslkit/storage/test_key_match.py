@@ -1,0 +1,50 @@
+"""Tensors of a file are matched with those of a backbone, key by key."""
+
+import pytest
+import torch
+from torch import nn
+
+from sslkit.errors import DataError
+from sslkit.storage.key_match import KeyMatch, load_into, prefix_hint
+
+
+def _tensors(prefix: str = "") -> dict[str, torch.Tensor]:
+    return {f"{prefix}weight": torch.full((2, 3), 7.0), f"{prefix}bias": torch.full((2,), 7.0)}
+
+
+def test_every_key_is_matched_missing_unexpected_or_misshapen() -> None:
+    tensors = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(1)}
+    match = KeyMatch.of(tensors, {"a": torch.zeros(2), "b": torch.zeros(4), "d": torch.zeros(1)})
+    assert (match.matched, match.missing, match.unexpected) == (["a"], ["d"], ["c"])
+    assert match.misshapen == {"b": ((3,), (4,))}
+    assert not match.complete
+    assert "1 of another shape: b ([3] in the file, [4] in the backbone)" in match.lines()[2]
+
+
+def test_tensors_under_a_prefix_are_copied() -> None:
+    backbone = nn.Linear(3, 2)
+    assert load_into(backbone, _tensors("net.") | {"queue": torch.zeros(4)}, "w.pt", prefix="net.") is None
+    assert all(bool((parameter == 7).all()) for parameter in backbone.parameters())
+
+
+def test_a_file_that_fits_in_part_needs_permission() -> None:
+    backbone = nn.Linear(3, 2)
+    tensors = {"weight": torch.full((2, 3), 7.0)}
+    with pytest.raises(DataError, match=r"1 of the backbone's 2 tensors are in w\.pt\n.*\n.*write --allow-partial"):
+        load_into(backbone, tensors, "w.pt")
+    summary = load_into(backbone, tensors, "w.pt", partial=True)
+    assert summary is not None
+    assert "1 missing in the file: bias" in summary
+
+
+def test_nothing_in_common_is_refused_even_in_part() -> None:
+    with pytest.raises(DataError, match="is this the right backbone"):
+        load_into(nn.Linear(3, 2), {"other": torch.zeros(1)}, "w.pt", partial=True)
+
+
+def test_the_right_prefix_is_suggested() -> None:
+    expected = nn.Linear(3, 2).state_dict()
+    assert "all keys begin with 'net.': write --prefix net." in prefix_hint(_tensors("net."), expected)
+    assert "2 of them are found under 'net.'" in prefix_hint(_tensors("net.") | {"x": torch.zeros(1)}, expected)
+    assert "without a prefix" in prefix_hint(_tensors(), expected, "net.")
+    assert prefix_hint(_tensors(), expected) == ""
