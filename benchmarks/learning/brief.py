@@ -26,10 +26,10 @@ def table(results: Results) -> str:
     shown = [name for name in results.metrics if name.endswith((" top1", " map"))]
     rows = [["%", *shown], ["---", *["---:"] * len(shown)]]
     for arm in results.arms:
-        reads = [statistics.metric(name) for name in shown]
+        reads = [statistics.metric_reader(name) for name in shown]
         rows.append([NAMES[arm.name], *(_cell(results, arm, read, read) for read in reads)])
-    for features in statistics.references(results):
-        pairs = [(statistics.reference(features, name), statistics.metric(name)) for name in shown]
+    for features in statistics.reference_names(results):
+        pairs = [(statistics.reference_reader(features, name), statistics.metric_reader(name)) for name in shown]
         rows.append([features, *(_cell(results, results.full, *pair) for pair in pairs)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 

@@ -1,4 +1,4 @@
-"""What an ablation will take, before anything is trained."""
+"""Estimate the time, memory and disk space of an ablation before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 
 import torch
 
-from sslkit.ablation.trials import Variant
+from sslkit.ablation.plan import Variant
 from sslkit.errors import SslkitError
 from sslkit.networks import StepModule
 from sslkit.networks.cost import Cost, measure, step_batch
 from sslkit.planning.plan import Plan
 from sslkit.training.hardware import precision_of
 
-_SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}
+_OPTIMIZER_SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}
 """Tensors that an optimizer keeps for each parameter."""
-_FEWEST = 4
+_FIRST_IMAGES = 4
 """Images of the first timed step; batch norm needs more than one."""
 _ENOUGH_S = 1.0
-"""A step that takes longer is timed with no more images."""
+"""No more images are added once a step takes longer than this."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One run of an arm.
+    """The cost of one run of an arm.
 
     Attributes:
-        flops: Per image, forward and backward.
-        images: Trained on in all; None where the data cannot be opened.
-        hours: On this machine, networks only; None where `images` is.
-        memory: Bytes of weights, gradients, optimizer and activations, on one device.
+        flops: Operations per image, forward and backward.
+        images: Images trained on in total, over all epochs; None if the data cannot be opened.
+        hours: Hours on this machine, for the networks only; None if `images` is None.
+        memory: Bytes of weights, gradients, optimizer state and activations, on one device.
         disk: Bytes of checkpoints and weights.
     """
 
@@ -45,26 +45,31 @@ class Estimate:
 def estimate(variants: list[Variant], keep: int = 2) -> list[Estimate]:
     """Estimate one run of each arm.
 
-    The first arm's networks are timed on this machine, on noise; the others are scaled by their operations.
+    The first arm's networks are timed on this machine, on noise; the times of the others follow from their operations.
+
+    Args:
+        variants: The arms.
+        keep: Number of checkpoints to keep.
     """
     costs = [measure(variant.plan) for variant in variants]
     per_flop = seconds_per_image(variants[0].plan) / costs[0].flops
     return [
-        of_one(variant.plan, cost, per_flop * cost.flops, keep) for variant, cost in zip(variants, costs, strict=True)
+        estimate_run(variant.plan, cost, per_flop * cost.flops, keep)
+        for variant, cost in zip(variants, costs, strict=True)
     ]
 
 
-def of_one(plan: Plan, cost: Cost, seconds: float, keep: int = 2) -> Estimate:
+def estimate_run(plan: Plan, cost: Cost, seconds: float, keep: int = 2) -> Estimate:
     """Estimate one run.
 
     Args:
-        plan: What is trained.
-        cost: Of an image.
-        seconds: That an image takes.
-        keep: Checkpoints kept.
+        plan: Plan of the run.
+        cost: Cost of one image.
+        seconds: Seconds per image.
+        keep: Number of checkpoints to keep.
     """
     images = _images(plan)
-    slots = _SLOTS.get(plan.recipe.optimizer.use, 2)
+    slots = _OPTIMIZER_SLOTS.get(plan.recipe.optimizer.use, 2)
     trained, target = 4 * cost.online_parameters, 4 * cost.target_parameters
     half = 0.5 if precision_of(plan.recipe) != "32-true" else 1.0
     activations = half * cost.activations * plan.recipe.batch_size / plan.recipe.accumulate
@@ -76,6 +81,7 @@ def of_one(plan: Plan, cost: Cost, seconds: float, keep: int = 2) -> Estimate:
 
 
 def _images(plan: Plan) -> int | None:
+    """Return the number of images that a run trains on, over all epochs."""
     recipe = plan.recipe
     if recipe.steps:
         return recipe.steps * recipe.batch_size
@@ -86,19 +92,19 @@ def _images(plan: Plan) -> int | None:
         source.open()
     except SslkitError:
         return None
-    share = len(source) / recipe.batch_size
-    steps = math.ceil(share) if recipe.last_batch == "pad" else math.floor(share)
+    batches = len(source) / recipe.batch_size
+    steps = math.ceil(batches) if recipe.last_batch == "pad" else math.floor(batches)
     return math.ceil((recipe.epochs or 0) * steps) * recipe.batch_size
 
 
 def seconds_per_image(plan: Plan) -> float:
-    """Time training steps on noise, forward and backward, with more and more images: few would be mostly overhead."""
+    """Time steps on noise, forward and backward, with more and more images, as overhead dominates small batches."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step = StepModule(plan).to(device)
-    most = plan.recipe.batch_size // plan.recipe.accumulate
+    limit = plan.recipe.batch_size // plan.recipe.accumulate
     images, seconds = 0, 0.0
-    while images < most and seconds < _ENOUGH_S:
-        images = min(4 * images or _FEWEST, most)
+    while images < limit and seconds < _ENOUGH_S:
+        images = min(4 * images or _FIRST_IMAGES, limit)
         seconds = step_seconds(step, plan, images, device)
     return seconds / images
 
@@ -106,25 +112,25 @@ def seconds_per_image(plan: Plan) -> float:
 def step_seconds(
     step: StepModule, plan: Plan, images: int, device: torch.device, precision: str | None = None
 ) -> float:
-    """Return how long the faster of two steps takes, forward and backward, on noise.
+    """Return the seconds of the faster of two steps on noise, forward and backward.
 
     Args:
-        step: On the device.
-        plan: That it was made of.
-        images: Of a step.
-        device: To compute on.
-        precision: The recipe's by default.
+        step: The step module, on the device.
+        plan: The plan that the module was built from.
+        images: Images per step.
+        device: Device to compute on.
+        precision: Precision to compute in; the recipe's by default.
     """
     batch = {name: value.to(device) for name, value in step_batch(plan, images).items()}
-    own = precision or precision_of(plan.recipe, device.type)
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(own)
+    precision = precision or precision_of(plan.recipe, device.type)
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     best = math.inf
     for _ in range(2):
-        began = time.perf_counter()
-        with torch.autocast(device.type, kind, enabled=kind is not None):
+        started = time.perf_counter()
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
             loss = step(batch).loss
         loss.backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.perf_counter() - started)
     return best

@@ -1,4 +1,4 @@
-"""What an ablation came to: arms, each with one trial per seed. Tables, plots and pages are made of this alone."""
+"""The results of an ablation: arms, each with one trial per seed. Tables, figures and pages need nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 State = Literal["finished", "failed", "stopped", "running", "waiting"]
 FORMAT = 1
-"""Of the JSON that `dump` gives; goes up when an older reader could not make sense of it."""
+"""Version of the JSON that `dump` returns; raised when older readers could no longer read it."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Trial:
     """One arm at one seed.
 
     Attributes:
-        folder: Of the run, as a path that can be opened from where the ablation was started.
-        state: Only "finished" has figures to compare; anything else is a hole.
-        reason: Why it failed, in one line.
-        metrics: "knn top1" -> figure of the trained backbone, in [0, 1] where it is a rate.
-        references: "raw pixels" and "random weights" -> the same metrics of what was not trained.
-        images_per_s: Images trained on, by the seconds that their steps took: waiting for data included, probes not.
+        folder: Folder of the run, as a path relative to where the ablation was started.
+        state: Only a "finished" trial has metrics to compare; any other one is a hole.
+        reason: Why the trial failed, in one line.
+        metrics: "knn top1" -> value for the trained backbone, in [0, 1] if it is a rate.
+        references: "raw pixels" and "random weights" -> the same metrics for features that were not trained.
+        images_per_s: Images per second of training, with waiting for data and without probes.
         hours: Wall-clock time of training, over all sessions.
-        peak_memory: Bytes, of the process and its device.
+        peak_memory: Peak memory of the process and its device, in bytes.
     """
 
     seed: int
@@ -42,14 +42,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One variant of the recipe.
+    """The trials of one arm.
 
     Attributes:
         name: "full", "drop-instance-instance", ...
-        digest: Hash of its resolved recipe.
-        objectives: Those it has, by name.
+        digest: Hash of the arm's resolved recipe.
+        objectives: Names of the arm's objectives.
         changes: Dotted key -> (the full recipe's value, this arm's value); None for a missing key.
-        gflops: Forward and backward passes, per image.
+        gflops: Operations per image of the forward and backward passes, in 1e9.
         trials: One per seed, in the order of the seeds.
     """
 
@@ -62,23 +62,23 @@ class ArmResult:
 
     @property
     def finished(self) -> int:
-        """How many of its trials have figures."""
+        """Number of finished trials."""
         return sum(trial.state == "finished" for trial in self.trials)
 
 
 @dataclass(frozen=True)
 class Results:
-    """All arms; the first is the full recipe.
+    """The results of all arms; the first arm is the full recipe.
 
     Attributes:
-        recipe: Its name.
-        summary: Its own, in a line.
-        command: That made this.
+        recipe: Name of the recipe.
+        summary: The recipe's one-line summary.
+        command: Command line that started the ablation.
         objectives: Every objective of any arm, in the recipe's order.
-        varied: Dotted keys that some arm was asked to vary.
+        varied: Dotted keys that `--vary` set.
         metrics: Every metric, in the order of the recipe's probes.
-        versions: Package or plugin -> version, where all trials agree; "a / b" where they do not.
-        notes: What is worth saying: arms that resolve to the same recipe, versions that differ.
+        versions: Package or plugin -> version; "a / b" if the trials differ.
+        notes: Remarks, such as arms that resolve to the same recipe and versions that differ.
     """
 
     recipe: str
@@ -94,7 +94,7 @@ class Results:
 
     @property
     def full(self) -> ArmResult:
-        """The arm that the others are compared with."""
+        """The arm that all others are compared with."""
         return self.arms[0]
 
 
@@ -102,28 +102,28 @@ class Results:
 
 
 def dump(results: Results) -> dict[str, Any]:
-    """Return what JSON can hold: lists, dicts, text and finite numbers.
+    """Return the results as JSON values: lists, dicts, strings and finite numbers.
 
     A metric that is not finite becomes null, and NaN when it is loaded. In `changes`, dates and numbers that are not
-    finite become the text that TOML has for them.
+    finite become strings, as TOML writes them.
     """
     return {"format": FORMAT, **_plain(dataclasses.asdict(results))}
 
 
 def load(values: Mapping[str, Any]) -> Results:
-    """Return what `dump` was given, with tuples for its sequences.
+    """Restore results from the values that `dump` returned, with tuples for sequences.
 
     Args:
-        values: As `dump` returned them; further top-level keys are left alone.
+        values: JSON values from `dump`; other top-level keys are ignored.
 
     Raises:
-        ValueError: They are no results, or were written in another format.
+        ValueError: The values are not results, or have another format.
     """
     if values.get("format") != FORMAT:
-        raise ValueError(f"these are no results of format {FORMAT}: their 'format' is {values.get('format')!r}")
+        raise ValueError(f"these are not results of format {FORMAT}: their 'format' is {values.get('format')!r}")
     names = {item.name for item in dataclasses.fields(Results)}
-    kept = {key: _tuple(value) for key, value in values.items() if key in names}
-    return Results(**kept | {"arms": tuple(_arm(arm) for arm in values["arms"])})
+    fields = {key: _tuple(value) for key, value in values.items() if key in names}
+    return Results(**fields | {"arms": tuple(_arm(arm) for arm in values["arms"])})
 
 
 def _arm(values: Mapping[str, Any]) -> ArmResult:
@@ -146,7 +146,7 @@ def _tuple(value: Any) -> Any:
 
 
 def _plain(value: Any, key: str = "") -> Any:
-    """Return a value for JSON; `key` is that of the nearest table, as settings keep their infinities as text."""
+    """Convert a value for JSON; infinities become text where the `key` of the nearest table is "changes"."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item, key if key == "changes" else str(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What to change, by the figures of an examination: every rule computes what its change would bring."""
+"""Propose changes from measurements: every rule computes the gain of its change."""
 
 from __future__ import annotations
 
@@ -7,53 +7,54 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 WORTH = 1.05
-"""Changes that bring less are not named."""
+"""Changes with a smaller gain are not proposed."""
 WAITS = 0.03
-"""Share of a step from which on waiting for data is more than a hitch."""
-_OF_FREE = 0.8
+"""A step that waits for data for a larger share of its time counts as waiting."""
+_CACHE_SHARE = 0.8
 """Share of the free memory that a cache may take."""
-_MONITORS = 0.01
-"""Share of the time that ranks and conflict maps may take."""
+_MONITOR_SHARE = 0.01
+"""Share of the time that effective ranks and conflict maps may take."""
 GB = 10**9
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What has been measured, all processes together where nothing else is said.
+    """Measurements of a run's steps and loader, over all ranks unless stated otherwise.
 
     Attributes:
-        cores: Of all machines, that the processes may use.
+        cores: Cores that the ranks may use, on all machines.
         on_cpu: Whether the networks compute on these cores, too.
-        threads: That the step computes with on a CPU, in each process.
-        processes: Of the run; `workers` is of each.
-        nodes: Machines that they are on.
-        batch_size: Photos of a step.
-        busy: Seconds of a step besides waiting for data.
+        threads: Threads per rank that a step computes with on a CPU.
+        world_size: Number of ranks.
+        workers: Loader processes per rank.
+        batch_size: Images per step.
+        busy: Seconds of a step without waiting for data.
         waiting: Seconds of a step that it waits for data.
-        networks: Seconds of a step that forward and backward passes take, of `busy`.
-        photo: Seconds of a photo on one core.
-        decoding: Of it, what a cache of decoded photos saves.
-        loader: Photos per second of the loader that nobody keeps waiting.
-        decoded_gb: Gigabytes that all photos take when they are decoded.
-        cache_gb: Per machine, that decoded photos may take, as asked for.
-        free_gb: Memory of the machine that is free; None where the system does not tell.
-        epochs: That the recipe goes over its photos.
-        precisions: Precision -> seconds of an image, forward and backward on noise.
-        monitored: Seconds that a step with ranks and conflict maps takes longer.
+        networks: Seconds of `busy` in forward and backward passes.
+        per_image: Seconds of one core to load an image.
+        decoding: Seconds of `per_image` that a cache of decoded images saves.
+        loader_rate: Images per second of the loader alone, which then never waits for a step.
+        decoded_gb: Size of all decoded images, in gigabytes.
+        cache_gb: Gigabytes per machine requested for decoded images.
+        free_gb: Free memory of the machine; None if the system does not report it.
+        epochs: Epochs of the recipe.
+        precisions: Precision -> seconds per image, forward and backward on noise.
+        monitored: Extra seconds of a step with effective ranks and conflict maps.
+        nodes: Machines.
     """
 
     cores: int
     on_cpu: bool
     threads: int
-    processes: int
+    world_size: int
     workers: int
     batch_size: int
     busy: float
     waiting: float
     networks: float
-    photo: float
+    per_image: float
     decoding: float
-    loader: float
+    loader_rate: float
     decoded_gb: float
     cache_gb: float
     free_gb: float | None
@@ -65,18 +66,18 @@ class Measurements:
     nodes: int = 1
 
     @property
-    def all_decoded_gb(self) -> float:
-        """What all decoded photos take on a machine, whose processes have a cache each."""
-        return self.decoded_gb * self.processes / self.nodes
+    def full_cache_gb(self) -> float:
+        """Gigabytes of all decoded images on one machine, where each rank has its own cache."""
+        return self.decoded_gb * self.world_size / self.nodes
 
     @property
-    def now(self) -> float:
-        """Photos per second."""
+    def rate(self) -> float:
+        """Images per second of the run."""
         return self.batch_size / (self.busy + self.waiting)
 
     @property
-    def step(self) -> float:
-        """Photos per second that the step could take."""
+    def step_rate(self) -> float:
+        """Images per second of steps that never wait for data."""
         return self.batch_size / self.busy
 
     @property
@@ -85,35 +86,38 @@ class Measurements:
         return self.waiting > WAITS * (self.busy + self.waiting)
 
     @property
-    def short(self) -> bool:
-        """Whether the step waits for want of cores or loader processes, and not just for batches that come unevenly."""
-        return self.waits and (self.on_cpu or not self.workers or self.loader < self.step)
+    def starved(self) -> bool:
+        """Whether the step waits for lack of cores or loader processes, and not just because batches come unevenly."""
+        return self.waits and (self.on_cpu or not self.workers or self.loader_rate < self.step_rate)
 
     @property
-    def worker(self) -> float:
-        """Photos per second of one loader process: as measured, and not more than a core makes."""
-        return min(1 / self.photo, self.loader / (self.workers * self.processes)) if self.workers else 1 / self.photo
+    def worker_rate(self) -> float:
+        """Images per second of one loader process: as measured, but no more than one core can load."""
+        core = 1 / self.per_image
+        return min(core, self.loader_rate / (self.workers * self.world_size)) if self.workers else core
 
-    def reached(self, loader: float, step: float | None = None, photo: float | None = None) -> float:
-        """Return how many photos per second come of a loader and a step of these rates.
+    def combined_rate(
+        self, loader_rate: float, step_rate: float | None = None, per_image: float | None = None
+    ) -> float:
+        """Return the images per second of a loader and a step with these rates.
 
-        On a CPU both need its cores: `photo` seconds of one for a photo, and what the step's threads take.
+        On a CPU both share its cores: an image takes `per_image` seconds of one, plus the time of the step's threads.
         """
-        step = step or self.step
+        step_rate = step_rate or self.step_rate
         if not self.on_cpu:
-            return min(loader, step)
-        cores = self.cores / ((photo or self.photo) + self.threads * self.processes / step)
-        return min(loader, step, max(cores, self.now))
+            return min(loader_rate, step_rate)
+        core_rate = self.cores / ((per_image or self.per_image) + self.threads * self.world_size / step_rate)
+        return min(loader_rate, step_rate, max(core_rate, self.rate))
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A change, and what it would bring.
+    """A change and its gain.
 
     Attributes:
         change: What to write.
-        why: The figures behind it.
-        gain: Photos per second, with it over without.
+        why: The measurements behind the change.
+        gain: Images per second with the change, divided by those without.
     """
 
     change: str
@@ -124,95 +128,98 @@ class Advice:
 Rule = Callable[[Measurements], Iterator[Advice]]
 
 
-def advice(figures: Measurements) -> list[Advice]:
-    """Return what is worth changing, what brings most first."""
-    found = [one for rule in RULES for one in rule(figures)]
-    return sorted((one for one in found if one.gain >= WORTH), key=lambda one: -one.gain)
+def advice(measured: Measurements) -> list[Advice]:
+    """Return the changes that are worth making, the largest gain first."""
+    proposals = [proposal for rule in RULES for proposal in rule(measured)]
+    return sorted((proposal for proposal in proposals if proposal.gain >= WORTH), key=lambda proposal: -proposal.gain)
 
 
-def _limit(figures: Measurements) -> str:
-    share = figures.waiting / (figures.busy + figures.waiting)
-    if not figures.workers:
-        return f"a step spends {share:.0%} of its time on making its batch, as there are no loader processes"
-    if figures.loader > figures.step:
+def _bottleneck(measured: Measurements) -> str:
+    share = measured.waiting / (measured.busy + measured.waiting)
+    if not measured.workers:
+        return f"a step spends {share:.0%} of its time loading its batch, as there are no loader processes"
+    if measured.loader_rate > measured.step_rate:
         return f"a step waits {share:.0%} of its time, as its threads and the loader need the same cores"
     return (
-        f"the loader is the limit: it makes {_rate(figures.loader)} photos/s, the step could take {_rate(figures.step)}"
+        f"the loader is the bottleneck: it loads {_rate(measured.loader_rate)} images/s, and the step could take "
+        f"{_rate(measured.step_rate)}"
     )
 
 
-def more_workers(figures: Measurements) -> Iterator[Advice]:
-    """Propose loader processes, as many as there are cores for."""
-    room = figures.cores // figures.processes - (1 if figures.on_cpu or figures.cores > figures.processes else 0)
-    wanted = math.ceil(figures.step / (figures.worker * figures.processes))
-    count = min(wanted, room)
-    if not figures.short or count <= figures.workers:
+def more_workers(measured: Measurements) -> Iterator[Advice]:
+    """Propose more loader processes, up to the number of cores."""
+    reserved = 1 if measured.on_cpu or measured.cores > measured.world_size else 0
+    limit = measured.cores // measured.world_size - reserved
+    needed = math.ceil(measured.step_rate / (measured.worker_rate * measured.world_size))
+    count = min(needed, limit)
+    if not measured.starved or count <= measured.workers:
         return
-    loader = figures.worker * count * figures.processes
-    why = f"{_limit(figures)}; a loader process makes {_rate(figures.worker)}"
-    yield Advice(f"--workers {count}", why, figures.reached(loader) / figures.now)
+    loader_rate = measured.worker_rate * count * measured.world_size
+    why = f"{_bottleneck(measured)}; one loader process loads {_rate(measured.worker_rate)}"
+    yield Advice(f"--workers {count}", why, measured.combined_rate(loader_rate) / measured.rate)
 
 
-def cache(figures: Measurements) -> Iterator[Advice]:
-    """Propose to keep decoded photos, where memory has room for them."""
-    size = math.ceil(figures.all_decoded_gb * 10) / 10
-    if figures.free_gb is not None:
-        size = min(size, math.floor(_OF_FREE * figures.free_gb * 10) / 10)
-    if not figures.short or figures.epochs <= 1 or size <= figures.cache_gb:
+def cache(measured: Measurements) -> Iterator[Advice]:
+    """Propose to cache decoded images, as far as they fit into memory."""
+    size = math.ceil(measured.full_cache_gb * 10) / 10
+    if measured.free_gb is not None:
+        size = min(size, math.floor(_CACHE_SHARE * measured.free_gb * 10) / 10)
+    if not measured.starved or measured.epochs <= 1 or size <= measured.cache_gb:
         return
-    share = min(1.0, size / figures.all_decoded_gb)
-    photo = figures.photo - share * figures.decoding
-    reached = figures.reached(figures.loader * figures.photo / photo, photo=photo)
-    if not figures.workers:
-        reached = figures.batch_size / (figures.busy + figures.waiting * photo / figures.photo)
-    rest = "" if share == 1 else f", of which {share:.0%} fit into the memory that is free"
+    share = min(1.0, size / measured.full_cache_gb)
+    per_image = measured.per_image - share * measured.decoding
+    rate = measured.combined_rate(measured.loader_rate * measured.per_image / per_image, per_image=per_image)
+    if not measured.workers:
+        rate = measured.batch_size / (measured.busy + measured.waiting * per_image / measured.per_image)
+    rest = "" if share == 1 else f", of which {share:.0%} fit into the free memory"
     why = (
-        f"{_limit(figures)}; reading and decoding are {figures.decoding / figures.photo:.0%} of a photo's time, all "
-        f"decoded photos take {figures.all_decoded_gb:.3g} GB{rest}; from the second epoch on"
+        f"{_bottleneck(measured)}; reading and decoding take {measured.decoding / measured.per_image:.0%} of the time "
+        f"of an image, and all decoded images {measured.full_cache_gb:.3g} GB{rest}; from the second epoch on"
     )
-    yield Advice(f"--cache-gb {size:g}", why, reached / figures.now)
+    yield Advice(f"--cache-gb {size:g}", why, rate / measured.rate)
 
 
-def more_cores(figures: Measurements) -> Iterator[Advice]:
-    """Say how many cores would do, where this machine's do not."""
-    wanted = math.ceil(figures.step / figures.worker) + figures.processes * (figures.threads if figures.on_cpu else 1)
-    if not figures.short or wanted <= figures.cores:
+def more_cores(measured: Measurements) -> Iterator[Advice]:
+    """Say how many cores would be enough, if this machine has too few."""
+    for_steps = measured.world_size * (measured.threads if measured.on_cpu else 1)
+    needed = math.ceil(measured.step_rate / measured.worker_rate) + for_steps
+    if not measured.starved or needed <= measured.cores:
         return
     yield Advice(
-        f"a machine with {wanted} cores",
-        f"{_limit(figures)}; a loader process makes {_rate(figures.worker)}, and there are {figures.cores} cores",
-        figures.step / figures.now,
+        f"a machine with {needed} cores",
+        f"{_bottleneck(measured)}; one loader process loads {_rate(measured.worker_rate)}, and there are "
+        f"{measured.cores} cores",
+        measured.step_rate / measured.rate,
     )
 
 
-def precision(figures: Measurements) -> Iterator[Advice]:
-    """Propose the precision in which the networks are faster here."""
-    own = figures.precisions.get(figures.precision, 0.0)
-    other = min(figures.precisions, key=figures.precisions.__getitem__, default=figures.precision)
-    if other == figures.precision:
+def precision(measured: Measurements) -> Iterator[Advice]:
+    """Propose the precision in which the networks are fastest on this machine."""
+    fastest = min(measured.precisions, key=measured.precisions.__getitem__, default=measured.precision)
+    if fastest == measured.precision:
         return
-    ratio = figures.precisions[other] / own
-    busy = figures.busy - figures.networks * (1 - ratio)
-    loading = figures.batch_size / figures.loader if figures.workers else 0.0
-    uneven = figures.waiting - max(0.0, loading - figures.busy)  # what the loader's rate does not explain stays
-    reached = figures.batch_size / (max(busy, loading) + uneven)
-    share = figures.networks / figures.busy
-    why = f"forward and backward passes, {share:.0%} of a step, take {ratio:.0%} of the time here"
-    yield Advice(f'--set precision="{other}" (changes the numbers)', why, reached / figures.now)
+    ratio = measured.precisions[fastest] / measured.precisions.get(measured.precision, 0.0)
+    busy = measured.busy - measured.networks * (1 - ratio)
+    loading = measured.batch_size / measured.loader_rate if measured.workers else 0.0
+    uneven = measured.waiting - max(0.0, loading - measured.busy)  # waiting that the loader's rate does not explain
+    rate = measured.batch_size / (max(busy, loading) + uneven)
+    share = measured.networks / measured.busy
+    why = f"forward and backward passes, {share:.0%} of a step, take {ratio:.0%} of the time on this machine"
+    yield Advice(f'--set precision="{fastest}" (changes the numbers)', why, rate / measured.rate)
 
 
-def fewer_monitors(figures: Measurements) -> Iterator[Advice]:
-    """Propose to take ranks and conflict maps less often, where they take much of the time."""
-    if not figures.monitor_every or not figures.monitored:
+def fewer_monitors(measured: Measurements) -> Iterator[Advice]:
+    """Propose to measure effective ranks and conflict maps less often, if they take much of the time."""
+    if not measured.monitor_every or not measured.monitored:
         return
-    step = figures.busy + figures.waiting
-    every = math.ceil(figures.monitored / (_MONITORS * step))
-    longer = figures.monitored / figures.monitor_every
+    step = measured.busy + measured.waiting
+    every = math.ceil(measured.monitored / (_MONITOR_SHARE * step))
+    extra = measured.monitored / measured.monitor_every
     why = (
-        f"ranks and conflict maps take {longer / (step + longer):.1%} of the time: {figures.monitored:.3g} s every "
-        f"{figures.monitor_every} steps"
+        f"effective ranks and conflict maps take {extra / (step + extra):.1%} of the time: {measured.monitored:.3g} s "
+        f"every {measured.monitor_every} steps"
     )
-    yield Advice(f"--monitor-every {every}", why, (step + longer) / (step + figures.monitored / every))
+    yield Advice(f"--monitor-every {every}", why, (step + extra) / (step + measured.monitored / every))
 
 
 RULES: tuple[Rule, ...] = (more_workers, cache, more_cores, precision, fewer_monitors)

@@ -1,4 +1,4 @@
-"""Wall-clock time by section."""
+"""Measure wall-clock time by section."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import nn
 
 
 class Clock:
-    """Adds up time by section: what an inner section takes is its own, and not the outer one's.
+    """Adds up time by section. The time of an inner section does not count for the outer one.
 
-    So the sections add up to the time that the outermost ones took.
+    The sections thus add up to the time of the outermost ones.
 
     Args:
-        device: Its queue is emptied at either end of a section, so that work is counted where it was asked for.
+        device: The clock waits for this device at both ends of a section, so that work counts where it was queued.
 
     Attributes:
-        on: Whether anything is measured, or waited for; is changed outside sections only.
-        seconds: Of each section.
+        on: Whether the clock measures, and waits for the device; change it outside sections only.
+        seconds: Section -> seconds.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,24 +33,24 @@ class Clock:
         self._since = 0.0
 
     def wait(self) -> None:
-        """Wait until the device has done what it was asked to."""
+        """Wait until the device has finished its queued work."""
         if self.waits:
             torch.accelerator.synchronize(self.device)
 
     def enter(self, name: str, *_: Any) -> None:
-        """Begin a section; also a module's hook."""
+        """Enter a section; also usable as a module's hook."""
         if self.on:
             self._charge()
             self._open.append(name)
 
     def leave(self, *_: Any) -> None:
-        """End the section that began last; also a module's hook."""
+        """Leave the innermost section; also usable as a module's hook."""
         if self.on:
             self._charge()
             self._open.pop()
 
     def _charge(self) -> None:
-        """Count the time since the last call to the innermost section."""
+        """Add the time since the last call to the innermost section."""
         self.wait()
         now = time.perf_counter()
         if self._open:
@@ -60,7 +60,7 @@ class Clock:
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """Count what the block takes."""
+        """Time the block."""
         self.enter(name)
         try:
             yield
@@ -69,9 +69,9 @@ class Clock:
 
     @contextmanager
     def calls(self, owner: Any, name: str, section: str) -> Iterator[None]:
-        """Count the calls of an object's function inside the block."""
+        """Time the calls of an object's function inside the block."""
         inner: Callable[..., Any] = getattr(owner, name)
-        own = name in vars(owner)
+        overridden = name in vars(owner)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             with self.section(section):
@@ -81,11 +81,11 @@ class Clock:
         try:
             yield
         finally:
-            setattr(owner, name, inner) if own else delattr(owner, name)
+            setattr(owner, name, inner) if overridden else delattr(owner, name)
 
     @contextmanager
     def forward(self, module: nn.Module, section: str) -> Iterator[None]:
-        """Count a module's forward passes inside the block."""
+        """Time a module's forward passes inside the block."""
         hooks = [
             module.register_forward_pre_hook(lambda *_: self.enter(section)),
             module.register_forward_hook(self.leave, always_call=True),

@@ -1,4 +1,4 @@
-"""Take some real steps of a recipe, and measure what there is to know about them. Nothing is written."""
+"""Examine a recipe: take some real steps, measure them, and draw conclusions. Nothing is written."""
 
 from __future__ import annotations
 
@@ -16,50 +16,53 @@ from sslkit.data.views import ViewDataset
 from sslkit.doctor import loading, memory, outlook, peaks
 from sslkit.doctor.advice import GB, Advice, Measurements, advice
 from sslkit.doctor.clock import Clock
-from sslkit.doctor.steps import WAITING, Steps, Timed
+from sslkit.doctor.steps import WAITING, Steps, TimedSteps
 from sslkit.folders import cores
 from sslkit.networks import StepModule
 from sslkit.planning.plan import Plan
-from sslkit.planning.recipe import RecipeFile
+from sslkit.planning.recipe_file import RecipeFile
 from sslkit.plugins import Plugins
 from sslkit.progress import bar
-from sslkit.training.hardware import fabric_of
+from sslkit.training.hardware import launch
 from sslkit.training.options import RunOptions
-from sslkit.training.processes import watched
+from sslkit.training.processes import watching
+from sslkit.training.setup import set_up
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_ON_CPU = 8
-"""Images of a step on noise: a CPU is as fast with few."""
+_CPU_IMAGES = 8
+"""Images of a step on noise on a CPU, which is as fast with few images as with many."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found.
+    """The results of an examination.
 
     Attributes:
-        device: Name of the GPU, or of the processor with its threads.
-        first: Of the steps as they were, in the long run: see `_waiting`.
-        figures: The same, and from the second epoch on where decoded photos are kept.
-        loader: Photos per second of the loader alone.
-        pipeline: Bound, in bytes, of the batches that a process and its loader processes hold; see `memory.bound`.
-        skipped: Images that could not be used.
-        peak: What the device could do; `used` is the share of it that the networks' operations come to.
+        device: Name of the GPU, or of the processor with its number of threads.
+        first_epoch: Measurements of the steps, with the waiting of a long run: see `_waiting`.
+        measured: The same for all epochs, or from the second one on if decoded images are cached.
+        loader_rate: Images per second of the loader alone.
+        pipeline: Upper bound in bytes for the batches of a rank and its loader processes; see `memory.bound`.
+        skipped: Number of images that could not be used.
+        peak: Peak performance of the device.
+        used: Share of the peak that the networks' operations reach.
+        used_busy: The same, while the step does not wait for data.
         arms: The full recipe first.
-        no_arms: Why there are no others, where there should be.
-        rank: Of this process; what follows is the first one's.
+        no_arms: Why there are no other arms; None if there are, or if the recipe has a single objective.
+        rank: The rank of this process; rank 0 alone fills in the fields from `peak` to `seeds`.
     """
 
     name: str
     device: str
     steps: Steps
-    photo: loading.Photo
-    loader: float
+    image: loading.ImageTiming
+    loader_rate: float
     memory: memory.Memory
     pipeline: int
-    first: Measurements
-    figures: Measurements
+    first_epoch: Measurements
+    measured: Measurements
     skipped: int
     images: int
     peak: peaks.Peak | None = None
@@ -73,138 +76,139 @@ class Examination:
 
 
 def examine(plan: Plan, text: RecipeFile, plugins: Plugins, options: RunOptions, steps: int, seeds: int) -> Examination:
-    """Take steps from the beginning of a run, and write nothing.
+    """Take the first steps of a run and measure them; write nothing.
 
     Args:
-        plan: What would be trained.
-        text: Of the recipe.
-        plugins: That arms are made of.
-        options: As the run would have it.
-        steps: That are timed.
-        seeds: Of an ablation.
+        plan: Plan of the run.
+        text: The recipe.
+        plugins: Plugins to make the arms from.
+        options: Options of the run.
+        steps: Number of steps to time.
+        seeds: Number of seeds of an ablation.
 
     Raises:
         DataError: Data or proposals are missing or unreadable.
         DivergedError: A loss or gradient is not finite.
-        UsageError: The hardware cannot be had.
+        UsageError: The hardware is not available.
     """
-    fabric = fabric_of(plan, options)
-    with watched(fabric):
+    fabric = launch(plan, options)
+    with watching(fabric):
         with fabric.rank_zero_first():
             source, proposals = prepare(plan, text)
-        stepper = Timed(Clock(fabric.device), plan, options, fabric, source, proposals)
-        found = _measured(stepper, source, proposals, steps)
+        train_step = TimedSteps(Clock(fabric.device), set_up(plan, options, fabric, source, proposals))
+        examination = _measure(train_step, source, proposals, steps)
     if not fabric.is_global_zero:
-        return found
-    return _concluded(replace(found, name=text.name, seeds=seeds), stepper, text, plugins)
+        return examination
+    return _conclude(replace(examination, name=text.name, seeds=seeds), train_step, text, plugins)
 
 
-def _measured(stepper: Timed, source: Source, proposals: Proposals | None, steps: int) -> Examination:
-    """Take the steps; then let the loader run alone. To be called in all processes."""
-    plan, fabric, workers = stepper.plan, stepper.fabric, stepper._workers()
-    stepper.network.train()
-    if fabric.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(fabric.device)
-    most = stepper.most(steps)
-    with bar() as progress, stepper.feed(most) as feed:
-        timed = stepper.time(feed, steps, lambda done: progress("steps", done, most))
-        pids = [worker.pid for worker in feed._workers()]
-        held = memory.measure(fabric.device, pids)
-    on_cpu = fabric.device.type == "cpu"
-    items = loading.batches(stepper.epochs, most)
-    photo = loading.photo(plan, source, proposals, on_cpu, items)
-    alone = loading.rate(ViewDataset(plan, source, proposals, on_cpu), items, workers, fabric.device)
-    loader = alone * fabric.world_size
-    pipeline = memory.bound(workers, photo.made * stepper.epochs.micro, pinned=fabric.device.type == "cuda")
-    first = _figures(stepper, timed, photo, loader, held.free)
+def _measure(train_step: TimedSteps, source: Source, proposals: Proposals | None, steps: int) -> Examination:
+    """Time the steps, then the loader alone. Every rank must call this."""
+    plan, fabric, workers = train_step.setup.plan, train_step.setup.fabric, train_step.setup.workers
+    epochs, device = train_step.setup.epochs, fabric.device
+    train_step.network.train()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    total = train_step.total_steps(steps)
+    with bar() as progress, train_step.setup.loader(0, total) as loader:
+        timed = train_step.time(loader, steps, lambda done: progress("steps", done, total))
+        peak_memory = memory.measure(device, [worker.pid for worker in loader._workers()])
+    on_cpu = device.type == "cpu"
+    items = loading.batches(epochs, total)
+    image = loading.time_image(plan, source, proposals, on_cpu, items)
+    rank_rate = loading.loader_rate(ViewDataset(plan, source, proposals, on_cpu), items, workers, device)
+    loader_rate = rank_rate * fabric.world_size
+    pipeline = memory.bound(workers, image.in_batch * epochs.micro, pinned=device.type == "cuda")
+    first_epoch = _measurements(train_step, timed, image, loader_rate, peak_memory.free)
     return Examination(
-        name="", device=_device(fabric.device), steps=timed, photo=photo, loader=loader,
-        memory=held, pipeline=pipeline, first=first, figures=_with_cache(first) if first.cache_gb else first,
-        skipped=len(stepper.bad.reasons), images=len(source), rank=fabric.global_rank,
+        name="", device=_device_name(device), steps=timed, image=image, loader_rate=loader_rate,
+        memory=peak_memory, pipeline=pipeline, first_epoch=first_epoch,
+        measured=_with_cache(first_epoch) if first_epoch.cache_gb else first_epoch,
+        skipped=len(train_step.state.bad.reasons), images=len(source), rank=fabric.global_rank,
     )  # fmt: skip
 
 
-def _figures(stepper: Timed, timed: Steps, photo: loading.Photo, loader: float, free: int | None) -> Measurements:
-    recipe, fabric, epochs = stepper.plan.recipe, stepper.fabric, stepper.epochs
+def _measurements(
+    train_step: TimedSteps, timed: Steps, image: loading.ImageTiming, loader_rate: float, free: int | None
+) -> Measurements:
+    setup = train_step.setup
+    recipe, fabric, epochs, options = setup.plan.recipe, setup.fabric, setup.epochs, setup.options
     forward = [name for name in timed.sections if name.startswith(("online", "target", "objective", "backward"))]
-    waiting = _waiting(timed, recipe.batch_size / loader if stepper._workers() else 0.0)
+    waiting = _waiting(timed, recipe.batch_size / loader_rate if setup.workers else 0.0)
     return Measurements(
-        cores=cores() * stepper.options.nodes, nodes=stepper.options.nodes,
-        on_cpu=fabric.device.type == "cpu", threads=torch.get_num_threads(), processes=fabric.world_size,
-        workers=stepper._workers(), batch_size=recipe.batch_size, busy=timed.busy, waiting=waiting,
+        cores=cores() * options.nodes, nodes=options.nodes, on_cpu=fabric.device.type == "cpu",
+        threads=torch.get_num_threads(), world_size=fabric.world_size,
+        workers=setup.workers, batch_size=recipe.batch_size, busy=timed.busy, waiting=waiting,
         networks=timed.busy * sum(timed.sections[name] for name in forward) / (timed.apart - timed.sections[WAITING]),
-        photo=photo.seconds, decoding=photo.decoding, loader=loader,
-        decoded_gb=photo.decoded * epochs.images / GB, cache_gb=stepper.options.cache_gb,
-        free_gb=None if free is None else free / GB, epochs=stepper.steps / epochs.steps,
+        per_image=image.seconds, decoding=image.decoding, loader_rate=loader_rate,
+        decoded_gb=image.decoded * epochs.images / GB, cache_gb=options.cache_gb,
+        free_gb=None if free is None else free / GB, epochs=setup.steps / epochs.steps,
         precision=_precision(fabric), precisions={},
-        monitor_every=stepper.options.monitor_every, monitored=timed.monitored,
+        monitor_every=options.monitor_every, monitored=timed.monitored,
     )  # fmt: skip
 
 
 def _waiting(timed: Steps, loading: float) -> float:
-    """Return how long a step waits in the long run, by the seconds in which the loader alone makes its photos.
+    """Return how long a step waits in a long run, where the loader alone needs `loading` seconds per batch.
 
-    Few steps may find what was made ahead while the first ones took longer.
+    A few steps may wait less, as they use batches that were loaded during the slow first steps.
     """
     return max(timed.waiting, loading - timed.busy)
 
 
-def _with_cache(figures: Measurements) -> Measurements:
-    """Return the figures of the epochs behind the first, in which what fits into the cache is not decoded."""
-    share = min(1.0, figures.cache_gb / figures.all_decoded_gb)
-    photo = figures.photo - share * figures.decoding
-    loader = figures.loader * figures.photo / photo
-    waiting = figures.waiting * photo / figures.photo
-    if figures.workers:
-        waiting = min(figures.waiting, max(0.0, figures.batch_size / loader - figures.busy))
-    decoding = (1 - share) * figures.decoding
-    return replace(figures, photo=photo, loader=loader, waiting=waiting, decoding=decoding)
+def _with_cache(measured: Measurements) -> Measurements:
+    """Return the measurements after the first epoch, when images in the cache are not decoded again."""
+    share = min(1.0, measured.cache_gb / measured.full_cache_gb)
+    per_image = measured.per_image - share * measured.decoding
+    loader_rate = measured.loader_rate * measured.per_image / per_image
+    waiting = measured.waiting * per_image / measured.per_image
+    if measured.workers:
+        waiting = min(measured.waiting, max(0.0, measured.batch_size / loader_rate - measured.busy))
+    decoding = (1 - share) * measured.decoding
+    return replace(measured, per_image=per_image, loader_rate=loader_rate, waiting=waiting, decoding=decoding)
 
 
-def _concluded(found: Examination, stepper: Timed, text: RecipeFile, plugins: Plugins) -> Examination:
-    """Add what follows from the measurements, and what the first process measures by itself."""
-    plan, device = stepper.plan, stepper.fabric.device
-    figures = replace(
-        found.figures, precisions=_precisions(plan, device, stepper.epochs.micro, found.figures.precision)
-    )
-    source, proposals, epochs = stepper.source, stepper.proposals, stepper.epochs
+def _conclude(examination: Examination, train_step: TimedSteps, text: RecipeFile, plugins: Plugins) -> Examination:
+    """Add the measurements that rank 0 takes alone, and everything that follows from the measurements."""
+    plan, device, epochs = train_step.setup.plan, train_step.setup.fabric.device, train_step.setup.epochs
+    precisions = _precisions(plan, device, epochs.micro, examination.measured.precision)
+    measured = replace(examination.measured, precisions=precisions)
+    source, proposals = train_step.setup.source, train_step.setup.proposals
 
-    def photo(one: Plan) -> float:
-        own = source, (proposals if one.proposer else None)
-        items = loading.batches(epochs, stepper.step)
-        made = loading.photo(one, *own, figures.on_cpu, items)
-        return made.seconds - made.decoding + figures.decoding
+    def per_image(arm: Plan) -> float:
+        items = loading.batches(epochs, train_step.state.step)
+        timing = loading.time_image(arm, source, proposals if arm.proposer else None, measured.on_cpu, items)
+        return timing.seconds - timing.decoding + measured.decoding
 
-    arms, why = outlook.outlook(text, plan, plugins, figures, photo)
-    peak = peaks.peak(device, figures.precision)
-    rates = (plan.recipe.batch_size / found.steps.seconds, figures.step)
-    used, busy = (arms[0].cost.flops * rate / (peak.flops * figures.processes) for rate in rates)
+    arms, no_arms = outlook.outlook(text, plan, plugins, measured, per_image)
+    peak = peaks.peak(device, measured.precision)
+    rates = (plan.recipe.batch_size / examination.steps.seconds, measured.step_rate)
+    used, used_busy = (arms[0].cost.flops * rate / (peak.flops * measured.world_size) for rate in rates)
     return replace(
-        found, figures=figures, peak=peak, used=used, used_busy=busy, arms=tuple(arms), no_arms=why,
-        advice=tuple(advice(figures)),
+        examination, measured=measured, peak=peak, used=used, used_busy=used_busy, arms=tuple(arms), no_arms=no_arms,
+        advice=tuple(advice(measured)),
     )  # fmt: skip
 
 
-def _precisions(plan: Plan, device: torch.device, most: int, own: str) -> Mapping[str, float]:
-    """Return how long forward and backward passes of an image take on noise, at the run's own precision and others."""
-    images = min(most, _ON_CPU) if device.type == "cpu" else most
-    kinds = dict.fromkeys((own, "bf16-mixed", "32-true"))
+def _precisions(plan: Plan, device: torch.device, micro_batch: int, own: str) -> Mapping[str, float]:
+    """Time forward and backward passes on noise, in seconds per image, at the run's own precision and others."""
+    images = min(micro_batch, _CPU_IMAGES) if device.type == "cpu" else micro_batch
     step = StepModule(plan).to(device)
-    found = {}
-    for kind in kinds:
+    seconds = {}
+    for precision in dict.fromkeys((own, "bf16-mixed", "32-true")):
         try:
-            found[kind] = step_seconds(step, plan, images, device, kind) / images
+            seconds[precision] = step_seconds(step, plan, images, device, precision) / images
         except torch.OutOfMemoryError:
             return {}
-    return found
+    return seconds
 
 
 def _precision(fabric: Fabric) -> str:
-    """Return what a run is computed in."""
+    """Return the precision of a run."""
     return str(fabric.strategy.precision.precision)
 
 
-def _device(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,4 +1,4 @@
-"""What a photo takes on its way into a batch, and how many the loader makes when nobody keeps it waiting."""
+"""Time the loading of an image into a batch, and the loader on its own."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ from sslkit.planning.recipe import View
 
 REST = "the rest"
 ORDER = ("read", "decode", "boxes", "cut", "colour", REST)
-MOST = 32
-"""Photos of a batch here, or as many as a pass has: the time of a batch is in its photos."""
+MAX_IMAGES = 32
+"""Images per batch here, at most those of a micro-batch. The time of a batch is almost all in its images."""
 _ENOUGH_S = 2.0
-_FEWEST, _MANY = 32, 256
+_MIN_IMAGES, _ENOUGH_IMAGES = 32, 256
 
 
 @dataclass(frozen=True)
-class Photo:
-    """What a photo takes on one core, and its size.
+class ImageTiming:
+    """The time to load an image on one core, and its size.
 
     Attributes:
-        count: Photos that were timed.
-        sections: Section -> seconds; they add up to `seconds`.
-        decoded: Bytes of its pixels, mean of those that were timed.
-        made: Bytes of all that is made of it for a batch.
+        count: Number of timed images.
+        sections: Section -> seconds per image; they add up to `seconds`.
+        decoded: Bytes of a decoded image, as a mean over the timed ones.
+        in_batch: Bytes of an image's views and other tensors in a batch.
     """
 
     count: int
     sections: Mapping[str, float]
     decoded: float
-    made: int
+    in_batch: int
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Seconds to load an image."""
         return sum(self.sections.values())
 
     @property
     def decoding(self) -> float:
-        """What a cache of decoded photos saves."""
+        """Seconds that a cache of decoded images saves."""
         return self.sections.get("read", 0.0) + self.sections.get("decode", 0.0)
 
 
-class Timed(ViewDataset):
-    """Makes batches in this process, and counts where their time goes."""
+class TimedDataset(ViewDataset):
+    """Makes batches in this process, and measures the time of their sections."""
 
-    def __init__(self, clock: Clock, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, clock: Clock, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.clock = clock
         self.decoded: list[int] = []
 
@@ -74,95 +74,96 @@ class Timed(ViewDataset):
         return image
 
     def draw(self, item: Item, height: int, width: int) -> tuple[Mapping[str, Boxes], Mapping[str, float]]:
-        """Draw the boxes of every view group, and what the sampler counted."""
+        """Draw the boxes of every view group, and return the sampler's counts with them."""
         with self.clock.section("boxes"):
             return super().draw(item, height, width)
 
-    def _cut(self, *given: Any) -> None:
+    def _cut(self, *arguments: Any) -> None:
         with self.clock.section("cut"):
-            super()._cut(*given)
+            super()._cut(*arguments)
 
     def _draws(self, item: Item, group: str, network: str, views: Sequence[View]) -> list[list[float]]:
         with self.clock.section("colour"):
             return super()._draws(item, group, network, views)
 
-    def _colour(self, *given: Any) -> None:
+    def _colour(self, *arguments: Any) -> None:
         with self.clock.section("colour"):
-            super()._colour(*given)
+            super()._colour(*arguments)
 
 
-def photo(plan: Plan, source: Source, proposals: Proposals | None, colours: bool, items: Iterator[list[Item]]) -> Photo:
-    """Make batches in this process on one core, and say what a photo takes.
+def time_image(
+    plan: Plan, source: Source, proposals: Proposals | None, augment: bool, items: Iterator[list[Item]]
+) -> ImageTiming:
+    """Make batches in this process on one core, and measure the time per image.
 
     Args:
-        plan: Says which views.
-        source: Of the photos.
-        proposals: Of the same.
-        colours: Whether views are augmented here.
-        items: Of each batch; the first one is not counted.
+        plan: The plan, which defines the views.
+        source: The images.
+        proposals: Their proposals.
+        augment: Whether views are augmented here.
+        items: Items of each batch; the first batch is not counted.
 
     Raises:
         DataError: An image cannot be used.
         PluginError: The source or the sampler failed.
     """
     clock = Clock(torch.device("cpu"))
-    dataset = Timed(clock, plan, source, proposals, colours)
+    dataset = TimedDataset(clock, plan, source, proposals, augment)
     with _one_core(), clock.calls(source, "read", "read"):
-        _made(dataset, next(items))
+        _make_batch(dataset, next(items))
         clock.seconds.clear()
         dataset.decoded.clear()
         count = 0
-        while count < _FEWEST or (count < _MANY and sum(clock.seconds.values()) < _ENOUGH_S):
-            batch = next(items)
+        while count < _MIN_IMAGES or (count < _ENOUGH_IMAGES and sum(clock.seconds.values()) < _ENOUGH_S):
+            chunk = next(items)
             with clock.section(REST):
-                made = _made(dataset, batch)
-            count += len(batch)
-    size = sum(value.nbytes for value in made.values() if isinstance(value, Tensor)) // len(batch)
+                batch = _make_batch(dataset, chunk)
+            count += len(chunk)
+    size = sum(value.nbytes for value in batch.values() if isinstance(value, Tensor)) // len(chunk)
     seconds = {name: clock.seconds[name] / count for name in ORDER if name in clock.seconds}
-    return Photo(count, seconds, sum(dataset.decoded) / len(dataset.decoded), size)
+    return ImageTiming(count, seconds, sum(dataset.decoded) / len(dataset.decoded), size)
 
 
-def _made(dataset: ViewDataset, items: Sequence[Item]) -> dict[str, Any]:
-    made = dataset[items]
-    if isinstance(made, Failure):
-        raise made.error(made.message)
-    return made
+def _make_batch(dataset: ViewDataset, items: Sequence[Item]) -> dict[str, Any]:
+    batch = dataset[items]
+    if isinstance(batch, Failure):
+        raise batch.error(batch.message)
+    return batch
 
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """Compute as a loader process does."""
-    torchs, cv2s = torch.get_num_threads(), cv2.getNumThreads()
+    """Use one core, as a loader process does."""
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(torchs)
-        cv2.setNumThreads(cv2s)
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
 
 
 def batches(epochs: Epochs, first: int) -> Iterator[list[Item]]:
-    """Yield batches of at most `MOST` of this process' photos, from a step on, without end."""
-    size = min(MOST, epochs.micro)
-    far = epochs.micro_batches(first, 2**40)
-    items = chain.from_iterable(far)
+    """Yield batches of at most `MAX_IMAGES` images of this rank, from step `first` on, without end."""
+    size = min(MAX_IMAGES, epochs.micro)
+    items = chain.from_iterable(epochs.micro_batches(first, 2**40))
     while True:
         yield list(islice(items, size))
 
 
-def rate(dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> float:
-    """Return how many photos per second the loader makes when nobody keeps it waiting.
+def loader_rate(dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> float:
+    """Return the images per second of the loader when every batch is taken at once.
 
-    Every process makes a batch before the clock is started, and whole rounds are timed.
+    Every process makes a batch before the timing starts, and whole rounds over the processes are timed.
     """
-    rounds, photos = 0, 0
+    rounds, count = 0, 0
     with Loader(dataset, items, workers, device) as feed:
         for _ in range(max(1, workers)):
             next(feed)
-        began = time.perf_counter()
-        while rounds < 2 or time.perf_counter() - began < _ENOUGH_S:
+        started = time.perf_counter()
+        while rounds < 2 or time.perf_counter() - started < _ENOUGH_S:
             for _ in range(max(1, workers)):
-                photos += len(next(feed)["index"])
+                count += len(next(feed)["index"])
             rounds += 1
-        return photos / (time.perf_counter() - began)
+        return count / (time.perf_counter() - started)

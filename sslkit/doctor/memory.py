@@ -1,4 +1,4 @@
-"""Peak memory: of the GPU, of this process and its loader processes, and the bound of what they hold ready."""
+"""Measure peak memory on the GPU and in all processes, and bound the memory of waiting batches."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sslkit.data.loader import AHEAD
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes.
+    """Memory in bytes.
 
     Attributes:
-        device: Peak of what the networks, their step and the batch took on the GPU; None on a CPU.
-        device_total: Of the GPU.
-        process: Peak resident set of this process; None where the system does not tell.
-        workers: Peak resident set of the largest loader process; what it shares with others is counted in each.
-        free: Memory of the machine that is available; None where the system does not tell.
+        device: Peak of the tensors on the GPU: networks, optimizer, activations and batch; None on a CPU.
+        device_total: Memory of the GPU.
+        process: Peak resident set of this process; None if the system does not report it.
+        workers: Peak resident set of the largest loader process, shared memory included.
+        free: Available memory of the machine; None if the system does not report it.
     """
 
     device: int | None
@@ -33,10 +33,10 @@ class Memory:
 
 
 def bound(workers: int, batch: int, pinned: bool = False) -> int:
-    """Return how many bytes of batches a process of a run holds at most, besides what is on the device.
+    """Return the largest number of bytes that the batches of one rank take outside the device.
 
-    `AHEAD` batches for each loader process are in the making or wait, and one is being used; where batches are pinned,
-    for a GPU, each may be there twice.
+    `AHEAD` batches per loader process are being made or waiting, and one is in use. For a GPU, where batches are
+    pinned, each may exist twice.
 
     Args:
         workers: Loader processes.
@@ -47,11 +47,11 @@ def bound(workers: int, batch: int, pinned: bool = False) -> int:
 
 
 def measure(device: torch.device, workers: Sequence[int]) -> Memory:
-    """Measure while the loader processes still run.
+    """Measure memory while the loader processes still run.
 
     Args:
-        device: Of the networks; its peak counts from `torch.cuda.reset_peak_memory_stats` on.
-        workers: Process ids.
+        device: Device of the networks; its peak counts from `torch.cuda.reset_peak_memory_stats` on.
+        workers: Process ids of the loader processes.
     """
     on_gpu = device.type == "cuda"
     peaks = [peak for peak in map(_peak_of, workers) if peak]
@@ -73,20 +73,20 @@ def _own_peak() -> int | None:
 
 
 def _peak_of(process: int) -> int | None:
-    """Return the peak resident set of another process, where the system tells."""
+    """Return the peak resident set of another process, or None if the system does not report it."""
     return _kilobytes(Path(f"/proc/{process}/status"), "VmHWM")
 
 
 def free() -> int | None:
-    """Return the memory of this machine that is available, within this process' control group."""
-    found = _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+    """Return the available memory of this machine, within the limit of this process's control group."""
+    available = _kilobytes(Path("/proc/meminfo"), "MemAvailable")
     limits = [_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current")]
     if limits[0] is not None and limits[1] is not None:
         left = max(0, limits[0] - limits[1])
-        return left if found is None else min(found, left)
-    if found is None and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return left if available is None else min(available, left)
+    if available is None and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return found
+    return available
 
 
 def _kilobytes(file: Path, name: str) -> int | None:
@@ -95,12 +95,12 @@ def _kilobytes(file: Path, name: str) -> int | None:
         lines = file.read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
-    return 1024 * int(found[0]) if found else None
+    values = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return 1024 * int(values[0]) if values else None
 
 
 def _number(file: Path) -> int | None:
     try:
         return int(file.read_text())
-    except (OSError, ValueError):  # "max", where there is no limit
+    except (OSError, ValueError):  # "max" if there is no limit
         return None

@@ -1,4 +1,4 @@
-"""What `sslkit doctor` prints."""
+"""Print the page of `sslkit doctor`, or describe it for JSON."""
 
 from __future__ import annotations
 
@@ -13,99 +13,102 @@ from rich.table import Table
 from rich.text import Text
 
 from sslkit.data.loader import AHEAD
-from sslkit.doctor.advice import WAITS
+from sslkit.doctor.advice import WAITS, Measurements
 from sslkit.doctor.examination import Examination
 from sslkit.doctor.outlook import total
 from sslkit.progress import make_console
 
 
-def of_examination(found: Examination) -> dict[str, Any]:
-    """Describe an examination; seconds, bytes, and photos per second."""
-    steps, figures = found.steps, found.figures
-    hours, disk = total(found.arms, found.seeds)
+def of_examination(examination: Examination) -> dict[str, Any]:
+    """Describe an examination as JSON values, in seconds, bytes and images per second."""
+    steps, first, measured = examination.steps, examination.first_epoch, examination.measured
+    image, peak = examination.image, examination.peak
+    hours, disk = total(examination.arms, examination.seeds)
     return {
-        "recipe": found.name,
-        "device": found.device,
-        "processes": figures.processes,
-        "workers": figures.workers,
-        "batch_size": figures.batch_size,
-        "precision": figures.precision,
-        "skipped": found.skipped,
+        "recipe": examination.name,
+        "device": examination.device,
+        "processes": measured.world_size,
+        "workers": measured.workers,
+        "batch_size": measured.batch_size,
+        "precision": measured.precision,
+        "skipped": examination.skipped,
         "step": {
             "timed": steps.count, "seconds": steps.seconds, "fastest": steps.fastest, "slowest": steps.slowest,
-            "waiting": steps.waiting, "images_per_s": figures.batch_size / steps.seconds,
+            "waiting": steps.waiting, "images_per_s": measured.batch_size / steps.seconds,
             "sections": dict(steps.sections), "seconds_in_sections": steps.apart, "monitored": steps.monitored,
         },
         "photo": {
-            "timed": found.photo.count, "seconds": found.photo.seconds, "sections": dict(found.photo.sections),
-            "decoded_bytes": found.photo.decoded, "bytes": found.photo.made,
+            "timed": image.count, "seconds": image.seconds, "sections": dict(image.sections),
+            "decoded_bytes": image.decoded, "bytes": image.in_batch,
         },
-        "rates": {"step": found.first.step, "loader": found.loader, "core": 1 / found.photo.seconds},
+        "rates": {"step": first.step_rate, "loader": examination.loader_rate, "core": 1 / image.seconds},
         "in_the_long_run": {
-            "waits": found.first.waits, "waiting": found.first.waiting, "images_per_s": found.first.now,
-            "from_the_second_epoch_on": figures.now,
+            "waits": first.waits, "waiting": first.waiting, "images_per_s": first.rate,
+            "from_the_second_epoch_on": measured.rate,
         },
-        "memory": {**asdict(found.memory), "pipeline": found.pipeline},
-        "utilisation": found.peak and {
-            "peak": found.peak.flops, "of": found.peak.of, "flops_per_image": found.arms[0].cost.flops,
-            "used": found.used, "used_without_waiting": found.used_busy,
+        "memory": {**asdict(examination.memory), "pipeline": examination.pipeline},
+        "utilisation": peak and {
+            "peak": peak.flops, "of": peak.of, "flops_per_image": examination.arms[0].cost.flops,
+            "used": examination.used, "used_without_waiting": examination.used_busy,
         },
-        "precisions": dict(figures.precisions),
-        "advice": [asdict(one) for one in found.advice],
+        "precisions": dict(measured.precisions),
+        "advice": [asdict(item) for item in examination.advice],
         "arms": [
             {
                 "arm": arm.name, "gflops_per_image": arm.cost.flops / 1e9, "images_per_s": arm.images_per_s,
                 "images": arm.images, "hours": arm.hours, "disk": arm.disk,
             }
-            for arm in found.arms
+            for arm in examination.arms
         ],
-        "no_arms": found.no_arms,
-        "seeds": found.seeds,
+        "no_arms": examination.no_arms,
+        "seeds": examination.seeds,
         "total": {"hours": hours, "disk": disk},
     }  # fmt: skip
 
 
-def print_examination(found: Examination, console: Console | None = None) -> None:
-    """Print a page: where the time goes, what waits, memory, utilisation, advice, and what all of it takes."""
+def print_examination(examination: Examination, console: Console | None = None) -> None:
+    """Print an examination: where the time goes, which side waits, memory, utilisation, advice, and the total cost."""
     console = console or make_console(stderr=False)
-    _head(console, found)
-    _heading(console, "Where a step's time goes")
-    console.print(_step_table(found))
-    _say(console, *_about_steps(found))
-    _heading(console, f"A photo on its way into a batch, on one core ({found.photo.count} photos)")
-    console.print(_shared(found.photo.sections, 2))
-    _heading(console, "Which side waits")
-    _say(console, *_sides(found))
-    _heading(console, "Memory and utilisation")
-    _say(console, *_memory(found), *_utilisation(found))
-    _heading(console, "What to change")
-    _advice(console, found)
-    _heading(console, "What the whole recipe takes, and each arm without an objective")
-    console.print(_arms_table(found))
-    _say(console, *_about_arms(found))
+    _print_head(console, examination)
+    _print_heading(console, "Where a step's time goes")
+    console.print(_step_table(examination))
+    _print_lines(console, *_about_steps(examination))
+    _print_heading(console, f"Loading an image into a batch, on one core ({examination.image.count} images)")
+    console.print(_section_table(examination.image.sections, 2))
+    _print_heading(console, "Which side waits")
+    _print_lines(console, *_about_waiting(examination))
+    _print_heading(console, "Memory and utilisation")
+    _print_lines(console, *_about_memory(examination), *_about_utilisation(examination))
+    _print_heading(console, "What to change")
+    _print_advice(console, examination)
+    _print_heading(console, "The whole recipe, and each arm without an objective")
+    console.print(_arms_table(examination))
+    _print_lines(console, *_about_arms(examination))
 
 
-def _heading(console: Console, title: str) -> None:
+def _print_heading(console: Console, title: str) -> None:
     console.print()
     console.print(Text(title, style="bold"))
 
 
-def _say(console: Console, *lines: str) -> None:
+def _print_lines(console: Console, *lines: str) -> None:
     for line in lines:
         console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
-def _head(console: Console, found: Examination) -> None:
-    figures = found.figures
-    processes = f"{_count(figures.processes, 'process', 'es')} with {_count(figures.workers, 'loader process', 'es')}"
-    each = " each" if figures.processes > 1 else ""
-    what = f"{found.name}: {found.steps.count} steps of {figures.batch_size} photos, {figures.precision}"
-    console.print(Text(f"{what}, on {found.device}, {processes}{each}"))
-    if found.skipped:
-        told = (
-            f"{_count(found.skipped, 'photo')} could not be used and were replaced; `sslkit data check` finds all such"
+def _print_head(console: Console, examination: Examination) -> None:
+    measured, skipped = examination.measured, examination.skipped
+    ranks = f"{_count(measured.world_size, 'rank')} with {_count(measured.workers, 'loader process', 'es')}"
+    each = " each" if measured.world_size > 1 else ""
+    steps = f"{examination.steps.count} steps of {measured.batch_size} images"
+    console.print(Text(f"{examination.name}: {steps}, {measured.precision}, on {examination.device}, {ranks}{each}"))
+    if skipped:
+        were = "was" if skipped == 1 else "were"
+        console.print(
+            Text(
+                f"{_count(skipped, 'image')} could not be used and {were} replaced; `sslkit data check` finds all such"
+            )
         )
-        console.print(Text(told))
 
 
 def _table(*columns: str) -> Table:
@@ -115,8 +118,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _shared(seconds: Mapping[str, float], digits: int) -> Table:
-    """Lay out sections with their shares, and the sum."""
+def _section_table(seconds: Mapping[str, float], digits: int) -> Table:
+    """Return a table of sections with their shares, and the sum."""
     table = _table("section", "ms", "share")
     for (name, value), share in zip(seconds.items(), shares(list(seconds.values())), strict=True):
         table.add_row(name, f"{1e3 * value:,.{digits}f}", f"{share:.1f} %")
@@ -126,7 +129,7 @@ def _shared(seconds: Mapping[str, float], digits: int) -> Table:
 
 
 def shares(values: Sequence[float]) -> list[float]:
-    """Return percentages with one decimal that add up to 100: the largest remainders are rounded up."""
+    """Return percentages with one decimal that add up to 100, by rounding up the largest remainders."""
     total = math.fsum(values)
     if not total:
         return [0.0] * len(values)
@@ -138,113 +141,135 @@ def shares(values: Sequence[float]) -> list[float]:
     return [value / 10 for value in whole]
 
 
-def _step_table(found: Examination) -> Table:
-    return _shared(found.steps.sections, 0 if found.steps.apart > 10 else 1)
+def _step_table(examination: Examination) -> Table:
+    steps = examination.steps
+    return _section_table(steps.sections, 0 if steps.apart > 10 else 1)
 
 
-def _about_steps(found: Examination) -> Iterator[str]:
-    steps, figures = found.steps, found.figures
-    rate = _rate(figures.batch_size / steps.seconds)
-    spread = f"a step takes {_seconds(steps.seconds)} ({_seconds(steps.fastest)} to {_seconds(steps.slowest)})"
+def _about_steps(examination: Examination) -> Iterator[str]:
+    steps, measured = examination.steps, examination.measured
+    rate = _rate(measured.batch_size / steps.seconds)
+    time = f"a step takes {_seconds(steps.seconds)} ({_seconds(steps.fastest)} to {_seconds(steps.slowest)})"
     if steps.fastest == steps.slowest:
-        spread = (
-            f"steps that run ahead of the GPU take {_seconds(steps.seconds)} each; cut into sections, which are waited "
-            f"for, {_seconds(steps.apart)}: the difference is overlap"
+        time = (
+            f"steps that run ahead of the GPU take {_seconds(steps.seconds)} each; waiting for the GPU after every "
+            f"section, {_seconds(steps.apart)}: the difference is overlap"
         )
-    yield f"{rate} photos/s: {spread}"
-    if figures.monitor_every and steps.monitored:
-        share = steps.monitored / figures.monitor_every / (steps.seconds + steps.monitored / figures.monitor_every)
-        longer = f"{_seconds(steps.monitored)} longer, for ranks and the conflict map"
-        yield f"every {figures.monitor_every}th step takes {longer}: {share:.1%} of the time"
+    yield f"{rate} images/s: {time}"
+    if measured.monitor_every and steps.monitored:
+        share = steps.monitored / measured.monitor_every / (steps.seconds + steps.monitored / measured.monitor_every)
+        extra = f"{_seconds(steps.monitored)} longer, for effective ranks and the conflict map"
+        yield f"every {measured.monitor_every}th step takes {extra}: {share:.1%} of the time"
 
 
-def _sides(found: Examination) -> Iterator[str]:
-    first, figures, timed = found.first, found.figures, found.steps.waiting / found.steps.seconds
+def _about_waiting(examination: Examination) -> Iterator[str]:
+    first, measured = examination.first_epoch, examination.measured
+    timed = examination.steps.waiting / examination.steps.seconds
     share = first.waiting / (first.busy + first.waiting)
-    yield f"the step: {_rate(first.step)} photos/s when it need not wait"
-    workers = _count(first.workers * first.processes, "loader process", "es") if first.workers else "this process"
-    yield f"the loader: {_rate(first.loader)} photos/s by {workers}, alone; one core makes {_rate(1 / first.photo)}"
+    yield f"the step: {_rate(first.step_rate)} images/s when it never waits"
+    workers = _count(first.workers * first.world_size, "loader process", "es") if first.workers else "this process"
+    one_core = _rate(1 / first.per_image)
+    yield f"the loader: {_rate(first.loader_rate)} images/s with {workers}, on its own; one core loads {one_core}"
     if first.on_cpu and first.workers:
-        yield f"both share {_count(first.cores, 'core')}, so that neither is as fast beside the other"
-    if not first.workers:
-        yield f"there is no loader process: {share:.1%} of a step is making its batch"
-    elif first.waits and first.loader > first.step:
-        why = "both need the same cores" if first.on_cpu else "batches come unevenly"
-        yield f"the step waits {share:.1%} of the time, though the loader alone is faster: {why}"
-    elif first.waits:
-        faster = first.step / first.now
-        yield f"the loader is the limit: the step waits {share:.1%} of the time; fed well, it is {faster:.2f} x as fast"
-    else:
-        spare = first.loader / first.step
-        yield f"the step is the limit: it waits {share:.1%} of the time; the loader alone is {spare:.1f} times as fast"
+        yield f"both share {_count(first.cores, 'core')}, so that each is slower than alone"
+    yield _bottleneck(first, share)
     if share > timed + WAITS:
-        yield f"these few steps waited {timed:.1%}, as batches were made ahead; in the end the loader decides"
-    if figures.cache_gb:
         yield (
-            f"from the second epoch on, with --cache-gb {figures.cache_gb:g}: the loader makes {_rate(figures.loader)} "
-            f"photos/s, and a step takes {_seconds(figures.busy + figures.waiting)}"
+            f"these few steps waited only {timed:.1%}, as batches were loaded ahead; in a long run the loader decides"
+        )
+    if measured.cache_gb:
+        yield (
+            f"from the second epoch on, with --cache-gb {measured.cache_gb:g}: the loader loads "
+            f"{_rate(measured.loader_rate)} images/s, and a step takes {_seconds(measured.busy + measured.waiting)}"
         )
 
 
-def _memory(found: Examination) -> Iterator[str]:
-    held, workers = found.memory, found.figures.workers
-    if held.device is not None and held.device_total is not None:
-        yield f"GPU: {_bytes(held.device)} at the peak, of {_bytes(held.device_total)}"
-    if held.process is not None:
-        each = f"; the largest loader process {_bytes(held.workers)}, with what it shares" if held.workers else ""
-        yield f"resident at the peak: this process {_bytes(held.process)}{each}"
+def _bottleneck(first: Measurements, share: float) -> str:
+    """Say which side is the bottleneck, where the step waits for a `share` of its time."""
+    if not first.workers:
+        return f"there are no loader processes: {share:.1%} of a step goes into loading its batch"
+    if first.waits and first.loader_rate > first.step_rate:
+        why = "both need the same cores" if first.on_cpu else "batches come unevenly"
+        return f"the step waits {share:.1%} of the time, although the loader alone is faster: {why}"
+    if first.waits:
+        faster = first.step_rate / first.rate
+        return (
+            f"the loader is the bottleneck: the step waits {share:.1%} of the time; without waiting it would be "
+            f"{faster:.2f} x as fast"
+        )
+    spare = first.loader_rate / first.step_rate
+    return f"the step is the bottleneck: it waits {share:.1%} of the time; the loader alone is {spare:.1f} x as fast"
+
+
+def _about_memory(examination: Examination) -> Iterator[str]:
+    memory, measured, image = examination.memory, examination.measured, examination.image
+    if memory.device is not None and memory.device_total is not None:
+        yield f"GPU: {_bytes(memory.device)} at the peak, of {_bytes(memory.device_total)}"
+    if memory.process is not None:
+        each = (
+            f"; the largest loader process {_bytes(memory.workers)}, shared memory included" if memory.workers else ""
+        )
+        yield f"resident at the peak: this process {_bytes(memory.process)}{each}"
+    workers = measured.workers
     buffers = f"{AHEAD} x {_count(workers, 'loader process', 'es')} + 1 in use" if workers else "1 in use"
-    pinned = ", each once more where it is pinned" if held.device is not None else ""
-    yield f"batches hold at most {_bytes(found.pipeline)}: {buffers}{pinned}; {_bytes(found.photo.made)} a photo"
-    if found.figures.cache_gb:
-        yield f"decoded photos: at most {found.figures.cache_gb:g} GB more, by --cache-gb"
-
-
-def _utilisation(found: Examination) -> Iterator[str]:
-    if found.peak is None:
-        return
-    flops = found.arms[0].cost.flops
+    pinned = ", each twice if it is pinned" if memory.device is not None else ""
     yield (
-        f"model FLOPs utilisation: {found.used:.1%} of {found.peak.of} ({_flops(found.peak.flops)}); "
-        f"{found.used_busy:.1%} while it does not wait"
+        f"batches take at most {_bytes(examination.pipeline)}: {buffers}{pinned}; {_bytes(image.in_batch)} per image"
+    )
+    if measured.cache_gb:
+        yield f"decoded images: at most {measured.cache_gb:g} GB more, from --cache-gb"
+
+
+def _about_utilisation(examination: Examination) -> Iterator[str]:
+    peak = examination.peak
+    if peak is None:
+        return
+    flops = examination.arms[0].cost.flops
+    yield (
+        f"model FLOPs utilisation: {examination.used:.1%} of {peak.of} ({_flops(peak.flops)}); "
+        f"{examination.used_busy:.1%} while it does not wait"
     )
     yield f"an image takes {flops / 1e9:.3g} GFLOPs, forward and backward"
 
 
-def _advice(console: Console, found: Examination) -> None:
-    if not found.advice:
-        _say(console, "nothing: by these figures no setting brings 5 % or more")
+def _print_advice(console: Console, examination: Examination) -> None:
+    if not examination.advice:
+        _print_lines(console, "nothing: by these measurements no setting gains 5 % or more")
         return
-    for number, one in enumerate(found.advice, 1):
-        _say(console, f"{number}. {one.change}: {one.gain:.2f} times as many photos/s")
-        console.print(Padding(Text(one.why), (0, 0, 0, 5), expand=False))
-    if len(found.advice) > 1:
-        _say(console, "each gain is what the change brings alone")
+    for number, item in enumerate(examination.advice, 1):
+        _print_lines(console, f"{number}. {item.change}: {item.gain:.2f} times as many images/s")
+        console.print(Padding(Text(item.why), (0, 0, 0, 5), expand=False))
+    if len(examination.advice) > 1:
+        _print_lines(console, "each gain is for that change alone")
 
 
-def _arms_table(found: Examination) -> Table:
-    table = _table("arm", "FLOPs", "photos/s", "time", "disk")
-    full = found.arms[0].cost.flops
-    for arm in found.arms:
+def _arms_table(examination: Examination) -> Table:
+    table = _table("arm", "FLOPs", "images/s", "time", "disk")
+    full = examination.arms[0].cost.flops
+    for arm in examination.arms:
         table.add_row(
             arm.name, f"{arm.cost.flops / full:.0%}", _rate(arm.images_per_s), _time(arm.hours), _bytes(arm.disk)
         )
     return table
 
 
-def _about_arms(found: Examination) -> Iterator[str]:
-    yield "a run; without probes and checkpoints. Arms: networks by their operations, the loader by its photos, timed"
-    if found.no_arms:
-        yield f"no arms: {found.no_arms}"
-    hours, disk = total(found.arms, found.seeds)
-    runs = len(found.arms) * found.seeds
+def _about_arms(examination: Examination) -> Iterator[str]:
+    arms, seeds = examination.arms, examination.seeds
+    yield (
+        "per run, without probes and checkpoints. The arms' networks are scaled by their operations; the loading of "
+        "their images is timed"
+    )
+    if examination.no_arms:
+        yield f"no other arms: {examination.no_arms}"
+    hours, disk = total(arms, seeds)
+    runs = len(arms) * seeds
     if runs > 1:
-        seeds = f"{_count(len(found.arms), 'arm')} x {_count(found.seeds, 'seed')}"
-        yield f"{seeds}: {runs} runs, {_time(hours)} one after another, {_bytes(disk)} on disk"
+        factors = f"{_count(len(arms), 'arm')} x {_count(seeds, 'seed')}"
+        yield f"{factors}: {runs} runs, {_time(hours)} one after another, {_bytes(disk)} on disk"
 
 
-def _count(number: int, what: str, plural: str = "s") -> str:
-    return f"{number} {what}{plural * (number != 1)}"
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{plural * (number != 1)}"
 
 
 def _rate(value: float) -> str:

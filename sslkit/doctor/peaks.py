@@ -1,4 +1,4 @@
-"""How fast a device could be: from a table of GPUs, or by a large matrix product."""
+"""Find the peak performance of a device: from a table of GPUs, or by timing a large matrix product."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _GPUS: dict[str, tuple[float | None, float | None, float]] = {
     "V100": (125.0, None, 15.7),
     "T4": (65.0, None, 8.1),
 }
-"""Name -> dense TFLOP/s as NVIDIA's data sheets have them: 16-bit floats with sums in float32, TF32, float32.
+"""Name -> dense TFLOP/s from NVIDIA's data sheets: 16-bit floats with float32 accumulation, TF32, float32.
 
-V100 and T4 have no bfloat16 units: theirs is float16's. The SXM form where a sheet has several.
+V100 and T4 have no bfloat16 units; their 16-bit numbers hold for float16. The SXM version if a sheet lists several.
 """
 _NO_BFLOAT16 = ("V100", "V100 PCIE", "T4")
-_OTHERS = {"Ti", "D", "Laptop", "Max", "SUPER", "Mobile", "MIG"}
-"""In the name of a GPU that is another than the one that the table calls so, or a part of it."""
+_OTHER_MODELS = {"Ti", "D", "Laptop", "Max", "SUPER", "Mobile", "MIG"}
+"""Words in the names of other GPUs than those in the table, or of a part of one."""
 _SIDES = {"cpu": 2048, "cuda": 8192}
 _TRIES = 5
 
@@ -44,8 +44,8 @@ class Peak:
     """Floating-point operations per second of a device.
 
     Attributes:
-        flops: Of one device.
-        of: What it is, to be written behind "of".
+        flops: Peak of one device.
+        of: Description of the peak, to follow the word "of".
     """
 
     flops: float
@@ -53,48 +53,48 @@ class Peak:
 
 
 def peak(device: torch.device, precision: str) -> Peak:
-    """Return what a device could do at a precision: by NVIDIA's data sheet, else what a matrix product reaches.
+    """Return the peak of a device at a precision: from NVIDIA's data sheet, or else measured by a matrix product.
 
-    Float32 means TF32 where convolutions may use it, as by torch's default.
+    Float32 means TF32 if convolutions may use it, as by torch's default.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         if (known := listed(name, precision, torch.backends.cudnn.allow_tf32)) is not None:
             return known
     flops, side = matmul(device, precision), _SIDES.get(device.type, 2048)
-    return Peak(flops, f"what a {kind_of(precision)} matrix product of side {side} reaches here")
+    return Peak(flops, f"what a {dtype_name(precision)} matrix product of side {side} reaches here")
 
 
 def listed(name: str, precision: str, tf32: bool) -> Peak | None:
-    """Return what the table has for a GPU's name, as torch tells it."""
+    """Return the table's peak for a GPU's name as torch reports it, or None if the table does not have it."""
     words = set(re.split(r"[ -]", name))
-    found = [gpu for gpu in _GPUS if set(gpu.split()) <= words]
-    if not found or words & _OTHERS:
+    matches = [gpu for gpu in _GPUS if set(gpu.split()) <= words]
+    if not matches or words & _OTHER_MODELS:
         return None
-    gpu = max(found, key=lambda one: len(one.split()))
+    gpu = max(matches, key=lambda name: len(name.split()))
     half, tensor, single = _GPUS[gpu]
     if precision == "bf16-mixed" and gpu in _NO_BFLOAT16:
         return None
-    which, value = (kind_of(precision), half) if precision != "32-true" else ("float32", single)
+    which, value = (dtype_name(precision), half) if precision != "32-true" else ("float32", single)
     if precision == "32-true" and tf32 and tensor is not None:
         which, value = "TF32", tensor
     return None if value is None else Peak(1e12 * value, f"{value:g} TFLOP/s, the {gpu}'s dense {which} peak")
 
 
-def kind_of(precision: str) -> str:
-    """Name the numbers that a precision computes with."""
+def dtype_name(precision: str) -> str:
+    """Return the data type that a precision computes with."""
     return {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(precision, "float32")
 
 
 def matmul(device: torch.device, precision: str) -> float:
-    """Return the operations per second of the fastest of some large matrix products (a multiply-add counts two)."""
+    """Return the operations per second of the fastest of several matrix products; a multiply-add counts as two."""
     side = _SIDES.get(device.type, 2048)
-    a, b = torch.randn(2, side, side, device=device, dtype=getattr(torch, kind_of(precision))).unbind(0)
+    a, b = torch.randn(2, side, side, device=device, dtype=getattr(torch, dtype_name(precision))).unbind(0)
     best = math.inf
     for _ in range(_TRIES):
-        began = _now(device)
+        started = _now(device)
         torch.mm(a, b)
-        best = min(best, _now(device) - began)
+        best = min(best, _now(device) - started)
     return 2 * side**3 / best
 
 

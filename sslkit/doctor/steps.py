@@ -1,4 +1,4 @@
-"""Real optimizer steps, section by section."""
+"""Take real optimizer steps and time their sections."""
 
 from __future__ import annotations
 
@@ -9,37 +9,34 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from sslkit.data.bad_images import BadImage
 from sslkit.data.loader import Loader
 from sslkit.data.views import moved, ready
 from sslkit.doctor.clock import Clock
-from sslkit.errors import DivergedError
 from sslkit.networks import monitors
-from sslkit.networks.step_module import StepOutput
-from sslkit.training.step import NotFinite, Passes, Stepper
+from sslkit.training.divergence import NonFiniteError
+from sslkit.training.setup import Setup
+from sslkit.training.step import MicroBatches, TrainStep
 
 WAITING, REST = "waiting for data", "the rest"
 WARM_UP = 3
-"""Steps that are not counted, or as many as there are loader processes."""
-_MONITORED = 2
+"""Warm-up steps, which are not counted; at least one per loader process."""
+_MONITORED_STEPS = 2
 _NEVER = 2**62
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What a step takes, in seconds.
+    """The time of a step, in seconds.
 
     Attributes:
-        count: Steps that were timed.
-        seconds: Mean of all, with overlap: on a GPU, steps that were not cut into sections.
-        fastest: Of the same steps; on a GPU they run ahead of it, and it is the mean.
-        slowest: The same.
-        waiting: For data, of `seconds`.
+        count: Number of timed steps.
+        seconds: Mean over the steps, with overlap: on a GPU, the steps that were not split into sections.
+        fastest: The fastest of these steps; on a GPU the mean, as the steps run ahead of the GPU.
+        slowest: The slowest of these steps; on a GPU the mean.
+        waiting: The part of `seconds` spent waiting for data.
         sections: Section -> seconds, in the order of a step; they add up to `apart`.
-        apart: Mean of the steps in sections, which on a GPU are waited for one by one.
-        monitored: That a step takes longer in which ranks and the conflict map are taken; 0 where none is.
+        apart: Mean of the steps in sections; on a GPU, each section is waited for.
+        monitored: Extra seconds of a step with effective ranks and the conflict map; 0 if there are no such steps.
     """
 
     count: int
@@ -53,51 +50,47 @@ class Steps:
 
     @property
     def busy(self) -> float:
-        """What a step takes besides waiting for data."""
+        """Seconds of a step without waiting for data."""
         return self.seconds - self.waiting
 
 
-class Timed(Stepper):
-    """Takes steps as a run does, and counts where their time goes."""
+class TimedSteps(TrainStep):
+    """Takes optimizer steps as a run does, and measures the time of their sections."""
 
-    def __init__(self, clock: Clock, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, clock: Clock, setup: Setup) -> None:
+        super().__init__(setup)
         self.clock = clock
-        self.waited = 0.0
+        self.waiting = 0.0
 
-    def fetch(self, feed: Iterator[dict[str, Any]]) -> dict[str, Any]:
-        """Return the next batch, ready for the networks."""
+    def fetch(self, loader: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """Return the loader's next batch, ready for the networks."""
         with self.clock.section(WAITING):
-            batch = next(feed)
+            batch = next(loader)
         with self.clock.section("transfer"):
-            batch = moved(batch, self.fabric.device)
-        with self.clock.section("normalise" if self.fabric.device.type == "cpu" else "colour, normalise"):
-            return ready(batch, self.plan.views)
+            batch = moved(batch, self.setup.device)
+        with self.clock.section("normalise" if self.setup.device.type == "cpu" else "colour, normalise"):
+            return ready(batch, self.setup.plan.views)
 
-    def agree(self, outcomes: list[StepOutput], bad: list[BadImage], taken: Passes | None = None) -> dict[str, float]:
-        """Average over passes and processes; take the gradient norm."""
+    def all_reduce(self, micro: MicroBatches, last: bool = False) -> dict[str, float]:
+        """Average over micro-batches and ranks; measure the gradient norm."""
         with self.clock.section("gradient norm, checks"):
-            return super().agree(outcomes, bad, taken)
+            return super().all_reduce(micro, last)
 
-    def guard(self, terms: Mapping[str, float], batches: list[dict[str, Tensor]]) -> None:
-        """Say what is not finite, in words.
+    def check_finite(self, terms: Mapping[str, float], micro: MicroBatches) -> None:
+        """Check that everything is finite; a run would record what is not.
 
         Raises:
-            DivergedError: Something is not.
+            NonFiniteError: A loss, term or the gradient norm is not finite.
         """
         try:
-            super().guard(terms, batches)
-        except NotFinite as error:
-            shown = ", ".join(f"{name} = {terms[name]}" for name in error.names)
-            raise DivergedError(
-                f"step {self.step + 1} is not finite: {shown}. The optimizer step was not made; `sslkit run` would "
-                "leave a record of it. Common causes: a learning rate too high for the batch (now "
-                f"{self.lr(self.step):.4g}), too short a warm-up, 16-bit precision"
-            ) from None
+            super().check_finite(terms, micro)
+        except NonFiniteError as error:
+            error.record = "`sslkit run` would write a record of it"
+            raise
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Put clocks on everything that a step consists of."""
+    def sections_timed(self) -> Iterator[None]:
+        """Time all parts of a step inside the block."""
         clock, network = self.clock, self.network
         with ExitStack() as stack:
             stack.enter_context(clock.forward(network.online, "online forward"))
@@ -106,68 +99,69 @@ class Timed(Stepper):
             for name, objective in network.objectives.items():
                 stack.enter_context(clock.forward(objective, f"objective {name}"))
             for owner, function, section in (
-                (monitors, "every_step", "monitors"), (self, "backward", "backward"),
-                (self.fabric, "clip_gradients", "clipping"), (self, "update", "optimizer"),
-                (self, "drop_gradients", "optimizer"), (network, "update_target", "EMA"),
+                (monitors, "every_step", "monitors"), (self.engine, "backward", "backward"),
+                (self.setup.fabric, "clip_gradients", "clipping"), (self.engine, "optimizer_step", "optimizer"),
+                (self.engine, "zero_grad", "optimizer"), (network, "update_target", "EMA"),
             ):  # fmt: skip
                 stack.enter_context(clock.calls(owner, function, section))
             yield
 
     def warm_up(self) -> int:
-        """Return how many steps are not counted."""
-        return max(WARM_UP, self._workers())
+        """Return the number of warm-up steps."""
+        return max(WARM_UP, self.setup.workers)
 
-    def most(self, steps: int) -> int:
-        """Return how many steps `time` takes."""
-        return self.warm_up() + (2 if self.clock.waits else 1) * steps + (_MONITORED if self.monitors.every else 0)
+    def total_steps(self, steps: int) -> int:
+        """Return the number of steps that `time` takes."""
+        monitored = _MONITORED_STEPS if self.state.monitors.every else 0
+        return self.warm_up() + (2 if self.clock.waits else 1) * steps + monitored
 
-    def time(self, feed: Loader, steps: int, told: Callable[[int], None]) -> Steps:
-        """Take unmeasured steps, then `steps` that are measured, twice on a GPU, and some with all monitors.
+    def time(self, loader: Loader, steps: int, progress: Callable[[int], None]) -> Steps:
+        """Take warm-up steps, then `steps` timed ones, twice on a GPU, and finally some with all monitors.
 
         Args:
-            feed: Batches of `most(steps)` steps.
-            steps: That are timed.
-            told: Called with the number of steps done.
+            loader: Batches for `total_steps(steps)` steps.
+            steps: Number of steps to time.
+            progress: Called with the number of steps taken so far.
         """
-        every, self.monitors.every = self.monitors.every, min(self.monitors.every, 1) * _NEVER
+        every, self.state.monitors.every = self.state.monitors.every, min(self.state.monitors.every, 1) * _NEVER
         self.clock.on = False
-        self._steps(feed, self.warm_up(), told)
-        plain = self._steps(feed, steps, told) if self.clock.waits else []
-        waited = self.waited
-        with self.watched():
+        self._steps(loader, self.warm_up(), progress)
+        plain = self._steps(loader, steps, progress) if self.clock.waits else []
+        waited = self.waiting
+        with self.sections_timed():
             self.clock.on = True
-            timed = self._steps(feed, steps, told)
+            timed = self._steps(loader, steps, progress)
             self.clock.on = False
         if not self.clock.waits:
             plain, waited = timed, self.clock.seconds[WAITING]
-        self.monitors.every = min(every, 1)
-        longer = min(self._steps(feed, _MONITORED, told)) - min(plain) if every else 0.0
+        self.state.monitors.every = min(every, 1)
+        extra = min(self._steps(loader, _MONITORED_STEPS, progress)) - min(plain) if every else 0.0
         return Steps(
             count=steps, seconds=_mean(plain), fastest=min(plain), slowest=max(plain), waiting=waited / steps,
-            sections={name: self.clock.seconds[name] / steps for name in self.order()}, apart=_mean(timed),
-            monitored=max(0.0, longer),
+            sections={name: self.clock.seconds[name] / steps for name in self.section_names()}, apart=_mean(timed),
+            monitored=max(0.0, extra),
         )  # fmt: skip
 
-    def _steps(self, feed: Loader, count: int, told: Callable[[int], None]) -> list[float]:
-        """Take steps; return the seconds of each, or where the clock is off their mean for each."""
+    def _steps(self, loader: Loader, count: int, progress: Callable[[int], None]) -> list[float]:
+        """Take steps and return the seconds of each; on a GPU with the clock off, return their mean for each."""
         seconds = []
-        self.waited = 0.0
+        self.waiting = 0.0
         self.clock.wait()
         for _ in range(count):
-            began = time.perf_counter()
+            started = time.perf_counter()
             with self.clock.section(REST):
-                terms = self.optimizer_step(feed)
-            seconds.append(time.perf_counter() - began)
-            self.waited += terms["waiting"] * self.plan.recipe.batch_size / terms["images_per_s"]
-            told(self.step)
+                terms = self(loader)
+            seconds.append(time.perf_counter() - started)
+            self.waiting += terms["waiting"] * self.recipe.batch_size / terms["images_per_s"]
+            progress(self.state.step)
         if not self.clock.waits or self.clock.on:
             return seconds
-        began = time.perf_counter()
+        started = time.perf_counter()
         self.clock.wait()
-        return [(math.fsum(seconds) + time.perf_counter() - began) / count] * count
+        return [(math.fsum(seconds) + time.perf_counter() - started) / count] * count
 
-    def order(self) -> list[str]:
-        """Return the sections in the order of a step."""
+    def section_names(self) -> list[str]:
+        """Return the timed sections, in the order of a step."""
         names = [
             WAITING, "transfer", "normalise", "colour, normalise", "online forward", "target forward",
             *(f"objective {name}" for name in self.network.objectives),

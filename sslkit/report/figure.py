@@ -90,14 +90,14 @@ def _figure(results: Results) -> Figure:
 
 
 def _means(axes: Axes, results: Results, name: str) -> None:
-    how, read = style(results, name), statistics.metric(name)
+    how, read = style(results, name), statistics.metric_reader(name)
     names = ["\n".join(textwrap.wrap(arm.name, _NAME)) for arm in results.arms]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"{name}{how.unit}")
     axes.set_title(_untrained(results, name, how), loc="left", fontsize=7, color=FAINT)
     for row, arm in enumerate(results.arms):
-        _seeds(axes, row, [how.factor * value for value in statistics.values(arm, read) if value is not None])
+        _seeds(axes, row, [how.factor * value for value in statistics.seed_values(arm, read) if value is not None])
         found = statistics.mean(arm, read)
         if found and found.n > 1:
             axes.plot([how.factor * found.value], [row], "|", color=INK, markersize=12, markeredgewidth=1.8, zorder=3)
@@ -115,13 +115,13 @@ def _seeds(axes: Axes, row: int, values: Sequence[float]) -> None:
 
 def _untrained(results: Results, name: str, how: Style) -> str:
     """Write what untrained features reach; drawn to scale, they would leave no room for the arms."""
-    rows = statistics.references(results)
-    means = {row: statistics.mean(results.full, statistics.reference(row, name)) for row in rows}
+    rows = statistics.reference_names(results)
+    means = {row: statistics.mean(results.full, statistics.reference_reader(row, name)) for row in rows}
     return ", ".join(f"{row} {how.plain(found.value)}" for row, found in means.items() if found)
 
 
 def _differences(axes: Axes, results: Results, name: str) -> None:
-    how, read = style(results, name), statistics.metric(name)
+    how, read = style(results, name), statistics.metric_reader(name)
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
     axes.set_xlabel(f"difference to {results.full.name}{' (points)' if how.unit else ''}")
     for row, arm in enumerate(results.arms):
@@ -142,8 +142,8 @@ def _difference(axes: Axes, row: int, found: statistics.Difference, factor: floa
     axes.plot([factor * found.value], [row], "o", color=BLUE, markerfacecolor=fill, markersize=5.5, zorder=3)
 
 
-def _hole(arm: ArmResult, full: ArmResult, read: statistics.Read) -> str:
-    there = sum(value is not None for value in statistics.values(arm, read))
+def _hole(arm: ArmResult, full: ArmResult, read: statistics.Reader) -> str:
+    there = sum(value is not None for value in statistics.seed_values(arm, read))
     return f"hole: {there} of {len(arm.trials)} seeds" if there < len(arm.trials) else f"{full.name} has a hole"
 
 

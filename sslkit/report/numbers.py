@@ -55,8 +55,8 @@ class Style:
 
 def style(results: Results, name: str) -> Style:
     """Choose how a metric is written: in percent if all of its values lie in [0, 1], with one or two decimals."""
-    reads = [statistics.metric(name), *(statistics.reference(row, name) for row in statistics.references(results))]
-    found = [value for arm in results.arms for read in reads for value in statistics.values(arm, read)]
+    reads = [statistics.metric_reader(name), *(statistics.reference_reader(row, name) for row in statistics.reference_names(results))]
+    found = [value for arm in results.arms for read in reads for value in statistics.seed_values(arm, read)]
     present = [value for value in found if value is not None]
     rate = all(0 <= value <= 1 for value in present)
     means = [statistics.mean(arm, read) for arm in results.arms for read in reads]

@@ -158,7 +158,7 @@ def numbers(results: Results) -> list[dict[str, Any]]:
     Metrics are as the probes gave them (a rate is in [0, 1]); None stands where there is no number.
     """
     arms = [_arm_numbers(results, arm) for arm in results.arms]
-    return [*arms, *(_reference_numbers(results, name, arms[0]) for name in statistics.references(results))]
+    return [*arms, *(_reference_numbers(results, name, arms[0]) for name in statistics.reference_names(results))]
 
 
 def _arm_numbers(results: Results, arm: ArmResult) -> dict[str, Any]:
@@ -167,10 +167,10 @@ def _arm_numbers(results: Results, arm: ArmResult) -> dict[str, Any]:
     row |= {f"has {name}": int(name in arm.objectives) for name in results.objectives}
     row |= {key: _raw(setting(results, arm, key)) for key in results.varied}
     for name in results.metrics:
-        read = statistics.metric(name)
+        read = statistics.metric_reader(name)
         versus = None if arm is results.full else statistics.difference(arm, read, results.full)
         row |= _metric(name, statistics.mean(arm, read), versus)
-    reads: dict[str, statistics.Read] = {
+    reads: dict[str, statistics.Reader] = {
         "images_per_s": lambda trial: trial.images_per_s,
         "peak_memory_bytes": lambda trial: trial.peak_memory,
         "hours": lambda trial: trial.hours,
@@ -184,8 +184,8 @@ def _arm_numbers(results: Results, arm: ArmResult) -> dict[str, Any]:
 def _reference_numbers(results: Results, features: str, like: Mapping[str, Any]) -> dict[str, Any]:
     row = dict.fromkeys(like) | {"arm": features, "kind": "reference", "seeds": len(results.full.trials)}
     for name in results.metrics:
-        read = statistics.reference(features, name)
-        versus = statistics.difference(results.full, read, results.full, statistics.metric(name))
+        read = statistics.reference_reader(features, name)
+        versus = statistics.difference(results.full, read, results.full, statistics.metric_reader(name))
         row |= _metric(name, statistics.mean(results.full, read), versus)
     return row
 

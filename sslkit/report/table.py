@@ -95,7 +95,7 @@ def make(results: Results) -> ReportTable:
     made = [*_settings(results), *_metrics(results), *_costs()]
     columns = tuple(column for column, _ in made)
     arms = [ReportRow(tuple(cells(arm) for _, cells in made)) for arm in results.arms]
-    found = [_reference(results, name, columns) for name in statistics.references(results)]
+    found = [_reference(results, name, columns) for name in statistics.reference_names(results)]
     return ReportTable(
         f"Ablation of {results.recipe}", columns, (*arms, *found), legend(results), tuple(notes(results))
     )
@@ -147,7 +147,7 @@ def shown(value: Any, limit: int | None = None) -> str:
 
 def shown_metrics(results: Results) -> list[str]:
     """Return the metrics that tell arms apart; all of them where none does."""
-    told = [name for name in results.metrics if not statistics.alike(results, name)]
+    told = [name for name in results.metrics if not statistics.is_constant(results, name)]
     return told or list(results.metrics)
 
 
@@ -156,7 +156,7 @@ def _metrics(results: Results) -> list[Maker]:
 
 
 def _metric(results: Results, name: str) -> list[Maker]:
-    how, read, group = style(results, name), statistics.metric(name), _heading(results, name)
+    how, read, group = style(results, name), statistics.metric_reader(name), _heading(results, name)
     means = [found.value for arm in results.arms if (found := statistics.mean(arm, read))]
     best = max(means) if len(set(means)) > 1 else None
 
@@ -180,10 +180,10 @@ def _metric_columns(results: Results, group: str) -> list[Column]:
     return [Column(title, group) for title in titles]
 
 
-def _versus(results: Results, arm: ArmResult, read: statistics.Read, how: Style) -> Cell:
+def _versus(results: Results, arm: ArmResult, read: statistics.Reader, how: Style) -> Cell:
     """Return the difference to the full recipe; for a hole, how many seeds there are."""
-    if statistics.complete(arm, read) is None:
-        there = sum(value is not None for value in statistics.values(arm, read))
+    if statistics.complete_values(arm, read) is None:
+        there = sum(value is not None for value in statistics.seed_values(arm, read))
         return Cell(f"{there} of {len(arm.trials)} seeds", hole=True)
     found = None if arm is results.full else statistics.difference(arm, read, results.full)
     return Cell(how.difference(found)) if found else Cell(DASH, hole=arm is not results.full)
@@ -200,12 +200,12 @@ def _reference(results: Results, features: str, columns: Sequence[Column]) -> Re
 
 
 def _reference_cells(results: Results, features: str, name: str) -> list[Cell]:
-    full, read, how = results.full, statistics.reference(features, name), style(results, name)
+    full, read, how = results.full, statistics.reference_reader(features, name), style(results, name)
     found = statistics.mean(full, read)
     if found is None:
-        there = sum(value is not None for value in statistics.values(full, read))
+        there = sum(value is not None for value in statistics.seed_values(full, read))
         return [Cell("hole", hole=True), Cell(f"{there} of {len(full.trials)} seeds", hole=True)]
-    versus = statistics.difference(full, read, full, statistics.metric(name))
+    versus = statistics.difference(full, read, full, statistics.metric_reader(name))
     return [Cell(how.mean(found)), Cell(how.difference(versus)) if versus else Cell(DASH, hole=True)]
 
 
@@ -217,7 +217,7 @@ def memory(trial: Trial) -> float | None:
     return None if trial.peak_memory is None else gib(trial.peak_memory)
 
 
-COSTS: tuple[tuple[str, statistics.Read], ...] = (
+COSTS: tuple[tuple[str, statistics.Reader], ...] = (
     ("images per s", lambda trial: trial.images_per_s),
     ("memory (GiB)", memory),
     ("hours", lambda trial: trial.hours),
@@ -230,7 +230,7 @@ def _costs() -> list[Maker]:
     return [flops, *(_cost(title, read) for title, read in COSTS)]
 
 
-def _cost(title: str, read: statistics.Read) -> Maker:
+def _cost(title: str, read: statistics.Reader) -> Maker:
     def cells(arm: ArmResult) -> Cell:
         found = statistics.mean(arm, read)
         return Cell(brief(found.value)) if found else Cell(DASH, hole=True)
@@ -258,7 +258,7 @@ def legend(results: Results) -> str:
 def notes(results: Results) -> list[str]:
     """Say what is missing and why, what was left out, and what the ablation itself has to say."""
     lines = [line for arm in results.arms for line in _missing(arm)]
-    if any(statistics.complete(results.full, statistics.metric(name)) is None for name in results.metrics):
+    if any(statistics.complete_values(results.full, statistics.metric_reader(name)) is None for name in results.metrics):
         lines.append(f"{results.full.name} has a hole, so that no difference to it can be given.")
     left_out = [name for name in results.metrics if name not in shown_metrics(results)]
     return [*lines, *(_same(results, name) for name in left_out), *results.notes]
@@ -272,6 +272,6 @@ def _missing(arm: ArmResult) -> list[str]:
 
 
 def _same(results: Results, name: str) -> str:
-    found = statistics.mean(results.full, statistics.metric(name))
+    found = statistics.mean(results.full, statistics.metric_reader(name))
     figure = style(results, name).mean(found) if found else "one value per seed"
     return f"{_heading(results, name)} is the same in every row: {figure}"

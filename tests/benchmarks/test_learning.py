@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from sslkit import report
-from sslkit.ablation.arms import Asked, arms
+from sslkit.ablation.arm_planner import make_arms
+from sslkit.ablation.requests import ArmRequests
 from sslkit.ablation.results import load
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 
 STUDY = Path(__file__).parent.parent.parent / "benchmarks" / "learning"
@@ -24,16 +25,16 @@ DROPPED = ("instance-instance", "scene-instance", "scene-instance,instance-insta
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_arm_of_the_study_can_be_made(name, installed):
-    text = recipe.read(STUDY / f"{name}.toml")
-    made, problems = recipe.structure(text)
-    assert not problems, recipe.complaint(text, problems)
+    text = recipe_file.read(STUDY / f"{name}.toml")
+    made, problems = recipe_file.check_structure(text)
+    assert not problems, recipe_file.format_problems(text, problems)
     full, problems = make_plan(made, installed)
-    assert not problems, recipe.complaint(text, problems)
-    for arm in arms(text, full, installed, Asked(drop=DROPPED, arm=[BYOL])):
-        made, problems = recipe.structure(arm.text(text, 0))
+    assert not problems, recipe_file.format_problems(text, problems)
+    for arm in make_arms(text, full, installed, ArmRequests(drop=DROPPED, arm=[BYOL])):
+        made, problems = recipe_file.check_structure(arm.recipe_file(text, 0))
         assert not problems
         plan, problems = make_plan(made, installed)
-        assert not problems, recipe.complaint(text, problems)
+        assert not problems, recipe_file.format_problems(text, problems)
         assert plan.groups["scene"] == 2
 
 

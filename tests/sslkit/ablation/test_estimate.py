@@ -1,17 +1,17 @@
-"""What a run will take; sums over arms are in test_trials."""
+"""The estimated cost of runs."""
 
 from __future__ import annotations
 
 import pytest
 
 from sslkit.ablation import estimate
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 
 
 @pytest.fixture
 def plan(plugins, recipe_text):
-    read, _ = recipe.structure(recipe.parse(recipe_text, "dots", "dots.toml", ["batch_size=48"]))
+    read, _ = recipe_file.check_structure(recipe_file.parse(recipe_text, "dots", "dots.toml", ["batch_size=48"]))
     return make_plan(read, plugins)[0]
 
 
@@ -34,3 +34,18 @@ def test_more_images_are_timed_until_a_step_is_long_enough(plan, monkeypatch, pe
 
 def test_seconds_are_of_real_steps(plan):
     assert 0 < estimate.seconds_per_image(plan) < 1
+
+
+def test_estimates_scale_with_operations_and_count_checkpoints(ablation):
+    planned = ablation(vary=["backbone.width=16"], seeds=(3,))
+    small, large = estimate.estimate(planned.variants)
+    assert small.images == large.images == 2 * 3 * 4
+    assert large.hours / small.hours == pytest.approx(large.flops / small.flops)
+    weights = sum(p.numel() for p in planned.variants[0].plan.backbone.make().parameters())
+    assert small.disk > 2 * 3 * 4 * weights, "two checkpoints of weights, target and momentum"
+    assert large.memory > small.memory > 0
+
+
+def test_without_data_there_is_no_time_estimate(ablation):
+    planned = ablation("source.absent=true", vary=["backbone.width=16"], seeds=(3,))
+    assert [(item.images, item.hours) for item in estimate.estimate(planned.variants)] == [(None, None)] * 2

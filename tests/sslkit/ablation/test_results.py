@@ -15,21 +15,21 @@ def results(**changes):
         3, "runs/a-s3", "finished", "", {"knn top1": 0.5}, {"raw pixels": {"knn top1": 0.25}}, 10.5, 1.5, 2**31
     )
     arm = ArmResult("full", "ab", ("a", "b"), {"x.y": (None, [1, {"z": "w"}])}, 3.5, (trial, Trial(4, "runs/a-s4")))
-    made = Results(
+    results = Results(
         "r", "s", "c", (3, 4), (arm,), ("a", "b"), ("x.y",), ("knn top1",), versions={"torch": "2"}, notes=("n",)
     )
-    return replace(made, **changes)
+    return replace(results, **changes)
 
 
 def through(value):
     return load(json.loads(json.dumps(dump(value), allow_nan=False)))
 
 
-def test_what_is_dumped_is_loaded():
+def test_loading_restores_dumped_results():
     assert through(results()) == results()
 
 
-def test_other_keys_beside_the_results_are_left_alone():
+def test_other_keys_beside_the_results_are_ignored():
     assert load(dump(results()) | {"table": [1]}) == results()
 
 
@@ -39,7 +39,7 @@ def test_metrics_that_are_not_finite_are_null_in_json_and_nan_in_python():
     assert math.isnan(loaded.trials[0].metrics["knn top1"])
 
 
-def test_settings_that_json_has_no_word_for_are_kept_as_text():
+def test_settings_that_json_cannot_hold_become_text():
     changes = {"a.b": (math.inf, -math.inf), "a.c": (datetime.date(2024, 5, 1), {"d": [math.nan]})}
     arm = ArmResult("full", "ab", (), changes, 1.0, ())
     [loaded] = through(results(arms=(arm,))).arms
@@ -48,7 +48,7 @@ def test_settings_that_json_has_no_word_for_are_kept_as_text():
 
 @pytest.mark.parametrize("values", [{}, {"format": 99}])
 def test_another_format_is_refused(values):
-    with pytest.raises(ValueError, match="no results of format 1: their 'format' is"):
+    with pytest.raises(ValueError, match="not results of format 1: their 'format' is"):
         load(values)
 
 

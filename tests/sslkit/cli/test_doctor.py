@@ -60,7 +60,7 @@ def test_it_prints_a_page(doctor, capsys):
         (["--set", "sampler.use=none"], 3, "small.toml"),
         (["--set", 'source={use="folder", root="nowhere"}'], 5, "nowhere"),
         (["--set", "optimizer.base_lr=1e30", "--set", "optimizer.warmup_epochs=0"], 6, "is not finite"),
-        (["--devices", "3"], 2, "batch_size = 4 over 3 processes"),
+        (["--devices", "3"], 2, "batch_size = 4 over 3 ranks"),
     ],
 )
 def test_a_failure_ends_with_its_code(doctor, capsys, more, code, message):

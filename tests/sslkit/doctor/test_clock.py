@@ -1,4 +1,4 @@
-"""What an inner section takes is its own, and all of them add up."""
+"""An inner section counts by itself, and all sections add up."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ def ticks(monkeypatch):
     return now
 
 
-def test_inner_sections_are_taken_off_outer_ones(ticks):
-    made = clock.Clock(torch.device("cpu"))
-    with made.section("outer"):
+def test_inner_sections_do_not_count_for_outer_ones(ticks):
+    timer = clock.Clock(torch.device("cpu"))
+    with timer.section("outer"):
         ticks.value += 1
-        with made.section("inner"):
+        with timer.section("inner"):
             ticks.value += 10
-            with made.section("outer"):
+            with timer.section("outer"):
                 ticks.value += 100
         ticks.value += 1000
     ticks.value += 10000
-    with made.section("inner"):
+    with timer.section("inner"):
         ticks.value += 20
-    assert made.seconds == {"outer": 1101, "inner": 30}
+    assert timer.seconds == {"outer": 1101, "inner": 30}
 
 
-def test_off_it_counts_nothing_and_an_error_ends_its_sections(ticks):
-    made = clock.Clock(torch.device("cpu"))
-    made.on = False
-    with made.section("a"):
+def test_a_clock_that_is_off_counts_nothing_and_an_error_ends_its_sections(ticks):
+    timer = clock.Clock(torch.device("cpu"))
+    timer.on = False
+    with timer.section("a"):
         ticks.value += 1
-    made.on = True
+    timer.on = True
 
     def fails():
-        with made.section("b"), made.section("c"):
+        with timer.section("b"), timer.section("c"):
             ticks.value += 2
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fails()
-    with made.section("d"):
+    with timer.section("d"):
         ticks.value += 4
-    assert made.seconds == {"b": 0, "c": 2, "d": 4}
+    assert timer.seconds == {"b": 0, "c": 2, "d": 4}
 
 
 def test_functions_and_modules_are_counted_inside_the_block_only(ticks):
@@ -63,22 +63,22 @@ def test_functions_and_modules_are_counted_inside_the_block_only(ticks):
 
         def more(self):
             ticks.value += 10
-            return "told"
+            return "result"
 
-    made, module = clock.Clock(torch.device("cpu")), Slow()
-    with made.forward(module, "forward"), made.calls(module, "more", "calls"), made.section("around"):
+    timer, module = clock.Clock(torch.device("cpu")), Slow()
+    with timer.forward(module, "forward"), timer.calls(module, "more", "calls"), timer.section("around"):
         module(torch.zeros(1))
         with pytest.raises(ValueError, match="none"):
             module(None)
-        assert module.more() == "told"
+        assert module.more() == "result"
     module(torch.zeros(1))
     module.more()
-    assert made.seconds == {"around": 0, "forward": 2, "calls": 10}
+    assert timer.seconds == {"around": 0, "forward": 2, "calls": 10}
     assert "more" not in vars(module)
 
 
 def test_the_device_is_waited_for_at_either_end(ticks, monkeypatch):
-    """Work that was asked for inside is done when the section ends, as on a GPU."""
+    """Work that was queued in a section is done when the section ends, as on a GPU."""
     queue = []
 
     def synchronize(device):
@@ -86,10 +86,10 @@ def test_the_device_is_waited_for_at_either_end(ticks, monkeypatch):
         queue.clear()
 
     monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
-    made = clock.Clock(torch.device("cuda"))
+    timer = clock.Clock(torch.device("cuda"))
     queue.append(5)
-    with made.section("a"):
+    with timer.section("a"):
         queue.append(1)
-    with made.section("b"):
+    with timer.section("b"):
         queue.append(2)
-    assert made.seconds == {"a": 1, "b": 2}
+    assert timer.seconds == {"a": 1, "b": 2}

@@ -1,4 +1,4 @@
-"""What a photo takes, and how many the loader makes."""
+"""The time to load an image, and the rate of the loader."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sslkit.images import decode
 
 
 @pytest.fixture
-def given(planned, monkeypatch):
+def loaded(planned, monkeypatch):
     monkeypatch.setattr(loading, "_ENOUGH_S", 0.0)
     _, plan = planned("augment.scene.0.jitter=1.0")
     return (plan, *prepare(plan))
 
 
 def slowed(monkeypatch, owner, name: str, seconds: float) -> None:
-    """Let a function sleep before it does what it does."""
+    """Make a function sleep before each call."""
     inner = getattr(owner, name)
 
     def slow(*args, **kwargs):
@@ -39,43 +39,43 @@ def batches(plan, size: int = 4):
     return loading.batches(Epochs(12, size, 1, plan.recipe.seed), 1)
 
 
-def test_time_is_counted_where_it_is_spent(given, monkeypatch):
-    plan, source, _ = given
+def test_each_section_gets_its_own_time(loaded, monkeypatch):
+    plan, source, _ = loaded
     seconds = {"read": 1e-3, "decode": 2e-3, "boxes": 3e-3, "cut": 4e-3, "colour": 5e-3}
     slowed(monkeypatch, source, "read", seconds["read"])
     slowed(monkeypatch, loading.images, "decode", seconds["decode"])
     slowed(monkeypatch, plan.sampler.component.cls, "sample", seconds["boxes"])
     slowed(monkeypatch, loading.images, "cuts", seconds["cut"])
     slowed(monkeypatch, on_bytes, "apply", seconds["colour"])
-    found = loading.photo(*given, True, batches(plan))
-    assert found.count == 32
-    assert list(found.sections) == list(loading.ORDER)
+    timing = loading.time_image(*loaded, True, batches(plan))
+    assert timing.count == 32
+    assert list(timing.sections) == list(loading.ORDER)
     networks = len(plan.views)
     for section, wait in seconds.items():
         times = 2 * networks if section == "colour" else 1  # each view of each network; they are cut once for both
-        assert wait * times <= found.sections[section] < wait * times + 2e-3 * (times + 2), section
-    assert found.decoding == found.sections["read"] + found.sections["decode"]
-    assert found.seconds == pytest.approx(sum(found.sections.values()))
+        assert wait * times <= timing.sections[section] < wait * times + 2e-3 * (times + 2), section
+    assert timing.decoding == timing.sections["read"] + timing.sections["decode"]
+    assert timing.seconds == pytest.approx(sum(timing.sections.values()))
 
 
-def test_sizes_are_those_of_the_pixels_and_threads_are_as_before(given):
-    plan, source, _ = given
+def test_sizes_are_those_of_the_pixels_and_threads_are_as_before(loaded):
+    plan, source, _ = loaded
     threads = torch.get_num_threads(), cv2.getNumThreads()
-    found = loading.photo(*given, False, batches(plan))
+    timing = loading.time_image(*loaded, False, batches(plan))
     assert (torch.get_num_threads(), cv2.getNumThreads()) == threads
-    assert found.decoded == decode(source.read(0), "").nbytes == 40 * 48 * 3
-    assert found.made > 2 * 24 * 24 * 3
+    assert timing.decoded == decode(source.read(0), "").nbytes == 40 * 48 * 3
+    assert timing.in_batch > 2 * 24 * 24 * 3
     assert "read" not in vars(source)
 
 
-def test_an_image_that_cannot_be_used_ends_it_in_words(planned):
+def test_an_unusable_image_is_an_error_with_a_message(planned):
     _, plan = planned("source.broken=[0,1,2,3,4,5,6,7]", 'on_bad_image="stop"')
-    with pytest.raises(DataError, match="is no image"):
-        loading.photo(plan, *prepare(plan), True, batches(plan))
+    with pytest.raises(DataError, match="is not an image"):
+        loading.time_image(plan, *prepare(plan), True, batches(plan))
 
 
-def test_batches_are_those_of_the_run_in_parts_and_do_not_end(given, monkeypatch):
-    monkeypatch.setattr(loading, "MOST", 3)
+def test_batches_are_parts_of_those_of_the_run_without_end(loaded, monkeypatch):
+    monkeypatch.setattr(loading, "MAX_IMAGES", 3)
     epochs = Epochs(12, 4, 1, 3)
     parts = list(islice(loading.batches(epochs, 2), 10))
     assert {len(part) for part in parts} == {3}
@@ -84,11 +84,11 @@ def test_batches_are_those_of_the_run_in_parts_and_do_not_end(given, monkeypatch
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_loader_is_as_fast_as_its_processes(given, monkeypatch, workers):
-    """Each photo waits for 5 ms, so that a process makes 200 photos/s at most."""
-    plan, source, _ = given
+def test_the_loader_is_as_fast_as_its_processes(loaded, monkeypatch, workers):
+    """Each image takes 5 ms or more, so that a process loads 200 images/s at most."""
+    plan, source, _ = loaded
     read = source.read
     monkeypatch.setattr(source, "read", lambda index: (time.sleep(5e-3), read(index))[1])
     monkeypatch.setattr(loading, "_ENOUGH_S", 0.2)
-    rate = loading.rate(loading.ViewDataset(*given), batches(plan), workers, torch.device("cpu"))
+    rate = loading.loader_rate(loading.ViewDataset(*loaded), batches(plan), workers, torch.device("cpu"))
     assert 40 < rate <= 1.1 * 200 * max(1, workers)

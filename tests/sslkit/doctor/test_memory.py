@@ -1,4 +1,4 @@
-"""What is held, and the bound of it."""
+"""Peak memory, and the bound for batches."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sslkit.doctor import memory
 
 
 def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeypatch):
-    """Counted where they are asked for, while nobody takes any; and the one that is in use was the first."""
-    workers, made = 2, []
+    """Counted where the loader asks for items, while no batch is taken; the one in use was the first."""
+    workers, batches = 2, []
 
     def items():
         for batch in repeat([Item(0, 1)]):
-            made.append(batch)
+            batches.append(batch)
             yield batch
 
     with Loader(dataset(), items(), workers, torch.device("cpu")) as feed:
         for _ in range(5):
             next(feed)
             time.sleep(0.02)
-        ahead = len(made) - 5
+        ahead = len(batches) - 5
         assert feed.ring is not None
         assert feed.ring.nbytes == memory.bound(workers, sum(map(math.prod, feed.ring.shapes.values())))
     assert ahead == AHEAD * workers
@@ -40,19 +40,19 @@ def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeyp
 
 
 def test_peaks_are_at_least_what_is_resident(dataset):
-    held = np.ones(30_000_000, np.uint8)
+    array = np.ones(30_000_000, np.uint8)
     with Loader(dataset(), repeat([Item(0, 1)]), 1, torch.device("cpu")) as feed:
         next(feed)
         workers = [worker.pid for worker in feed._workers()]
         now = psutil.Process(workers[0]).memory_info().rss
-        found = memory.measure(torch.device("cpu"), workers)
-    assert (found.device, found.device_total) == (None, None)
-    assert found.process >= psutil.Process().memory_info().rss - 2**20 > held.nbytes
-    assert found.workers == pytest.approx(now, rel=0.5)
-    assert 0 < found.free <= psutil.virtual_memory().total
+        measured = memory.measure(torch.device("cpu"), workers)
+    assert (measured.device, measured.device_total) == (None, None)
+    assert measured.process >= psutil.Process().memory_info().rss - 2**20 > array.nbytes
+    assert measured.workers == pytest.approx(now, rel=0.5)
+    assert 0 < measured.free <= psutil.virtual_memory().total
 
 
-def test_where_the_system_does_not_tell_nothing_is_told(tmp_path):
+def test_what_the_system_does_not_report_is_none(tmp_path):
     assert memory._kilobytes(tmp_path / "none", "VmHWM") is None
     assert memory._peak_of(2**30) is None
     (tmp_path / "max").write_text("max\n")

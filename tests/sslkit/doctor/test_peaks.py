@@ -1,4 +1,4 @@
-"""How fast a device could be."""
+"""The peak performance of devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslkit.doctor import peaks
 
 
 @pytest.mark.parametrize(
-    ("name", "precision", "tf32", "tera", "said"),
+    ("name", "precision", "tf32", "tera", "words"),
     [
         ("NVIDIA H100 80GB HBM3", "bf16-mixed", True, 989.4, "989.4 TFLOP/s, the H100's dense bfloat16 peak"),
         ("NVIDIA H100 PCIe", "bf16-mixed", True, 756, "H100 PCIe's"),
@@ -26,10 +26,10 @@ from sslkit.doctor import peaks
         ("NVIDIA A10", "32-true", True, 62.5, "A10's"),
     ],
 )
-def test_known_gpus_are_listed(name, precision, tf32, tera, said):
-    found = peaks.listed(name, precision, tf32)
-    assert found.flops == pytest.approx(1e12 * tera)
-    assert said in found.of
+def test_known_gpus_are_listed(name, precision, tf32, tera, words):
+    peak = peaks.listed(name, precision, tf32)
+    assert peak.flops == pytest.approx(1e12 * tera)
+    assert words in peak.of
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_known_gpus_are_listed(name, precision, tf32, tera, said):
         ("AMD Instinct MI300X", "bf16-mixed"),
     ],
 )  # fmt: skip
-def test_others_are_not_taken_for_them(name, precision):
+def test_similar_names_are_not_confused_with_them(name, precision):
     assert peaks.listed(name, precision, True) is None
 
 
@@ -48,9 +48,9 @@ def test_a_cpu_is_measured(monkeypatch):
     monkeypatch.setitem(peaks._SIDES, "cpu", 64)
     ticks = itertools.accumulate(itertools.cycle([1.0, 0.5]))
     monkeypatch.setattr(peaks.time, "perf_counter", lambda: next(ticks))
-    found = peaks.peak(torch.device("cpu"), "bf16-mixed")
-    assert found.flops == 2 * 64**3 / 0.5
-    assert found.of == "what a bfloat16 matrix product of side 64 reaches here"
+    peak = peaks.peak(torch.device("cpu"), "bf16-mixed")
+    assert peak.flops == 2 * 64**3 / 0.5
+    assert peak.of == "what a bfloat16 matrix product of side 64 reaches here"
     monkeypatch.undo()
     monkeypatch.setitem(peaks._SIDES, "cpu", 256)
     assert peaks.matmul(torch.device("cpu"), "32-true") > 1e8

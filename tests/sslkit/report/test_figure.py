@@ -34,13 +34,13 @@ def test_a_ring_per_seed_and_a_bar_at_the_mean(results):
     assert drawn == [pytest.approx(values) for values in there]
     bars = [line.get_xdata()[0] / 100 for line in lines if line.get_marker() == "|"]
     assert bars == [
-        pytest.approx(statistics.mean(arm, statistics.metric("knn top1")).value) for arm in results.arms[:3]
+        pytest.approx(statistics.mean(arm, statistics.metric_reader("knn top1")).value) for arm in results.arms[:3]
     ]
 
 
 def test_intervals_and_what_tells_them_apart_without_colour(results):
     right = axes(results)[1]
-    found = [statistics.difference(arm, statistics.metric("knn top1"), results.full) for arm in results.arms[1:3]]
+    found = [statistics.difference(arm, statistics.metric_reader("knn top1"), results.full) for arm in results.arms[1:3]]
     lines = [tuple(line.get_xdata()) for line in right.lines if line.get_marker() == "None"][1:]
     assert lines == [pytest.approx((100 * item.low, 100 * item.high)) for item in found]
     fills = [line.get_markerfacecolor() for line in right.lines if line.get_marker() == "o"]

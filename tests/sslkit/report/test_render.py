@@ -84,7 +84,7 @@ def test_csv_has_a_column_for_every_number(results):
     rows = list(csv.DictReader(io.StringIO(render.csv_text(results))))
     by_name = {row["arm"]: row for row in rows}
     arm, row = results.arms[1], by_name["drop-instance-instance"]
-    read = statistics.metric("linear top1")
+    read = statistics.metric_reader("linear top1")
     mean, found = statistics.mean(arm, read), statistics.difference(arm, read, results.full)
     assert float(row["linear top1 mean"]) == mean.value
     assert float(row["linear top1 std"]) == mean.std
