@@ -1,4 +1,4 @@
-"""Online and target networks, and what they cost: one forward pass of a step is `StepModule.forward`."""
+"""Online and target networks: `StepModule.forward` is the forward pass of a step."""
 
 from sslkit.networks.step_module import StepModule
 

@@ -1,6 +1,6 @@
-"""Activation checkpointing: a backbone keeps what goes into its blocks, and makes the rest again on the way back.
+"""Activation checkpointing: a backbone keeps its blocks' inputs, and recomputes the rest in the backward pass.
 
-Weights, gradients and running statistics are those of a run without it; a step takes about a third more operations.
+Weights, gradients and running statistics stay the same; a step takes about a third more operations.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from sslkit.networks.sharding import blocks
 
 
 def recompute(backbone: nn.Module) -> None:
-    """Let every block of a backbone keep its input alone, in place.
+    """Let every block of a backbone keep only its input, in place.
 
     Raises:
-        UsageError: It has no blocks, modules of one class in one list.
+        UsageError: It has no blocks, that is, no list of modules of one class.
     """
-    found = list(blocks(backbone))
-    if not found:
+    repeated = list(blocks(backbone))
+    if not repeated:
         raise UsageError(
-            f"--checkpoint-activations: {type(backbone).__name__} has no blocks that repeat, so nothing would be saved"
+            f"--checkpoint-activations: {type(backbone).__name__} has no repeated blocks, so nothing would be saved"
         )
-    for block in found:
+    for block in repeated:
         contexts = partial(_contexts, block)
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return what surrounds a block's pass, and the same pass made again."""
-    return nullcontext(), _Copies(block)
+    """Return the contexts of a block's forward pass and of its recomputation."""
+    return nullcontext(), _BufferCopies(block)
 
 
-class _Copies:
-    """Lets a block work on copies of its buffers while it is entered, which it may be more than once.
+class _BufferCopies:
+    """Let a block work on copies of its buffers; may be entered more than once.
 
-    Running statistics have seen the batch when the block's pass is made again.
+    Running statistics already include the batch when the block is recomputed.
     """
 
     def __init__(self, block: nn.Module) -> None:
         self.block = block
-        self.held: list[tuple[nn.Module, str, Tensor]] = []
+        self.buffers: list[tuple[nn.Module, str, Tensor]] = []
 
     def __enter__(self) -> None:
-        places = [(part, name, held) for part in self.block.modules() for name, held in part._buffers.items()]
-        self.held = [(part, name, held) for part, name, held in places if held is not None]
-        for part, name, held in self.held:
-            part._buffers[name] = held.clone()
+        buffers = [(part, name, buffer) for part in self.block.modules() for name, buffer in part._buffers.items()]
+        self.buffers = [(part, name, buffer) for part, name, buffer in buffers if buffer is not None]
+        for part, name, buffer in self.buffers:
+            part._buffers[name] = buffer.clone()
 
     def __exit__(self, *error: object) -> None:
-        for part, name, held in self.held:
-            part._buffers[name] = held
+        for part, name, buffer in self.buffers:
+            part._buffers[name] = buffer

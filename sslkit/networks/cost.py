@@ -1,4 +1,4 @@
-"""What a plan costs per image: parameters, operations, memory; measured on shapes, without data."""
+"""Measure what a plan costs per image (parameters, operations, memory), on shapes alone, without data."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Cost:
 
     Attributes:
         flops: Forward and backward passes of everything the plan builds (a multiply-add counts two).
-        online_parameters: Trained ones, objectives included.
-        target_parameters: Followed by the EMA.
-        activations: Bytes that the forward pass keeps for the backward pass, in float32.
+        online_parameters: Number of trained parameters, those of objectives included.
+        target_parameters: Number of parameters that the EMA updates.
+        activations: Bytes that the forward pass saves for the backward pass, in float32.
     """
 
     flops: int
@@ -35,18 +35,18 @@ def measure(plan: Plan, images: int = 2) -> Cost:
     with torch.device("meta"):
         step = StepModule(plan)
         batch = step_batch(plan, images)
-    kept = _Kept(step)
+    saved = _SavedTensors(step)
     with FlopCounterMode(display=False) as counter:
-        with saved_tensors_hooks(kept.pack, kept.unpack):
+        with saved_tensors_hooks(saved.pack, saved.unpack):
             loss = step(batch).loss
         loss.backward()
     target = sum(p.numel() for p in step.target.parameters()) if step.target else 0
     trained = sum(p.numel() for p in step.parameters() if p.requires_grad)
-    return Cost(counter.get_total_flops() // images, trained, target, kept.total // images)
+    return Cost(counter.get_total_flops() // images, trained, target, saved.total // images)
 
 
-class _Kept:
-    """Adds up the memory that autograd keeps, each storage once and weights not at all."""
+class _SavedTensors:
+    """Add up the memory that autograd saves, each storage once and without weights."""
 
     def __init__(self, step: StepModule) -> None:
         self.seen = {value.untyped_storage()._cdata for value in [*step.parameters(), *step.buffers()]}
@@ -65,7 +65,7 @@ class _Kept:
 
 
 def step_batch(plan: Plan, images: int) -> dict[str, Tensor]:
-    """Return a batch of noise in the shape of a plan's batches, on torch's default device."""
+    """Return a batch of noise with the shapes of a plan's batches, on torch's default device."""
     batch = {"size": torch.full((images, 2), 256.0), "index": torch.zeros(images)}
     for (group, network), views in plan.views.items():
         size = views[0].size

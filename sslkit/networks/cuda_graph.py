@@ -1,151 +1,151 @@
-"""A pass forward and backward as one CUDA graph: recorded once, then begun by one call instead of thousands.
+"""Run the forward and backward pass of a micro-batch as one CUDA graph, which one call starts instead of thousands.
 
-Where a step is small, a GPU waits for the host, which gives it one operation after the other.
+In small steps, the GPU waits for the host, which launches one operation after another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sslkit.errors import UsageError
-from sslkit.networks.step_module import Network, StepModule, StepOutput
+from sslkit.networks.step_module import StepModule, StepOutput
 from sslkit.planning.recipe import Recipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-QUIET = 3
-"""Passes without a change that go before a recording: libraries choose their algorithms in them."""
+WARM_UP = 3
+"""Micro-batches without a change that precede a recording: libraries choose their algorithms in them."""
 PATIENCE = 20
-"""Passes behind one another that are not recorded, until it is said why."""
+"""Micro-batches in a row without a recording after which an error says what changes."""
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 
 
 class StepGraph:
-    """Makes passes as `run` makes them, with the same numbers; from the fourth on by a graph.
+    """Run micro-batches like `run`, with the same numbers, but from the fourth on by replaying a graph.
 
-    A graph works on the memory that it was recorded with, and repeats what Python decided then. So each batch is copied
-    to that memory; and what objectives and heads hold besides numbers in tensors is looked at before every pass, what
-    backbones hold before the recording. Where that has changed, the next passes are plain, and it is recorded anew.
+    A graph works on the memory that it was recorded with, and repeats Python's decisions at that time. So each batch is
+    copied to that memory. The state of objectives and heads, apart from numbers in tensors, is compared before every
+    replay; that of backbones only before the recording. After a change, micro-batches run without a graph until a new
+    one is recorded.
 
     Args:
-        run: Goes forward and backward on a batch, which leaves gradients, and returns the outcome.
-        network: What is run.
+        run: Runs a batch forward and backward, which leaves gradients, and returns the output.
+        network: The module that `run` runs.
     """
 
     def __init__(self, run: Callable[[Mapping[str, Any]], StepOutput], network: StepModule) -> None:
         self.run, self.network = run, network
-        named = dict(network.named_modules())
-        inside = {id(part) for net in (network.online, network.target) if net for part in _of_backbone(net)}
-        self.backbones = {name: part for name, part in named.items() if id(part) in inside}
-        self.others = {name: part for name, part in named.items() if id(part) not in inside}
+        modules = dict(network.named_modules())
+        networks = [net for net in (network.online, network.target) if net]
+        in_backbones = {id(module) for net in networks for module in net.backbone.modules()}
+        self.backbones = {name: module for name, module in modules.items() if id(module) in in_backbones}
+        self.others = {name: module for name, module in modules.items() if id(module) not in in_backbones}
         self.known: dict[str, dict[str, Any]] = {}
-        self.quiet = self.plain = 0
+        self.unchanged = self.unrecorded = 0
         self._forget()
 
     def _forget(self) -> None:
         self.graph: Any = None
         self.batch: dict[str, Tensor] = {}
         self.gradients: list[tuple[nn.Parameter, Tensor]] = []
-        self.outcome: StepOutput | None = None
+        self.output: StepOutput | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> StepOutput:
-        """Go forward and backward; what is returned holds until the next call.
+        """Run a batch forward and backward; the returned tensors are valid until the next call.
 
         Raises:
-            UsageError: The pass cannot be recorded, or changes too often.
+            UsageError: The step cannot be recorded, or changes too often.
         """
         if changed := self._changed(batch):
             self._forget()
-            self.quiet = 0
-            if self.plain >= PATIENCE:
+            self.unchanged = 0
+            if self.unrecorded >= PATIENCE:
                 raise UsageError(f"--cuda-graph: {changed[0]} changes again and again, which no graph can follow")
-        if self.quiet < QUIET:
-            self.quiet, self.plain = self.quiet + 1, self.plain + 1
+        if self.unchanged < WARM_UP:
+            self.unchanged, self.unrecorded = self.unchanged + 1, self.unrecorded + 1
             return self.run(batch)
         if self.graph is None:
             self._record(batch)
-        for name, held in self.batch.items():
-            held.copy_(batch[name], non_blocking=True)
+        for name, value in self.batch.items():
+            value.copy_(batch[name], non_blocking=True)
         self.graph.replay()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
-        assert self.outcome is not None
-        return self.outcome
+        assert self.output is not None
+        return self.output
 
     def _changed(self, batch: Mapping[str, Any]) -> list[str]:
-        """Name what would make a pass another one than the last, on whatever numbers."""
+        """Name the state and shapes that have changed since the last batch, apart from numbers in tensors."""
         shapes = {f"batch.{name}": value.shape for name, value in batch.items() if isinstance(value, Tensor)}
-        looked_at = {"others": shapes | _held(self.others)}
+        states = {"others": shapes | _state(self.others)}
         if self.graph is None:
-            looked_at["backbones"] = _held(self.backbones)
-        changed = [name for what, now in looked_at.items() for name in _differing(self.known.get(what, {}), now)]
-        self.known |= looked_at
+            states["backbones"] = _state(self.backbones)
+        changed = [name for part, state in states.items() for name in _differences(self.known.get(part, {}), state)]
+        self.known |= states
         return changed
 
     def _record(self, batch: Mapping[str, Any]) -> None:
         self.batch = {name: value.clone() for name, value in batch.items() if isinstance(value, Tensor)}
-        made = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(made, capture_error_mode="thread_local"):  # loaders' threads go on
-                self.outcome = self.run({**batch, **self.batch})
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # loader threads continue
+                self.output = self.run({**batch, **self.batch})
         except Exception as error:
-            cause = error.__context__ or error  # ending what has failed fails again
+            cause = error.__context__ or error  # ending a failed capture fails again
             raise UsageError(
                 f"--cuda-graph: this recipe's step cannot be recorded: {str(cause).strip().splitlines()[0]}. "
                 "Something in it waits for the GPU; leave the option out"
             ) from error
-        held = ((parameter, parameter.grad) for parameter in self.network.parameters())
-        self.gradients = [(parameter, gradient) for parameter, gradient in held if gradient is not None]
-        self.graph, self.plain = made, 0
+        pairs = ((parameter, parameter.grad) for parameter in self.network.parameters())
+        self.gradients = [(parameter, gradient) for parameter, gradient in pairs if gradient is not None]
+        self.graph, self.unrecorded = graph, 0
 
 
 def check(recipe: Recipe, precision: str, fabric: Fabric) -> None:
-    """Refuse what steps are not recorded of.
+    """Refuse runs whose steps cannot be recorded.
 
     Raises:
-        UsageError: It takes one process with a GPU, one pass a step, and no scaled losses.
+        UsageError: The run is not on one GPU, has several micro-batches per step, or scales its losses.
     """
-    not_so = {
-        f"takes a GPU, and this run is on the {fabric.device.type}": fabric.device.type != "cuda",
-        f"takes one process, and this run has {fabric.world_size}": fabric.world_size > 1,
-        f"takes one pass a step, and accumulate = {recipe.accumulate}": recipe.accumulate > 1,
-        f'takes precision = "bf16-mixed" or "32-true", not "{precision}"': precision == "16-mixed",
+    obstacles = {
+        f"needs a GPU, and this run is on the {fabric.device.type}": fabric.device.type != "cuda",
+        f"needs a single rank, and this run has {fabric.world_size}": fabric.world_size > 1,
+        f"needs one micro-batch per step, and accumulate = {recipe.accumulate}": recipe.accumulate > 1,
+        f'needs precision = "bf16-mixed" or "32-true", not "{precision}"': precision == "16-mixed",
     }
-    if told := [told for told, holds in not_so.items() if holds]:
-        raise UsageError("--cuda-graph " + "; it ".join(told))
+    if reasons := [reason for reason, applies in obstacles.items() if applies]:
+        raise UsageError("--cuda-graph " + "; it ".join(reasons))
 
 
-# ------------------------------------------------------------------------------------- what Python decides by
+# ------------------------------------------------------------------------------- the state that Python code reads
 
-_NOTHING = object()
-
-
-def _of_backbone(network: Network) -> Iterable[nn.Module]:
-    return network.backbone.modules()
+_ABSENT = object()
 
 
-def _held(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """Return what modules hold: which tensors, not what numbers, and everything that is no tensor."""
-    held: dict[str, Any] = {}
+def _state(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """Return the state of modules: the identity of tensors without their numbers, and every other value."""
+    state: dict[str, Any] = {}
     for path, module in modules.items():
         tensors = {**module._parameters, **module._buffers}
-        held |= {f"{path}.{name}": (one, one is not None and one.requires_grad) for name, one in tensors.items()}
-        others = {f"{path}.{name}": value for name, value in vars(module).items() if name not in _OF_TORCH}
-        held |= {name: list(value) if isinstance(value, list) else value for name, value in others.items()}
-    return held
+        for name, tensor in tensors.items():
+            state[f"{path}.{name}"] = (tensor, tensor is not None and tensor.requires_grad)
+        for name, value in vars(module).items():
+            if name not in _OF_TORCH:
+                state[f"{path}.{name}"] = list(value) if isinstance(value, list) else value
+    return state
 
 
-def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    return [name for name in {**a, **b} if not _same(a.get(name, _NOTHING), b.get(name, _NOTHING))]
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**a, **b} if not _same(a.get(name, _ABSENT), b.get(name, _ABSENT))]
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Say whether two values are equal, tensors and what else may not be compared only where they are one."""
+    """Return whether two values are equal; those without a safe comparison, like tensors, must be the same object."""
     if a is b:
         return True
     if type(a) is not type(b):

@@ -1,4 +1,4 @@
-"""The target network's update: an exponential moving average of the online one, in one fused call."""
+"""Update the target network: an exponential moving average of the online one, in one fused call."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @torch.no_grad()
 def ema_update(target: Sequence[Tensor], online: Sequence[Tensor], momentum: float) -> None:
-    """Move every target tensor towards its online one, in place: target <- m target + (1 - m) online.
+    """Move every target tensor towards its online tensor, in place: target <- m target + (1 - m) online.
 
-    Computed as target + (1 - m) (online - target), the same to rounding, but exact where both agree. A momentum of 1
-    leaves every bit as it is, one of 0 copies.
+    Computed as target + (1 - m) (online - target): the same up to rounding, and exact where both are equal. A momentum
+    of 1 changes no bit, a momentum of 0 copies.
 
     Args:
-        target: Tensors that are changed.
-        online: As many, of the same shapes, in the same order.
+        target: Tensors to change.
+        online: As many tensors, of the same shapes, in the same order.
         momentum: m, in [0, 1].
 
     Raises:

@@ -1,8 +1,8 @@
-"""Networks too large for one device: parameters, gradients and optimizer state cut over all processes (FSDP2).
+"""Shard networks too large for one device: parameters, gradients and optimizer state split over all ranks (FSDP2).
 
-Every block of a backbone (a ViT's, a ResNet's) is gathered just before it is used and let go behind it; what is in no
-block, heads for one, is gathered together. Checkpoints hold whole tensors, the same as those of one device, so that a
-run goes on over any number of processes. Everything here that gathers must be called in every process.
+Every block of a backbone (a ViT's, a ResNet's) is gathered just before it is used and released after it; parameters
+outside blocks, such as those of heads, are gathered together. Checkpoints hold whole tensors, the same as those of one
+device, so that a run can resume on any number of ranks. Functions that gather must be called on every rank.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")
-"""Those that it has; `16-mixed` would need a loss scale that knows of shards."""
+"""Precisions that work with shards; `16-mixed` would need a loss scale that knows about them."""
 
 ON_CPU = hasattr(torch.cpu.Stream, "record_event")
-"""Whether this torch shards on the CPU; 2.6 does not."""
+"""Whether this torch can shard on the CPU; 2.6 cannot."""
 
 
 def strategy() -> ModelParallelStrategy:
@@ -33,17 +33,17 @@ def strategy() -> ModelParallelStrategy:
 
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Cut a module's parameters over all processes, block by block, in place.
+    """Shard a module's parameters over all ranks, block by block, in place.
 
     Args:
-        module: The same in every process.
-        mesh: Over all processes, machines first.
+        module: The same on every rank.
+        mesh: Over all ranks, machines first.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     flat = init_device_mesh(mesh.device_type, (mesh.size(),), mesh_dim_names=("shards",))
-    module.to(memory_format=torch.contiguous_format)  # others cannot be cut
+    module.to(memory_format=torch.contiguous_format)  # other layouts cannot be sharded
     for block in blocks(module):
         fully_shard(block, mesh=flat)
     fully_shard(module, mesh=flat)
@@ -51,40 +51,40 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the blocks that a module repeats: two or more of one class in one list, the outermost."""
+    """Yield the outermost repeated blocks of a module: two or more modules of one class in one list."""
     for child in module.children():
         inner = list(child.children())
-        alike = len(inner) > 1 and len({type(part) for part in inner}) == 1
-        listed = isinstance(child, (nn.Sequential, nn.ModuleList))
-        if alike and listed and next(inner[0].parameters(), None) is not None:
+        same_class = len(inner) > 1 and len({type(part) for part in inner}) == 1
+        is_list = isinstance(child, (nn.Sequential, nn.ModuleList))
+        if same_class and is_list and next(inner[0].parameters(), None) is not None:
             yield from inner
         else:
             yield from blocks(child)
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Say whether parameters of a module are cut over processes."""
-    return any(is_cut(held) for held in module.parameters())
+    """Return whether a module has sharded parameters."""
+    return any(is_sharded_tensor(parameter) for parameter in module.parameters())
 
 
-def is_cut(value: object) -> TypeGuard[DTensor]:
-    """Say whether a value is a tensor of which every process holds a part: a DTensor, told without importing it."""
+def is_sharded_tensor(value: object) -> TypeGuard[DTensor]:
+    """Return whether a value is a DTensor, each rank holding a shard; decided without importing DTensor."""
     return hasattr(value, "to_local")
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return what this process holds of a tensor: all of it where it is not cut."""
-    return tensor.to_local() if is_cut(tensor) else tensor
+    """Return this rank's shard of a tensor, or the tensor itself where it is not sharded."""
+    return tensor.to_local() if is_sharded_tensor(tensor) else tensor
 
 
 def whole(value: Any, keep: bool = True) -> Any:
-    """Gather every tensor of a nested value that is cut, onto the CPU; all else is as it was.
+    """Gather every sharded tensor of a nested value onto the CPU; leave other values unchanged.
 
     Args:
-        value: Mappings, lists and tuples of tensors and others.
-        keep: Whether this process wants them; those that do not take part, and get empty ones.
+        value: Mappings, lists and tuples of tensors and other values.
+        keep: Whether this rank needs the tensors; a rank that does not takes part and gets empty ones.
     """
-    if is_cut(value):
+    if is_sharded_tensor(value):
         gathered = value.full_tensor().detach()
         return gathered.cpu() if keep else gathered.new_empty(0)
     if isinstance(value, Mapping):
@@ -94,11 +94,14 @@ def whole(value: Any, keep: bool = True) -> Any:
     return value
 
 
-def cut_like(value: Tensor, like: Tensor) -> Tensor:
-    """Cut a whole tensor as `like` is, where it is; else lay it out as that: fused optimizers read memory in order."""
+def shard_like(value: Tensor, like: Tensor) -> Tensor:
+    """Shard a whole tensor like `like`; where that is not sharded, use its memory layout.
+
+    Fused optimizers read memory in order, so layouts must agree.
+    """
     if value.shape != like.shape:
         return value
-    if not is_cut(like):
+    if not is_sharded_tensor(like):
         same = value.stride() == like.stride()
         return value if same else torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
     from torch.distributed.tensor import distribute_tensor
@@ -106,34 +109,34 @@ def cut_like(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
-def cut_model(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
-    """Cut a whole state dict as the module's is, where it is."""
+def shard_model_state(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
+    """Shard a whole state dict like the module's own; return it unchanged where the module is not sharded."""
     if not is_sharded(module):
         return state
-    held = module.state_dict()
-    return {name: cut_like(value, held[name]) if name in held else value for name, value in state.items()}
+    own = module.state_dict()
+    return {name: shard_like(value, own[name]) if name in own else value for name, value in state.items()}
 
 
-def cut_optimizer(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """Cut an optimizer's whole state as the parameters that it is of, in their order."""
-    cut = {
+def shard_optimizer_state(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """Shard an optimizer's whole state like its parameters, given in their order."""
+    sharded = {
         number: {
-            name: cut_like(value, parameters[number]) if isinstance(value, Tensor) else value
-            for name, value in of_one.items()
+            name: shard_like(value, parameters[number]) if isinstance(value, Tensor) else value
+            for name, value in of_parameter.items()
         }
-        for number, of_one in state["state"].items()
+        for number, of_parameter in state["state"].items()
     }
-    return {**state, "state": cut}
+    return {**state, "state": sharded}
 
 
-def align(module: nn.Module) -> None:
-    """Give every process the first one's buffers, such as the statistics of batch norm; DDP does the same."""
+def broadcast_buffers(module: nn.Module) -> None:
+    """Copy rank 0's buffers, such as the statistics of batch norm, to every rank; DDP does the same."""
     for buffer in module.buffers():
         torch.distributed.broadcast(buffer, 0)
 
 
-def told(module: nn.Module) -> str:
-    """Say how much of a module's parameters this process holds."""
-    held = list(module.parameters())
-    here, total = (sum(tensor.numel() for tensor in tensors) for tensors in (map(local, held), held))
-    return f"sharded: {here:,} of {total:,} parameters in each process, with their gradients and optimizer state"
+def describe(module: nn.Module) -> str:
+    """Return how many of a module's parameters this rank holds, in words."""
+    parameters = list(module.parameters())
+    own, total = (sum(tensor.numel() for tensor in tensors) for tensors in (map(local, parameters), parameters))
+    return f"sharded: {own:,} of {total:,} parameters on each rank, with their gradients and optimizer state"

@@ -1,4 +1,4 @@
-"""The online and target networks, and one training step's forward pass as one module.
+"""The online and target networks, and the forward pass of a training step, as one module.
 
 Everything that needs gradients is inside `StepModule.forward`, so that DDP and FSDP see all of it.
 """
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from sslkit.api import Terms
 from sslkit.networks import monitors
+from sslkit.networks.conflict_map import ObjectiveLoss, Timer, conflict_map
 from sslkit.networks.ema import ema_update
-from sslkit.networks.sharding import is_cut, local
+from sslkit.networks.sharding import is_sharded_tensor, local
 from sslkit.nn import widen
 from sslkit.planning.plan import EmbeddingKey, HeadPlan, ObjectivePlan, Plan
 from sslkit.plugins import Component, blamed
@@ -28,11 +29,10 @@ Batch = Mapping[str, Tensor]
 class Network(nn.Module):
     """A backbone with its named projectors and predictors."""
 
-    def __init__(self, backbone: nn.Module, made: Component, heads: Mapping[str, HeadPlan], seed: int) -> None:
+    def __init__(self, backbone: nn.Module, component: Component, heads: Mapping[str, HeadPlan], seed: int) -> None:
         super().__init__()
-        self.made, self.heads = made, heads
+        self.component, self.heads = component, heads
         self.backbone = backbone
-        self.taken = {name: head.taken for name, head in heads.items()}
         self.projectors = nn.ModuleDict()
         self.predictors = nn.ModuleDict()
         for name, head in heads.items():
@@ -42,36 +42,38 @@ class Network(nn.Module):
                 with torch_seeded(seed, "heads", name, "predictor"):
                     self.predictors[name] = head.predictor.make({"d": head.dim})
 
-    def forward(self, x: Tensor, wanted: Sequence[EmbeddingKey]) -> list[Tensor]:
-        """Return the wanted rows of images (n 3 h w), each (n ...)."""
-        with blamed(self.made):
-            given = self.backbone(x)
-        heads = dict.fromkeys(row.head for row in wanted if row.head)  # each once: batch norm counts its passes
-        projected = {head: self._project(head, given) for head in heads}
-        return [self._row(row, given, projected) for row in wanted]
+    def forward(self, x: Tensor, keys: Sequence[EmbeddingKey]) -> list[Tensor]:
+        """Return the embeddings of images (n 3 h w) under the given keys, each (n ...)."""
+        with blamed(self.component):
+            features = self.backbone(x)
+        heads = dict.fromkeys(key.head for key in keys if key.head)  # each once: batch norm counts its forward passes
+        projections = {head: self._project(head, features) for head in heads}
+        return [self._embedding(key, features, projections) for key in keys]
 
-    def _project(self, head: str, given: Mapping[str, Tensor]) -> Tensor:
+    def _project(self, head: str, features: Mapping[str, Tensor]) -> Tensor:
         with blamed(self.heads[head].projector.component):
-            return self.projectors[head](given[self.taken[head]])  # type: ignore[no-any-return]
+            return self.projectors[head](features[self.heads[head].input_kind])  # type: ignore[no-any-return]
 
-    def _row(self, row: EmbeddingKey, given: Mapping[str, Tensor], projected: Mapping[str, Tensor]) -> Tensor:
-        if row.kind == "prediction":
-            predictor = self.heads[row.head].predictor
+    def _embedding(
+        self, key: EmbeddingKey, features: Mapping[str, Tensor], projections: Mapping[str, Tensor]
+    ) -> Tensor:
+        if key.kind == "prediction":
+            predictor = self.heads[key.head].predictor
             assert predictor
             with blamed(predictor.component):
-                return self.predictors[row.head](projected[row.head])  # type: ignore[no-any-return]
-        return projected[row.head] if row.head else given[row.kind]
+                return self.predictors[key.head](projections[key.head])  # type: ignore[no-any-return]
+        return projections[key.head] if key.head else features[key.kind]
 
 
 class StepOutput(NamedTuple):
-    """What a forward pass of a step gives.
+    """The output of a step's forward pass.
 
     Attributes:
         loss: Scalar, the weighted sum of the terms.
         terms: "objective.term" -> scalar, unweighted.
         monitors: Name -> scalar.
-        rows: "features" and, where there is one, "projection" -> the first watched view's rows (b d), detached.
-        measured: The conflict map, where it was asked for: name -> value, the same in all processes but for times.
+        rows: "features" and, where there is one, "projection" -> rows of the first monitored view (b d), detached.
+        measured: The conflict map, where it was requested: name -> value, the same on all ranks except for times.
     """
 
     loss: Tensor
@@ -82,29 +84,29 @@ class StepOutput(NamedTuple):
 
 
 class StepModule(nn.Module):
-    """Online network, target network where one is read, and the objectives."""
+    """The online network, the target network where an objective reads it, and the objectives."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         seed = plan.recipe.seed
         self.watched = _watched(plan)
-        self.rows = [*plan.rows, *(row for row in self.watched.values() if row not in plan.rows)]
+        self.keys = [*plan.rows, *(key for key in self.watched.values() if key not in plan.rows)]
         self.plans = plan.objectives
         self.norms = {group: plan.recipe.forward.norm_of(group) for group in plan.groups}
         self.pixels = {
-            (row.group, row.network): ".".join(("pixels", *plan.pixels(row.group, row.network))) for row in self.rows
+            (key.group, key.network): ".".join(("pixels", *plan.pixels(key.group, key.network))) for key in self.keys
         }
         with torch_seeded(seed, "backbone"):
             backbone = plan.backbone.make()
         self.online = Network(backbone, plan.backbone.component, plan.heads, seed)
         self.target = _target(self.online, plan) if plan.has("target") else None
         self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
-        own = (self.online.projectors, self.online.predictors, self.objectives)
-        self._told: list[Any] = [part for parts in own for part in parts.values()]
+        trained = (self.online.projectors, self.online.predictors, self.objectives)
+        self._stateful: list[Any] = [part for parts in trained for part in parts.values()]
         self.gather: Callable[[Tensor], Tensor] | None = None
-        """Joins a tensor's rows (b ...) over all processes, with gradients; None where there is one process."""
+        """Concatenates a tensor's rows (b ...) over all ranks, with gradients; None where there is one rank."""
         self.mean: Callable[[Tensor], Tensor] | None = None
-        """Averages a tensor over all processes, without gradients; None where there is one process."""
+        """Averages a tensor over all ranks, without gradients; None where there is one rank."""
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
         self.scale = 2.0**12 if plan.recipe.precision == "16-mixed" else 1.0
         self.to(memory_format=torch.channels_last)
@@ -113,8 +115,8 @@ class StepModule(nn.Module):
         """Run every network on every view group that is read, then every objective in float32, or in float64.
 
         Args:
-            batch: Views and what is known of them.
-            measure: Also take the conflict map, for which the device is waited for.
+            batch: Views with their boxes, flips and image sizes.
+            measure: Also compute the conflict map, which waits for the device.
         """
         images: dict[str, list[Tensor]] = {}
         table = self._embed(batch, "online", images)
@@ -124,61 +126,62 @@ class StepModule(nn.Module):
             return self._objectives(batch, table, measure)
 
     def _embed(self, batch: Batch, network: str, images: dict[str, list[Tensor]]) -> dict[EmbeddingKey, Tensor]:
-        """Return every row that is read of a network; `images` keeps what both networks see, laid out once."""
+        """Return every embedding that is read from a network; `images` caches the laid-out views for both networks."""
         table: dict[EmbeddingKey, Tensor] = {}
         for group, norm in self.norms.items():
-            wanted = [row for row in self.rows if (row.network, row.group) == (network, group)]
-            if wanted:
-                key = self.pixels[group, network]
-                if key not in images:
-                    images[key] = _images(batch[key], norm)
-                table.update(zip(wanted, self._pass(network, images[key], wanted, batch[key].shape[1]), strict=True))
+            keys = [key for key in self.keys if (key.network, key.group) == (network, group)]
+            if keys:
+                pixels = self.pixels[group, network]
+                if pixels not in images:
+                    images[pixels] = _images(batch[pixels], norm)
+                embeddings = self._run(network, images[pixels], keys, batch[pixels].shape[1])
+                table.update(zip(keys, embeddings, strict=True))
         return table
 
-    def _pass(self, network: str, images: Sequence[Tensor], wanted: Sequence[EmbeddingKey], v: int) -> list[Tensor]:
-        """Return the wanted rows of v views, each (b v ...); all views in one pass, or as many passes as views."""
+    def _run(self, network: str, images: Sequence[Tensor], keys: Sequence[EmbeddingKey], v: int) -> list[Tensor]:
+        """Return the embeddings of v views, each (b v ...); run a network once per entry of `images`."""
         module = self.online if network == "online" else self.target
         assert module is not None
-        passes = [module(x, wanted) for x in images]
-        if len(passes) == 1:
-            return [row.unflatten(0, (-1, v)) for row in passes[0]]
-        return [torch.stack(rows, dim=1) for rows in zip(*passes, strict=True)]
+        outputs = [module(x, keys) for x in images]
+        if len(outputs) == 1:
+            return [embedding.unflatten(0, (-1, v)) for embedding in outputs[0]]
+        return [torch.stack(views, dim=1) for views in zip(*outputs, strict=True)]
 
     def _objectives(self, batch: Batch, table: Mapping[EmbeddingKey, Tensor], measure: bool) -> StepOutput:
         terms: dict[str, Tensor] = {}
-        rows = {name: table[row].detach().float() for name, row in self.watched.items()}
+        rows = {name: table[key].detach().float() for name, key in self.watched.items()}
         target, prediction = rows.pop("target", None), rows.pop("prediction", None)
-        told = monitors.every_step(rows.get("projection", rows["features"]), target, prediction)
-        parts: dict[str, monitors.Part] = {}
-        timer = monitors.Timer(batch["index"].device, on=measure)
+        values = monitors.every_step(rows.get("projection", rows["features"]), target, prediction)
+        losses: dict[str, ObjectiveLoss] = {}
+        timer = Timer(batch["index"].device, on=measure)
         for item in self.plans:
             inputs = self._inputs(item, batch, table)
-            with blamed(item.made.component):
-                losses = _terms(self.objectives[item.name](**inputs))
-            loss = item.weight * torch.stack(list(losses.terms.values())).sum()
-            parts[item.name] = monitors.Part(loss, timer.lap())
-            terms.update({f"{item.name}.{term}": value.detach() for term, value in losses.terms.items()})
-            told.update({f"{item.name}.{name}": value.detach() for name, value in losses.monitors.items()})
-        loss = torch.stack([part.loss for part in parts.values()]).sum()
+            with blamed(item.objective.component):
+                output = _terms(self.objectives[item.name](**inputs))
+            loss = item.weight * torch.stack(list(output.terms.values())).sum()
+            losses[item.name] = ObjectiveLoss(loss, timer.lap())
+            terms.update({f"{item.name}.{term}": value.detach() for term, value in output.terms.items()})
+            values.update({f"{item.name}.{name}": value.detach() for name, value in output.monitors.items()})
+        loss = torch.stack([item.loss for item in losses.values()]).sum()
         shared = [*self.online.backbone.parameters()] if measure else []
-        measured = monitors.conflict(parts, shared, self.scale, self.mean) if measure else {}
-        return StepOutput(loss, terms, told, {name: value[:, 0] for name, value in rows.items()}, measured)
+        measured = conflict_map(losses, shared, self.scale, self.mean) if measure else {}
+        return StepOutput(loss, terms, values, {name: value[:, 0] for name, value in rows.items()}, measured)
 
     def _inputs(
         self, item: ObjectivePlan, batch: Batch, table: Mapping[EmbeddingKey, Tensor]
     ) -> dict[str, Tensor | None]:
-        """Return the parameters of an objective's `forward`."""
-        rows = {name: _input(row, batch, table) for name, row in item.rows.items()}
-        cls = item.made.component.cls
+        """Return the arguments of an objective's `forward`."""
+        inputs = {name: _input(key, batch, table) for name, key in item.rows.items()}
+        cls = item.objective.component.cls
         if self.gather is not None and cls.couples_batch:
-            rows = {name: self.gather(row) for name, row in rows.items()}
-        return {**dict.fromkeys(cls.optional), **rows}
+            inputs = {name: self.gather(value) for name, value in inputs.items()}
+        return {**dict.fromkeys(cls.optional), **inputs}
 
     def compile_backbones(self) -> None:
-        """Let torch compile what both networks spend their time in, when it is first used."""
+        """Let torch compile the backbones of both networks when they are first used."""
         from torch._functorch import config
 
-        config.donated_buffer = False  # the conflict map goes backward more than once
+        config.donated_buffer = False  # the conflict map runs backward more than once
         for network in (self.online, self.target):
             if network is not None:
                 network.backbone.compile()
@@ -190,25 +193,25 @@ class StepModule(nn.Module):
             ema_update(*self._followed(self.target), momentum)
 
     def _followed(self, target: Network) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the target's parameters and the online ones that they follow; looked up once."""
+        """Return the target's parameters and the online ones that they follow; look them up once."""
         if self._pairs is not None:
             return self._pairs
         online, named = dict(self.online.named_parameters()), list(target.named_parameters())
-        own, followed = [held for _, held in named], [online[name] for name, _ in named]
-        if any(map(is_cut, own)):  # what a process holds of them may lie elsewhere in the next step
+        own, followed = [parameter for _, parameter in named], [online[name] for name, _ in named]
+        if any(map(is_sharded_tensor, own)):  # a rank's shards may have moved in memory by the next step
             return [*map(local, own)], [*map(local, followed)]
         self._pairs = list[Tensor](own), list[Tensor](followed)
         return self._pairs
 
     def after_step(self, step: int, epoch: float) -> None:
-        """Let objectives and heads with state of their own update it."""
-        for part in self._told:
+        """Let objectives and heads update their own state."""
+        for part in self._stateful:
             part.after_step(step, epoch)
 
 
 def _target(online: Network, plan: Plan) -> Network:
-    """Copy the online network with the projectors that are read of the target, without gradients, in train mode."""
-    read = {row.head for row in plan.rows if row.network == "target"}
+    """Copy the online network with those projectors that are read from the target, without gradients, in train mode."""
+    read = {key.head for key in plan.rows if key.network == "target"}
     target = copy.deepcopy(online)
     target.predictors = nn.ModuleDict()
     target.projectors = nn.ModuleDict({name: head for name, head in target.projectors.items() if name in read})
@@ -217,20 +220,20 @@ def _target(online: Network, plan: Plan) -> Network:
 
 def _objective(item: ObjectivePlan, seed: int) -> nn.Module:
     with torch_seeded(seed, "objectives", item.name):
-        objective: nn.Module = item.made.make(dict(item.dims))
+        objective: nn.Module = item.objective.make(dict(item.dims))
     return objective
 
 
 def _images(x: Tensor, norm: str) -> list[Tensor]:
-    """Return what each pass takes of views (b v 3 h w): all together, (b v) 3 h w, or one at a time, (b 3 h w)."""
-    parts = [x.flatten(0, 1)] if norm == "per-group" else x.unbind(1)
-    return [part.contiguous(memory_format=torch.channels_last) for part in parts]
+    """Return a network's inputs from views (b v 3 h w): all at once, ((b v) 3 h w), or one by one, (b 3 h w)."""
+    inputs = [x.flatten(0, 1)] if norm == "per-group" else x.unbind(1)
+    return [part.contiguous(memory_format=torch.channels_last) for part in inputs]
 
 
-def _input(row: EmbeddingKey | str, batch: Batch, table: Mapping[EmbeddingKey, Tensor]) -> Tensor:
-    if isinstance(row, str):
-        return batch[row.removeprefix("batch.")]
-    return widen(table[row])
+def _input(key: EmbeddingKey | str, batch: Batch, table: Mapping[EmbeddingKey, Tensor]) -> Tensor:
+    if isinstance(key, str):
+        return batch[key.removeprefix("batch.")]
+    return widen(table[key])
 
 
 def _terms(returned: Tensor | Mapping[str, Tensor] | Terms) -> Terms:
@@ -240,31 +243,32 @@ def _terms(returned: Tensor | Mapping[str, Tensor] | Terms) -> Terms:
 
 
 def _watched(plan: Plan) -> dict[str, EmbeddingKey]:
-    """Return the rows that are watched: of the first view group (in the sampler's order) that the online network sees.
+    """Return the embeddings to monitor, those of the sampler's first view group that the online network sees.
 
-    `features` always; `projection` of the first head that is read there as vectors, computed for it anyway; `target`,
-    the target's projection of the same, and `prediction`, the online network's, where some objective reads them.
+    `features` always; `projection` of the first head whose projections are vectors, computed for an objective anyway;
+    `target`, the target's projection of the same, and `prediction`, the online network's, where some objective reads
+    them.
     """
-    group = next(name for name in plan.groups if _heads(plan, "online", name, any_row=True))
-    rows = {"features": EmbeddingKey("online", "features", group)}
+    group = next(name for name in plan.groups if _heads(plan, "online", name, all_keys=True))
+    keys = {"features": EmbeddingKey("online", "features", group)}
     heads = [head for head in _heads(plan, "online", group) if len(plan.heads[head].axes("projection")) == 1]
     if heads:
         best = min(heads, key=lambda head: head not in _heads(plan, "target", group))
-        rows["projection"] = EmbeddingKey("online", "projection", group, best)
-        read = {
+        keys["projection"] = EmbeddingKey("online", "projection", group, best)
+        optional = {
             "target": EmbeddingKey("target", "projection", group, best),
             "prediction": EmbeddingKey("online", "prediction", group, best),
         }
-        rows |= {name: row for name, row in read.items() if row in plan.rows}
-    return rows
+        keys |= {name: key for name, key in optional.items() if key in plan.rows}
+    return keys
 
 
-def _heads(plan: Plan, network: str, group: str, any_row: bool = False) -> list[str]:
-    """Return the heads through which a network's view group goes, "" among them where asked for any row at all."""
-    seen = [row.head for row in plan.rows if (row.network, row.group) == (network, group)]
-    return [head for head in dict.fromkeys(seen) if head or any_row]
+def _heads(plan: Plan, network: str, group: str, all_keys: bool = False) -> list[str]:
+    """Return the heads that a network runs on a view group; with `all_keys`, also "" for the backbone's own outputs."""
+    heads = [key.head for key in plan.rows if (key.network, key.group) == (network, group)]
+    return [head for head in dict.fromkeys(heads) if head or all_keys]
 
 
 def _autocast_type(device: str) -> str:
-    """Return the device type that autocast is asked about; there is none for shapes without memory."""
+    """Return the device type for autocast, which does not know the meta device."""
     return "cpu" if device == "meta" else device

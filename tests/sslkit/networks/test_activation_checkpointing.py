@@ -1,4 +1,4 @@
-"""Activation checkpointing: the same numbers, running statistics updated once, less kept for the way back."""
+"""Activation checkpointing gives the same numbers, updates running statistics once, and saves memory."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from sslkit.errors import UsageError
 from sslkit.networks.activation_checkpointing import recompute
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
@@ -28,35 +28,35 @@ def backbone() -> nn.Module:
 
 
 def steps(net: nn.Module, autocast: bool) -> tuple[list[torch.Tensor], int]:
-    """Take two passes and one backward; return outputs, gradients and buffers, and how many numbers were kept."""
-    kept = 0
+    """Run forward twice and backward once; return outputs, gradients and buffers, and how many numbers were saved."""
+    saved = 0
 
-    def count(held: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += held.numel()
-        return held
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal saved
+        saved += tensor.numel()
+        return tensor
 
     torch.manual_seed(1)
     x, y = torch.randn(2, 2, 3, 8, 8)
-    with saved_tensors_hooks(count, lambda held: held), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with saved_tensors_hooks(count, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = [net(x), net(y)]
     sum(part.float().square().mean() for part in out).backward()
-    return [*out, *(p.grad for p in net.parameters()), *net.buffers()], kept
+    return [*out, *(p.grad for p in net.parameters()), *net.buffers()], saved
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_it_changes_no_bit_and_keeps_less(autocast):
+def test_it_changes_no_bit_and_saves_memory(autocast):
     plain = backbone()
     saving = copy.deepcopy(plain)
-    recompute(saving[1:2])  # the list of blocks, in what holds it
+    recompute(saving[1:2])  # the list of blocks, inside its parent
     expected, most = steps(plain, autocast)
-    found, fewer = steps(saving, autocast)
-    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    recomputed, fewer = steps(saving, autocast)
+    assert all(torch.equal(a, b) for a, b in zip(expected, recomputed, strict=True))
     assert int(saving[1][0][1].num_batches_tracked) == 2
     assert fewer < 0.6 * most
 
 
-def test_statistics_that_are_not_taken_stay_as_they_are():
+def test_statistics_stay_unchanged_in_eval_mode():
     net = nn.Sequential(nn.Sequential(block(), block()))
     recompute(net)
     net.eval()
@@ -65,17 +65,17 @@ def test_statistics_that_are_not_taken_stay_as_they_are():
 
 
 def test_without_blocks_there_is_nothing_to_save():
-    with pytest.raises(UsageError, match="Linear has no blocks"):
+    with pytest.raises(UsageError, match="Linear has no repeated blocks"):
         recompute(nn.Linear(2, 2))
 
 
 def test_a_run_ends_with_the_same_bits(small_recipe, installed, tmp_path):
-    text = recipe.parse(small_recipe, "small", "small.toml", ())
-    plan, problems = make_plan(recipe.structure(text)[0], installed)
+    text = recipe_file.parse(small_recipe, "small", "small.toml", ())
+    plan, problems = make_plan(recipe_file.check_structure(text)[0], installed)
     assert plan, problems
     ends = []
     for name, saves in (("plain", False), ("saving", True)):
         options = RunOptions(accelerator="cpu", workers=0, checkpoint_activations=saves)
         trainer.train(plan, text, installed, RunFolder(tmp_path / name), options)
         ends.append(torch.load(tmp_path / name / "checkpoints" / "step-00000002.pt", weights_only=False)["model"])
-    assert all(torch.equal(held, ends[1][key]) for key, held in ends[0].items())
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())

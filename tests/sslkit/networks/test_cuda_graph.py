@@ -1,4 +1,4 @@
-"""When a pass is recorded, replayed, and recorded anew. That replays give the same bits is tested in test_on_gpu.py."""
+"""When a graph is recorded, replayed, and recorded again. test_on_gpu.py tests that replays give the same bits."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ from torch import nn
 
 from sslkit.errors import UsageError
 from sslkit.networks import cuda_graph
-from sslkit.networks.cuda_graph import PATIENCE, QUIET, StepGraph
+from sslkit.networks.cuda_graph import PATIENCE, WARM_UP, StepGraph
 
 
 class Part(nn.Module):
-    """An objective's stand-in, with state of the kinds that there are."""
+    """A stand-in for an objective, with state of every kind."""
 
     def __init__(self):
         super().__init__()
@@ -32,35 +32,35 @@ class Step(nn.Module):
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """Return a graph, its network and what was done, where recordings are made by a list."""
-    network, done = Step(), []
+def recorded(monkeypatch):
+    """Return a step graph with a fake recorder, its network, and a list of what was run."""
+    network, events = Step(), []
 
     class Fake:
         def replay(self):
-            done.append("replay")
+            events.append("replay")
 
     def record(self, batch):
-        done.append("record")
-        self.graph, self.plain, self.outcome = Fake(), 0, "outcome"
+        events.append("record")
+        self.graph, self.unrecorded, self.output = Fake(), 0, "output"
 
     monkeypatch.setattr(StepGraph, "_record", record)
-    return StepGraph(lambda batch: done.append("plain") or "outcome", network), network, done
+    return StepGraph(lambda batch: events.append("plain") or "output", network), network, events
 
 
-def passes(graph, count, size=4):
+def run_batches(graph, count, size=4):
     for _ in range(count):
-        assert graph({"pixels": torch.zeros(size, 3), "bad": []}) == "outcome"
+        assert graph({"pixels": torch.zeros(size, 3), "bad": []}) == "output"
 
 
-def test_a_pass_is_recorded_behind_three_alike_and_then_replayed(made):
-    graph, network, done = made
-    passes(graph, 6)
-    assert done == ["plain"] * QUIET + ["record", "replay", "replay", "replay"]
-    network.objective.centre += 1  # numbers in tensors are free to change
+def test_a_graph_is_recorded_after_three_equal_batches_and_then_replayed(recorded):
+    graph, network, events = recorded
+    run_batches(graph, 6)
+    assert events == ["plain"] * WARM_UP + ["record", "replay", "replay", "replay"]
+    network.objective.centre += 1  # numbers in tensors may change
     network.objective.weight.data.mul_(2)
-    passes(graph, 2)
-    assert done[-2:] == ["replay", "replay"]
+    run_batches(graph, 2)
+    assert events[-2:] == ["replay", "replay"]
 
 
 @pytest.mark.parametrize(
@@ -78,52 +78,54 @@ def test_a_pass_is_recorded_behind_three_alike_and_then_replayed(made):
     ids=["number", "list", "tensor", "buffer", "new", "gone", "frozen", "mode"],
 )
 @pytest.mark.parametrize("where", ["objective", "online.projector"])
-def test_what_python_decides_by_is_recorded_anew(made, change, where):
-    graph, network, done = made
-    passes(graph, 4)
+def test_a_change_that_python_may_depend_on_is_recorded_again(recorded, change, where):
+    graph, network, events = recorded
+    run_batches(graph, 4)
     change(network.get_submodule(where))
-    done.clear()
-    passes(graph, 5)
-    assert done == ["plain"] * QUIET + ["record", "replay", "replay"]
+    events.clear()
+    run_batches(graph, 5)
+    assert events == ["plain"] * WARM_UP + ["record", "replay", "replay"]
 
 
-def test_batches_of_another_shape_are_too(made):
-    graph, _, done = made
-    passes(graph, 4)
-    done.clear()
-    passes(graph, 1, size=2)
-    assert done == ["plain"]
+def test_batches_of_another_shape_are_recorded_again(recorded):
+    graph, _, events = recorded
+    run_batches(graph, 4)
+    events.clear()
+    run_batches(graph, 1, size=2)
+    assert events == ["plain"]
 
 
-def test_what_backbones_hold_counts_before_the_recording(made):
-    graph, network, done = made
-    passes(graph, 2)
+def test_the_state_of_backbones_counts_before_the_recording(recorded):
+    graph, network, events = recorded
+    run_batches(graph, 2)
     network.online.backbone.temperature = 0.3
-    passes(graph, QUIET + 1)
-    assert done == ["plain"] * (2 + QUIET) + ["record", "replay"]
+    run_batches(graph, WARM_UP + 1)
+    assert events == ["plain"] * (2 + WARM_UP) + ["record", "replay"]
 
 
-def test_what_never_stays_is_named(made):
-    graph, network, done = made
+def test_state_that_keeps_changing_is_named(recorded):
+    graph, network, events = recorded
 
     def run():
         for number in range(100):
             network.objective.temperature = float(number)
-            passes(graph, 1)
+            run_batches(graph, 1)
 
     with pytest.raises(UsageError, match="--cuda-graph: objective.temperature changes again and again"):
         run()
-    assert done == ["plain"] * PATIENCE
+    assert events == ["plain"] * PATIENCE
 
 
-def test_equal_is_equal():
+def test_values_are_compared_safely():
     x = torch.zeros(2)
-    assert cuda_graph._same({"a": 1}, {"a": 1}) is False  # what may not be compared is not
+    assert cuda_graph._same({"a": 1}, {"a": 1}) is False  # dicts are not compared
     assert cuda_graph._same([1, (x, "a")], [1, (x, "a")])
     assert not cuda_graph._same([1, (x, "a")], [1, (x.clone(), "a")])
     assert not cuda_graph._same(1, True)
 
 
-def test_what_it_does_not_take_is_said_at_once(run):
-    with pytest.raises(UsageError, match="--cuda-graph takes a GPU, and this run is on the cpu; it takes one pass a"):
+def test_unsupported_runs_are_refused_at_once(run):
+    with pytest.raises(
+        UsageError, match="--cuda-graph needs a GPU, and this run is on the cpu; it needs one micro-batch"
+    ):
         run("accumulate=2", cuda_graph=True)

@@ -1,4 +1,4 @@
-"""Gradients of kernels that see padding alone are zero there, and not what was in memory."""
+"""Kernel entries that see only padding get a zero gradient, not uninitialised memory."""
 
 import copy
 
@@ -10,9 +10,9 @@ from sslkit.networks.small_maps import guard
 
 
 def gradients(conv: nn.Conv2d, x: torch.Tensor, autocast: bool) -> list[torch.Tensor]:
-    """Return the output and all gradients, with memory that is handed out again full of NaN."""
-    held = [torch.full((size,), float("nan")) for size in (64, 256, 1024, 4096, 16384, 65536) for _ in range(8)]
-    del held
+    """Return the output and all gradients, after filling freed memory with NaN."""
+    filled = [torch.full((size,), float("nan")) for size in (64, 256, 1024, 4096, 16384, 65536) for _ in range(8)]
+    del filled
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = conv(x)
@@ -43,12 +43,12 @@ def test_small_maps_have_the_gradients_of_float32(side, options, layout):
     expected = gradients(plain, x, autocast=False)
     for _ in range(10):
         conv.zero_grad()
-        found = gradients(copy.deepcopy(conv), x, autocast=True)
-        for one, other in zip(found, expected, strict=True):
+        computed = gradients(copy.deepcopy(conv), x, autocast=True)
+        for one, other in zip(computed, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0.02, atol=0.02 * float(other.abs().max()))
 
 
-def test_what_comes_out_is_of_the_kind_that_autocast_gives():
+def test_the_output_has_the_dtype_of_autocast():
     conv = nn.Conv2d(4, 4, 3, stride=2, padding=1)
     guard(conv)
     with torch.autocast("cpu", torch.bfloat16):

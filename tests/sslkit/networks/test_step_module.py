@@ -1,3 +1,5 @@
+"""The step module: weights, wiring, monitors, and batches."""
+
 import functools
 
 import numpy as np
@@ -7,16 +9,16 @@ import torch
 from sslkit.data.epochs import Epochs, Item
 from sslkit.data.views import ViewDataset, to_device
 from sslkit.networks import StepModule
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 
 
 @pytest.fixture
 def plan(plugins, recipe_text):
     def plan(*sets, text=recipe_text):
-        made, problems = recipe.structure(recipe.parse(text, "x", "x.toml", sets))
+        recipe, problems = recipe_file.check_structure(recipe_file.parse(text, "x", "x.toml", sets))
         assert not problems, problems
-        plan, problems = make_plan(made, plugins)
+        plan, problems = make_plan(recipe, plugins)
         assert not problems, problems
         return plan
 
@@ -38,7 +40,7 @@ def test_the_target_starts_as_the_whole_online_network(plan):
     assert not any(value.requires_grad for value in target.values())
 
 
-def test_the_target_has_no_head_that_is_not_read_there(plan):
+def test_the_target_has_only_heads_that_are_read_from_it(plan):
     extra = ('heads.own={projector = {use = "linear", out = 5}}', 'objectives.contrast={head = "own"}')
     step = StepModule(plan(*extra))
     assert [*step.online.projectors] == ["main", "own"]
@@ -67,15 +69,15 @@ def test_the_target_follows_parameters_and_keeps_its_own_statistics(plan):
     assert all(torch.equal(value, statistics[name]) for name, value in step.target.named_buffers())
 
 
-def test_initial_weights_do_not_depend_on_what_else_is_built(plan):
+def test_initial_weights_do_not_depend_on_other_components(plan):
     alone = StepModule(plan()).state_dict()
-    beside = StepModule(plan('objectives.parts={inputs = {part = "scene"}}')).state_dict()
-    assert all(torch.equal(value, beside[name]) for name, value in alone.items())
+    together = StepModule(plan('objectives.parts={inputs = {part = "scene"}}')).state_dict()
+    assert all(torch.equal(value, together[name]) for name, value in alone.items())
     other = StepModule(plan("seed=4")).state_dict()
     assert not torch.equal(alone["online.backbone.net.0.weight"], other["online.backbone.net.0.weight"])
 
 
-def test_batch_statistics_are_taken_per_view_or_per_group(plan):
+def test_batch_statistics_are_computed_per_view_or_per_group(plan):
     batch = batch_of(plan())
     views, group = StepModule(plan()), StepModule(plan("forward.batch_norm=per-group"))
     views(batch), group(batch)
@@ -96,7 +98,7 @@ TWO = "objectives.more={use = 'contrast', weight = 0.5}"
 
 
 def gradient_of(plan, batch, *sets):
-    """Train a whole step module of its own on one objective, and return the backbone's gradient."""
+    """Run a new step module on one objective, and return the backbone's gradient."""
     step = StepModule(plan(*sets))
     step(batch).loss.backward()
     return torch.cat([p.grad.flatten() for p in step.online.backbone.parameters()])
@@ -106,25 +108,25 @@ def test_the_conflict_map_is_that_of_runs_with_one_objective_each(plan, recipe_t
     batch = batch_of(plan())
     alone = recipe_text.replace("[objectives.alike]", "[objectives.more]\nuse = 'contrast'\nweight = 0.5")
     a, b = gradient_of(plan, batch), gradient_of(functools.partial(plan, text=alone), batch)
-    told = StepModule(plan(TWO))(batch, measure=True).measured
-    assert told["alike.gradient_norm"] == pytest.approx(a.norm().item(), rel=1e-5)
-    assert told["more.gradient_norm"] == pytest.approx(b.norm().item(), rel=1e-5)
-    assert told["conflict.alike.more"] == pytest.approx((a @ b / (a.norm() * b.norm())).item(), abs=1e-5)
-    assert told["alike.backward_ms"] > 0 < told["more.forward_ms"]
+    measured = StepModule(plan(TWO))(batch, measure=True).measured
+    assert measured["alike.gradient_norm"] == pytest.approx(a.norm().item(), rel=1e-5)
+    assert measured["more.gradient_norm"] == pytest.approx(b.norm().item(), rel=1e-5)
+    assert measured["conflict.alike.more"] == pytest.approx((a @ b / (a.norm() * b.norm())).item(), abs=1e-5)
+    assert measured["alike.backward_ms"] > 0 < measured["more.forward_ms"]
 
 
-def test_measuring_leaves_loss_gradients_statistics_and_random_numbers_as_they_are(plan):
-    batch, kept = batch_of(plan()), []
+def test_measuring_changes_no_loss_gradient_statistic_or_random_number(plan):
+    batch, runs = batch_of(plan()), []
     for measure in (False, True):
         step = StepModule(plan(TWO, "backbone.dropout=0.5"))
         torch.manual_seed(0)
-        outcome = step(batch, measure=measure)
+        output = step(batch, measure=measure)
         assert all(p.grad is None for p in step.parameters())
-        outcome.loss.backward()
+        output.loss.backward()
         grads = {name: p.grad for name, p in step.named_parameters() if p.grad is not None}
-        kept.append({"loss": outcome.loss.detach(), "random": torch.rand(3), **grads, **dict(step.named_buffers())})
-    assert kept[0].keys() == kept[1].keys()
-    assert all(torch.equal(value, kept[1][name]) for name, value in kept[0].items())
+        runs.append({"loss": output.loss.detach(), "random": torch.rand(3), **grads, **dict(step.named_buffers())})
+    assert runs[0].keys() == runs[1].keys()
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
     assert not StepModule(plan(TWO))(batch).measured
 
 
@@ -134,21 +136,21 @@ def test_projections_are_watched_though_objectives_read_only_predictions(plan):
         "features": "online.features.scene", "projection": "online.projection.scene", "target": "target.projection.scene",
         "prediction": "online.prediction.scene",
     }  # fmt: skip
-    outcome = step(batch_of(plan()))
-    assert {name: tuple(rows.shape) for name, rows in outcome.rows.items()} == {
+    output = step(batch_of(plan()))
+    assert {name: tuple(rows.shape) for name, rows in output.rows.items()} == {
         "features": (4, 8),
         "projection": (4, 6),
     }
-    assert not any(rows.requires_grad for rows in outcome.rows.values())
-    assert outcome.monitors["target_similarity"].item() == pytest.approx(1, abs=1e-6)  # batch statistics in both
+    assert not any(rows.requires_grad for rows in output.rows.values())
+    assert output.monitors["target_similarity"].item() == pytest.approx(1, abs=1e-6)  # batch statistics in both
 
 
-def test_a_projector_runs_once_for_all_that_is_read_behind_it(plan):
+def test_a_projector_runs_once_for_everything_that_is_read_after_it(plan):
     step, calls = StepModule(plan(TWO)), []
     step.online.projectors["main"].register_forward_hook(lambda *_: calls.append("online"))
     step.target.projectors["main"].register_forward_hook(lambda *_: calls.append("target"))
     step(batch_of(plan()))
-    assert calls == ["online"] * 2 + ["target"] * 2  # once a view
+    assert calls == ["online"] * 2 + ["target"] * 2  # once per view
 
 
 def test_features_are_watched_where_nothing_projects_vectors(plan, recipe_text):
@@ -173,9 +175,9 @@ def test_the_first_group_of_the_sampler_is_watched(plan, recipe_text):
 def test_an_objective_that_reads_no_gradient_through_the_backbone_is_no_error(plan):
     step = StepModule(plan(TWO))
     step.online.backbone.requires_grad_(False)
-    told = step(batch_of(plan()), measure=True).measured
-    assert told["alike.gradient_norm"] == told["more.gradient_norm"] == 0
-    assert "conflict.alike.more" not in told
+    measured = step(batch_of(plan()), measure=True).measured
+    assert measured["alike.gradient_norm"] == measured["more.gradient_norm"] == 0
+    assert "conflict.alike.more" not in measured
 
 
 # ------------------------------------------------------------------------------------------------------ data
@@ -190,7 +192,7 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(plan):
     assert not torch.equal(a["boxes.scene"], first[[Item(1, 3)]]["boxes.scene"])
 
 
-def test_dropping_a_group_leaves_the_others_as_they_were(plan, recipe_text):
+def test_dropping_a_group_leaves_the_others_unchanged(plan, recipe_text):
     text = recipe_text.replace(
         "[objectives.alike]", "[objectives.alike]\n[objectives.parts]\n[[augment.part]]\nsize = 16"
     )
@@ -206,7 +208,7 @@ def test_dropping_a_group_leaves_the_others_as_they_were(plan, recipe_text):
 @pytest.mark.parametrize(("images", "batch", "pad"), [(10, 4, True), (10, 4, False), (3, 8, True), (8, 8, True)])
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_ranks_and_passes_share_an_epoch_without_overlap_or_loss(images, batch, pad, world, accumulate):
+def test_ranks_and_micro_batches_share_an_epoch_without_overlap_or_loss(images, batch, pad, world, accumulate):
     ranks = [Epochs(images, batch, accumulate, 7, pad, rank, world) for rank in range(world)]
     steps = ranks[0].steps
     assert steps == (-(-images // batch) if pad else images // batch)
@@ -218,18 +220,18 @@ def test_ranks_and_passes_share_an_epoch_without_overlap_or_loss(images, batch, 
     assert len(seen) == (images if pad else min(images, steps * batch))
 
 
-def test_a_dense_head_and_optional_rows_go_through_the_step(plan):
-    made = plan(
+def test_a_step_takes_dense_heads_and_optional_rows(plan):
+    built = plan(
         'heads.dense={projector = {use = "dense"}}', 'objectives.flat={head = "dense"}', "objectives.contrast={}"
     )
-    outcome = StepModule(made)(batch_of(made))
-    assert {"alike.distance", "flat.loss", "contrast.loss"} <= outcome.terms.keys()
-    assert outcome.loss.isfinite()
+    output = StepModule(built)(batch_of(built))
+    assert {"alike.distance", "flat.loss", "contrast.loss"} <= output.terms.keys()
+    assert output.loss.isfinite()
 
 
-def test_only_what_couples_the_batch_is_handed_the_rows_of_all_processes(plan):
-    made = plan("objectives.contrast={}")
-    step, batch = StepModule(made).eval(), batch_of(made)
+def test_only_objectives_that_couple_the_batch_get_the_rows_of_all_ranks(plan):
+    built = plan("objectives.contrast={}")
+    step, batch = StepModule(built).eval(), batch_of(built)
     alone = step(batch).terms
     step.gather = lambda rows: torch.cat([rows, 3 * rows])
     together = step(batch).terms
@@ -238,11 +240,11 @@ def test_only_what_couples_the_batch_is_handed_the_rows_of_all_processes(plan):
     torch.testing.assert_close(together["contrast.loss"], alone["contrast.loss"] * (1 + 9) ** 2 / 4)
 
 
-def test_objectives_and_heads_are_told_of_each_step(plan):
-    made = plan(
+def test_objectives_and_heads_are_notified_of_each_step(plan):
+    built = plan(
         'heads.dense={projector = {use = "dense"}}', 'objectives.flat={head = "dense"}', "objectives.contrast={}"
     )
-    step = StepModule(made)
+    step = StepModule(built)
     step.after_step(7, 1.75)
     assert step.objectives["contrast"].progress.tolist() == [7, 1.75]
     assert step.online.projectors["dense"].steps == 7

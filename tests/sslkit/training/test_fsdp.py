@@ -78,7 +78,7 @@ def train(here: Path) -> None:
     def run(arm: str, *more: str) -> None:
         done = sslkit(here, arm, "--save-every", "2", *more)
         assert done.returncode == 0, done.stderr
-        shares = re.findall(r"sharded: ([\d,]+) of ([\d,]+) parameters in each process", done.stderr)
+        shares = re.findall(r"sharded: ([\d,]+) of ([\d,]+) parameters on each rank", done.stderr)
         assert bool(shares) == (SHARDED[0] in more)
         for here_, total in shares:
             assert int(here_.replace(",", "")) < 0.51 * int(total.replace(",", ""))
@@ -109,7 +109,7 @@ def test_shards_train_what_one_process_does_and_go_on_over_any_number(runs: Path
             torch.testing.assert_close(other["optimizer"]["state"][number][name], value, atol=1e-5, rtol=1e-3)
             moved = max(moved, float(value.abs().max()))
     assert moved > 1e-2
-    assert not any(sharding.is_cut(value) for value in other["model"].values())
+    assert not any(sharding.is_sharded_tensor(value) for value in other["model"].values())
 
 
 @on_cpu
@@ -150,7 +150,7 @@ def test_a_step_that_is_not_finite_leaves_a_record_that_one_process_can_read(run
 
 
 def test_strategies_that_would_not_keep_whole_checkpoints_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"no strategy 'fsdp2': did you mean 'fsdp'\? \(known: auto, ddp, .*fsdp\)"):
+    with pytest.raises(UsageError, match=r"unknown strategy 'fsdp2': did you mean 'fsdp'\? \(known: auto, ddp, .*fsdp\)"):
         hardware.check_strategy("fsdp2", "32-true", "cpu")
     with pytest.raises(UsageError, match='--strategy fsdp has no precision = "16-mixed": write "bf16-mixed"'):
         hardware.check_strategy("fsdp", "16-mixed", "cuda")
@@ -185,7 +185,7 @@ def test_blocks_are_what_a_backbone_repeats() -> None:
 def test_what_is_not_cut_is_left_as_it_is() -> None:
     module = nn.Linear(2, 2)
     state = module.state_dict()
-    assert sharding.cut_model(state, module) is state
+    assert sharding.shard_model_state(state, module) is state
     assert sharding.whole({"a": [state["weight"], (1, "x")]})["a"][0] is state["weight"]
     assert sharding.local(state["weight"]) is state["weight"]
     assert not sharding.is_sharded(module)
