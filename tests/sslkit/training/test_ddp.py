@@ -210,7 +210,7 @@ def test_a_process_that_fails_takes_the_others_down_with_its_own_words_first(tmp
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert failed.returncode == 5, failed.stderr
     assert f"({file.name})" in errors[0], failed.stderr
-    assert any("process 2 ended with code 5; the same command goes on" in line for line in errors[1:]), failed.stderr
+    assert any("rank 2 ended with code 5; the same command resumes" in line for line in errors[1:]), failed.stderr
     assert "Traceback" not in failed.stderr
     status = json.loads((tmp_path / "runs" / "two" / "full-s0" / "status.json").read_text())
     assert status["state"] == "failed"

@@ -35,7 +35,7 @@ def child() -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "GRACE_S", 0.2)
-    monkeypatch.setattr(processes, "_LAST_WORDS_S", 0.2)
+    monkeypatch.setattr(processes, "_LAST_MESSAGES_S", 0.2)
     monkeypatch.setattr(processes, "_POLL_S", 0.01)
 
 
@@ -50,7 +50,7 @@ def test_a_process_that_hangs_ends_with_the_code_of_the_one_that_died(child: Any
     watch.join(20)
     assert not watch.is_alive()
     assert left == [5]
-    assert "process 1 ended with code 1, process 3 ended with code 5; the same command goes" in capsys.readouterr().err
+    assert "rank 1 ended with code 1, rank 3 ended with code 5; the same command resumes" in capsys.readouterr().err
     assert hangs.wait(10) == -signal.SIGKILL
 
 
@@ -60,7 +60,7 @@ def test_where_the_first_process_is_gone_the_others_leave(capsys: Any) -> None:
     watch.start()
     watch.join(20)
     assert left == [1]
-    assert "error: process 0 is gone" in capsys.readouterr().err
+    assert "error: rank 0 has died" in capsys.readouterr().err
 
 
 def test_nothing_happens_while_all_live_or_when_the_run_has_ended(child: Any) -> None:
@@ -152,14 +152,14 @@ def test_another_number_of_processes_than_was_started_is_refused(variables, by, 
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     for world in (1, 2, 8):
-        with pytest.raises(UsageError, match=f"{by} started 4 processes, and --devices and --nodes make {world}: "):
+        with pytest.raises(UsageError, match=f"{by} started 4 processes, but --devices and --nodes ask for {world}: "):
             processes.check_launcher(started(world))
     processes.check_launcher(started(4, SLURMEnvironment()))
 
 
 @pytest.mark.usefixtures("alone")
 def test_one_that_waits_for_what_srun_should_start_is_refused(monkeypatch) -> None:
-    with pytest.raises(UsageError, match="SLURM is to start 2 processes, and started this one alone: write srun"):
+    with pytest.raises(UsageError, match="SLURM must start 2 processes, and started only this one: write srun"):
         processes.check_launcher(started(2, SLURMEnvironment()))
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # an interactive shell, in which Lightning starts the others
     processes.check_launcher(started(2))

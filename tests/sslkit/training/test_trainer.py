@@ -353,7 +353,7 @@ def test_a_full_disk_leaves_no_record_and_says_so(run, monkeypatch):
 
 def test_an_unreadable_image_is_named(run):
     stops = ("source.broken=[5]", 'on_bad_image="stop"')
-    with pytest.raises(DataError, match=r"image 5 \(0005.png\): 0005.png is no image"):
+    with pytest.raises(DataError, match=r"image 5 \(0005.png\): 0005.png is not an image"):
         run(*stops)
     with pytest.raises(DataError, match=r"image 5 \(0005.png\)"):
         run(*stops, folder="workers", workers=1)
@@ -361,12 +361,12 @@ def test_an_unreadable_image_is_named(run):
 
 def test_a_bad_image_is_skipped_listed_and_counted(run, records, capsys):
     result = run("source.broken=[5]", "max_bad_share=0.1")
-    assert "warning: skipped, and replaced by another one: image 5 (0005.png): 0005.png is no image" in (
+    assert "warning: skipped, and replaced by another one: image 5 (0005.png): 0005.png is not an image" in (
         capsys.readouterr().err
     )
     [row] = json.loads((result.folder / "bad_images.json").read_text())
     assert (row["image"], row["key"]) == (5, "0005.png")
-    assert "is no image" in row["reason"]
+    assert "is not an image" in row["reason"]
     counted = [record.get("bad_images", 0) for record in records]
     assert counted == sorted(counted)
     assert (counted[0], counted[-1]) in {(0, 1), (1, 1)}
@@ -397,7 +397,7 @@ def test_probes_leave_out_what_cannot_be_read_and_say_so(run, capsys):
     probe = "probes.nearest={size=16, test_share=0.5}"
     assert "trained" in run("source.broken=[5]", "max_bad_share=1.0", probe).probes
     assert (
-        "warning: probes nearest leave out images that cannot be read: 0005.png is no image" in capsys.readouterr().err
+        "warning: probes nearest leave out images that cannot be read: 0005.png is not an image" in capsys.readouterr().err
     )
 
 
