@@ -59,7 +59,7 @@ class Coco(Source):
         lines = [line for split in missing for line in self._commands(split)]
         folders = " and ".join(str((self.root / split).absolute()) for split in missing)
         commands = "\n        ".join(lines)
-        return f"COCO not found: {folders} is missing; download it with\n        {commands}"
+        return f"COCO not found (looked for {folders}); download it with\n        {commands}"
 
     def _commands(self, split: str) -> list[str]:
         lines = []

@@ -25,7 +25,7 @@ class Folder(Source):
     Args:
         root: The folder.
         split: A subfolder of `root`, such as "train" in ImageNet's layout.
-        labels: Use the first folder below it as the label of an image.
+        labels: Use the first folder in the path of an image as its label.
         suffixes: File name endings of images, in lower case.
     """
 

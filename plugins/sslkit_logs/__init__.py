@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: JSON lines and TensorBoard events."""
+"""Write a run's metrics as JSON lines and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_run_started(run: Run) -> None:
-    """Cut off what a run that is resumed wrote behind its checkpoint, and open the writers."""
+    """Remove records after the checkpoint of a resumed run, and open the writers."""
     from sslkit_logs import jsonlines, tensorboard
 
     jsonlines.start(run)
@@ -32,7 +32,7 @@ def sslkit_step_finished(run: Run, step: int, terms: Mapping[str, float]) -> Non
 
 @hookimpl
 def sslkit_checkpoint_saved(run: Run) -> None:
-    """Write what waits: a run that goes on from the checkpoint does not make these records again."""
+    """Write pending records: a run resumed from this checkpoint does not produce them again."""
     from sslkit_logs import jsonlines
 
     with suppress(OSError):

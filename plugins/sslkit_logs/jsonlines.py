@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object per record, in the order of the steps, none twice."""
+"""`metrics.jsonl`: one JSON object per record, in the order of the steps, without duplicates."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 from sslkit.api import Run
 
 NAME = "metrics.jsonl"
-_WAITING: dict[Path, list[str]] = {}
-"""Lines that a full disk has not taken, by run folder: a hook has nowhere else to keep them between calls."""
+_PENDING: dict[Path, list[str]] = {}
+"""Lines that could not be written to a full disk, by run folder. Hooks have no other place for state between calls."""
 
 
 def start(run: Run) -> None:
-    """Keep the whole lines up to `run.step`, and drop what came after."""
-    _WAITING[run.folder] = []
+    """Keep complete lines up to `run.step`, and drop all others."""
+    _PENDING[run.folder] = []
     file = run.folder / NAME
     if not file.exists():
         return
-    kept = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if _step(line) <= run.step]
-    aside = Path(f"{file}.part")
-    aside.write_text("".join(kept), encoding="utf-8")
-    aside.replace(file)
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if _step(line) <= run.step]
+    temporary = Path(f"{file}.part")
+    temporary.write_text("".join(lines), encoding="utf-8")
+    temporary.replace(file)
 
 
 def _step(line: str) -> float:
-    """Return a line's step; infinite for one that was torn."""
+    """Return the step of a line; infinity for an incomplete line."""
     try:
         return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):
@@ -37,45 +37,47 @@ def _step(line: str) -> float:
 
 
 def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
-    """Append one record; what is not finite becomes null, as JSON has no word for it.
+    """Append one record. Values that are not finite become null, as JSON cannot represent them.
 
-    What a full disk does not take waits for the next call.
+    Records that cannot be written to a full disk wait for the next call.
     """
     record: dict[str, float | None] = {"step": step, "epoch": step / run.steps_per_epoch}
     record |= {name: value if math.isfinite(value) else None for name, value in terms.items()}
-    _WAITING.setdefault(run.folder, []).append(json.dumps(record) + "\n")
+    _PENDING.setdefault(run.folder, []).append(json.dumps(record) + "\n")
     with suppress(OSError):
         flush(run)
 
 
 def flush(run: Run) -> None:
-    """Write the lines that wait, all of them or none.
+    """Write all pending lines, or none of them.
 
     Raises:
         OSError: The disk is full or not writable.
     """
-    waiting = _WAITING.get(run.folder, [])
+    pending = _PENDING.get(run.folder, [])
     file = run.folder / NAME
-    before = file.stat().st_size if file.exists() else 0
+    size = file.stat().st_size if file.exists() else 0
     try:
         with file.open("a", encoding="utf-8") as out:
-            out.write("".join(waiting))
+            out.write("".join(pending))
     except OSError:
         with suppress(OSError):
-            os.truncate(file, before)
+            os.truncate(file, size)
         raise
-    waiting.clear()
+    pending.clear()
 
 
 def finish(run: Run) -> None:
-    """Write what waits.
+    """Write pending records.
 
     Raises:
-        OSError: It cannot be written; the message says how many records are lost.
+        OSError: The records cannot be written; the message says how many are lost.
     """
     try:
         flush(run)
     except OSError as error:
-        raise OSError(f"the last {len(_WAITING[run.folder])} records of {NAME} are not written: {error}") from error
+        raise OSError(
+            f"the last {len(_PENDING[run.folder])} records of {NAME} could not be written: {error}"
+        ) from error
     finally:
-        _WAITING.pop(run.folder, None)
+        _PENDING.pop(run.folder, None)

@@ -13,11 +13,11 @@ from torch.utils.tensorboard import SummaryWriter
 from sslkit.api import Run
 
 _WRITERS: dict[Path, SummaryWriter] = {}
-"""Open writers by run folder: a hook has nowhere else to keep them between calls."""
+"""Open writers by run folder. Hooks have no other place for state between calls."""
 
 
 def start(run: Run) -> None:
-    """Open the run's writer; events behind `run.step` are purged."""
+    """Open the run's writer, and purge events after `run.step`."""
     finish(run)
     folder = run.folder / "tensorboard"
     purge = run.step + 1 if run.step else None
@@ -25,9 +25,9 @@ def start(run: Run) -> None:
 
 
 def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
-    """Write one scalar per term, all in one event; `scene-scene.loss` becomes `scene-scene/loss`.
+    """Write all terms as scalars in one event; `scene-scene.loss` becomes `scene-scene/loss`.
 
-    A writer that fails once, as on a full disk, is told of and let go: its thread has ended.
+    If a writer fails, for example on a full disk, warn and drop it: its thread has ended.
     """
     writer = _WRITERS.get(run.folder)
     if writer is None:
@@ -37,11 +37,11 @@ def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
         writer.file_writer.add_summary(Summary(value=values), step)  # type: ignore[attr-defined]
     except OSError as error:
         del _WRITERS[run.folder]
-        warnings.warn(f"TensorBoard's events end at step {step}: {error}; metrics.jsonl goes on", stacklevel=2)
+        warnings.warn(f"TensorBoard's events end at step {step}: {error}; metrics.jsonl continues", stacklevel=2)
 
 
 def finish(run: Run) -> None:
-    """Write out and close the run's writer."""
+    """Flush and close the run's writer."""
     writer = _WRITERS.pop(run.folder, None)
     if writer:
         with suppress(OSError):

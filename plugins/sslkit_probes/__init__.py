@@ -1,4 +1,4 @@
-"""Measurements of frozen features."""
+"""Probes: kNN and linear classification of frozen features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_probes() -> Sequence[type[Probe]]:
-    """Return the nearest-neighbour and the linear probe."""
+    """Return the kNN and the linear probe."""
     from sslkit_probes.knn import KNN
     from sslkit_probes.linear import Linear
 

@@ -1,4 +1,4 @@
-"""Many linear classifiers trained at once on the same features, with gradients in closed form."""
+"""Train many linear classifiers at once on the same features, with gradients in closed form."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch import Tensor
 from sslkit.api import Labelled
 
 _CHUNK = 8192
-"""Samples of a chunk, where all are gone through."""
-_HELD = 2**30
-"""Bytes of standardised features that are held; more are made anew for each batch."""
+"""Samples per chunk in passes over all samples."""
+_MAX_CACHED = 2**30
+"""Maximum size of cached standardised features, bytes; larger ones are recomputed for each batch."""
 
 
 class Candidate(NamedTuple):
-    """Settings of one classifier."""
+    """The hyperparameters of one classifier."""
 
     lr: float
     l2: float
 
 
 @dataclass(frozen=True)
-class Standard:
-    """Batch norm without affine, with the statistics of all training samples.
+class FeatureStatistics:
+    """Mean and scale of each feature over all training samples, for batch norm without affine parameters.
 
     Attributes:
         mean: Shape (f,), float64.
@@ -39,8 +39,8 @@ class Standard:
     scale: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, rows: Tensor) -> Standard:
-        """Measure rows (n) of features (N f)."""
+    def of(cls, features: Tensor, rows: Tensor) -> FeatureStatistics:
+        """Compute the statistics of rows (n) of features (N f)."""
         mean = _mean(features, rows, lambda part: part)
         return cls(mean, (_mean(features, rows, lambda part: (part - mean).square()) + 1e-6).rsqrt())
 
@@ -52,12 +52,12 @@ def _mean(features: Tensor, rows: Tensor, of: Callable[[Tensor], Tensor]) -> Ten
 
 @dataclass(frozen=True)
 class Targets:
-    """What logits are compared with.
+    """The labels that logits are compared with.
 
     Attributes:
-        labels: int64 (n), or bool (n c).
-        ignored: bool (n c) beside sets of labels.
-        width: c.
+        labels: int64 (n), or bool (n c) for sets of labels.
+        ignored: bool (n c), only with sets of labels.
+        width: Number of categories, c.
     """
 
     labels: Tensor
@@ -66,165 +66,166 @@ class Targets:
 
     @classmethod
     def of(cls, train: Labelled) -> Targets:
-        """Take the labels of a training part."""
+        """Take the labels from a training part."""
         width = train.labels.shape[1] if train.multi_label else int(train.labels.max()) + 1
         return cls(train.labels, train.ignored, width)
 
     def gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Return the derivative (r n c) of the summed loss by the logits (r n c) of rows (n)."""
+        """Return the derivative (r n c) of the summed loss with respect to the logits (r n c) of rows (n)."""
         labels = self.labels[rows].to(logits.device)
         if labels.ndim == 1:
             return logits.softmax(-1) - F.one_hot(labels, self.width).to(logits.dtype)
-        return self._known(logits.sigmoid() - labels.to(logits.dtype), rows)
+        return self._mask_ignored(logits.sigmoid() - labels.to(logits.dtype), rows)
 
     def sums(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Return the summed loss (r) of logits (r n c): cross-entropy, or binary ones summed over categories."""
+        """Return the summed loss (r) of logits (r n c): cross-entropy, or binary, summed over categories."""
         labels = self.labels[rows].to(logits.device)
         if labels.ndim == 1:
-            picked = labels.view(1, -1, 1).expand(len(logits), -1, 1)
-            return -logits.log_softmax(-1).gather(2, picked).sum((1, 2))
-        wanted = labels.to(logits.dtype).expand_as(logits)
-        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        return self._known(each, rows).sum((1, 2))
+            index = labels.view(1, -1, 1).expand(len(logits), -1, 1)
+            return -logits.log_softmax(-1).gather(2, index).sum((1, 2))
+        positive = labels.to(logits.dtype).expand_as(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")
+        return self._mask_ignored(losses, rows).sum((1, 2))
 
     def loss(self, logits: Tensor, rows: Tensor) -> float:
         """Return the mean loss of one classifier's logits (n c)."""
         return self.sums(logits[None], rows).item() / len(rows)
 
-    def _known(self, values: Tensor, rows: Tensor) -> Tensor:
+    def _mask_ignored(self, values: Tensor, rows: Tensor) -> Tensor:
         return values if self.ignored is None else values * ~self.ignored[rows].to(values.device)
 
 
 @dataclass(frozen=True)
 class Classifiers:
-    """Several linear classifiers.
+    """Several linear classifiers with shared input statistics.
 
     Attributes:
         weight: Shape (r, c, f).
         bias: Shape (r, c).
+        statistics: Standardise the features; None to use them as they are.
     """
 
     weight: Tensor
     bias: Tensor
-    standard: Standard | None
+    statistics: FeatureStatistics | None
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return logits (r n c) of features (n f), on the CPU."""
-        parts = [self.logits(self.read(part)) for part in torch.split(features, _CHUNK)]
+        parts = [self.logits(self.standardise(part)) for part in torch.split(features, _CHUNK)]
         return torch.cat([part.cpu() for part in parts], dim=1)
 
-    def read(self, features: Tensor) -> Tensor:
-        """Bring features (n f) to the classifiers' device and precision, standardised."""
+    def standardise(self, features: Tensor) -> Tensor:
+        """Move features (n f) to the classifiers' device and precision, and standardise them."""
         x = features.to(self.weight)
-        if self.standard is None:
+        if self.statistics is None:
             return x
-        return (x - self.standard.mean.to(x)) * self.standard.scale.to(x)
+        return (x - self.statistics.mean.to(x)) * self.statistics.scale.to(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return logits (r n c) of what `read` gave (n f), by one matrix product."""
+        """Return logits (r n c) of standardised features (n f), by one matrix product."""
         r, c, f = self.weight.shape
         return (x @ self.weight.view(r * c, f).T).view(-1, r, c).transpose(0, 1) + self.bias[:, None]
 
-    def gradients(self, x: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivatives by weight and bias, from those by the logits, `outer` (r n c)."""
-        r, _, c = outer.shape
-        flat = outer.transpose(0, 1).reshape(-1, r * c)
-        return (flat.T @ x).view_as(self.weight), outer.sum(1)
+    def gradients(self, x: Tensor, logit_gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the derivatives with respect to weight and bias, given those with respect to the logits (r n c)."""
+        r, _, c = logit_gradients.shape
+        flat = logit_gradients.transpose(0, 1).reshape(-1, r * c)
+        return (flat.T @ x).view_as(self.weight), logit_gradients.sum(1)
 
 
 @dataclass(frozen=True)
-class Data:
-    """What classifiers are trained on.
+class TrainingData:
+    """The data and device that classifiers are trained on.
 
     Attributes:
         features: Shape (N, f).
-        targets: Of all N.
-        rows: Shape (n,): which of them are trained on.
-        standard: Applied to the features, where there is one.
-        device: Where the classifiers are.
+        targets: Labels of all N samples.
+        rows: Shape (n,): indices of the training samples.
+        statistics: Statistics to standardise the features with, or None.
+        device: Device of the classifiers.
     """
 
     features: Tensor
     targets: Targets
     rows: Tensor
-    standard: Standard | None
+    statistics: FeatureStatistics | None
     device: torch.device
 
-    def reader(self, of: Classifiers) -> Callable[[Tensor], Tensor]:
-        """Return a function from places in `rows` (n) to what the classifiers read (n f), held where there is room."""
-        size = len(self.rows) * self.features.shape[1] * of.weight.element_size()
-        if size > _HELD:
-            return lambda places: of.read(self.features[self.rows[places]])
-        held = of.read(self.features[self.rows])
-        return lambda places: held[places.to(held.device)]
+    def reader(self, classifiers: Classifiers) -> Callable[[Tensor], Tensor]:
+        """Return a function from positions in `rows` (n) to standardised features (n f), cached if they fit."""
+        size = len(self.rows) * self.features.shape[1] * classifiers.weight.element_size()
+        if size > _MAX_CACHED:
+            return lambda positions: classifiers.standardise(self.features[self.rows[positions]])
+        cached = classifiers.standardise(self.features[self.rows])
+        return lambda positions: cached[positions.to(cached.device)]
 
     def zeros(self, count: int, dtype: torch.dtype) -> Classifiers:
-        """Return so many classifiers that know nothing yet."""
+        """Return `count` classifiers whose weights and biases are zero."""
         shape = (count, self.targets.width)
         weight = torch.zeros(*shape, self.features.shape[1], dtype=dtype, device=self.device)
-        return Classifiers(weight, torch.zeros(shape, dtype=dtype, device=self.device), self.standard)
+        return Classifiers(weight, torch.zeros(shape, dtype=dtype, device=self.device), self.statistics)
 
 
 def fit_sgd(
-    data: Data, candidates: list[Candidate], epochs: int, batch_size: int, momentum: float, seed: int
+    data: TrainingData, candidates: list[Candidate], epochs: int, batch_size: int, momentum: float, seed: int
 ) -> Classifiers:
     """Train a classifier for each candidate by SGD with momentum, all on the same batches.
 
-    The mean loss of a batch, plus l2 / 2 |W|^2; the learning rate falls to 0 along a cosine, step by step.
+    The loss is the mean over the batch plus l2 / 2 |W|^2. The learning rate decays to 0 along a cosine, step by step.
 
     Args:
         data: Features and labels.
-        candidates: r of them.
-        epochs: Passes over the rows, each in a new order.
-        batch_size: Rows per step; the last batch of a pass may be smaller.
-        momentum: As torch.optim.SGD's.
-        seed: Of the orders.
+        candidates: The hyperparameters of r classifiers.
+        epochs: Number of passes over the rows, each in a new order.
+        batch_size: Rows per step; the last batch of an epoch may be smaller.
+        momentum: Momentum, as in torch.optim.SGD.
+        seed: Seed of the orders.
     """
-    made = data.zeros(len(candidates), torch.float32)
+    classifiers = data.zeros(len(candidates), torch.float32)
     lrs, l2 = torch.tensor(candidates, device=data.device).view(-1, 2, 1, 1).unbind(1)
-    speeds = torch.zeros_like(made.weight), torch.zeros_like(made.bias)
-    read = data.reader(made)
+    velocity = torch.zeros_like(classifiers.weight), torch.zeros_like(classifiers.bias)
+    read = data.reader(classifiers)
     rng = torch.Generator().manual_seed(seed)
     steps, step = epochs * math.ceil(len(data.rows) / batch_size), 0
     for _ in range(epochs):
-        for places in torch.split(torch.randperm(len(data.rows), generator=rng), batch_size):
+        for positions in torch.split(torch.randperm(len(data.rows), generator=rng), batch_size):
             lr = lrs * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-            x = read(places)
-            outer = data.targets.gradient(made.logits(x), data.rows[places]) / len(places)
-            weight, bias = made.gradients(x, outer)
-            speeds[0].mul_(momentum).add_(weight.addcmul_(l2, made.weight))
-            speeds[1].mul_(momentum).add_(bias)
-            made.weight.addcmul_(lr, speeds[0], value=-1)
-            made.bias.addcmul_(lr[..., 0], speeds[1], value=-1)
+            x = read(positions)
+            logit_gradients = data.targets.gradient(classifiers.logits(x), data.rows[positions]) / len(positions)
+            weight, bias = classifiers.gradients(x, logit_gradients)
+            velocity[0].mul_(momentum).add_(weight.addcmul_(l2, classifiers.weight))
+            velocity[1].mul_(momentum).add_(bias)
+            classifiers.weight.addcmul_(lr, velocity[0], value=-1)
+            classifiers.bias.addcmul_(lr[..., 0], velocity[1], value=-1)
             step += 1
-    return made
+    return classifiers
 
 
-def fit_lbfgs(data: Data, candidates: list[Candidate], iterations: int, tolerance: float) -> Classifiers:
-    """Minimise the mean loss plus l2 / 2 |W|^2 for each candidate, in float64, beginning with the strongest l2.
+def fit_lbfgs(data: TrainingData, candidates: list[Candidate], iterations: int, tolerance: float) -> Classifiers:
+    """Minimise the mean loss plus l2 / 2 |W|^2 for each candidate, in float64, from the largest l2 to the smallest.
 
-    Each starts where the one before it has ended.
+    Each candidate starts at the minimum of the one before it.
 
     Args:
         data: Features and labels.
-        candidates: r of them; their learning rates are not used.
-        iterations: At most so many for each.
-        tolerance: The largest derivative at which the minimum is taken for reached.
+        candidates: The hyperparameters of r classifiers; learning rates are not used.
+        iterations: Maximum number of iterations per candidate.
+        tolerance: Largest absolute derivative at which the minimum counts as reached.
     """
-    if data.device.type == "mps":  # which has no float64
+    if data.device.type == "mps":  # MPS has no float64
         data = replace(data, device=torch.device("cpu"))
-    made, one = data.zeros(len(candidates), torch.float64), data.zeros(1, torch.float64)
+    classifiers, one = data.zeros(len(candidates), torch.float64), data.zeros(1, torch.float64)
     read = data.reader(one)
-    for place in sorted(range(len(candidates)), key=lambda index: -candidates[index].l2):
-        _minimise(one, data, read, candidates[place].l2, iterations, tolerance)
-        made.weight[place], made.bias[place] = one.weight[0], one.bias[0]
-    return made
+    for number in sorted(range(len(candidates)), key=lambda index: -candidates[index].l2):
+        _minimise(one, data, read, candidates[number].l2, iterations, tolerance)
+        classifiers.weight[number], classifiers.bias[number] = one.weight[0], one.bias[0]
+    return classifiers
 
 
 def _minimise(
-    one: Classifiers, data: Data, read: Callable[[Tensor], Tensor], l2: float, iterations: int, tolerance: float
+    one: Classifiers, data: TrainingData, read: Callable[[Tensor], Tensor], l2: float, iterations: int, tolerance: float
 ) -> None:
-    """Move one classifier to its minimum, with all rows in every step."""
+    """Move one classifier to its minimum, using all rows in every step."""
     optimizer = torch.optim.LBFGS(
         [one.weight, one.bias], max_iter=iterations, max_eval=2 * iterations, history_size=20,
         tolerance_grad=tolerance, tolerance_change=0, line_search_fn="strong_wolfe",
@@ -235,8 +236,8 @@ def _minimise(
     def closure() -> Tensor:
         loss = l2 / 2 * one.weight.square().sum()
         one.weight.grad, one.bias.grad = l2 * one.weight, torch.zeros_like(one.bias)
-        for places in chunks:
-            x, rows = read(places), data.rows[places]
+        for positions in chunks:
+            x, rows = read(positions), data.rows[positions]
             logits = one.logits(x)
             weight, bias = one.gradients(x, data.targets.gradient(logits, rows) / count)
             one.weight.grad += weight

@@ -1,4 +1,4 @@
-"""Linear classification of frozen features."""
+"""The probe `linear`: linear classification of frozen features."""
 
 from __future__ import annotations
 
@@ -11,39 +11,47 @@ from torch import Tensor
 
 from sslkit.api import Labelled, Probe
 from sslkit.errors import DataError
-from sslkit_probes.classifiers import Candidate, Classifiers, Data, Standard, Targets, fit_lbfgs, fit_sgd
-from sslkit_probes.metrics import of_labels, of_scores, refuse
+from sslkit_probes.classifiers import (
+    Candidate,
+    Classifiers,
+    FeatureStatistics,
+    Targets,
+    TrainingData,
+    fit_lbfgs,
+    fit_sgd,
+)
+from sslkit_probes.metrics import check_parts, label_metrics, score_metrics
 
 Positive = Annotated[float, Field(gt=0)]
 _L2 = {"sgd": (0.0,), "lbfgs": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)}
 
 
 class Linear(Probe):
-    """A linear classifier on frozen features, its settings chosen on held-out training images.
+    """A linear classifier on frozen features, with hyperparameters chosen on held-out training images.
 
-    Softmax cross-entropy, or with sets of labels a sigmoid each. Weights and biases begin at zero. All candidates are
-    trained together, in one pass over the features; the best one by `top1` or `map` on the held-out images (equal ones:
-    the lower loss) is trained again on the whole training part. Test features are seen once, at the end. Random numbers
-    come from `seed` alone.
+    The loss is softmax cross-entropy, or with sets of labels one sigmoid per category. Weights and biases start at
+    zero. All candidates are trained together, in one pass over the features. The best candidate by `top1` or `map` on
+    the held-out images (on a tie, the one with the lower loss) is trained again on the whole training part. Test
+    features are used once, at the end. Random numbers depend on `seed` alone.
 
-    There is no augmentation: features are those of one crop each. BYOL's sweep (arXiv 2006.07733, appendix C.1) and
-    DINOv2's many classifiers at once (arXiv 2304.07193) are the models; batch norm without affine is MAE's
-    (arXiv 2111.06377, appendix A.1), here with the statistics of the whole training part.
+    There is no augmentation: each feature comes from one crop. The procedure follows BYOL's sweep (arXiv 2006.07733,
+    appendix C.1) and DINOv2's many classifiers at once (arXiv 2304.07193). Batch norm without affine parameters follows
+    MAE (arXiv 2111.06377, appendix A.1), here with the statistics of the whole training part.
 
     Args:
-        solver: "sgd", or "lbfgs": full batches in float64 to the minimum, as in logistic regression.
+        solver: "sgd", or "lbfgs" for full batches in float64 to the minimum, as in logistic regression.
         batch_norm: Subtract each feature's mean and divide by its standard deviation. Without it, features as small as
-            a ResNet's want learning rates up to 30.
-        lrs: Learning rates to choose from (sgd), not scaled by the batch size; each falls to 0 along a cosine.
-        l2: Weight of |W|^2 / 2 beside the mean loss, to choose from; biases are free. By default 0 (sgd), or 1e-5 to
-            1 (lbfgs). scikit-learn's C is 1 / (l2 * training samples).
-        epochs: Passes over the training features (sgd).
+            a ResNet's need learning rates up to 30.
+        lrs: Learning rates to choose from (sgd), not scaled by the batch size; each decays to 0 along a cosine.
+        l2: Weights of |W|^2 / 2 to choose from, added to the mean loss; biases are not regularised. By default 0 (sgd),
+            or 1e-5 to 1 (lbfgs). scikit-learn's C is 1 / (l2 * training samples).
+        epochs: Number of passes over the training features (sgd).
         batch_size: Samples per step (sgd).
-        momentum: Of sgd.
-        iterations: Steps at most (lbfgs).
-        tolerance: The largest derivative at which the minimum is taken for reached (lbfgs).
-        validation_share: Share of the training images that candidates are compared on.
-        seed: Of the held-out images and of the order of samples.
+        momentum: Momentum (sgd).
+        iterations: Maximum number of steps (lbfgs).
+        tolerance: Largest absolute derivative at which the minimum counts as reached (lbfgs).
+        validation_share: Share of the training images that is held out to compare candidates.
+        seed: Seed of the held-out images and of the order of samples.
     """
 
     name = "linear"
@@ -59,7 +67,9 @@ class Linear(Probe):
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:  # fmt: skip
         if solver == "lbfgs" and l2 and min(l2) == 0:
-            raise ValueError(f"l2 = {list(l2)}: lbfgs goes to the minimum, which lies at infinity without l2")
+            raise ValueError(
+                f"l2 = {list(l2)}: lbfgs needs a minimum, which lies at infinity without l2: write values above 0"
+            )
         self.solver = solver
         self.batch_norm = batch_norm
         self.lrs = tuple(lrs)
@@ -74,35 +84,33 @@ class Linear(Probe):
 
     @property
     def candidates(self) -> list[Candidate]:
-        """What is chosen from."""
+        """The hyperparameters to choose from."""
         return [Candidate(lr, l2) for l2 in self.l2 for lr in (self.lrs if self.solver == "sgd" else (0.0,))]
 
     def evaluate(self, train: Labelled, test: Labelled) -> Mapping[str, float]:
         """Measure test features.
 
         Returns:
-            `top1`, `balanced` and `chance`, or with sets of labels `map`, `chance` and `count_left_out`; beside them
+            `top1`, `balanced` and `chance`, or with sets of labels `map`, `chance` and `count_left_out`; also
             `chosen_lr` (sgd) and `chosen_l2`.
 
         Raises:
-            DataError: There are fewer than two categories, too few images to hold some out, or nothing to test;
-                features are not finite; every candidate has diverged.
+            DataError: There are fewer than two categories, too few images to hold some out, or no test samples;
+                features are not finite; every candidate diverged.
         """
-        refuse(train, test)
-        _refuse_one_category(train)
-        chosen = self.choose(train)
-        fitted = self.fit(train, torch.arange(len(train)), [chosen])
-        logits = fitted(test.features)[0]
+        check_parts(train, test)
+        _require_two_categories(train)
+        best = self.choose(train)
+        classifier = self.fit(train, torch.arange(len(train)), [best])
+        logits = classifier(test.features)[0]
         if not logits.isfinite().all():
-            tried = ", ".join(f"{candidate.lr:g}" for candidate in self.candidates)
-            raise DataError(
-                f"the classifier has diverged at every learning rate that was tried ({tried}): write smaller lrs"
-            )
-        figures = of_scores(logits, test) if train.multi_label else of_labels(logits.argmax(1), train, test)
-        return figures | ({"chosen_lr": chosen.lr} if self.solver == "sgd" else {}) | {"chosen_l2": chosen.l2}
+            rates = ", ".join(f"{candidate.lr:g}" for candidate in self.candidates)
+            raise DataError(f"the classifier diverged at every learning rate ({rates}): write smaller lrs")
+        metrics = score_metrics(logits, test) if train.multi_label else label_metrics(logits.argmax(1), train, test)
+        return metrics | ({"chosen_lr": best.lr} if self.solver == "sgd" else {}) | {"chosen_l2": best.l2}
 
     def choose(self, train: Labelled) -> Candidate:
-        """Return the candidate that does best on held-out training images.
+        """Return the best candidate on held-out training images.
 
         Raises:
             DataError: There are too few images to hold some out.
@@ -110,67 +118,67 @@ class Linear(Probe):
         candidates = self.candidates
         if len(candidates) == 1:
             return candidates[0]
-        fit, held = self.split(train)
+        fit, held_out = self.split(train)
         targets = Targets.of(train)
-        logits = self.fit(train, fit, candidates)(train.features[held])
-        quality = [_quality(scores, _part(train, held), targets.loss(scores, held)) for scores in logits]
-        return candidates[max(range(len(candidates)), key=quality.__getitem__)]
+        logits = self.fit(train, fit, candidates)(train.features[held_out])
+        qualities = [_quality(scores, _select(train, held_out), targets.loss(scores, held_out)) for scores in logits]
+        return candidates[max(range(len(candidates)), key=qualities.__getitem__)]
 
     def split(self, train: Labelled) -> tuple[Tensor, Tensor]:
-        """Return which training samples (n) are fitted and which (m) are held out; an image's stay together.
+        """Split the training samples into fitted (n) and held-out ones (m); samples of one image stay together.
 
         Raises:
-            DataError: There is one image only.
+            DataError: There is only one image.
         """
-        own = torch.arange(len(train)) if train.images is None else train.images
-        image = torch.unique(own, return_inverse=True)[1]
+        images = torch.arange(len(train)) if train.images is None else train.images
+        image = torch.unique(images, return_inverse=True)[1]
         count = int(image.max()) + 1
         if count < 2:
             raise DataError(
-                f"linear chooses among {len(self.candidates)} candidates on held-out training images, and there is "
-                f"{count}: use more images, or write one value for "
+                f"linear chooses among {len(self.candidates)} candidates on held-out training images, but there is "
+                f"only {count}: use more images, or write one value for "
                 f"{'lrs' if self.solver == 'sgd' else 'l2'}, such as [{self.lrs[0] if self.solver == 'sgd' else 1e-3}]"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
-        held = torch.zeros(count, dtype=torch.bool)
-        held[order[: min(count - 1, max(1, round(count * self.validation_share)))]] = True
-        return torch.nonzero(~held[image])[:, 0], torch.nonzero(held[image])[:, 0]
+        held_out = torch.zeros(count, dtype=torch.bool)
+        held_out[order[: min(count - 1, max(1, round(count * self.validation_share)))]] = True
+        return torch.nonzero(~held_out[image])[:, 0], torch.nonzero(held_out[image])[:, 0]
 
     def fit(self, train: Labelled, rows: Tensor, candidates: list[Candidate]) -> Classifiers:
-        """Train one classifier for each candidate on these rows of the training part, together."""
-        standard = Standard.of(train.features, rows) if self.batch_norm else None
-        data = Data(train.features, Targets.of(train), rows, standard, train.device)
+        """Train one classifier per candidate on these rows of the training part."""
+        statistics = FeatureStatistics.of(train.features, rows) if self.batch_norm else None
+        data = TrainingData(train.features, Targets.of(train), rows, statistics, train.device)
         if self.solver == "lbfgs":
             return fit_lbfgs(data, candidates, self.iterations, self.tolerance)
         return fit_sgd(data, candidates, self.epochs, self.batch_size, self.momentum, self.seed)
 
 
-def _part(whole: Labelled, rows: Tensor) -> Labelled:
+def _select(whole: Labelled, rows: Tensor) -> Labelled:
     ignored = None if whole.ignored is None else whole.ignored[rows]
     return Labelled(whole.features[rows], whole.labels[rows], whole.categories, ignored=ignored)
 
 
-def _quality(scores: Tensor, held: Labelled, loss: float) -> tuple[float, float]:
-    """Return what candidates are compared by, the greater the better; one that has diverged is the worst."""
+def _quality(scores: Tensor, held_out: Labelled, loss: float) -> tuple[float, float]:
+    """Return the sort key of a candidate, higher is better; a diverged candidate comes last."""
     if not scores.isfinite().all():
         return (-1.0, 0.0)
-    if held.multi_label:
-        best = of_scores(scores, held)["map"] if held.labels.any() else 0.0
+    if held_out.multi_label:
+        best = score_metrics(scores, held_out)["map"] if held_out.labels.any() else 0.0
     else:
-        best = (scores.argmax(1) == held.labels).double().mean().item()
+        best = (scores.argmax(1) == held_out.labels).double().mean().item()
     return (best, -loss)
 
 
-def _refuse_one_category(train: Labelled) -> None:
+def _require_two_categories(train: Labelled) -> None:
     if train.multi_label:
-        learnt = int((train.labels.any(0) & ~train.labels.all(0)).sum())
-        if not learnt:
+        learnable = int((train.labels.any(0) & ~train.labels.all(0)).sum())
+        if not learnable:
             raise DataError(
-                f"no category is present in some of the {len(train)} training images and absent from others: "
-                "there is nothing to learn; use more images"
+                f"no category is present in some of the {len(train)} training images and absent from others, so "
+                "there is nothing to learn: use more images"
             )
     elif len(train.labels.unique()) < 2:  # type: ignore[no-untyped-call]
         raise DataError(
-            f"linear needs two categories or more to tell apart; the {len(train)} training samples are all of one: "
+            f"linear needs at least two categories, but all {len(train)} training samples have the same one: "
             "use more images, or another test_share"
         )

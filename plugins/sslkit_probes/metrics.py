@@ -1,4 +1,4 @@
-"""What is said of predictions, and what probes refuse."""
+"""Metrics of predictions, and checks of the data that probes receive."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from torch import Tensor
 from sslkit.api import Labelled
 from sslkit.errors import DataError
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
-def of_labels(predicted: Tensor, train: Labelled, test: Labelled) -> Figures:
-    """Measure one predicted label each, shape (n,).
+def label_metrics(predicted: Tensor, train: Labelled, test: Labelled) -> Metrics:
+    """Measure predicted labels, shape (n,).
 
     Returns:
-        `top1`; `balanced`, the mean of the test categories' accuracies; `chance`, what always guessing the commonest
-        training label gives.
+        `top1`; `balanced`, the mean of the test categories' accuracies; `chance`, the accuracy of always predicting the
+        most common training label.
     """
-    right = (predicted == test.labels).double()
-    balanced = torch.stack([right[test.labels == label].mean() for label in torch.unique(test.labels)]).mean()
+    correct = (predicted == test.labels).double()
+    balanced = torch.stack([correct[test.labels == label].mean() for label in torch.unique(test.labels)]).mean()
     chance = (test.labels == train.labels.bincount().argmax()).double().mean()
-    return {"top1": right.mean().item(), "balanced": balanced.item(), "chance": chance.item()}
+    return {"top1": correct.mean().item(), "balanced": balanced.item(), "chance": chance.item()}
 
 
-def of_scores(scores: Tensor, test: Labelled) -> Figures:
-    """Measure a score for each category, shape (n, c), against sets of labels.
+def score_metrics(scores: Tensor, test: Labelled) -> Metrics:
+    """Measure scores of all categories, shape (n, c), against sets of labels.
 
     Returns:
-        `map`, the mean of the categories' average precisions; `chance`, what equal scores for all give, which is the
-        mean share of positives; `count_left_out`, categories without a positive in the test part, which have none.
+        `map`, the mean of the categories' average precisions; `chance`, the `map` of equal scores for all images, which
+        is the mean share of positives; `count_left_out`, the number of categories without a positive in the test part.
 
     Raises:
         DataError: No category has a positive in the test part.
@@ -42,43 +42,43 @@ def of_scores(scores: Tensor, test: Labelled) -> Figures:
             precisions.append(average_precision(scores[known, category], positive))
             shares.append(positive.double().mean())
     if not precisions:
-        raise DataError("no test image has an object of any category: there is nothing to rank; use more images")
-    left_out = test.labels.shape[1] - len(precisions)
+        raise DataError("no test image has an object of any category, so no average precision exists: use more images")
+    count_left_out = test.labels.shape[1] - len(precisions)
     return {
         "map": torch.stack(precisions).mean().item(),
         "chance": torch.stack(shares).mean().item(),
-        "count_left_out": float(left_out),
+        "count_left_out": float(count_left_out),
     }
 
 
 def average_precision(scores: Tensor, positive: Tensor) -> Tensor:
-    """Return the area below the precision-recall steps, as a scalar in float64.
+    """Return the area under the precision-recall steps, as a scalar in float64.
 
     The sum over thresholds of (recall gained) * precision, without interpolation: scikit-learn's
-    `average_precision_score`, not the 11 points of VOC 2007. Equal scores make one threshold.
+    `average_precision_score`, not the 11 points of VOC 2007. Equal scores share one threshold.
 
     Args:
         scores: Shape (n,).
         positive: Shape (n,), bool; at least one is true.
     """
     ordered, order = scores.sort(descending=True, stable=True)
-    found = positive[order].double().cumsum(0)
-    place = torch.arange(1, len(scores) + 1, dtype=torch.float64, device=scores.device)
-    last = torch.ones_like(ordered, dtype=torch.bool)
-    last[:-1] = ordered[1:] != ordered[:-1]
-    gained = found[last].diff(prepend=found.new_zeros(1))
-    return (gained * (found / place)[last]).sum() / found[-1]
+    true_positives = positive[order].double().cumsum(0)
+    rank = torch.arange(1, len(scores) + 1, dtype=torch.float64, device=scores.device)
+    is_last = torch.ones_like(ordered, dtype=torch.bool)
+    is_last[:-1] = ordered[1:] != ordered[:-1]
+    gained = true_positives[is_last].diff(prepend=true_positives.new_zeros(1))
+    return (gained * (true_positives / rank)[is_last]).sum() / true_positives[-1]
 
 
-def refuse(train: Labelled, test: Labelled) -> None:
-    """Refuse what no probe can measure.
+def check_parts(train: Labelled, test: Labelled) -> None:
+    """Check that both parts can be measured.
 
     Raises:
         DataError: A part is empty, or features are not finite.
     """
-    for what, part in (("training", train), ("test", test)):
+    for name, part in (("training", train), ("test", test)):
         if not len(part):
-            raise DataError(f"there are no {what} samples: use more images")
-        bad = int((~part.features.isfinite()).any(1).sum())
-        if bad:
-            raise DataError(f"{bad} of {len(part)} {what} features are not finite: has the run diverged?")
+            raise DataError(f"there are no {name} samples: use more images")
+        count = int((~part.features.isfinite()).any(1).sum())
+        if count:
+            raise DataError(f"{count} of {len(part)} {name} features are not finite: has the run diverged?")

@@ -23,7 +23,7 @@ class SceneKind:
 
 
 def noise(height: int, width: int, grain: float, rng: Rng) -> Floats:
-    """Return smooth noise in [0, 1], with blotches of about `grain` pixels."""
+    """Draw smooth noise in [0, 1], with blotches of about `grain` pixels."""
     shape = max(2, round(height / grain)), max(2, round(width / grain))
     return np.clip(cv2.resize(rng.random(shape, np.float32), (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
 

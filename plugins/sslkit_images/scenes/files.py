@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class SceneOptions(NamedTuple):
-    """The options that decide how scenes options. A scene depends on these and its number alone."""
+    """The options that decide how scenes look. A scene depends on these and its number alone."""
 
     seeds: tuple[int, ...]
     side: int

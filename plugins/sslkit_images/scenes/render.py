@@ -37,7 +37,7 @@ class Scene(NamedTuple):
 
 
 def render(rng: Rng, side: int, co_occurrence: float, objects: tuple[int, int]) -> Scene:
-    """Render a scene whose longer side is `side` pixels.
+    """Render a scene.
 
     Args:
         rng: Source of all randomness.

@@ -34,7 +34,7 @@ def test_every_step_is_a_line(run):
     assert len(records(run)) == 10
 
 
-def test_a_resumed_run_drops_what_lies_behind_its_checkpoint(run):
+def test_a_resumed_run_drops_records_after_its_checkpoint(run):
     write(run, range(1, 8))
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "lo')
@@ -43,35 +43,35 @@ def test_a_resumed_run_drops_what_lies_behind_its_checkpoint(run):
     assert [item["step"] for item in records(run)] == list(range(1, 11))
 
 
-def test_what_is_not_finite_is_null(run):
+def test_values_that_are_not_finite_become_null(run):
     sslkit_logs.sslkit_run_started(run=run)
     sslkit_logs.sslkit_step_finished(run=run, step=1, terms={"loss": math.nan, "x": math.inf})
     sslkit_logs.sslkit_run_finished(run=run)
     assert records(run) == [{"step": 1, "epoch": 0.2, "loss": None, "x": None}]
 
 
-def test_what_a_full_disk_does_not_take_is_written_later(run, monkeypatch):
-    """All lines of a call or none: half a line is cut off again."""
+def test_records_that_a_full_disk_refuses_are_written_later(run, monkeypatch):
+    """Write all lines of a call or none: a partial line is truncated."""
     file = run.folder / "metrics.jsonl"
     write(run, [1])
     run.step = 1
     sslkit_logs.sslkit_run_started(run=run)
-    opened = Path.open
+    real_open = Path.open
 
     class Full(io.StringIO):
         def __exit__(self, *error):
-            with opened(file, "a") as out:
+            with real_open(file, "a") as out:
                 out.write(self.getvalue()[:20])
             raise OSError(28, "No space left on device")
 
     def fails(path, mode="r", **kw):
-        return Full() if path == file and mode == "a" else opened(path, mode, **kw)
+        return Full() if path == file and mode == "a" else real_open(path, mode, **kw)
 
     monkeypatch.setattr(Path, "open", fails)
     for step in (2, 3):
         sslkit_logs.sslkit_step_finished(run=run, step=step, terms={"loss": 0.0})
     assert [item["step"] for item in records(run)] == [1]
-    with pytest.raises(OSError, match="the last 2 records of metrics.jsonl are not written: .*No space"):
+    with pytest.raises(OSError, match="the last 2 records of metrics.jsonl could not be written: .*No space"):
         jsonlines.finish(run)
     jsonlines.start(run)
     for step in (2, 3):
@@ -82,7 +82,7 @@ def test_what_a_full_disk_does_not_take_is_written_later(run, monkeypatch):
     sslkit_logs.sslkit_run_finished(run=run)
 
 
-def test_a_failing_writer_of_events_leaves_the_records_alone(run, monkeypatch):
+def test_a_failing_event_writer_leaves_the_records_alone(run, monkeypatch):
     sslkit_logs.sslkit_run_started(run=run)
 
     def full(*args):
@@ -99,7 +99,7 @@ def test_a_failing_writer_of_events_leaves_the_records_alone(run, monkeypatch):
 def test_tensorboard_has_the_same_numbers_and_no_step_twice(run):
     write(run, range(1, 8))
     run.step = 4
-    time.sleep(1.01)  # files of one second are in the order of a counter, as text: 10 before 9
+    time.sleep(1.01)  # files of the same second are sorted by a counter as text, so 10 comes before 9
     write(run, range(5, 11))
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()

@@ -1,4 +1,4 @@
-"""kNN against scikit-learn on the same features, and its words about bad input."""
+"""kNN against scikit-learn on the same features, and its errors for invalid input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sslkit_probes.knn import KNN
 
 
 def blobs(n: int, seed: int, classes: int = 5, width: int = 12) -> Labelled:
-    """Overlapping clusters, so that neighbours disagree; classes of unequal size."""
+    """Make overlapping clusters of unequal size, so that neighbours disagree."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes, (n,), generator=rng).minimum(torch.randint(0, classes, (n,), generator=rng))
     centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
@@ -32,13 +32,13 @@ def test_agrees_with_scikit_learn(k, weights):
     expected = reference.predict(test.features.double().numpy())
     probe = KNN(k=k, weights=weights)
     assert probe.predict(train, test.features).tolist() == expected.tolist()
-    figures = probe.evaluate(train, test)
-    assert figures["top1"] == pytest.approx((expected == test.labels.numpy()).mean())
-    assert figures["balanced"] == pytest.approx(balanced_accuracy_score(test.labels.numpy(), expected))
+    metrics = probe.evaluate(train, test)
+    assert metrics["top1"] == pytest.approx((expected == test.labels.numpy()).mean())
+    assert metrics["balanced"] == pytest.approx(balanced_accuracy_score(test.labels.numpy(), expected))
 
 
 def several(n: int, seed: int, ignored: bool = False) -> Labelled:
-    """Sets of labels that depend on the features."""
+    """Make sets of labels that depend on the features."""
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 6, generator=rng)
     labels = x @ torch.randn(6, 4, generator=torch.Generator().manual_seed(5)) > 1
@@ -55,10 +55,10 @@ def test_scores_of_sets_of_labels_are_scikit_learns_probabilities(weights):
     expected = np.stack([one[:, 1] for one in reference.predict_proba(test.features.double().numpy())], 1)
     probe = KNN(k=15, weights=weights)
     np.testing.assert_allclose(probe.scores(train, test.features).numpy(), expected, atol=1e-5)
-    figures = probe.evaluate(train, test)
+    metrics = probe.evaluate(train, test)
     expected_map = average_precision_score(test.labels.numpy(), expected, average="macro")
-    assert figures["map"] == pytest.approx(expected_map, abs=2e-3)  # float32 orders near ties otherwise
-    assert figures["map"] > figures["chance"] + 0.2
+    assert metrics["map"] == pytest.approx(expected_map, abs=2e-3)  # float32 orders near ties differently
+    assert metrics["map"] > metrics["chance"] + 0.2
 
 
 def test_neighbours_vote_only_where_they_are_known():
@@ -69,13 +69,13 @@ def test_neighbours_vote_only_where_they_are_known():
     torch.testing.assert_close(probe.scores(train, test.features), expected)
 
 
-def test_chance_is_the_commonest_training_label():
+def test_chance_is_the_share_of_the_most_common_training_label():
     train = Labelled(torch.randn(6, 3), torch.tensor([2, 2, 2, 2, 0, 1]))
     test = Labelled(torch.randn(4, 3), torch.tensor([2, 0, 0, 1]))
     assert KNN(k=1).evaluate(train, test)["chance"] == 0.25
 
 
-def test_chunks_change_nothing(monkeypatch):
+def test_chunks_do_not_change_results(monkeypatch):
     train, test = blobs(100, 2), blobs(57, 3)
     whole = KNN().predict(train, test.features)
     monkeypatch.setattr(knn, "_PAIRS", 700)
@@ -108,7 +108,7 @@ def test_zero_features_are_allowed():
 @pytest.mark.parametrize(
     ("train", "test", "words"),
     [
-        (blobs(19, 0), blobs(5, 1), "needs 20 training samples and one to test; there are 19 and 5"),
+        (blobs(19, 0), blobs(5, 1), "needs 20 training samples and one test sample, but there are 19 and 5"),
         (blobs(30, 0), Labelled(torch.zeros(0, 12), torch.zeros(0, dtype=torch.int64)), "there are 30 and 0"),
         (
             Labelled(torch.full((20, 2), torch.nan), torch.arange(20)),
@@ -117,6 +117,6 @@ def test_zero_features_are_allowed():
         ),
     ],
 )
-def test_says_what_is_wrong(train, test, words):
+def test_invalid_input_is_reported(train, test, words):
     with pytest.raises(DataError, match=words):
         KNN().evaluate(train, test)

@@ -1,4 +1,4 @@
-"""The linear probe against scikit-learn and torch.optim on the same features, and its words about bad input."""
+"""The linear probe against scikit-learn and torch.optim on the same features, and its errors for invalid input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEW = (0.01, 0.3)
 
 
 def blobs(n, seed, classes=4, width=10):
-    """Overlapping clusters with features of very different scale."""
+    """Make overlapping clusters with features of very different scale."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes, (n,), generator=rng)
     labels[:classes] = torch.arange(classes)
@@ -31,7 +31,7 @@ def blobs(n, seed, classes=4, width=10):
 
 
 def several(n, seed, classes=4, width=10, ignored=False):
-    """Sets of labels that depend linearly, with noise, on the features."""
+    """Make sets of labels that depend linearly, with noise, on the features."""
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn(n, width, generator=rng)
     truth = torch.randn(width, classes, generator=torch.Generator().manual_seed(78))
@@ -54,51 +54,51 @@ def test_lbfgs_agrees_with_scikit_learns_logistic_regression(batch_norm, l2):
         x, y = scaler.transform(x), scaler.transform(y)
     reference = LogisticRegression(C=1 / (l2 * 300), tol=1e-9, max_iter=5000).fit(x, train.labels.numpy())
     probe = Linear(solver="lbfgs", l2=(l2,), batch_norm=batch_norm, tolerance=1e-8)
-    found = probe.fit(train, everything(train), probe.candidates)
-    np.testing.assert_allclose(found.weight[0].numpy(), reference.coef_, atol=2e-4)
-    centred = found.bias[0] - found.bias[0].mean()  # softmax leaves a common shift free
+    classifiers = probe.fit(train, everything(train), probe.candidates)
+    np.testing.assert_allclose(classifiers.weight[0].numpy(), reference.coef_, atol=2e-4)
+    centred = classifiers.bias[0] - classifiers.bias[0].mean()  # softmax leaves a common shift free
     np.testing.assert_allclose(centred.numpy(), reference.intercept_ - reference.intercept_.mean(), atol=2e-3)
-    figures = probe.evaluate(train, test)
-    assert figures["top1"] == pytest.approx(reference.score(y, test.labels.numpy()), abs=1e-9)
-    assert figures["chosen_l2"] == l2
+    metrics = probe.evaluate(train, test)
+    assert metrics["top1"] == pytest.approx(reference.score(y, test.labels.numpy()), abs=1e-9)
+    assert metrics["chosen_l2"] == l2
 
 
 def test_lbfgs_with_sets_of_labels_is_one_logistic_regression_each():
     train, test = several(300, 0), several(200, 1)
     probe = Linear(solver="lbfgs", l2=(0.01,), batch_norm=False, tolerance=1e-8)
-    found = probe.fit(train, everything(train), probe.candidates)
+    classifiers = probe.fit(train, everything(train), probe.candidates)
     scores = []
     for category in range(4):
         reference = LogisticRegression(C=1 / 3, tol=1e-9, max_iter=5000)
         reference.fit(train.features.double().numpy(), train.labels[:, category].numpy())
-        np.testing.assert_allclose(found.weight[0, category].numpy(), reference.coef_[0], atol=2e-4)
-        assert found.bias[0, category].item() == pytest.approx(reference.intercept_[0], abs=2e-4)
+        np.testing.assert_allclose(classifiers.weight[0, category].numpy(), reference.coef_[0], atol=2e-4)
+        assert classifiers.bias[0, category].item() == pytest.approx(reference.intercept_[0], abs=2e-4)
         scores.append(reference.decision_function(test.features.double().numpy()))
     expected = average_precision_score(test.labels.numpy(), np.stack(scores, 1), average="macro")
     assert probe.evaluate(train, test)["map"] == pytest.approx(expected, abs=2e-3)
 
 
-def test_what_is_ignored_is_left_out_of_each_categorys_fit():
+def test_ignored_samples_are_left_out_of_each_categorys_fit():
     train = several(300, 3, ignored=True)
     probe = Linear(solver="lbfgs", l2=(0.01,), batch_norm=False, tolerance=1e-8)
-    found = probe.fit(train, everything(train), probe.candidates)
+    classifiers = probe.fit(train, everything(train), probe.candidates)
     for category in range(4):
         known = ~train.ignored[:, category]
         reference = LogisticRegression(C=1 / 3, tol=1e-9, max_iter=5000)
         reference.fit(train.features[known].double().numpy(), train.labels[known, category].numpy())
-        np.testing.assert_allclose(found.weight[0, category].numpy(), reference.coef_[0], atol=2e-4)
+        np.testing.assert_allclose(classifiers.weight[0, category].numpy(), reference.coef_[0], atol=2e-4)
 
 
 @pytest.mark.parametrize("make", [blobs, several])
 def test_sgd_of_all_candidates_at_once_is_torch_optims_sgd_of_each(make):
     train = make(90, 2)
     probe = Linear(lrs=(0.01, 0.5), l2=(0.0, 0.02), epochs=4, batch_size=32, batch_norm=False, seed=5)
-    found = probe.fit(train, everything(train), probe.candidates)
+    classifiers = probe.fit(train, everything(train), probe.candidates)
     assert len(probe.candidates) == 4
-    for place, (lr, l2) in enumerate(probe.candidates):
+    for number, (lr, l2) in enumerate(probe.candidates):
         weight, bias = _by_autograd(train, lr, l2, seed=5)
-        torch.testing.assert_close(found.weight[place], weight, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(found.bias[place], bias, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(classifiers.weight[number], weight, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(classifiers.bias[number], bias, atol=1e-5, rtol=1e-4)
 
 
 def _by_autograd(train, lr, l2, seed):
@@ -122,15 +122,15 @@ def _by_autograd(train, lr, l2, seed):
     return layer.weight.detach(), layer.bias.detach()
 
 
-def test_batch_norm_is_that_of_the_rows_that_are_fitted():
+def test_batch_norm_uses_the_statistics_of_the_fitted_rows():
     train = blobs(200, 3)
     probe = Linear(lrs=FEW)
     rows = torch.arange(0, 200, 2)
-    standard = probe.fit(train, rows, [Candidate(0.1, 0.0)]).standard
+    statistics = probe.fit(train, rows, [Candidate(0.1, 0.0)]).statistics
     norm = nn.BatchNorm1d(10, eps=1e-6, affine=False)
     expected = norm(train.features[rows])
     torch.testing.assert_close(
-        ((train.features[rows] - standard.mean) * standard.scale).float(), expected, atol=1e-4, rtol=1e-4
+        ((train.features[rows] - statistics.mean) * statistics.scale).float(), expected, atol=1e-4, rtol=1e-4
     )
 
 
@@ -143,23 +143,23 @@ def test_features_of_any_scale_are_learnt_with_batch_norm():
 
 
 def test_the_learning_rate_is_chosen_on_held_out_training_images():
-    """It is the best one there, and nothing about the test part can change it."""
+    """The best one there is chosen, whatever the test part is."""
     train, test = blobs(300, 6, width=3), blobs(100, 7, width=3)
     probe = Linear(lrs=(1e-7, 0.1, 30.0), epochs=10, validation_share=0.5)
-    fit, held = probe.split(train)
+    fit, held_out = probe.split(train)
     alone = []
     for one in probe.candidates:
-        logits = probe.fit(train, fit, [one])(train.features[held])[0]
-        right = (logits.argmax(1) == train.labels[held]).double().mean().item()
-        alone.append((right, -nn.functional.cross_entropy(logits, train.labels[held]).item()))
+        logits = probe.fit(train, fit, [one])(train.features[held_out])[0]
+        accuracy = (logits.argmax(1) == train.labels[held_out]).double().mean().item()
+        alone.append((accuracy, -nn.functional.cross_entropy(logits, train.labels[held_out]).item()))
     chosen = probe.evaluate(train, test)["chosen_lr"]
     assert chosen == probe.candidates[alone.index(max(alone))].lr
-    assert len({right for right, _ in alone}) == 3
-    wrong = Labelled(test.features, (test.labels + 1) % 4)
-    assert probe.evaluate(train, wrong)["chosen_lr"] == chosen
+    assert len({accuracy for accuracy, _ in alone}) == 3
+    shuffled = Labelled(test.features, (test.labels + 1) % 4)
+    assert probe.evaluate(train, shuffled)["chosen_lr"] == chosen
 
 
-def test_the_chosen_one_is_trained_again_on_all_of_the_training_part():
+def test_the_best_candidate_is_trained_again_on_the_whole_training_part():
     train, test = blobs(120, 8), blobs(80, 9)
     probe = Linear(lrs=(1e-6, 0.1), epochs=10)
     single = Linear(lrs=(0.1,), epochs=10)
@@ -169,13 +169,13 @@ def test_the_chosen_one_is_trained_again_on_all_of_the_training_part():
 def test_an_images_crops_are_held_out_together():
     images = torch.arange(40).repeat_interleave(3)[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
     part = blobs(120, 0)
-    fit, held = Linear(validation_share=0.25).split(Labelled(part.features, part.labels, images=images))
-    assert not set(images[fit].tolist()) & set(images[held].tolist())
-    assert len(set(images[held].tolist())) == 10
-    assert sorted([*fit.tolist(), *held.tolist()]) == list(range(120))
+    fit, held_out = Linear(validation_share=0.25).split(Labelled(part.features, part.labels, images=images))
+    assert not set(images[fit].tolist()) & set(images[held_out].tolist())
+    assert len(set(images[held_out].tolist())) == 10
+    assert sorted([*fit.tolist(), *held_out.tolist()]) == list(range(120))
 
 
-def test_figures_depend_on_the_seed_alone():
+def test_metrics_depend_on_the_seed_alone():
     train, test = blobs(100, 0), blobs(60, 1)
     probe = Linear(lrs=FEW, epochs=3)
     before = torch.get_rng_state()
@@ -186,20 +186,20 @@ def test_figures_depend_on_the_seed_alone():
     assert not torch.equal(probe.split(train)[1], Linear(seed=1).split(train)[1])
 
 
-def test_a_category_with_one_example_is_no_obstacle():
+def test_a_category_may_have_a_single_sample():
     train = blobs(60, 0)
     labels = train.labels.clone()
     labels[7] = 4
     for seed in range(8):  # held out or not
-        figures = Linear(lrs=FEW, epochs=2, seed=seed).evaluate(Labelled(train.features, labels), blobs(30, 1))
-        assert 0 < figures["top1"] <= 1
+        metrics = Linear(lrs=FEW, epochs=2, seed=seed).evaluate(Labelled(train.features, labels), blobs(30, 1))
+        assert 0 < metrics["top1"] <= 1
 
 
 def test_a_candidate_that_diverges_is_not_chosen():
     train, test = blobs(100, 0), blobs(50, 1)
     probe = Linear(lrs=(1e30, 0.01), batch_norm=False, epochs=3, l2=(1.0,))
     assert probe.evaluate(train, test)["chosen_lr"] == pytest.approx(0.01)
-    with pytest.raises(DataError, match=r"diverged at every learning rate that was tried \(1e\+30\)"):
+    with pytest.raises(DataError, match=r"diverged at every learning rate \(1e\+30\)"):
         Linear(lrs=(1e30,), batch_norm=False, epochs=3, l2=(1.0,)).evaluate(train, test)
 
 
@@ -215,16 +215,20 @@ def nan(part):
         (nan(blobs(20, 0)), blobs(5, 1), "2 of 20 training features are not finite"),
         (blobs(20, 0), nan(blobs(5, 1)), "2 of 5 test features are not finite"),
         (blobs(20, 0), Labelled(torch.zeros(0, 10), torch.zeros(0, dtype=torch.int64)), "there are no test samples"),
-        (Labelled(torch.zeros(5, 2), torch.ones(5, dtype=torch.int64)), blobs(4, 0, width=2), "two categories or more"),
+        (
+            Labelled(torch.zeros(5, 2), torch.ones(5, dtype=torch.int64)),
+            blobs(4, 0, width=2),
+            "at least two categories",
+        ),
         (
             Labelled(torch.randn(2, 10), torch.tensor([0, 1]), images=torch.tensor([3, 3])),
             blobs(5, 1),
-            r"chooses among 9 candidates on held-out training images, and there is 1: .* one value for lrs",
+            r"chooses among 9 candidates on held-out training images, but there is only 1: .* one value for lrs",
         ),
         (Labelled(torch.zeros(5, 2), torch.ones(5, 3, dtype=torch.bool)), several(4, 0, width=2), "nothing to learn"),
     ],
 )
-def test_says_what_is_wrong(train, test, words):
+def test_invalid_input_is_reported(train, test, words):
     with pytest.raises(DataError, match=words):
         Linear().evaluate(train, test)
 
@@ -234,7 +238,7 @@ def test_a_minimum_at_infinity_is_refused():
         Linear(solver="lbfgs", l2=(0.0, 0.1))
 
 
-def test_no_warning_of_any_kind():
+def test_no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Linear(solver="lbfgs").evaluate(blobs(60, 0), blobs(30, 1))

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn."""
+"""Metrics against scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from sslkit.api import Labelled
 from sslkit.errors import DataError
-from sslkit_probes.metrics import average_precision, of_scores
+from sslkit_probes.metrics import average_precision, score_metrics
 
 
 @pytest.mark.parametrize("levels", [2, 7, 10**6])  # few levels: many scores are equal
@@ -27,20 +27,20 @@ def test_map_leaves_out_and_counts_categories_without_positives():
     labels = torch.rand(60, 5, generator=rng) < 0.3
     labels[:, 2] = False
     scores = torch.randn(60, 5, generator=rng)
-    figures = of_scores(scores, Labelled(torch.zeros(60, 1), labels))
-    kept = [0, 1, 3, 4]
-    expected = average_precision_score(labels[:, kept].numpy(), scores[:, kept].numpy(), average="macro")
-    assert figures["map"] == pytest.approx(expected, abs=1e-12)
-    assert figures["count_left_out"] == 1
+    metrics = score_metrics(scores, Labelled(torch.zeros(60, 1), labels))
+    present = [0, 1, 3, 4]
+    expected = average_precision_score(labels[:, present].numpy(), scores[:, present].numpy(), average="macro")
+    assert metrics["map"] == pytest.approx(expected, abs=1e-12)
+    assert metrics["count_left_out"] == 1
 
 
-def test_chance_is_what_equal_scores_give():
+def test_chance_is_the_map_of_equal_scores():
     labels = torch.rand(80, 3, generator=torch.Generator().manual_seed(1)) < 0.4
-    figures = of_scores(torch.zeros(80, 3), Labelled(torch.zeros(80, 1), labels))
-    assert figures["map"] == pytest.approx(figures["chance"], abs=1e-12)
+    metrics = score_metrics(torch.zeros(80, 3), Labelled(torch.zeros(80, 1), labels))
+    assert metrics["map"] == pytest.approx(metrics["chance"], abs=1e-12)
 
 
-def test_what_is_ignored_counts_neither_way():
+def test_ignored_labels_count_neither_way():
     rng = torch.Generator().manual_seed(2)
     labels, ignored = torch.rand(90, 3, generator=rng) < 0.3, torch.rand(90, 3, generator=rng) < 0.4
     labels &= ~ignored
@@ -48,10 +48,10 @@ def test_what_is_ignored_counts_neither_way():
     expected = [
         average_precision_score(labels[~ignored[:, c], c].numpy(), scores[~ignored[:, c], c].numpy()) for c in range(3)
     ]
-    figures = of_scores(scores, Labelled(torch.zeros(90, 1), labels, ignored=ignored))
-    assert figures["map"] == pytest.approx(sum(expected) / 3, abs=1e-12)
+    metrics = score_metrics(scores, Labelled(torch.zeros(90, 1), labels, ignored=ignored))
+    assert metrics["map"] == pytest.approx(sum(expected) / 3, abs=1e-12)
 
 
 def test_a_test_part_without_any_positive_is_refused():
     with pytest.raises(DataError, match="no test image has an object of any category"):
-        of_scores(torch.zeros(4, 3), Labelled(torch.zeros(4, 1), torch.zeros(4, 3, dtype=torch.bool)))
+        score_metrics(torch.zeros(4, 3), Labelled(torch.zeros(4, 1), torch.zeros(4, 3, dtype=torch.bool)))
