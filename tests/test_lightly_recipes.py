@@ -1,4 +1,4 @@
-"""The recipes of lightly's methods: their files, their papers' numbers, and two steps of each on small networks."""
+"""The recipes of lightly's methods: files, numbers from the papers, and two training steps on small networks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LENGTHS = {  # epochs, batch size, peak learning rate
     "simsiam": (100, 512, 0.1), "swav": (800, 4096, 4.8), "tico": (1000, 4096, 3.2), "vicreg": (1000, 2048, 1.6),
     "vicregl": (300, 2048, 1.6), "visreg": (400, 128, 9e-4), "w_mse": (1000, 256, 3e-3),
 }  # fmt: skip
-"""As the papers or the authors' code have them, after their own scaling: 4.8 is SimCLR's 0.3 * 4096 / 256."""
+"""Values from the papers or the authors' code, after their own scaling: 4.8 is SimCLR's 0.3 * 4096 / 256."""
 
 VALUES = {
     "barlow_twins": {"objectives.barlow-twins.off_diagonal": 0.0051, "optimizer.final_lr": 0.001},
@@ -72,10 +72,10 @@ VALUES = {
     },
     "w_mse": {"objectives.w-mse.size": 128, "sampler.views": 4, "heads.main.projector.out": 64},
 }  # fmt: skip
-"""The papers' or the authors' own values of what makes the method, temperatures first."""
+"""Values from the papers or the authors' code that define the method, temperatures first."""
 
 REGULARISERS = {"lightly/hypersphere", "lightly/koleo", "lightly/sigreg"}
-"""Objectives that serve beside another one: no recipe of their own."""
+"""Objectives that are used together with another one and have no recipe of their own."""
 
 
 def read(name, *sets):
@@ -83,16 +83,16 @@ def read(name, *sets):
 
 
 def planned(text, plugins):
-    made, problems = recipe_file.check_structure(text)
+    table, problems = recipe_file.check_structure(text)
     assert not problems, recipe_file.format_problems(text, problems)
-    plan, problems = make_plan(made, plugins)
+    plan, problems = make_plan(table, plugins)
     assert not problems, recipe_file.format_problems(text, problems)
     return plan
 
 
 @pytest.fixture(scope="module")
 def plans(installed):
-    """Return the plan of a recipe as it is; each is made once."""
+    """Return a function from a recipe's name to its unchanged plan, cached."""
     return functools.cache(lambda name: planned(read(name), installed))
 
 
@@ -107,13 +107,13 @@ def test_these_recipes_are_shipped():
 
 
 @pytest.mark.parametrize("name", LENGTHS)
-def test_each_has_no_problems_opens_with_its_command_and_names_its_paper(name, plans):
+def test_each_has_no_problems_starts_with_its_command_and_names_its_paper(name, plans):
     assert plans(name).recipe.summary
     command, empty, *head = (FOLDER / f"{name}.toml").read_text().partition("\nsummary")[0].splitlines()
     assert (command, empty) == (f"# sslkit run recipes/lightly/{name}.toml", "#")
-    said = " ".join(line.removeprefix("# ") for line in head)
-    assert re.search(r"arXiv \d{4}\.\d{5}", said)
-    assert re.search(r"reports? |No published figure|could not be looked up", said)
+    text = " ".join(line.removeprefix("# ") for line in head)
+    assert re.search(r"arXiv \d{4}\.\d{5}", text)
+    assert re.search(r"reports? |No published figure|could not be looked up", text)
 
 
 def test_every_method_of_the_plugin_has_a_recipe(installed, plans):
@@ -122,7 +122,7 @@ def test_every_method_of_the_plugin_has_a_recipe(installed, plans):
     assert used == known - REGULARISERS
 
 
-def test_the_page_says_the_length_of_every_recipe():
+def test_the_page_states_the_length_of_every_recipe():
     rows = dict(re.findall(r"^\| \[`(\w+)`\]\(\.\./recipes/lightly/\1\.toml\) (\|.*)$", PAGE, re.MULTILINE))
     assert rows.keys() == LENGTHS.keys()
     for name, (epochs, batch_size, _) in LENGTHS.items():
@@ -134,9 +134,9 @@ def test_the_page_says_the_length_of_every_recipe():
 
 @pytest.mark.parametrize("name", LENGTHS)
 def test_length_batch_and_peak_learning_rate_are_the_papers(name, plans):
-    made = plans(name).recipe
-    assert (made.epochs, made.batch_size) == LENGTHS[name][:2]
-    assert made.optimizer.lr(made.batch_size) == pytest.approx(LENGTHS[name][2], rel=1e-9)
+    settings = plans(name).recipe
+    assert (settings.epochs, settings.batch_size) == LENGTHS[name][:2]
+    assert settings.optimizer.lr(settings.batch_size) == pytest.approx(LENGTHS[name][2], rel=1e-9)
 
 
 def at(values, path):
@@ -157,12 +157,12 @@ RESNET = "backbone={use = 'resnet18', width = 8, stem = 'small'}"
 VIT = "backbone={use = 'timm', model = 'test_vit', image_size = 32}"
 SMALL = {"hidden": 16, "out": 8, "bottleneck": 8, "queue": 16, "prototypes": 8, "directions": 16, "size": 16,
          "matches": "[4, 2]"}  # fmt: skip
-"""Options of heads and objectives that set how large they are -> small ones. `size` is W-MSE's sub-batch, twice as large
-as projections are wide, and DirectCLR's entries."""
+"""Options that set the size of heads and objectives -> small values. `size` is W-MSE's sub-batch, twice the width of
+projections, and DirectCLR's number of entries."""
 
 
 def shrunk(name):
-    """Return overrides that leave the method as it is: sixteen built-in scenes, small networks and views, two steps."""
+    """Return overrides that keep the method but use sixteen built-in scenes, small networks and views, two steps."""
     values = read(name).values
     tables = {
         f"heads.{head}.{part}": options
@@ -207,7 +207,7 @@ def test_nested_names_on_the_command_line(tmp_path, monkeypatch, capsys):
     for name in ("lightly/simclr", "simclr", "recipes/lightly/simclr.toml"):
         assert main(["recipes", name]) == 0
         assert capsys.readouterr().out == (FOLDER / "simclr.toml").read_text()
-    assert main(["check", "lightly/simclr"]) == 5  # there is no data/imagenet
+    assert main(["check", "lightly/simclr"]) == 5  # data/imagenet does not exist
     assert "data/imagenet" in capsys.readouterr().err
     sets = [word for item in shrunk("simclr") for word in ("--set", item)]
     assert main(["check", "lightly/simclr", *sets]) == 0

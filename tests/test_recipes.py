@@ -28,9 +28,9 @@ def load(name, *sets):
 
 
 def planned(text, plugins):
-    made, problems = recipe_file.check_structure(text)
+    table, problems = recipe_file.check_structure(text)
     assert not problems, recipe_file.format_problems(text, problems)
-    return make_plan(made, plugins)
+    return make_plan(table, plugins)
 
 
 def test_these_recipes_are_shipped():
@@ -38,7 +38,7 @@ def test_these_recipes_are_shipped():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shipped_recipes_have_no_problems_and_open_with_their_command(name, installed):
+def test_shipped_recipes_have_no_problems_and_start_with_their_command(name, installed):
     text = load(name)
     plan, problems = planned(text, installed)
     assert not problems, recipe_file.format_problems(text, problems)
@@ -78,7 +78,7 @@ def test_dropping_objectives_drops_their_crops_and_their_cost(installed):
     assert "no objective reads view group 'instance': it is not cropped" in scenes.notes
     byol, _ = planned(load("byol_coco"), installed)
     assert measure(scenes).flops == measure(byol).flops
-    # Pixels through the online network are 1.37 times BYOL's, and so is the cost but for the heads.
+    # The online network processes 1.37 times BYOL's pixels, and so the cost is 1.37 times BYOL's, except for the heads.
     assert measure(full).flops / measure(scenes).flops == pytest.approx(1 + 4 * 96**2 / (2 * 224**2), abs=0.03)
 
 
@@ -114,7 +114,7 @@ REFUSED = {
     for sampler in ("images/two-views", "images/multi-crop")
     if (objective, sampler) != ("univip/scene-scene", "images/two-views")
 }
-"""Without rebound inputs: these samplers give no instances, or no scenes."""
+"""Refused unless inputs are rebound: these samplers give no instances, or no scenes."""
 
 
 def cell(objective, sampler, backbone):
@@ -148,10 +148,10 @@ base_lr = 0.1
 """
 
 
-def test_the_matrix_knows_every_component(installed):
+def test_the_matrix_contains_every_component(installed):
     known = installed.components
     ours = [set(OBJECTIVES), set(SAMPLERS), set(BACKBONES)]
-    there = [
+    registered = [
         {
             id_
             for id_, item in known[kind].items()
@@ -159,7 +159,7 @@ def test_the_matrix_knows_every_component(installed):
         }
         for kind in ("objective", "sampler", "backbone")
     ]
-    assert there == ours
+    assert registered == ours
     assert len(CELLS) == 72
     assert len(REFUSED) * len(BACKBONES) == 40
 
@@ -181,7 +181,7 @@ def test_every_cell_trains_or_is_refused_with_a_reason(objective, sampler, backb
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_rebound_inputs_make_any_objective_go_with_any_sampler(objective, installed):
+def test_rebound_inputs_make_any_objective_work_with_any_sampler(objective, installed):
     text = cell(objective, "images/multi-crop", "torchvision/resnet18")
     text = text.replace(
         f'use = "{objective}"', f'use = "{objective}"\ninputs = {{ scene = "global", instance = "local" }}'
@@ -194,7 +194,7 @@ def test_rebound_inputs_make_any_objective_go_with_any_sampler(objective, instal
 
 
 def test_every_recipe_is_listed():
-    """Those in `recipes/` in the README, those in its folder `lightly/` on the page of lightly's methods."""
+    """Recipes in `recipes/` are listed in the README, those in `recipes/lightly/` in docs/lightly.md."""
     readme, lightly = ((ROOT / page).read_text() for page in ("README.md", "docs/lightly.md"))
     shipped = recipe_file.shipped_recipes()
     assert {name for name in shipped if "/" not in name} == set(NAMES)

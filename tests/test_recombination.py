@@ -1,4 +1,4 @@
-"""Objectives of several methods in one recipe: the shipped ones, heads, what check refuses, and every pair."""
+"""Objectives of several methods in one recipe: shipped recipes, heads, what `check` refuses, and every pair."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL = {
     + [f"heads.instances.{item}" for item in MLP],
     "dino_instances": ["heads.main.projector={use = 'lightly/dino', hidden = 16, bottleneck = 8, out = 24}"],
 }
-"""Recipe -> what makes its heads small."""
+"""Recipe -> overrides that make its heads small."""
 SHARED = (  # UniVIP's two objectives on VICReg's head
     "heads.main.predictor={use = 'mlp', hidden = 16}",
     "objectives.scene-instance.head=main",
@@ -46,13 +46,13 @@ APART = (  # scene-instance on a head that is not MoCo's
 
 
 def planned(text, plugins):
-    made, problems = recipe_file.check_structure(text)
+    table, problems = recipe_file.check_structure(text)
     assert not problems, recipe_file.format_problems(text, problems)
-    return make_plan(made, plugins)
+    return make_plan(table, plugins)
 
 
 def shrunk(name, plugins, *sets):
-    """Return a shipped recipe's plan and text: eight built-in scenes, small networks and views, two steps."""
+    """Return a shipped recipe's plan and text, shrunk to eight built-in scenes, small networks and views, two steps."""
     path = ROOT / "recipes" / f"{name}.toml"
     views = recipe_file.read(path).values["augment"]
     sizes = [f"augment.{group}.{place}.size=32" for group in views for place in range(len(views[group]))]
@@ -110,14 +110,14 @@ def test_instances_are_dinos_local_crops(installed):
 
 
 def gradients(plan):
-    """Return the head -> norm of the loss's gradient on its projector."""
+    """Return a mapping from head to the norm of the loss's gradient on its projector."""
     step, outcome = stepped(plan)
     outcome.loss.backward()
-    found = {}
+    norms = {}
     for name, head in step.online.projectors.items():
         grads = [p.grad for p in head.parameters() if p.grad is not None]
-        found[name] = float(torch.stack([grad.norm() for grad in grads]).norm()) if grads else 0.0
-    return found
+        norms[name] = float(torch.stack([grad.norm() for grad in grads]).norm()) if grads else 0.0
+    return norms
 
 
 @pytest.mark.parametrize("silent", ["moco", "scene-instance"])
@@ -177,7 +177,7 @@ def test_check_refuses_in_the_pages_words(command, message, installed):
 
 
 class Small(Backbone):
-    """Two convolutions: the pairs are about wiring."""
+    """Two convolutions, because the pairs test only the wiring."""
 
     name = "small"
     gives: ClassVar = {"features": "f", "map": "f h w"}
@@ -217,7 +217,7 @@ OPTIONS = {
     "msn": "prototypes = 5", "pmsn": "prototypes = 5", "directclr": "size = 16", "w-mse": "size = 16\neps = 0.1",
     "sigreg": "directions = 16", "lejepa": "directions = 16", "visreg": "directions = 16",
 }  # fmt: skip
-"""What suits four images and small heads."""
+"""Options that work with four images and small heads."""
 MULTI_CROP = dict.fromkeys(
     ("dino", "swav", "msn", "pmsn", "lejepa", "visreg"), 'inputs = { global = "scene", local = "instance" }'
 )
@@ -226,7 +226,7 @@ DENSE = dict.fromkeys(("vicregl", "densecl"), 'head = "places"')
 
 @pytest.fixture(scope="module")
 def everything():
-    """Every installed plugin, and the small backbone."""
+    """Return all installed plugins and the small backbone."""
     plugins = Plugins.load()
     plugins.add(Owner("here", "here", "0"), SimpleNamespace(sslkit_backbones=hookimpl(lambda: [Small])))
     return plugins
@@ -239,7 +239,7 @@ def pair(id_, plugins, more=""):
 
 
 def check_that_it_trains(plan):
-    """Two passes forward and back; both objectives move the backbone."""
+    """Run two forward and backward passes; both objectives have a gradient on the backbone."""
     torch.manual_seed(0)
     step = StepModule(plan)
     for measured in (True, False):
@@ -253,7 +253,7 @@ def check_that_it_trains(plan):
 
 
 def test_every_objective_beside_instance_instance_trains_or_is_refused_with_a_reason(everything):
-    """On overlapping scenes, with one head for both."""
+    """Pairs on overlapping scenes, with one head for both objectives."""
     ids = [
         id_ for id_, item in everything.components["objective"].items() if item.owner.distribution in ("sslkit", "here")
     ]
@@ -272,7 +272,7 @@ def test_every_objective_beside_instance_instance_trains_or_is_refused_with_a_re
 
 
 @pytest.mark.parametrize(("name", "more"), [*MULTI_CROP.items(), *DENSE.items()])
-def test_what_was_refused_trains_with_other_inputs_or_another_head(name, more, everything):
+def test_refused_pairs_train_with_other_inputs_or_another_head(name, more, everything):
     plan, problems = pair(f"lightly/{name}", everything, more)
     assert not problems
     check_that_it_trains(plan)

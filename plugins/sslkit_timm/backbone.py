@@ -64,9 +64,9 @@ def _create(model: str, options: Mapping[str, Any]) -> Any:
     except ImportError:
         raise ValueError('timm is not installed: pip install "sslkit[timm]"') from None
     if not timm.is_model(model):
-        matches = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.6)
+        names = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.6)
         raise ValueError(
-            f"timm has no model '{model}'" + (f": did you mean {' or '.join(matches)}?" if matches else "")
+            f"timm has no model '{model}'" + (f": did you mean {' or '.join(names)}?" if names else "")
         )
     try:
         return _build(timm.create_model, model, options)

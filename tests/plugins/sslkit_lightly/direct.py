@@ -1,7 +1,7 @@
-"""Every objective of the plugin beside lightly called directly: what the other tests here compare and run.
+"""Every objective of the plugin and its reference, lightly called directly, for the other tests here.
 
-A reference is made from a fresh objective, whose random state (queues, prototypes) it copies before anything runs. It is
-a function of the objective's rows, and of `epoch`, as one would write it with lightly alone.
+A reference is built from a new objective and copies its random state (queues, prototypes) before anything runs. It is
+a function of the objective's rows and of `epoch`, written as a user of lightly alone would write it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OBJECTIVES = {cls.name: cls for cls in sslkit_lightly.sslkit_objectives()}
 
 @dataclass(frozen=True)
 class Direct:
-    """An objective with options and sizes, and the maker of its reference."""
+    """An objective with options and sizes, and a function that builds its reference."""
 
     name: str
     make: Callable[[Any], Reference]
@@ -48,34 +48,34 @@ class Direct:
         return OBJECTIVES[self.name]
 
     @property
-    def given(self) -> Any:
-        """Return what says which rows there are: the class, or the same without its optional rows."""
-        return self.cls if self.local else type("Given", (), {"requires": self.cls.requires, "optional": {}})
+    def schema(self) -> Any:
+        """Return what declares the rows: the class, or the class without its optional rows."""
+        return self.cls if self.local else type("Required", (), {"requires": self.cls.requires, "optional": {}})
 
     def objective(self, seed: int = 0) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.cls(fake_dims(self.given, self.dims), **self.options)
+            return self.cls(fake_dims(self.schema, self.dims), **self.options)
 
     def rows(self, seed: int, batch: int = 8, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-        return {**dict.fromkeys(self.cls.optional), **fake_rows(self.given, self.dims, batch, dtype, seed)}
+        return {**dict.fromkeys(self.cls.optional), **fake_rows(self.schema, self.dims, batch, dtype, seed)}
 
 
 def loss_of(module: Any, rows: Mapping[str, Any]) -> Tensor:
     """Sum the terms as the core does."""
-    found = module(**rows)
-    return torch.stack(list(found.terms.values())).sum() if isinstance(found, Terms) else found
+    outcome = module(**rows)
+    return torch.stack(list(outcome.terms.values())).sum() if isinstance(outcome, Terms) else outcome
 
 
 DIRECT: list[Direct] = []
 
 
 def direct(name: str, dims: Mapping[str, int] | None = None, local: bool = True, **options: Any) -> Any:
-    def keep(make: Callable[[Any], Reference]) -> Callable[[Any], Reference]:
+    def register(make: Callable[[Any], Reference]) -> Callable[[Any], Reference]:
         DIRECT.append(Direct(name, make, options, dims or {}, local))
         return make
 
-    return keep
+    return register
 
 
 def mean(losses: Any) -> Tensor:
@@ -86,12 +86,12 @@ def pairs(loss: Any) -> Reference:
     return lambda z, epoch: mean(loss(z[:, i], z[:, j]) for i, j in combinations(range(z.shape[1]), 2))
 
 
-def copied(bank: Any, ours: Any) -> Any:
+def copy_bank(bank: Any, ours: Any) -> Any:
     bank.bank, bank.bank_ptr = ours.bank.clone(), ours.bank_ptr.clone()
     return bank
 
 
-# --------------------------------------------------------------------------------- pairs of views, as lightly's examples
+# --------------------------------------------------------------------------------- pairs of views, as in lightly's examples
 
 
 @direct("byol")
@@ -186,23 +186,23 @@ def vicreg(_: Any) -> Reference:
 
 
 @direct("moco", queue=10)
-def moco(made: Any) -> Reference:
+def moco(objective: Any) -> Reference:
     loss = lightly_loss.NTXentLoss(0.2, memory_bank_size=(10, 8))
-    copied(loss.memory_bank, made.loss.memory_bank)
+    copy_bank(loss.memory_bank, objective.loss.memory_bank)
     return lambda q, k, epoch: loss(q[:, 0], k[:, 1])
 
 
 @direct("moco", {"v": 3}, queue=50, symmetric=True)
-def symmetric_moco(made: Any) -> Reference:
+def symmetric_moco(objective: Any) -> Reference:
     loss = lightly_loss.NTXentLoss(0.2, memory_bank_size=(50, 8))
-    copied(loss.memory_bank, made.loss.memory_bank)
+    copy_bank(loss.memory_bank, objective.loss.memory_bank)
     order = list(permutations(range(3), 2))
     return lambda q, k, epoch: loss(torch.cat([q[:, i] for i, _ in order]), torch.cat([k[:, j] for _, j in order]))
 
 
 @direct("moco-v3")
 def moco_v3(_: Any) -> Reference:
-    """Restate the paper's algorithm 1: lightly has no such loss."""
+    """Implement the paper's algorithm 1: lightly has no such loss."""
 
     def ctr(q: Tensor, k: Tensor) -> Tensor:
         q, k = q / q.norm(dim=1, keepdim=True), k / k.norm(dim=1, keepdim=True)
@@ -212,21 +212,21 @@ def moco_v3(_: Any) -> Reference:
 
 
 @direct("nnclr", queue=10)
-def nnclr(made: Any) -> Reference:
+def nnclr(objective: Any) -> Reference:
     loss = lightly_loss.NTXentLoss(0.1)
-    near = copied(NNMemoryBankModule((10, 8)), made.neighbours)
+    neighbours = copy_bank(NNMemoryBankModule((10, 8)), objective.neighbours)
 
     def reference(p: Tensor, z: Tensor, epoch: int) -> Tensor:
-        z0, z1 = near(z[:, 0].detach(), update=False), near(z[:, 1].detach(), update=True)
+        z0, z1 = neighbours(z[:, 0].detach(), update=False), neighbours(z[:, 1].detach(), update=True)
         return 0.5 * (loss(z0, p[:, 1]) + loss(z1, p[:, 0]))
 
     return reference
 
 
 @direct("densecl", queue=100)
-def densecl(made: Any) -> Reference:
+def densecl(objective: Any) -> Reference:
     loss = lightly_loss.NTXentLoss(0.2, memory_bank_size=(100, 8))
-    copied(loss.memory_bank, made.loss.memory_bank)
+    copy_bank(loss.memory_bank, objective.loss.memory_bank)
 
     def reference(q: Tensor, k: Tensor, q_map: Tensor, k_map: Tensor, epoch: int) -> Tensor:
         q, k, q_map, k_map = (x.flatten(3).permute(0, 1, 3, 2) for x in (q, k, q_map, k_map))
@@ -240,14 +240,14 @@ def densecl(made: Any) -> Reference:
 
 
 @direct("w-mse", {"d": 2, "v": 3}, size=4, iterations=2)
-def w_mse(made: Any) -> Reference:
+def w_mse(objective: Any) -> Reference:
     loss = lightly_loss.WMSELoss(2, w_size=4, w_iter=2, num_samples=3)
-    return lambda z, epoch: seeded(made, lambda: loss(torch.cat(list(z.unbind(1)))))
+    return lambda z, epoch: seeded(objective, lambda: loss(torch.cat(list(z.unbind(1)))))
 
 
-def seeded(made: Any, draw: Callable[[], Tensor]) -> Tensor:
+def seeded(objective: Any, draw: Callable[[], Tensor]) -> Tensor:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(made.seed))
+        torch.manual_seed(int(objective.seed))
         return draw()
 
 
@@ -259,7 +259,7 @@ def frossl(_: Any) -> Reference:
 
 @direct("emp-ssl", {"v": 4})
 def emp_ssl(_: Any) -> Reference:
-    """Put lightly's two parts together with the paper's signs."""
+    """Combine lightly's two parts with the paper's signs."""
     from lightly.loss.emp_ssl_loss import invariance_loss, tcr_loss
 
     def reference(z: Tensor, epoch: int) -> Tensor:
@@ -288,35 +288,35 @@ def koleo(_: Any) -> Reference:
 
 
 @direct("sigreg", directions=16)
-def sigreg(made: Any) -> Reference:
+def sigreg(objective: Any) -> Reference:
     loss = lightly_loss.SIGReg(num_vectors=16)
-    return lambda z, epoch: seeded(made, lambda: loss(z.transpose(0, 1)))
+    return lambda z, epoch: seeded(objective, lambda: loss(z.transpose(0, 1)))
 
 
 @direct("lejepa", {"m": 3}, directions=16, gaussian=0.1)
-def lejepa(made: Any) -> Reference:
+def lejepa(objective: Any) -> Reference:
     loss = lightly_loss.LeJEPALoss(0.1, sigreg_num_vectors=16)
     return lambda z, local, epoch: seeded(
-        made, lambda: loss(global_proj=z.transpose(0, 1), local_proj=local.transpose(0, 1))
+        objective, lambda: loss(global_proj=z.transpose(0, 1), local_proj=local.transpose(0, 1))
     )
 
 
 @direct("lejepa", {"v": 3}, local=False, directions=16)
-def lejepa_without_local_views(made: Any) -> Reference:
+def lejepa_without_local_views(objective: Any) -> Reference:
     loss = lightly_loss.LeJEPALoss(sigreg_num_vectors=16)
 
     def reference(z: Tensor, local: None, epoch: int) -> Tensor:
-        apart = (z - z.mean(1, keepdim=True)).square().mean()
-        return 0.05 * seeded(made, lambda: loss.sigreg(z.transpose(0, 1))) + 0.95 * apart
+        distance = (z - z.mean(1, keepdim=True)).square().mean()
+        return 0.05 * seeded(objective, lambda: loss.sigreg(z.transpose(0, 1))) + 0.95 * distance
 
     return reference
 
 
 @direct("visreg", {"m": 3}, directions=16, scale=0.5)
-def visreg(made: Any) -> Reference:
+def visreg(objective: Any) -> Reference:
     loss = lightly_loss.VISRegLoss(num_slices=16, lambda_scale=0.5)
     return lambda z, local, epoch: seeded(
-        made, lambda: loss(global_proj=z.transpose(0, 1), local_proj=local.transpose(0, 1))
+        objective, lambda: loss(global_proj=z.transpose(0, 1), local_proj=local.transpose(0, 1))
     )
 
 
@@ -336,19 +336,19 @@ def dino_without_local_views(_: Any) -> Reference:
 
 
 @direct("swav", {"m": 3}, prototypes=5, freeze_epochs=0.0)
-def swav(made: Any) -> Reference:
-    return swav_with_lightly(made, None, 0)
+def swav(objective: Any) -> Reference:
+    return swav_with_lightly(objective, None, 0)
 
 
 @direct("swav", {"m": 3}, prototypes=5, freeze_epochs=1.0, queue=10, queue_epoch=1.0)
-def swav_with_a_queue(made: Any) -> Reference:
-    return swav_with_lightly(made, [copied(MemoryBankModule((10, 8)), ours) for ours in made.queues], 1)
+def swav_with_a_queue(objective: Any) -> Reference:
+    return swav_with_lightly(objective, [copy_bank(MemoryBankModule((10, 8)), ours) for ours in objective.queues], 1)
 
 
-def swav_with_lightly(made: Any, queues: Any, start: int) -> Reference:
+def swav_with_lightly(objective: Any, queues: Any, start: int) -> Reference:
     loss = lightly_loss.SwaVLoss()
     prototypes = SwaVPrototypes(8, n_prototypes=5)
-    prototypes.heads[0].weight = made.prototypes.weight
+    prototypes.heads[0].weight = objective.prototypes.weight
     prototypes.heads[0].bias.data.zero_()
 
     def reference(z: Tensor, local: Tensor, epoch: int) -> Tensor:
@@ -361,31 +361,34 @@ def swav_with_lightly(made: Any, queues: Any, start: int) -> Reference:
 
 
 @direct("msn", {"m": 3}, prototypes=5)
-def msn(made: Any) -> Reference:
+def msn(objective: Any) -> Reference:
     loss = lightly_loss.MSNLoss()
     return lambda z, t, local, epoch: loss(
-        torch.cat([z[:, 1], *local.unbind(1)]), t[:, 0], made.prototypes.weight, 0.25
+        torch.cat([z[:, 1], *local.unbind(1)]), t[:, 0], objective.prototypes.weight, 0.25
     )
 
 
 @direct("msn", local=False, prototypes=5, symmetric=True, sharpening=0.5)
-def symmetric_msn(made: Any) -> Reference:
+def symmetric_msn(objective: Any) -> Reference:
     loss = lightly_loss.MSNLoss()
     return lambda z, t, local, epoch: (
         0.5
-        * (loss(z[:, 1], t[:, 0], made.prototypes.weight, 0.5) + loss(z[:, 0], t[:, 1], made.prototypes.weight, 0.5))
+        * (
+            loss(z[:, 1], t[:, 0], objective.prototypes.weight, 0.5)
+            + loss(z[:, 0], t[:, 1], objective.prototypes.weight, 0.5)
+        )
     )
 
 
 @direct("pmsn", {"m": 3}, prototypes=5, exponent=0.4)
-def pmsn(made: Any) -> Reference:
+def pmsn(objective: Any) -> Reference:
     loss = lightly_loss.PMSNLoss(power_law_exponent=0.4)
 
     def reference(z: Tensor, t: Tensor, local: Tensor, epoch: int) -> Tensor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "To copy construct from a tensor")
             anchors = torch.cat([z[:, 1], *local.unbind(1)])
-            value: Tensor = loss(anchors, t[:, 0], made.prototypes.weight, 0.25)
+            value: Tensor = loss(anchors, t[:, 0], objective.prototypes.weight, 0.25)
         return value
 
     return reference
@@ -407,7 +410,7 @@ def vicregl(_: Any) -> Reference:
 
 
 def cells(boxes: Tensor, flipped: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Say cell by cell where each lies."""
+    """Return the centre of each cell, computed one by one."""
     h, w = shape
     grid = torch.empty(len(boxes), h, w, 2, dtype=boxes.dtype)
     for b, (left, top, right, bottom) in enumerate(boxes):

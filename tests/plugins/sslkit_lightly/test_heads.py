@@ -1,4 +1,4 @@
-"""Heads are lightly's modules: the same weights give the same embeddings."""
+"""Heads are lightly's modules: the same weights give the same outputs."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_every_head_is_compared():
 
 
 def inputs(head, n=6):
-    """Make what a head takes, and the same with the entries last, as lightly wants it."""
+    """Return inputs of a head, and the same with channels last, as lightly expects them."""
     x = torch.randn((n, 8, 3, 2) if head.takes == "map" else (n, 8), generator=torch.Generator().manual_seed(0))
     return x, x.movedim(1, -1)
 
 
 @pytest.mark.parametrize("name", DIRECT)
-def test_head_is_lightlys(name):
+def test_head_equals_lightlys(name):
     make, options = DIRECT[name]
     theirs, ours = make(), HEADS[name]({"d": 8}, hidden=16, **options)
     ours.net.load_state_dict(theirs.state_dict())
@@ -53,7 +53,7 @@ def test_head_is_lightlys(name):
 
 
 @pytest.mark.parametrize("norm_last_layer", [True, False])
-def test_dino_head_is_lightlys(norm_last_layer):
+def test_dino_head_equals_lightlys(norm_last_layer):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = lightly_heads.DINOProjectionHead(8, 16, 4, 12, norm_last_layer=norm_last_layer)
@@ -72,21 +72,21 @@ def test_dino_head_is_lightlys(norm_last_layer):
     torch.testing.assert_close(mine, direct)
 
 
-def test_dino_keeps_its_last_layer_for_the_first_epochs_and_can_be_a_target():
+def test_dino_freezes_its_last_layer_in_the_first_epochs_and_can_be_a_target():
     head = HEADS["dino"]({"d": 8}, hidden=16, bottleneck=4, out=12, freeze_epochs=1.0)
     x, _ = inputs(head)
 
-    def moves():
+    def has_gradient():
         head.zero_grad()
         head(x).square().sum().backward()
         assert head.layers[0].weight.grad.any()
         return bool(head.last.direction.grad.any())
 
-    assert not moves()
+    assert not has_gradient()
     head.after_step(3, 0.99)
-    assert not moves()
+    assert not has_gradient()
     head.after_step(4, 1.0)
-    assert moves()
+    assert has_gradient()
     assert torch.equal(copy.deepcopy(head)(x), head(x))
     other = HEADS["dino"]({"d": 8}, hidden=16, bottleneck=4, out=12)
     other.load_state_dict(head.state_dict())

@@ -1,4 +1,4 @@
-"""What objectives refuse, and the geometry of dense ones."""
+"""What objectives reject, and the geometry of dense ones."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ import sys
 
 import pytest
 import torch
-from direct import OBJECTIVES, cells
+from direct import OBJECTIVES, cells, loss_of
 
 from sslkit_lightly.dense import cell_centres
 
 
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"koleo", "sigreg", "mmcr", "directclr"}))
-def test_one_view_is_refused_in_words(name):
+def test_one_view_is_rejected_with_a_message(name):
     dims = {"v": 1, "d": 2}
     with pytest.raises(ValueError, match="needs two views or more, to compare one with another; got 1"):
         OBJECTIVES[name](dims)
 
 
 @pytest.mark.parametrize("name", ["dino", "swav", "msn", "lejepa", "visreg"])
-def test_one_global_view_with_a_local_one_will_do(name):
+def test_one_global_view_with_local_ones_is_enough(name):
     loss = OBJECTIVES[name]({"v": 1, "m": 2, "d": 8})
     rows = {"z": torch.randn(6, 1, 8), "local": torch.randn(6, 2, 8)}
     if "t" in OBJECTIVES[name].requires:
         rows["t"] = torch.randn(6, 1, 8)
-    found = loss(**rows)
-    assert sum(found.terms.values()).isfinite() if hasattr(found, "terms") else found.isfinite()
+    assert loss_of(loss, rows).isfinite()
 
 
-def test_sizes_that_cannot_be_are_refused_in_words():
+def test_impossible_sizes_are_rejected_with_a_message():
     with pytest.raises(ValueError, match="size = 360, but the backbone's features have 8 entries"):
         OBJECTIVES["directclr"]({"v": 2, "f": 8})
     with pytest.raises(ValueError, match="size = 256 is less than twice the 200 entries"):
@@ -40,7 +39,7 @@ def test_sizes_that_cannot_be_are_refused_in_words():
 
 
 def test_a_recipes_batch_must_suit_the_objective():
-    """`b`, the images of a pass, is known where a recipe is checked."""
+    """`b`, the images of a forward pass, is known when a recipe is checked."""
     with pytest.raises(ValueError, match="a batch of 6 does not divide into sub-batches of size = 4"):
         OBJECTIVES["w-mse"]({"v": 2, "d": 2, "b": 6}, size=4)
     with pytest.raises(ValueError, match="a batch of 8 does not span 8 dimensions"):
@@ -49,7 +48,7 @@ def test_a_recipes_batch_must_suit_the_objective():
 
 
 @pytest.mark.parametrize("name", ["moco", "nnclr", "swav"])
-def test_a_queue_must_hold_the_keys_of_one_pass(name):
+def test_a_queue_must_hold_the_keys_of_one_forward_pass(name):
     dims = {"v": 3, "d": 4, "b": 16}
     keys = 32 if name == "moco" else 16  # the second and the third view
     OBJECTIVES[name](dims, queue=keys)
@@ -57,29 +56,29 @@ def test_a_queue_must_hold_the_keys_of_one_pass(name):
         OBJECTIVES[name](dims, queue=keys - 1)
 
 
-def test_places_are_the_centres_of_cells():
+def test_cell_centres():
     """By hand, and cell by cell: a mirrored view sees the right of its box on its left."""
     boxes, flipped = torch.tensor([[[10.0, 20.0, 50.0, 100.0]] * 2]), torch.tensor([[0.0, 1.0]])
-    found = cell_centres(boxes, flipped, 2, 4)
-    assert found.shape == (1, 2, 2, 4, 2)
-    assert found[0, 0, :, :, 0].tolist() == [[15.0, 25.0, 35.0, 45.0]] * 2
-    assert found[0, 1, :, :, 0].tolist() == [[45.0, 35.0, 25.0, 15.0]] * 2
-    assert found[0, 0, :, :, 1].tolist() == [[40.0] * 4, [80.0] * 4]
+    centres = cell_centres(boxes, flipped, 2, 4)
+    assert centres.shape == (1, 2, 2, 4, 2)
+    assert centres[0, 0, :, :, 0].tolist() == [[15.0, 25.0, 35.0, 45.0]] * 2
+    assert centres[0, 1, :, :, 0].tolist() == [[45.0, 35.0, 25.0, 15.0]] * 2
+    assert centres[0, 0, :, :, 1].tolist() == [[40.0] * 4, [80.0] * 4]
     boxes = torch.rand(5, 4).cumsum(-1)[:, [0, 1, 2, 3]]
     torch.testing.assert_close(
         cell_centres(boxes, torch.tensor([0.0, 1, 1, 0, 1]), 3, 2), cells(boxes, [0, 1, 1, 0, 1], (3, 2))
     )
 
 
-def test_mirrored_views_of_one_box_match_place_by_place():
-    """A map and its mirror image, with the flip told, are all alike; with the flip not told they are not."""
+def test_mirrored_views_of_one_box_match_cell_by_cell():
+    """A map and its mirror image are equal if the flips are passed, and differ if they are not."""
     torch.manual_seed(0)
     view = torch.randn(6, 4, 3, 3)
     z = torch.stack([view, view.flip(-1)], dim=1)
     boxes = torch.tensor([0.0, 0.0, 30.0, 30.0]).expand(6, 2, 4)
     loss = OBJECTIVES["vicregl"]({"v": 2, "d": 4}, variance=0, covariance=0)
-    told = torch.tensor([0.0, 1.0]).expand(6, 2)
-    assert loss(z, boxes, told) == 0
+    flips = torch.tensor([0.0, 1.0]).expand(6, 2)
+    assert loss(z, boxes, flips) == 0
     assert loss(z, boxes, torch.zeros(6, 2)) > 1
 
 

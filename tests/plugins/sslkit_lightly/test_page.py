@@ -13,18 +13,18 @@ from sslkit_lightly import sslkit_heads, sslkit_objectives
 
 PAGE = (Path(__file__).parents[3] / "docs" / "lightly.md").read_text()
 NO_LOSSES = {"Whitening2d", "PMSNCustomLoss"}
-"""A part of W-MSE; and the form of PMSNLoss that is used."""
+"""A part of W-MSE, and the form of PMSNLoss that the plugin uses."""
 
 
 def test_every_loss_of_lightly_is_listed():
-    found = {
+    losses = {
         name
         for module in (lightly.loss, regularizer, hypersphere_loss)
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, nn.Module) and cls is not nn.Module
     }
-    assert len(found) > 30
-    assert not [name for name in found - NO_LOSSES - {"PMSNLoss"} if f"`{name}`" not in PAGE]
+    assert len(losses) > 30
+    assert not [name for name in losses - NO_LOSSES - {"PMSNLoss"} if f"`{name}`" not in PAGE]
 
 
 def test_every_objective_and_head_is_listed():
@@ -33,7 +33,7 @@ def test_every_objective_and_head_is_listed():
     assert not [cls.name for cls in sslkit_heads() if f"`{cls.name}`" not in heads]
 
 
-def test_those_that_couple_the_batch_are_marked():
+def test_objectives_that_couple_the_batch_are_marked():
     rows = [line.split("|") for line in PAGE.splitlines() if line.startswith("| `") and line.count("|") == 7]
     marked = {name.strip(" `"): "yes" in row[4] for row in rows for name in row[1].split(",")}
     assert marked == {cls.name: cls.couples_batch for cls in sslkit_objectives()}

@@ -1,4 +1,4 @@
-"""The same global batch on one process and on two: the same losses, gradients and state, for every objective."""
+"""The same global batch on one rank and on two: equal losses, gradients and state, for every objective."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def differences():
 def test_every_objective_was_compared(differences):
     assert {name.partition("/")[0] for name in differences} == {cls.name for cls in sslkit_objectives()}
     assert len(differences) == len(DIRECT)
-    assert min(found["size"] for found in differences.values()) > 1e-3
+    assert min(item["size"] for item in differences.values()) > 1e-3
 
 
 @pytest.mark.parametrize("of", ["loss", "gradient", "state"])
-def test_two_ranks_are_one_rank(of, differences):
-    """In float64, over two steps; what differs is the order in which gradients are added."""
-    assert not {name: found[of] for name, found in differences.items() if not found[of] < 1e-9}
+def test_two_ranks_equal_one_rank(of, differences):
+    """In float64, over two steps; only the order in which gradients are added differs."""
+    assert not {name: item[of] for name, item in differences.items() if not item[of] < 1e-9}

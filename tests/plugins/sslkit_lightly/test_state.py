@@ -1,4 +1,4 @@
-"""Queues, centres, prototypes and seeds: what a checkpoint keeps, and what the random state has to do with it."""
+"""Queues, centres, prototypes and seeds: what a checkpoint contains, and how it depends on the random state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stepped(case, steps, seed=0):
 
 
 @pytest.mark.parametrize("case", DIRECT, ids=str)
-def test_a_resumed_objective_goes_on_as_it_was(case):
+def test_a_resumed_objective_continues_identically(case):
     first = stepped(case, 5)
     second = case.objective(seed=9)
     second.load_state_dict(first.state_dict())
@@ -45,32 +45,32 @@ def test_a_resumed_objective_goes_on_as_it_was(case):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_state_is_what_the_docs_say_and_moves(name):
-    """Lightly's constants (`loss.sigreg.t` and the like) are in there too, and stay."""
+def test_state_is_as_documented_and_changes(name):
+    """Lightly's constants (such as `loss.sigreg.t`) are part of the state too, but do not change."""
     case = max((case for case in DIRECT if case.name == name), key=lambda case: "queue" in case.options)
     before = {key: value.clone() for key, value in case.objective().state_dict().items()}
     after = stepped(case, 1)
     after.after_step(2, 1.0)
     after = after.state_dict()
-    prototypes = {"prototypes.weight"}  # moved by the optimizer alone
-    moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
-    assert moved - prototypes == STATE.get(name, set()) - prototypes
+    prototypes = {"prototypes.weight"}  # changed only by the optimizer
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert changed - prototypes == STATE.get(name, set()) - prototypes
     assert prototypes & STATE.get(name, set()) <= set(after)
 
 
 @pytest.mark.parametrize("case", [case for case in DIRECT if "seed" in STATE.get(case.name, ())], ids=str)
-def test_random_directions_move_once_per_step_and_leave_the_global_generator_alone(case):
+def test_random_directions_change_once_per_step_and_do_not_touch_the_global_generator(case):
     module, rows = case.objective(), case.rows(seed=0)
     state = torch.get_rng_state()
     first, again = loss_of(module, rows), loss_of(module, rows)
-    assert torch.equal(first, again), "within a step, such as under accumulation, directions stay"
+    assert torch.equal(first, again), "directions are the same within a step, also under accumulation"
     module.after_step(1, 0.1)
     assert not torch.equal(first, loss_of(module, rows))
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_queues_take_the_batch_in_and_drop_the_oldest():
-    """Keys go in behind each other, of length 1, and only while there are gradients."""
+def test_queues_add_the_batch_and_drop_the_oldest():
+    """Keys are added in order, normalised to length 1, and only while gradients are recorded."""
     moco = OBJECTIVES["moco"]({"v": 2, "d": 4}, queue=6)
     before = moco.loss.memory_bank.bank.clone()
     q, k = torch.randn(4, 2, 4, requires_grad=True), torch.randn(4, 2, 4)
@@ -99,13 +99,13 @@ def test_swav_prototypes_are_unit_vectors_and_frozen_for_the_first_epochs():
     torch.testing.assert_close(swav.prototypes.weight.norm(dim=1), torch.ones(5))
 
 
-def test_dino_warms_its_temperature_up_in_whole_epochs():
-    """As lightly's schedule: the teacher's temperature of epoch e is entry e of a straight line."""
+def test_dino_changes_its_temperature_only_between_epochs():
+    """As in lightly's schedule: the target's temperature of epoch e is entry e of a linear ramp."""
     dino = OBJECTIVES["dino"]({"v": 2, "d": 8}, warmup_epochs=3)
     z, t = torch.randn(6, 2, 8), torch.randn(6, 2, 8)
     for epoch, temperature in ((0.0, 0.04), (0.9, 0.04), (1.0, 0.055), (2.5, 0.07), (40.0, 0.07)):
         dino.loss.center.zero_()
         dino.after_step(1, epoch)
         target = (t / temperature).softmax(-1)
-        wanted = -(target[:, 0] * (z[:, 1] / 0.1).log_softmax(-1) + target[:, 1] * (z[:, 0] / 0.1).log_softmax(-1))
-        torch.testing.assert_close(dino(z, t, None), wanted.sum(-1).mean() / 2)
+        expected = -(target[:, 0] * (z[:, 1] / 0.1).log_softmax(-1) + target[:, 1] * (z[:, 0] / 0.1).log_softmax(-1))
+        torch.testing.assert_close(dino(z, t, None), expected.sum(-1).mean() / 2)

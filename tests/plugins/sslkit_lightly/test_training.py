@@ -1,4 +1,4 @@
-"""The matrix: every objective trains in a tiny recipe, with the heads of its method."""
+"""Every objective trains in a tiny recipe, with the heads of its method."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ OPTIONS = {
     "sigreg": "directions = 16", "lejepa": "directions = 16", "visreg": "directions = 16",
 }  # fmt: skip
 MULTI_CROP = {"dino", "swav", "msn", "pmsn", "lejepa", "visreg"}
-"""Those that read `global`, and `local` where there is one."""
+"""Objectives that read `global`, and `local` if the sampler gives it."""
 NAMES = [cls.name for cls in sslkit_objectives()]
 
 
 def head(name):
-    """Return the head of the method where lightly has one, else a perceptron."""
+    """Return lightly's head of the method, or SimCLR's if there is none."""
     own = name if name in {cls.name for cls in sslkit_heads()} else "simclr"
     if name == "pmsn":
         own = "msn"
@@ -74,14 +74,14 @@ base_lr = 0.1
 
 def planned(toml, installed):
     text = recipe_file.parse(toml, "cell", "cell.toml")
-    made, problems = recipe_file.check_structure(text)
+    table, problems = recipe_file.check_structure(text)
     assert not problems, recipe_file.format_problems(text, problems)
-    plan, problems = make_plan(made, installed)
+    plan, problems = make_plan(table, installed)
     assert not problems, recipe_file.format_problems(text, problems)
     return plan, text
 
 
-def test_the_matrix_is_whole():
+def test_the_matrix_is_complete():
     assert len(NAMES) == 28
     assert set(NAMES) > MULTI_CROP
     used = "".join(head(name) for name in NAMES)
@@ -107,6 +107,6 @@ def test_local_views_are_optional(name, installed):
 
 
 @pytest.mark.parametrize("name", ["byol", "dino", "vicreg", "moco"])
-def test_other_backbones_serve_as_well(name, installed):
+def test_other_backbones_work_as_well(name, installed):
     plan, _ = planned(cell(name, "multi-crop" if name in MULTI_CROP else "two-views", VIT), installed)
     assert measure(plan).flops > 0

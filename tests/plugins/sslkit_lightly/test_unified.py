@@ -1,4 +1,4 @@
-"""Each objective is lightly's own loss: the same number and the same gradients as calling lightly directly."""
+"""Each objective is lightly's own loss: the same value and gradients as calling lightly directly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from direct import DIRECT, OBJECTIVES, loss_of
 import sslkit_lightly
 
 RESTATED = {"moco-v3"}
-"""Compared with another form of the paper's equation, which rounds differently."""
+"""Objectives compared with another form of the paper's equation, which rounds differently."""
 
 
 def test_every_objective_has_a_reference():
@@ -20,24 +20,24 @@ def test_every_objective_has_a_reference():
     assert len({str(case) for case in DIRECT}) == len(DIRECT) == 38
 
 
-def wants_gradient(ours, rows):
+def differentiable(ours, rows):
     online = [row for row in rows.values() if row is not None and row.requires_grad]
     return [*online, *ours.parameters()]
 
 
 @pytest.mark.parametrize("case", DIRECT, ids=str)
 def test_objective_is_lightly_called_directly(case):
-    """Over three steps, so that queues, centres, temperatures and random directions move as lightly's do."""
+    """Over three steps, so that queues, centres, temperatures and random directions change as lightly's do."""
     ours = case.objective()
     reference = case.make(ours)
     tolerance = {"rtol": 1e-6, "atol": 0} if case.name in RESTATED else {"rtol": 0, "atol": 0}
     for epoch in range(3):
         rows = case.rows(seed=epoch)
         same = copy.deepcopy(rows)
-        loss, wanted = loss_of(ours, rows), reference(**same, epoch=epoch)
-        torch.testing.assert_close(loss, wanted, **tolerance)
-        gradients = torch.autograd.grad(loss, wants_gradient(ours, rows), materialize_grads=True)
-        direct = torch.autograd.grad(wanted, wants_gradient(ours, same), materialize_grads=True)
+        loss, expected = loss_of(ours, rows), reference(**same, epoch=epoch)
+        torch.testing.assert_close(loss, expected, **tolerance)
+        gradients = torch.autograd.grad(loss, differentiable(ours, rows), materialize_grads=True)
+        direct = torch.autograd.grad(expected, differentiable(ours, same), materialize_grads=True)
         frozen = len(list(ours.parameters())) if epoch < getattr(ours, "freeze_epochs", 0) else 0
         direct = [*direct[: len(direct) - frozen], *map(torch.zeros_like, direct[len(direct) - frozen :])]
         torch.testing.assert_close(list(gradients), direct, rtol=1e-5, atol=1e-7)
@@ -45,7 +45,7 @@ def test_objective_is_lightly_called_directly(case):
         ours.after_step(epoch + 1, float(epoch + 1))
 
 
-def test_weighted_parts_are_lightlys_whole_vicregl():
+def test_weighted_parts_add_up_to_lightlys_vicregl():
     """`vicreg` with half the covariance on one head and `vicregl` on another, weighted by alpha and 1 - alpha."""
     from direct import cells
     from lightly.loss import VICRegLLoss
@@ -58,12 +58,12 @@ def test_weighted_parts_are_lightlys_whole_vicregl():
     ours = 0.75 * vicreg(z) + 0.25 * local(maps, boxes, flipped)
     grids = [cells(boxes[:, i], flipped[:, i], maps.shape[-2:]) for i in range(2)]
     views = [(z[:, i], maps[:, i].permute(0, 2, 3, 1)) for i in range(2)]
-    wanted = VICRegLLoss(alpha=0.75, num_matches=(4, 2))(views, grids)[0]
-    torch.testing.assert_close(ours, wanted)
+    expected = VICRegLLoss(alpha=0.75, num_matches=(4, 2))(views, grids)[0]
+    torch.testing.assert_close(ours, expected)
 
 
 def test_byol_is_half_of_univips_scene_scene(installed):
-    """The scale that the docstring states."""
+    """Check the scale that the docstring states."""
     p, z = torch.randn(5, 3, 8), torch.randn(5, 3, 8)
     univip = installed.find("objective", "univip/scene-scene").cls({"v": 3, "d": 8})
     torch.testing.assert_close(2 * OBJECTIVES["byol"]({"v": 3, "d": 8})(p, z), univip(p, z))
@@ -72,7 +72,7 @@ def test_byol_is_half_of_univips_scene_scene(installed):
 
 
 def test_emp_ssl_prefers_spread_embeddings_and_lightlys_own_sign_does_not():
-    """Why the sign of the coding rate is turned: with lightly's, collapsed embeddings are the best there are."""
+    """Show why the sign of the coding rate is flipped: with lightly's, collapsed embeddings have the lowest loss."""
     from lightly.loss import EMPSSLLoss
 
     spread = torch.eye(8).repeat(4, 1).unsqueeze(1).expand(-1, 2, -1)
