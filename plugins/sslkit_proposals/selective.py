@@ -43,7 +43,7 @@ class SelectiveSearch(StoredProposer):
         enough: Number of boxes below which the next minimum side is tried.
         max_aspect: Largest ratio of the longer to the shorter side.
         max_iou: Largest overlap (IoU) with a box that is already selected.
-        top: Maximum number of boxes per image; null for all.
+        top: Maximum number of boxes per image.
         order: The order in which regions are filtered: "random" prefers small regions, as OpenCV's order does, but is
             the same each time; "small-first"; "large-first"; "stored": by left, top, right, bottom for
             searched regions, and as in the file for imported ones.
@@ -91,7 +91,7 @@ class DlibSelectiveSearch(StoredProposer):
         enough: Number of boxes below which the next minimum side is tried.
         max_aspect: Largest ratio of the longer to the shorter side.
         max_iou: Largest overlap (IoU) with a box that is already selected.
-        top: Maximum number of boxes per image; null for all.
+        top: Maximum number of boxes per image.
         order: The order in which regions are filtered: "random" prefers small regions, as OpenCV's order does, but is
             the same each time; "small-first"; "large-first"; "stored": by left, top, right, bottom.
         seed: Seed of the random order.

@@ -111,7 +111,7 @@ def _image_names(path: Path) -> NameList:
     """Return the names of the images in a tar.
 
     Raises:
-        DataError: The tar is damaged.
+        DataError: The tar cannot be used.
     """
     tar = index_tar(Query(SUFFIXES, ("cls",)), path)
     if tar.index is None:
