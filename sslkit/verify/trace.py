@@ -100,7 +100,7 @@ class TracedSteps(TrainStep):
 
     def accumulate(self, loader: Loader) -> MicroBatches:
         """Record images, boxes, views, and the output of every module."""
-        micro_batch = self.setup.epochs.micro
+        micro_batch = self.setup.epochs.micro_batch_size
         with _watched(self.network, micro_batch, self.record["forward"], self.record["views"]):
             micro = super().accumulate(loader)
         for part, batch in enumerate(micro.batches):

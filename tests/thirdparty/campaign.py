@@ -1,10 +1,10 @@
-"""A stranger's plugin in a real environment: listed, checked, trained; and nothing else changes when it comes or goes.
+"""Test a foreign plugin in a real environment: list, check and train it, and show that it changes nothing else.
 
-Run by `nox -s thirdparty`, where the wheels of sslkit and sslkit-toy are installed side by side. It uninstalls the toy
-on the way, and puts its files back at the end. Exit code 0 says that all of it holds; else the failures are told.
+Run by `nox -s thirdparty`, where the wheels of sslkit and sslkit-toy are installed side by side. The script uninstalls
+the toy on the way, and restores its files at the end. Exit code 0 means that everything holds; a failure is printed.
 """
 
-# ruff: noqa: T201 - it is a script that prints
+# ruff: noqa: T201 - a script that prints
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOY = "sslkit-toy"
 OFFERED = {("objective", "toy/cosine-spread"), ("sampler", "toy/corners"), ("backbone", "toy/tiny-conv")}
 STEPS = 2
 REDUCED = ("batch_size=8", "source.images=32", "optimizer.warmup_epochs=0", "heads.main.projector.hidden=64")
-"""The quickstart, small enough for two quick steps; what it exercises stays."""
+"""Overrides that make the quickstart small enough for two quick steps, with all of its components."""
 
 Tensors = Mapping[str, torch.Tensor]
 T = TypeVar("T")
@@ -39,8 +39,8 @@ def main() -> int:
     """Run the campaign; return the exit code."""
     with tempfile.TemporaryDirectory(prefix="sslkit-campaign-") as folder:
         try:
-            campaign(Campaign(Path(folder)))
-        except Exception as error:  # whatever happens is told, and fails the session
+            campaign(Sandbox(Path(folder)))
+        except Exception as error:  # any error is printed, and fails the session
             if not isinstance(error, AssertionError):
                 traceback.print_exc()
             print(f"\nFAILED: {error}", file=sys.stderr, flush=True)
@@ -49,27 +49,27 @@ def main() -> int:
     return 0
 
 
-class Campaign:
-    """The `sslkit` command in a folder of its own."""
+class Sandbox:
+    """A folder to run the `sslkit` command in."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        found = shutil.which("sslkit", path=str(Path(sys.executable).parent)) or shutil.which("sslkit")
-        demand(found is not None, f"there is no command 'sslkit' beside {sys.executable}: install the wheel first")
-        self.command = str(found)
+        command = shutil.which("sslkit", path=str(Path(sys.executable).parent)) or shutil.which("sslkit")
+        demand(command is not None, f"command 'sslkit' not found beside {sys.executable}: install the wheel first")
+        self.command = str(command)
         self.env = {name: value for name, value in os.environ.items() if name not in ("SSLKIT_PLUGINS", "PYTHONPATH")}
         self.env["SSLKIT_CACHE"] = str(folder / "cache")
 
     def sslkit(self, *arguments: str, plugins: str | None = None, code: int = 0) -> str:
-        """Run a command, demand its exit code and return what it prints on stdout."""
+        """Run a command, demand its exit code and return its output on stdout."""
         env = self.env | ({} if plugins is None else {"SSLKIT_PLUGINS": plugins})
         shown = f"SSLKIT_PLUGINS={plugins} " if plugins else ""
         print(f"    $ {shown}sslkit {' '.join(arguments)}", flush=True)
         done = subprocess.run(
             [self.command, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, check=False
         )
-        said = f"exit code {done.returncode} instead of {code}:\n{done.stdout}{done.stderr}"
-        demand(done.returncode == code, f"sslkit {' '.join(arguments)} ended with {said}")
+        outcome = f"exit code {done.returncode} instead of {code}:\n{done.stdout}{done.stderr}"
+        demand(done.returncode == code, f"sslkit {' '.join(arguments)} ended with {outcome}")
         return done.stdout
 
     def train(self, recipe: str, arm: str, *sets: str, plugins: str | None = None) -> Path:
@@ -87,31 +87,35 @@ class Campaign:
         return self.folder / str(result["folder"])
 
 
-def campaign(there: Campaign) -> None:
-    """Everything, in order."""
-    names = step("the toy is listed with all that it offers, and nothing is broken", lambda: listed(there))
-    step("its recipe is sound", lambda: there.sslkit("check", "toy/toy"))
-    step("its recipe trains", lambda: trained(there))
-    recipe = reduced_quickstart(there)
-    visible = step("a first-party recipe trains with the toy visible", lambda: there.train(recipe, "visible", *REDUCED))
-    step("its weights move between steps, so that a comparison means something", lambda: moving(visible))
+def campaign(sandbox: Sandbox) -> None:
+    """Take every step, in order."""
+    names = step("the toy is listed with all its components, and nothing is broken", lambda: listed(sandbox))
+    step("its recipe is valid", lambda: sandbox.sslkit("check", "toy/toy"))
+    step("its recipe trains", lambda: trained(sandbox))
+    recipe = reduced_quickstart(sandbox)
+    visible = step(
+        "a first-party recipe trains with the toy visible", lambda: sandbox.train(recipe, "visible", *REDUCED)
+    )
+    step("its weights change between steps, so that comparisons mean something", lambda: moving(visible))
     others = ",".join(name for name in names if name != "toy")
     hidden = step(
-        "the same with the toy hidden by SSLKIT_PLUGINS",
-        lambda: there.train(recipe, "hidden", *REDUCED, plugins=others),
+        "the same recipe trains with the toy hidden by SSLKIT_PLUGINS",
+        lambda: sandbox.train(recipe, "hidden", *REDUCED, plugins=others),
     )
     step("the weights are the same, bit for bit", lambda: demand_same(visible, hidden))
-    step("a hidden toy cannot be used", lambda: refused(there, plugins=others))
-    with uninstalled(there.folder / "aside"):
-        step("it is gone from the list", lambda: absent(there))
-        step("its recipe is gone too", lambda: refused(there))
-        gone = step("the same with the toy uninstalled", lambda: there.train(recipe, "uninstalled", *REDUCED))
+    step("a hidden toy cannot be used", lambda: refused(sandbox, plugins=others))
+    with uninstalled(sandbox.folder / "aside"):
+        step("the toy is not listed any more", lambda: absent(sandbox))
+        step("its recipe is not found any more", lambda: refused(sandbox))
+        gone = step(
+            "the same recipe trains with the toy uninstalled", lambda: sandbox.train(recipe, "uninstalled", *REDUCED)
+        )
     step("the weights are the same, bit for bit", lambda: demand_same(visible, gone))
-    step("put back, it is listed again", lambda: listed(there))
+    step("restored, the toy is listed again", lambda: listed(sandbox))
 
 
 def step(title: str, work: Callable[[], T]) -> T:
-    """Announce a step, do it, and say how long it took."""
+    """Print a step's title, run it, and print how long it took."""
     print(f"\n* {title}", flush=True)
     started = time.monotonic()
     result = work()
@@ -119,65 +123,65 @@ def step(title: str, work: Callable[[], T]) -> T:
     return result
 
 
-def demand(holds: bool, otherwise: str) -> None:
-    """Fail with these words unless something holds."""
-    if not holds:
-        raise AssertionError(otherwise)
+def demand(condition: bool, message: str) -> None:
+    """Fail with this message unless a condition holds."""
+    if not condition:
+        raise AssertionError(message)
 
 
-def listed(there: Campaign) -> list[str]:
+def listed(sandbox: Sandbox) -> list[str]:
     """Demand that the toy is listed with its version and components; return the names of all plugins."""
-    found = json.loads(there.sslkit("plugins", "--json"))
-    demand(not found["broken"], f"broken plugins: {found['broken']}")
-    demand("toy" in found["plugins"], f"the toy is not among the plugins {sorted(found['plugins'])}")
-    toy = found["plugins"]["toy"]
-    given = {(item["kind"], item["id"]) for item in toy["components"]}
-    demand(given == OFFERED, f"the toy offers {sorted(given)}, not {sorted(OFFERED)}")
+    listing = json.loads(sandbox.sslkit("plugins", "--json"))
+    demand(not listing["broken"], f"broken plugins: {listing['broken']}")
+    demand("toy" in listing["plugins"], f"the toy is not among the plugins {sorted(listing['plugins'])}")
+    toy = listing["plugins"]["toy"]
+    offered = {(item["kind"], item["id"]) for item in toy["components"]}
+    demand(offered == OFFERED, f"the toy offers {sorted(offered)}, not {sorted(OFFERED)}")
     owner, installed = (toy["distribution"], toy["version"]), (TOY, importlib.metadata.version(TOY))
     demand(owner == installed, f"the toy is listed as {owner}, installed is {installed}")
-    print(f"      {TOY} {toy['version']}: {', '.join(id_ for _, id_ in sorted(given))}")
-    return list(found["plugins"])
+    print(f"      {TOY} {toy['version']}: {', '.join(id_ for _, id_ in sorted(offered))}")
+    return list(listing["plugins"])
 
 
-def absent(there: Campaign) -> None:
-    """Demand that no trace of the toy is listed, and that nothing is broken by its absence."""
-    found = json.loads(there.sslkit("plugins", "--json"))
-    demand("toy" not in found["plugins"], "the toy is still listed")
-    demand(not found["broken"], f"broken plugins: {found['broken']}")
+def absent(sandbox: Sandbox) -> None:
+    """Demand that the toy is not listed, and that nothing is broken without it."""
+    listing = json.loads(sandbox.sslkit("plugins", "--json"))
+    demand("toy" not in listing["plugins"], "the toy is still listed")
+    demand(not listing["broken"], f"broken plugins: {listing['broken']}")
 
 
-def trained(there: Campaign) -> None:
-    """Train the toy's recipe; demand finite weights and its provenance in the run's folder."""
-    run = there.train("toy/toy", "full")
+def trained(sandbox: Sandbox) -> None:
+    """Train the toy's recipe; demand finite weights, and components and version in the run's folder."""
+    run = sandbox.train("toy/toy", "full")
     bad = [name for name, value in weights(run).items() if not value.isfinite().all()]
     demand(not bad, f"weights are not finite: {bad}")
     resolved = (run / "recipe.toml").read_text(encoding="utf-8")
-    for words in (
+    for text in (
         "toy/cosine-spread",
         "toy/corners",
         "toy/tiny-conv",
         "univip/scene-scene",
         importlib.metadata.version(TOY),
     ):
-        demand(words in resolved, f"{run / 'recipe.toml'} does not mention {words}:\n{resolved}")
+        demand(text in resolved, f"{run / 'recipe.toml'} does not mention {text}:\n{resolved}")
 
 
-def refused(there: Campaign, plugins: str | None = None) -> None:
-    """Demand that the toy's recipe cannot be found without the toy: exit code 3, a recipe's problem."""
-    there.sslkit("check", "toy/toy", plugins=plugins, code=3)
+def refused(sandbox: Sandbox, plugins: str | None = None) -> None:
+    """Demand that the toy's recipe is not found without the toy: exit code 3, a problem of a recipe."""
+    sandbox.sslkit("check", "toy/toy", plugins=plugins, code=3)
 
 
-def reduced_quickstart(there: Campaign) -> str:
+def reduced_quickstart(sandbox: Sandbox) -> str:
     """Write a copy of the quickstart that counts steps instead of epochs; return its name."""
-    text = there.sslkit("recipes", "quickstart")
+    text = sandbox.sslkit("recipes", "quickstart")
     demand("\nepochs = " in text, "the quickstart has no line 'epochs = ...' to replace")
     lines = [f"steps = {STEPS}" if line.startswith("epochs = ") else line for line in text.splitlines()]
-    (there.folder / "reduced.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (sandbox.folder / "reduced.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return "reduced.toml"
 
 
 def weights(run: Path, step: int = STEPS) -> Tensors:
-    """Load the model's tensors of a run's checkpoint, executing nothing."""
+    """Load the tensors of the model in a run's checkpoint, without executing code."""
     path = run / "checkpoints" / f"step-{step:08d}.pt"
     model: Tensors = torch.load(path, map_location="cpu", weights_only=True)["model"]
     demand(bool(model), f"{path} holds no tensors")
@@ -185,7 +189,7 @@ def weights(run: Path, step: int = STEPS) -> Tensors:
 
 
 def different(a: Tensors, b: Tensors) -> list[str]:
-    """Return the names of tensors that are missing on one side, or differ in type, shape or any bit."""
+    """Return the names of tensors that one side lacks, or that differ in type, shape or any bit."""
     return sorted(a.keys() ^ b.keys()) + [name for name in a.keys() & b.keys() if bits(a[name]) != bits(b[name])]
 
 
@@ -213,32 +217,32 @@ def demand_same(a: Path, b: Path) -> None:
 
 @contextmanager
 def uninstalled(aside: Path) -> Iterator[None]:
-    """Uninstall the toy for real; put its files back afterwards, also on failure."""
+    """Uninstall the toy with a package manager; restore its files afterwards, also on failure."""
     toy = importlib.metadata.distribution(TOY)
-    kept = [(Path(str(toy.locate_file(name))).resolve(), aside / str(i)) for i, name in enumerate(toy.files or ())]
-    kept = [(file, copy) for file, copy in kept if file.is_file()]
-    demand(bool(kept), f"{TOY} lists no installed files: was it installed from a wheel?")
+    copies = [(Path(str(toy.locate_file(name))).resolve(), aside / str(i)) for i, name in enumerate(toy.files or ())]
+    copies = [(file, copy) for file, copy in copies if file.is_file()]
+    demand(bool(copies), f"{TOY} lists no installed files: install it from a wheel")
     aside.mkdir()
-    for file, copy in kept:
+    for file, copy in copies:
         shutil.copy2(file, copy)
     uninstall()
     try:
-        left = [str(file) for file, _ in kept if file.exists() and file.suffix != ".pyc"]
-        demand(not left, f"uninstalled, but these files are still there: {left}")
+        left = [str(file) for file, _ in copies if file.exists() and file.suffix != ".pyc"]
+        demand(not left, f"files that are left after uninstalling: {left}")
         yield
     finally:
-        for file, copy in kept:
+        for file, copy in copies:
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(copy, file)
 
 
 def uninstall() -> None:
-    """Uninstall the toy with pip where it is there, else with uv."""
+    """Uninstall the toy with pip if it is installed, else with uv."""
     if importlib.util.find_spec("pip"):
         command = [sys.executable, "-m", "pip", "uninstall", "--yes", "--quiet", TOY]
     else:
         uv = shutil.which("uv")
-        demand(uv is not None, f"neither pip (in {sys.executable}) nor uv is there to uninstall {TOY}")
+        demand(uv is not None, f"neither pip (in {sys.executable}) nor uv found to uninstall {TOY}")
         command = [str(uv), "pip", "uninstall", "--quiet", "--python", sys.executable, TOY]
     print(f"\n* uninstall\n    $ {' '.join(command)}", flush=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False)

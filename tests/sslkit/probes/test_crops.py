@@ -1,4 +1,4 @@
-"""Which crops there are, on which side, and their pixels."""
+"""Labelled crops: which there are, their split, and their pixels."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def boxes(count):
 
 def test_crops_are_the_objects_with_their_labels(dots):
     crops = collect_crops(dots(images=30), table(), seed=0)
-    cut = pixels(crops)
-    assert cut.shape == (30, 3, 16, 16)
-    assert cut.dtype == torch.uint8
+    patches = pixels(crops)
+    assert patches.shape == (30, 3, 16, 16)
+    assert patches.dtype == torch.uint8
     assert sorted(crops.labels.tolist()) == [0] * 15 + [1] * 15
-    for crop, label in zip(cut, crops.labels, strict=True):
+    for crop, label in zip(patches, crops.labels, strict=True):
         assert (crop[label] == 250).all()
         assert not crop[1 - label].any()
     assert crops.categories == ("red", "green")
@@ -56,17 +56,19 @@ def test_whole_images_are_made_square(dots, monkeypatch, fit, box):
     source = dots(images=8)
     monkeypatch.setattr(source, "label", lambda index: index % 2, raising=False)
     crops = collect_crops(source, table(crops="images", size=8, fit=fit), seed=0)
-    photo = images.decode(source.read(0), "x")
-    expected = images.cuts(photo, np.array([box], np.float32), 8, "bicubic")[0]
+    image = images.decode(source.read(0), "x")
+    expected = images.cuts(image, np.array([box], np.float32), 8, "bicubic")[0]
     assert any(np.array_equal(crop.permute(1, 2, 0).numpy(), expected) for crop in pixels(crops))
     assert len(crops.labels) == 8
 
 
 def test_no_image_is_on_both_sides(dots, monkeypatch):
-    """Objects of one image share its light and background: they would tell on each other."""
+    """Objects of one image share its light and background: which would leak across the split."""
     source = dots(images=40)
-    found = np.array([[10, 8, 34, 32], [0, 0, 20, 20], [5, 5, 30, 35]], np.float32)
-    monkeypatch.setattr(source, "objects", lambda index: Objects(found, np.array([index % 2, 0, index], np.int64)))
+    image_boxes = np.array([[10, 8, 34, 32], [0, 0, 20, 20], [5, 5, 30, 35]], np.float32)
+    monkeypatch.setattr(
+        source, "objects", lambda index: Objects(image_boxes, np.array([index % 2, 0, index], np.int64))
+    )
     crops = collect_crops(source, table(test_share=0.5), seed=1)
     image = crops.labels.view(40, 3)[:, 2]  # the third object's label is the image
     sides = crops.test.view(40, 3)
@@ -77,10 +79,10 @@ def test_no_image_is_on_both_sides(dots, monkeypatch):
 
 
 def test_the_split_is_a_function_of_the_seed(dots):
-    made = [collect_crops(dots(images=30), table(), seed=seed) for seed in (0, 0, 1)]
-    assert torch.equal(made[0].test, made[1].test)
-    assert torch.equal(made[0].labels, made[1].labels)
-    assert not torch.equal(made[0].test, made[2].test)
+    splits = [collect_crops(dots(images=30), table(), seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(splits[0].test, splits[1].test)
+    assert torch.equal(splits[0].labels, splits[1].labels)
+    assert not torch.equal(splits[0].test, splits[2].test)
 
 
 def test_small_difficult_and_surplus_objects_are_left_out(dots, monkeypatch):
@@ -140,7 +142,7 @@ def test_categories_of_the_test_source_are_matched_by_name(dots, kind):
         collect_crops(train, table(crops=kind), 0, test)
 
 
-def test_pixels_come_in_order_in_batches_and_are_kept_where_they_are_few(dots, monkeypatch):
+def test_pixels_come_in_order_in_batches_and_small_sets_are_cached(dots, monkeypatch):
     source = dots(images=40)
     crops = collect_crops(source, table(), 0)
     whole = pixels(crops)
@@ -151,14 +153,14 @@ def test_pixels_come_in_order_in_batches_and_are_kept_where_they_are_few(dots, m
     monkeypatch.undo()
     monkeypatch.setattr(crops_module, "_BATCH", 7)
     monkeypatch.setattr(crops_module, "_CACHE_BYTES", 0)
-    again = collect_crops(dots(images=40), table(), 0)
-    assert [len(batch) for batch in again.batches()] == [7] * 5 + [5]
-    assert torch.equal(pixels(again), whole)
-    assert again._cache is None
+    fresh = collect_crops(dots(images=40), table(), 0)
+    assert [len(batch) for batch in fresh.batches()] == [7] * 5 + [5]
+    assert torch.equal(pixels(fresh), whole)
+    assert fresh._cache is None
 
 
-def test_few_images_are_held_at_a_time(dots, monkeypatch):
-    """Reading stops when nobody takes what was read."""
+def test_few_images_are_in_memory_at_a_time(dots, monkeypatch):
+    """Reading stops while nobody takes the batches."""
     source = dots(images=200)
     reads = []
     read = source.read
@@ -171,14 +173,14 @@ def test_few_images_are_held_at_a_time(dots, monkeypatch):
 
 
 def test_crops_of_an_image_that_cannot_be_read_are_black_and_marked(dots):
-    found = collect_crops(dots(images=8, broken=(3,)), table(), 0)
-    assert found.readable.all()
-    made = pixels(found)
-    assert found.readable.tolist() == [image != 3 for image in found.images.tolist()]
-    assert not made[~found.readable].any()
-    assert made[found.readable].flatten(1).any(1).all()
-    [problem] = found.unreadable
-    assert problem.startswith("0003.png is no image")
+    crops = collect_crops(dots(images=8, broken=(3,)), table(), 0)
+    assert crops.readable.all()
+    patches = pixels(crops)
+    assert crops.readable.tolist() == [image != 3 for image in crops.images.tolist()]
+    assert not patches[~crops.readable].any()
+    assert patches[crops.readable].flatten(1).any(1).all()
+    [problem] = crops.unreadable
+    assert problem.startswith("0003.png is not an image")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_crops_of_an_image_that_cannot_be_read_are_black_and_marked(dots):
         ("multi-label", r"images with labelled objects of two .* gave no .*: use a source with labelled boxes$"),
     ],
 )
-def test_a_source_without_labels_is_told_with_what_to_do(dots, monkeypatch, kind, words):
+def test_a_source_without_labels_is_refused_with_advice(dots, monkeypatch, kind, words):
     source = dots(images=6)
     monkeypatch.setattr(source, "objects", lambda index: Objects())
     with pytest.raises(DataError, match=words):
@@ -214,7 +216,7 @@ def test_one_category_is_not_enough(dots, monkeypatch):
 
 
 @pytest.mark.parametrize(("share", "side"), [(1e-6, "test"), (1 - 1e-6, "train")])
-def test_an_empty_side_is_told(dots, share, side):
+def test_an_empty_side_is_refused(dots, share, side):
     with pytest.raises(DataError, match=rf"of 6 labelled images leaves nothing to {side} on: use more images"):
         collect_crops(dots(images=6), table(test_share=share), 0)
 
@@ -229,7 +231,7 @@ def test_categories_on_one_side_of_the_split_are_named(dots, monkeypatch):
     source.categories = ("red", "green", "tested", "trained")
     labels[tested], labels[trained] = 2, 3
     monkeypatch.setattr(source, "label", lambda index: int(labels[index]), raising=False)
-    said = collect_crops(source, table(crops="images"), seed=0).one_sided_categories()
-    assert said == (
+    message = collect_crops(source, table(crops="images"), seed=0).one_sided_categories()
+    assert message == (
         "of 4 categories, 1 without a test crop, not tested: trained; 1 without a training crop, never right: tested"
     )

@@ -1,4 +1,4 @@
-"""Frozen features and their figures."""
+"""Frozen features and the scores of probes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 class Net(nn.Module):
-    """Counts what it sees."""
+    """A network that counts its images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class Net(nn.Module):
         return {"features": self.drop(self.norm(x)).mean((2, 3))}
 
 
-def measurement(plugins, **probes):
+def probing_plan(plugins, **probes):
     values = {"source": {"use": "dots", "images": 40}, "backbone": {"use": "tiny"}, "probes": probes, "seed": 0}
-    made, problems = plan_probes(ProbeRecipe.model_validate(values), plugins)
+    plan, problems = plan_probes(ProbeRecipe.model_validate(values), plugins)
     assert not problems, problems
-    return made
+    return plan
 
 
 def test_features_are_those_of_eval_mode_and_leave_the_backbone_as_it_was():
@@ -45,9 +45,9 @@ def test_features_are_those_of_eval_mode_and_leave_the_backbone_as_it_was():
     pixels = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)
     view = View(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     with frozen(net, CPU, view) as extract:
-        found = extract(pixels)
+        features = extract(pixels)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
-    torch.testing.assert_close(found, ((pixels / 255 - mean) / std).mean((2, 3)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(features, ((pixels / 255 - mean) / std).mean((2, 3)), atol=1e-4, rtol=1e-4)
     assert (net.training, net.norm.training, net.drop.training) == (True, False, True)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -76,7 +76,7 @@ def test_features_go_to_their_side_with_labels_and_images(plugins):
     assert len(train) + len(test) == 600
 
 
-def test_what_cannot_be_read_is_in_no_features(plugins):
+def test_unreadable_images_are_left_out_of_the_features(plugins):
     source = plugins.find("source", "dots").cls(images=60, broken=(7, 8, 9))
     source.open()
     crops = collect_crops(source, ProbeTable(use="nearest", size=8), 0)
@@ -91,20 +91,20 @@ def test_what_cannot_be_read_is_in_no_features(plugins):
     assert len(crops.unreadable) == 3
 
 
-def test_a_side_of_which_nothing_can_be_read_is_refused(plugins):
+def test_a_side_without_readable_images_is_refused(plugins):
     source = plugins.find("source", "dots").cls(images=8, broken=tuple(range(8)))
     source.open()
     crops = collect_crops(source, ProbeTable(use="nearest", size=8), 0)
     with pytest.raises(
         DataError,
-        match=r"none of the \d images that a probe would train on can be read; the first: 000\d\.png is no image",
+        match=r"none of the \d images that a probe would train on can be read; the first: 000\d\.png is not an image",
     ):
         evaluate.extract_features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))
 
 
 def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypatch):
     evaluator = ProbeEvaluator(
-        measurement(
+        probing_plan(
             plugins,
             first={"use": "nearest", "size": 16},
             second={"use": "nearest", "size": 16, "unused": 2},
@@ -114,29 +114,29 @@ def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypat
     assert evaluator.crops["first"] is evaluator.crops["second"]
     assert evaluator.crops["first"] is not evaluator.crops["other"]
     net = Net()
-    found = evaluator.measure_with_pixels("net", net, CPU)
+    scores = evaluator.measure_with_pixels("net", net, CPU)
     assert net.seen == 40 + 40
-    assert list(found) == ["raw pixels", "net"]
-    assert list(found["net"]) == ["first", "second", "other"]
-    assert found["raw pixels"] == evaluator.measure_pixels()
-    assert found["net"] == evaluator.measure_backbone(net, CPU)
-    assert found["net"]["first"]["top1"] == 1.0
+    assert list(scores) == ["raw pixels", "net"]
+    assert list(scores["net"]) == ["first", "second", "other"]
+    assert scores["raw pixels"] == evaluator.measure_pixels()
+    assert scores["net"] == evaluator.measure_backbone(net, CPU)
+    assert scores["net"]["first"]["top1"] == 1.0
 
 
 def test_a_test_source_is_opened_and_used(plugins):
-    made = measurement(plugins, nearest={"size": 16, "test_source": {"use": "dots", "images": 7}})
-    crops = ProbeEvaluator(made).crops["nearest"]
+    plan = probing_plan(plugins, nearest={"size": 16, "test_source": {"use": "dots", "images": 7}})
+    crops = ProbeEvaluator(plan).crops["nearest"]
     assert crops.test.sum() == 7
     assert len(crops) == 47
 
 
-def test_missing_data_is_told(plugins):
-    made = measurement(plugins, nearest={"test_source": {"use": "dots", "absent": True}})
+def test_missing_data_is_refused(plugins):
+    plan = probing_plan(plugins, nearest={"test_source": {"use": "dots", "absent": True}})
     with pytest.raises(DataError, match="the dots are missing; run: make dots"):
-        ProbeEvaluator(made)
+        ProbeEvaluator(plan)
 
 
-def test_rates_are_told_from_settings_and_counts():
+def test_rates_are_distinguished_from_settings_and_counts():
     assert [evaluate.is_rate(name) for name in ("top1", "map", "chosen_lr", "count_left_out")] == [
         True,
         True,
@@ -172,15 +172,15 @@ def problems(plugins, source=True, **probes):
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_with_the_reason(plugins, options, key, words, instead):
-    (found,) = problems(plugins, nearest=options)
-    assert found[0] == f"probes.nearest.{key}"
-    assert words in found[1]
-    assert instead in found[2]
+    (problem,) = problems(plugins, nearest=options)
+    assert problem[0] == f"probes.nearest.{key}"
+    assert words in problem[1]
+    assert instead in problem[2]
 
 
 def test_a_probe_without_any_source_is_refused(plugins):
-    (found,) = problems(plugins, source=False, nearest={})
-    assert "the recipe names no source" in found[1]
+    (problem,) = problems(plugins, source=False, nearest={})
+    assert "the recipe names no source" in problem[1]
     assert not problems(plugins, source=False, nearest={"source": {"use": "dots"}})
 
 
@@ -190,11 +190,11 @@ def test_a_whole_recipe_is_checked_alike(plugins, recipe_text):
     text = recipe_file.parse(
         recipe_text, "r", "r.toml", ["probes.nearest.crops=multi-label", "augment.scene.0.mean=[0,0,0]"]
     )
-    plan, found = make_plan(recipe_file.check_structure(text)[0], plugins)
-    assert "takes only single-label ones" in found[0].what
+    plan, plan_problems = make_plan(recipe_file.check_structure(text)[0], plugins)
+    assert "takes only single-label ones" in plan_problems[0].what
     text = recipe_file.parse(recipe_text, "r", "r.toml", ["probes.nearest.size=16", "augment.scene.0.mean=[0,0,0]"])
-    plan, found = make_plan(recipe_file.check_structure(text)[0], plugins)
-    assert not found
+    plan, plan_problems = make_plan(recipe_file.check_structure(text)[0], plugins)
+    assert not plan_problems
     assert plan.probing.view.mean == (0, 0, 0)
     resolved = plan.resolved()["probes"]["nearest"]
     assert (resolved["source"]["use"], resolved["fit"], resolved["unused"]) == ("fake/dots", "stretch", 1)

@@ -49,7 +49,7 @@ HEAD = Case(object, {"hidden": 16, "out": 8})
 LARGE = {"torchvision/resnet34", "torchvision/resnet101", "torchvision/vit-base"}
 """Larger variants of classes that are checked in a smaller one."""
 NEED_DATA = {"images/coco", "images/folder", "images/shards", "images/voc"}
-"""Sources that are checked below, with data made there."""
+"""Sources that are checked below, with data of their own."""
 
 
 def cases() -> list[Case]:

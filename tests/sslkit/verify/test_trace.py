@@ -95,7 +95,7 @@ def test_digests_differ_when_rows_are_swapped_or_reversed() -> None:
 def test_batch_norm_use_global_batch_norm_ranks_is_batch_norm_of_all_rows(
     norm: type[nn.Module], shape: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    """Two ranks have half of the rows each; every rank is given the other one's statistics."""
+    """Two ranks have half of the rows each; every rank receives the statistics of the other."""
     torch.manual_seed(0)
     whole = nn.Sequential(norm(3, **options)).double()
     torch.nn.init.normal_(whole[0].weight) if whole[0].affine else None

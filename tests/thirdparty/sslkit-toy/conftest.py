@@ -1,4 +1,4 @@
-"""Collect nothing where the package is not installed: these are its own tests, run in its own environment."""
+"""Collect these tests only where the package is installed: they run in an environment of their own."""
 
 from importlib.util import find_spec
 

@@ -19,7 +19,7 @@ class CosineSpread(Objective):
     (V(i) . V(j))^2, 0 when they are orthogonal (and when there is one image only).
 
     Args:
-        spread: Weight of that term.
+        spread: Weight of the term `spread`.
     """
 
     name = "cosine-spread"

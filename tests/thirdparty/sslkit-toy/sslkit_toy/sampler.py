@@ -16,7 +16,7 @@ class Corners(ViewSampler):
     """Boxes in different corners of the image, drawn without repetition; group `scene`.
 
     Args:
-        views: How many corners.
+        views: Number of corners.
         share: Side of a box as a share of the image's side; above 0.5 neighbours overlap.
     """
 

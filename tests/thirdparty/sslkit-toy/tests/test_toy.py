@@ -1,4 +1,4 @@
-"""The toy plugin keeps to sslkit's contracts, and its loss is what it says."""
+"""The toy plugin keeps sslkit's contracts, and its loss is the documented one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_it_is_installed_as_a_plugin():
     check_plugin("toy")
 
 
-def test_the_loss_is_what_its_description_says():
+def test_the_loss_is_the_documented_one():
     z = torch.randn(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     u = (z / z.norm(dim=-1, keepdim=True)).numpy()
     mean = u.mean(1)
