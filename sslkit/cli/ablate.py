@@ -49,7 +49,7 @@ def ablate(
     arm: Annotated[
         Changes, typer.Option(metavar="'NAME: CHANGES'", help="An arm with several changes; repeatable.")
     ] = None,
-    factorial: Annotated[bool, typer.Option("--factorial", help="One arm for each subset of the objectives.")] = False,
+    factorial: Annotated[bool, typer.Option("--factorial", help="One arm per non-empty subset of objectives.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per arm, counted from the recipe's seed.")] = 1,
     sets: opt.Sets = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the arms and what they cost; train nothing.")] = False,

@@ -59,7 +59,7 @@ CheckpointActivations = Annotated[
 ]
 CudaGraph = Annotated[
     bool,
-    typer.Option("--cuda-graph", help="Record a step on the GPU and replay it; faster when steps wait for the CPU."),
+    typer.Option("--cuda-graph", help="Record a step on the GPU and replay it; meant for steps that wait for the CPU."),
 ]
 Slurm = Annotated[
     list[str] | None,

@@ -25,12 +25,12 @@ def probe(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="A run's folder, or a weights file.")],
     only: Annotated[
-        list[str] | None, typer.Option("--probe", metavar="NAME", help="Use only this one of [probes]; repeatable.")
+        list[str] | None, typer.Option("--probe", metavar="NAME", help="Use only this probe; repeatable.")
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Take [probes] from this recipe, and [backbone], too, for a weights file; by default from the run."
+            help="Recipe to take [probes] from, and for a weights file [backbone], too; a run has its own recipe."
         ),
     ] = None,
     backbone: Annotated[
@@ -75,10 +75,10 @@ def probe(
 
 
 def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) -> None:
-    """Refuse a folder that is not a run's, and options of weights files for a run.
+    """Check that a folder is a run's, and that no option of weights files is given for a run.
 
     Raises:
-        UsageError: Says which.
+        UsageError: The folder is not a run's, or an option is for weights files.
     """
     from sslkit.storage.run_folder import RunFolder
 
@@ -90,9 +90,8 @@ def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) 
             f"{target} is not a run's folder: {file.name} is missing; write a run's folder or a weights file"
         )
     if backbone or prefix:
-        raise UsageError(
-            f"--{'backbone' if backbone else 'prefix'} is for weights files, and {target} is a run's folder"
-        )
+        option = "--backbone" if backbone else "--prefix"
+        raise UsageError(f"{option} is for weights files, and {target} is a run's folder")
 
 
 def _recipe_file(

@@ -33,7 +33,7 @@ def run(
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,
     save_every: opt.SaveEvery = None,
     keep: Annotated[int, typer.Option(min=1, help="Newest checkpoints to keep.")] = 2,
-    keep_every: Annotated[int | None, typer.Option(min=1, help="Keep every n-th checkpoint for good.")] = None,
+    keep_every: Annotated[int | None, typer.Option(min=1, help="Also keep every n-th checkpoint for good.")] = None,
     log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
     monitor_every: opt.MonitorEvery = 50,
     on_collapse: opt.OnCollapse = "warn",

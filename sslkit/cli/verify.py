@@ -29,7 +29,7 @@ def replay(
 ) -> None:
     """Repeat a diverged step and find the first non-finite output.
 
-    Use as many devices as the run had. Ends with code 1 when the values differ from the record.
+    Use as many devices as the run had. Ends with code 1 when values or images differ from the record.
     """
     from sslkit.storage.run_folder import RunFolder
 
@@ -56,9 +56,7 @@ def resume(
     context: typer.Context,
     recipe: opt.RecipeName,
     sets: opt.Sets = None,
-    kills: Annotated[
-        int, typer.Option(min=1, help="How often the run is killed; every third time during a save.")
-    ] = 10,
+    kills: Annotated[int, typer.Option(min=1, help="Number of kills; every third is during a save.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of both runs, at most.")] = 60,
     save_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = 5,
     workers: Annotated[int, typer.Option(min=0, help="Loader processes per device.")] = 2,

@@ -91,7 +91,7 @@ class MonitorOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(DeviceOptions, LoaderOptions, StepOptions, CheckpointOptions, MonitorOptions):
+class RunOptions(StepOptions, MonitorOptions, CheckpointOptions, LoaderOptions, DeviceOptions):
     """All options of a run.
 
     Attributes:

@@ -38,7 +38,7 @@ def test_problems_of_structure_are_reported_before_torch_is_imported(recipe, tmp
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["run", "nothing"], 3, "there is no recipe file or recipe named 'nothing'"),
+        (["run", "nothing"], 3, "no recipe file or recipe is named 'nothing'"),
         (["check", "univip_cocoo"], 3, "did you mean 'univip_coco'?"),
         (["check", "small.toml", "--set", "seed"], 2, "write --set key.path=value"),
         (["check", "small.toml", "--set", "sampler.use=two-view"], 3, "did you mean 'two-views'?"),

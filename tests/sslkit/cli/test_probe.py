@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sslkit.__main__ import main
-from sslkit.storage.checkpoint import save_weights
+from sslkit.storage import weights
 
 PROBE = "[probes.knn]\nk = 3\nsize = 24\nmin_side = 8\nlimit = 60\n"
 RUN = ["run", "small.toml", "--workers", "0", "--accelerator", "cpu"]
@@ -98,9 +98,7 @@ def test_a_run_that_is_going_on_is_measured_and_left_alone(finished, capsys, mon
 def test_a_file_needs_no_more_than_a_backbone_and_a_probe(finished, capsys):
     """Measure the same weights from safetensors, from a state dict of torch.save, and from a larger network's."""
     expected = json.loads((finished / "probes.json").read_text())["trained"]["knn"]
-    from sslkit.storage.checkpoint import load_weights
-
-    tensors, _ = load_weights(finished / "backbone.safetensors")
+    tensors, _ = weights.load(finished / "backbone.safetensors")
     torch.save(tensors, "plain.pt")
     torch.save({"state_dict": {f"module.{key}": value for key, value in tensors.items()}, "epoch": 3}, "module.pth")
     options = ["--set", "backbone.width=8", "--set", "seed=4", "--probe", "knn"]
@@ -121,7 +119,7 @@ def test_weights_that_do_not_fit_are_refused_before_images_are_read(here, capsys
     tensors = installed.find("backbone", "resnet18").cls(width=8).state_dict()
     odd = dict(tensors) | {"fc.weight": torch.zeros(3, 64), "bn1.bias": torch.zeros(9)}
     del odd["conv1.weight"]
-    save_weights(here / "odd.safetensors", odd, {})
+    weights.save(here / "odd.safetensors", odd, {})
     error = refused(capsys, "odd.safetensors", "--recipe", "small.toml", code=5)
     assert f"the weights do not fit: {len(tensors) - 2} of the backbone's {len(tensors)} tensors" in error
     assert "1 missing in the file: conv1.weight" in error
@@ -142,7 +140,7 @@ def test_a_prefix_is_recognised_and_named(here, capsys, installed):
         capsys, "all.pt", "--recipe", "small.toml", "--allow-partial", code=5
     )
     error = refused(capsys, "some.pt", "--recipe", "small.toml", code=5)
-    assert f"{len(tensors)} of them are found below 'encoder_q.': write --prefix encoder_q." in error
+    assert f"{len(tensors)} of them are found under 'encoder_q.': write --prefix encoder_q." in error
     assert "found without a prefix" in refused(
         capsys, _plain(tensors), "--recipe", "small.toml", "--prefix", "module.", code=5
     )
@@ -161,7 +159,7 @@ class Code:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"state_dict": {"a": torch.zeros(2)}, "hparams": Code()}, "exec). Where you trust it"),
+        ({"state_dict": {"a": torch.zeros(2)}, "hparams": Code()}, "exec). If you trust it"),
         ({"a": {"w": torch.zeros(2)}, "b": {"w": torch.zeros(2)}}, "holds several state dicts (a, b)"),
         ({"epoch": 3}, "holds no state dict: it has the keys epoch"),
         ([1, 2], "holds no state dict: it has list"),
@@ -192,7 +190,7 @@ def test_damaged_and_missing_files(here, capsys):
             ["x.pt", "--recipe", "small.toml", "--set", "probes.knn.source={use='folder', root='nowhere'}"],
             5, "[probes.knn.source] folder not found",
         ),
-        (["."], 2, "has no recipe.toml, so it is not a run's folder"),
+        (["."], 2, "is not a run's folder: recipe.toml is missing"),
     ],
 )  # fmt: skip
 def test_invalid_requests(here, capsys, arguments, code, message):
@@ -209,4 +207,4 @@ def test_options_that_are_for_files_only(here, recipe, capsys):
 
 def test_check_names_missing_images_of_probes(here, capsys):
     assert main(["check", "small.toml", "--set", "probes.knn.test_source={use='coco', root='no'}"]) == 5
-    assert "[probes.knn.test_source] COCO is not where" in capsys.readouterr().err
+    assert "[probes.knn.test_source] COCO not found" in capsys.readouterr().err

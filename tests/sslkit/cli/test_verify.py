@@ -174,7 +174,7 @@ def test_an_objective_that_sees_the_rows_of_its_rank_only_breaks_equality(foreig
     code, [comparison] = world_size(text, "--steps", "1")
     assert code == 1
     assert comparison["first"]["name"] == "contrast.loss"
-    assert comparison["breaking"][0].startswith("gather: the objective sees the rows of its own process only")
+    assert comparison["breaking"][0].startswith("gather: the objective sees the rows of its own rank only")
 
 
 def test_contrastive_objectives_and_a_queue_of_keys_are_the_same_on_one_and_three_ranks(
@@ -195,7 +195,7 @@ def test_contrastive_objectives_and_a_queue_of_keys_are_the_same_on_one_and_thre
     [
         (["--sizes", "2"], "--sizes 2: write two or more numbers of ranks, as in --sizes 1,2"),
         (["--sizes", "1,zwei"], "--sizes 1,zwei: write two or more"),
-        (["--sizes", "1,3"], "batch_size = 4 over 3 processes"),
+        (["--sizes", "1,3"], "batch_size = 4 over 3 ranks"),
     ],
 )
 def test_invalid_numbers_of_ranks(tmp_path, monkeypatch, capsys, small_recipe, more, message):
