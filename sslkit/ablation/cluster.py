@@ -20,7 +20,7 @@ from typing import Any
 
 from sslkit.ablation.launch import LOG_FILE, Notify, run_command
 from sslkit.ablation.plan import PlannedRun
-from sslkit.data.loader import ASKING
+from sslkit.data.loader import STOP_SIGNALS
 from sslkit.errors import PreemptedError, SslkitError, UsageError
 from sslkit.planning.recipe_file import parse_value
 from sslkit.training.options import RunOptions
@@ -109,7 +109,7 @@ class TrainJob:
 
 def _ignore_other_signals() -> None:
     """Ignore the signals that SLURM may send to every process of a job: a second one would kill the run at once."""
-    for number in ASKING:
+    for number in STOP_SIGNALS:
         if number != _STOP:
             signal.signal(number, signal.SIG_IGN)
     signal.signal(_STOP, signal.SIG_DFL)

@@ -112,13 +112,13 @@ def _measure(train_step: TimedSteps, source: Source, proposals: Proposals | None
     total = train_step.total_steps(steps)
     with bar() as progress, train_step.setup.loader(0, total) as loader:
         timed = train_step.time(loader, steps, lambda done: progress("steps", done, total))
-        peak_memory = memory.measure(device, [worker.pid for worker in loader._workers()])
+        peak_memory = memory.measure(device, [worker.pid for worker in loader.processes()])
     on_cpu = device.type == "cpu"
     items = loading.batches(epochs, total)
     image = loading.time_image(plan, source, proposals, on_cpu, items)
     rank_rate = loading.loader_rate(ViewDataset(plan, source, proposals, on_cpu), items, workers, device)
     loader_rate = rank_rate * fabric.world_size
-    pipeline = memory.bound(workers, image.in_batch * epochs.micro, pinned=device.type == "cuda")
+    pipeline = memory.bound(workers, image.in_batch * epochs.micro_batch_size, pinned=device.type == "cuda")
     first_epoch = _measurements(train_step, timed, image, loader_rate, peak_memory.free)
     return Examination(
         name="", device=_device_name(device), steps=timed, image=image, loader_rate=loader_rate,
@@ -171,7 +171,7 @@ def _with_cache(measured: Measurements) -> Measurements:
 def _conclude(examination: Examination, train_step: TimedSteps, text: RecipeFile, plugins: Plugins) -> Examination:
     """Add the measurements that rank 0 takes alone, and everything that follows from the measurements."""
     plan, device, epochs = train_step.setup.plan, train_step.setup.fabric.device, train_step.setup.epochs
-    precisions = _precisions(plan, device, epochs.micro, examination.measured.precision)
+    precisions = _precisions(plan, device, epochs.micro_batch_size, examination.measured.precision)
     measured = replace(examination.measured, precisions=precisions)
     source, proposals = train_step.setup.source, train_step.setup.proposals
 

@@ -73,22 +73,22 @@ class TimedDataset(ViewDataset):
         self.decoded.append(image.nbytes)
         return image
 
-    def draw(self, item: Item, height: int, width: int) -> tuple[Mapping[str, Boxes], Mapping[str, float]]:
+    def sample_boxes(self, item: Item, height: int, width: int) -> tuple[Mapping[str, Boxes], Mapping[str, float]]:
         """Draw the boxes of every view group, and return the sampler's counts with them."""
         with self.clock.section("boxes"):
-            return super().draw(item, height, width)
+            return super().sample_boxes(item, height, width)
 
-    def _cut(self, *arguments: Any) -> None:
+    def _crop(self, *arguments: Any) -> None:
         with self.clock.section("cut"):
-            super()._cut(*arguments)
+            super()._crop(*arguments)
 
-    def _draws(self, item: Item, group: str, network: str, views: Sequence[View]) -> list[list[float]]:
+    def _draw_augmentation(self, item: Item, group: str, network: str, views: Sequence[View]) -> list[list[float]]:
         with self.clock.section("colour"):
-            return super()._draws(item, group, network, views)
+            return super()._draw_augmentation(item, group, network, views)
 
-    def _colour(self, *arguments: Any) -> None:
+    def _augment(self, *arguments: Any) -> None:
         with self.clock.section("colour"):
-            super()._colour(*arguments)
+            super()._augment(*arguments)
 
 
 def time_image(
@@ -146,7 +146,7 @@ def _one_core() -> Iterator[None]:
 
 def batches(epochs: Epochs, first: int) -> Iterator[list[Item]]:
     """Yield batches of at most `MAX_IMAGES` images of this rank, from step `first` on, without end."""
-    size = min(MAX_IMAGES, epochs.micro)
+    size = min(MAX_IMAGES, epochs.micro_batch_size)
     items = chain.from_iterable(epochs.micro_batches(first, 2**40))
     while True:
         yield list(islice(items, size))

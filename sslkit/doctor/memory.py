@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sslkit.data.loader import AHEAD
+from sslkit.data.loader import BATCHES_AHEAD
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Memory:
 def bound(workers: int, batch: int, pinned: bool = False) -> int:
     """Return the largest number of bytes that the batches of one rank take outside the device.
 
-    `AHEAD` batches per loader process are being made or waiting, and one is in use. For a GPU, where batches are
+    `BATCHES_AHEAD` batches per loader process are being made or waiting, and one is in use. For a GPU, where batches are
     pinned, each may exist twice.
 
     Args:
@@ -43,7 +43,7 @@ def bound(workers: int, batch: int, pinned: bool = False) -> int:
         batch: Bytes of a batch.
         pinned: Whether batches are copied into pinned memory.
     """
-    return (AHEAD * workers + 1) * batch * (2 if pinned else 1)
+    return (BATCHES_AHEAD * workers + 1) * batch * (2 if pinned else 1)
 
 
 def measure(device: torch.device, workers: Sequence[int]) -> Memory:

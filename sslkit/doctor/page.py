@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sslkit.data.loader import AHEAD
+from sslkit.data.loader import BATCHES_AHEAD
 from sslkit.doctor.advice import WAITS, Measurements
 from sslkit.doctor.examination import Examination
 from sslkit.doctor.outlook import total
@@ -211,7 +211,7 @@ def _about_memory(examination: Examination) -> Iterator[str]:
         )
         yield f"resident at the peak: this process {_bytes(memory.process)}{each}"
     workers = measured.workers
-    buffers = f"{AHEAD} x {_count(workers, 'loader process', 'es')} + 1 in use" if workers else "1 in use"
+    buffers = f"{BATCHES_AHEAD} x {_count(workers, 'loader process', 'es')} + 1 in use" if workers else "1 in use"
     pinned = ", each twice if it is pinned" if memory.device is not None else ""
     yield (
         f"batches take at most {_bytes(examination.pipeline)}: {buffers}{pinned}; {_bytes(image.in_batch)} per image"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslkit.data.loader import Loader
-from sslkit.data.views import moved, ready
+from sslkit.data.views import augment_and_normalise, move_to_device
 from sslkit.doctor.clock import Clock
 from sslkit.networks import monitors
 from sslkit.training.divergence import NonFiniteError
@@ -67,9 +67,9 @@ class TimedSteps(TrainStep):
         with self.clock.section(WAITING):
             batch = next(loader)
         with self.clock.section("transfer"):
-            batch = moved(batch, self.setup.device)
+            batch = move_to_device(batch, self.setup.device)
         with self.clock.section("normalise" if self.setup.device.type == "cpu" else "colour, normalise"):
-            return ready(batch, self.setup.plan.views)
+            return augment_and_normalise(batch, self.setup.plan.views)
 
     def all_reduce(self, micro: MicroBatches, last: bool = False) -> dict[str, float]:
         """Average over micro-batches and ranks; measure the gradient norm."""

@@ -1,4 +1,4 @@
-"""What the trials logged while they trained, read and thinned out for small plots."""
+"""Read the training logs of trials, and thin their curves for small plots."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from sslkit.ablation.results import Results
 from sslkit.storage.run_folder import METRICS
 
 Curve = tuple[list[float], list[float | None]]
-"""Steps, and the value at each; None where it was not finite."""
-Value = tuple[float, float, float]
-"""Smallest, mean and largest of a stretch of steps."""
-POINTS = 300
-"""Numbers of one curve, at most: three for every stretch."""
-BUDGET = 150_000
-"""Numbers of a whole page; where there are more curves, each has fewer."""
-_FEWEST = 60
+"""Steps, and the value at each; None if it was not finite."""
+Range = tuple[float, float, float]
+"""Smallest, mean and largest value in an interval of steps."""
+MAX_POINTS = 300
+"""Most numbers in one curve: three per interval."""
+PAGE_POINTS = 150_000
+"""Numbers on a whole page; with more curves, each gets fewer."""
+_MIN_POINTS = 60
 
 
 @dataclass(frozen=True)
-class Thinned:
-    """A curve in a hundred stretches or fewer.
+class ThinnedCurve:
+    """A curve as at most a hundred intervals of steps.
 
     Attributes:
-        steps: The middle of each stretch.
-        values: None for a stretch without a finite value.
+        steps: The middle of each interval.
+        values: The range of values in each interval; None without a finite value.
     """
 
     steps: Sequence[float]
-    values: Sequence[Value | None]
+    values: Sequence[Range | None]
 
 
 @dataclass(frozen=True)
 class TrialCurves:
-    """What one trial logged.
+    """The curves of one trial.
 
     Attributes:
-        arm: Its number among the arms.
+        arm: Index of the trial's arm.
         curves: "scene-scene.loss" -> its curve.
     """
 
     arm: int
     seed: int
-    curves: Mapping[str, Thinned]
+    curves: Mapping[str, ThinnedCurve]
 
 
-def read(folder: Path) -> dict[str, Curve]:
-    """Read a run's log; a torn or foreign line is passed over, and a missing log is an empty one."""
+def read_log(folder: Path) -> dict[str, Curve]:
+    """Read a run's log; skip truncated and foreign lines, and treat a missing log as empty."""
     curves: dict[str, Curve] = {}
     for record in _records(folder / METRICS):
         step = record.pop("step")
@@ -82,59 +82,60 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read_all(results: Results) -> list[TrialCurves]:
-    """Read every trial's log, thinned out to what a page can hold; trials without one are left out."""
+def read_curves(results: Results) -> list[TrialCurves]:
+    """Read every trial's log, thinned for one page; leave out trials without a log."""
     count = sum(len(arm.trials) for arm in results.arms)
-    found = []
+    trial_curves = []
     for number, arm in enumerate(results.arms):
         for trial in arm.trials:
-            curves = read(Path(trial.folder))
-            points = min(POINTS, max(_FEWEST, BUDGET // max(1, count * len(curves))))
+            curves = read_log(Path(trial.folder))
+            points = min(MAX_POINTS, max(_MIN_POINTS, PAGE_POINTS // max(1, count * len(curves))))
             if curves:
                 thinned = {name: thin(*curve, points) for name, curve in curves.items()}
-                found.append(TrialCurves(number, trial.seed, thinned))
-    return found
+                trial_curves.append(TrialCurves(number, trial.seed, thinned))
+    return trial_curves
 
 
-def thin(steps: Sequence[float], values: Sequence[float | None], points: int = POINTS) -> Thinned:
-    """Return the smallest, mean and largest value of equal stretches: noise is averaged, and no spike is lost.
+def thin(steps: Sequence[float], values: Sequence[float | None], points: int = MAX_POINTS) -> ThinnedCurve:
+    """Reduce a curve to the smallest, mean and largest value of equal intervals, which averages noise and keeps spikes.
 
     Args:
-        steps: Ascending (n).
-        values: One for each step (n).
-        points: Numbers to keep at most, three or more; each stretch needs three.
+        steps: Ascending steps (n).
+        values: One value per step (n).
+        points: Most numbers to keep, at least three; each interval takes three.
     """
     n, count = len(steps), min(len(steps), points // 3)
-    stretches = [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
-    return Thinned([fmean(steps[part]) for part in stretches], [_value(values[part]) for part in stretches])
+    intervals = [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
+    return ThinnedCurve([fmean(steps[part]) for part in intervals], [_range(values[part]) for part in intervals])
 
 
-def _value(values: Sequence[float | None]) -> Value | None:
+def _range(values: Sequence[float | None]) -> Range | None:
     numbers = [value for value in values if value is not None]
     return (min(numbers), fmean(numbers), max(numbers)) if numbers else None
 
 
-def names(found: Sequence[TrialCurves]) -> list[str]:
-    """Return every curve's name, in the order of their first appearance."""
-    return list(dict.fromkeys(name for trial in found for name in trial.curves))
+def curve_names(trial_curves: Sequence[TrialCurves]) -> list[str]:
+    """Return the name of every curve, in the order of first appearance."""
+    return list(dict.fromkeys(name for trial in trial_curves for name in trial.curves))
 
 
-def limits(values: Sequence[float]) -> tuple[float, float]:
-    """Return an axis that shows all but the outermost half per cent at either end, where that is worth it.
+def axis_limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of an axis for these values.
 
-    A few wild values, such as the first steps' loss, must not flatten all the rest; where they do not, all are shown.
+    A few extreme values, such as the loss of the first steps, must not flatten the rest. The axis therefore leaves out
+    half a per cent of the values at each end, if that shrinks the range to less than half.
     """
     ordered = sorted(values)
-    cut = len(ordered) // 200
-    low, high = ordered[cut], ordered[-1 - cut]
+    trim = len(ordered) // 200
+    low, high = ordered[trim], ordered[-1 - trim]
     if ordered[-1] - ordered[0] <= 2 * (high - low):
         low, high = ordered[0], ordered[-1]
-    room = 0.04 * (high - low) or 0.04 * abs(high) or 0.5
-    return low - room, high + room
+    margin = 0.04 * (high - low) or 0.04 * abs(high) or 0.5
+    return low - margin, high + margin
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return about so many round numbers between two ends: steps of 1, 2 or 5 times a power of ten."""
+def axis_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return about `count` round numbers between two limits, 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)

@@ -1,4 +1,4 @@
-"""The files of an ablation, each of them whole or not at all."""
+"""Write all files of an ablation's report, each completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sslkit.report import figure, page, render
 
 
 def write_all(results: Results, folder: Path) -> list[Path]:
-    """Write every file; see `sslkit.report.write`."""
+    """Write all files; see `sslkit.report.write`."""
     folder.mkdir(parents=True, exist_ok=True)
-    makers: dict[str, Callable[[], str | bytes]] = {
-        "table.md": lambda: render.markdown(results),
-        "table.tex": lambda: render.latex(results),
-        "table.csv": lambda: render.csv_text(results),
-        "results.json": lambda: json.dumps(render.json_values(results), indent=2, allow_nan=False) + "\n",
-        "figure.png": lambda: figure.png(results),
-        "figure.svg": lambda: figure.svg(results),
-        "report.html": lambda: page.html(results),
+    contents: dict[str, Callable[[], str | bytes]] = {
+        "table.md": lambda: render.to_markdown(results),
+        "table.tex": lambda: render.to_latex(results),
+        "table.csv": lambda: render.to_csv(results),
+        "results.json": lambda: json.dumps(render.to_json(results), indent=2, allow_nan=False) + "\n",
+        "figure.png": lambda: figure.to_png(results),
+        "figure.svg": lambda: figure.to_svg(results),
+        "report.html": lambda: page.to_html(results),
     }
-    return [_write(folder / name, make()) for name, make in makers.items()]
+    return [_write(folder / name, make()) for name, make in contents.items()]
 
 
 def _write(file: Path, content: str | bytes) -> Path:
-    aside = file.with_name(f".{file.name}.part")
-    aside.write_bytes(content.encode() if isinstance(content, str) else content)
-    return aside.replace(file)
+    part = file.with_name(f".{file.name}.part")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    return part.replace(file)

@@ -1,4 +1,4 @@
-"""HTML and SVG, written so that text can never become markup by accident."""
+"""Build HTML and SVG so that text can never become markup by accident."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from html import escape
 
 
 class Markup(str):
-    """Text that is markup already, and is not escaped again."""
+    """Text that is already markup and is not escaped again."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *children: str | None, **attributes: object) -> Markup:
-    """Return an element with its children in it; plain text is escaped.
+    """Return an element with its children; plain text is escaped.
 
     Args:
-        name: Of the element; one without an end tag, such as `meta`, takes no children.
+        name: Name of the element; elements without an end tag, such as `meta`, take no children.
         children: Text and elements; None is left out.
-        attributes: Where the value is None they are left out, where it is True they have none; `class_` is written as
-            `class`, and `aria_label` as `aria-label`.
+        attributes: Attributes; None leaves one out, and True writes it without a value. `class_` becomes `class`, and
+            `aria_label` becomes `aria-label`.
     """
-    written = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
-    start = f"<{name}{written}>"
+    attribute_text = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
+    start = f"<{name}{attribute_text}>"
     return Markup(start if name in _VOID else f"{start}{join(*children)}</{name}>")
 
 
@@ -34,5 +34,5 @@ def _attribute(key: str, value: object) -> str:
 
 
 def join(*children: str | None) -> Markup:
-    """Put text and elements one behind the other."""
+    """Join text and elements."""
     return Markup("".join(item if isinstance(item, Markup) else escape(item) for item in children if item is not None))

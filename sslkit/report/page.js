@@ -6,5 +6,5 @@ for (const box of document.querySelectorAll("input[data-arm]")) {
     }
   };
   box.addEventListener("change", show);
-  show(); // a browser may have kept the boxes as they were before a reload
+  show(); // after a reload, a browser may restore the boxes
 }

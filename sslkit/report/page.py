@@ -1,4 +1,4 @@
-"""The report of an ablation: one HTML file that holds everything it shows and asks the network for nothing."""
+"""Build the HTML page of an ablation: a single file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ from pathlib import Path
 from sslkit.ablation.results import Results, Trial
 from sslkit.report import curves, figure, panels
 from sslkit.report.markup import Markup, join, tag
-from sslkit.report.numbers import brief, style
-from sslkit.report.table import CHECK, COSTS, DASH, Cell, Column, ReportRow, ReportTable, make, shown
+from sslkit.report.numbers import number_format, short_number
+from sslkit.report.table import (
+    CHECK,
+    COSTS,
+    DASH,
+    Cell,
+    Column,
+    ReportRow,
+    ReportTable,
+    format_setting,
+    make_table,
+)
 from sslkit.storage.run_folder import METRICS
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-"""A browser that follows it loads nothing from anywhere, whatever a recipe's name might say."""
-_LONG = 24
-"""Characters from which on a cell of text may be broken into lines."""
+"""Forbids the browser to load anything, whatever a recipe's name contains."""
+_LONG_CHARACTERS = 24
+"""A longer text in a cell may be broken into lines."""
 
 
-def html(results: Results) -> str:
-    """Return the page; the curves are read from the trials' folders."""
+def to_html(results: Results) -> str:
+    """Return the page; read the curves from the folders of the trials."""
     sections = {
         "Results": _results(results),
         "Figure": _figure(results),
@@ -30,9 +40,9 @@ def html(results: Results) -> str:
         "Runs": _runs(results),
         "Versions": _versions(results),
     }
-    there = {name: content for name, content in sections.items() if content is not None}
+    present = {name: content for name, content in sections.items() if content is not None}
     body = tag(
-        "body", _header(results, list(there)), tag("main", *_sections(there)), tag("script", Markup(_asset("js")))
+        "body", _header(results, list(present)), tag("main", *_sections(present)), tag("script", Markup(_asset("js")))
     )
     return f"<!DOCTYPE html>\n{tag('html', _head(results), body, lang='en')}\n"
 
@@ -54,8 +64,8 @@ def _title(results: Results) -> str:
     return f"Ablation of {results.recipe}"
 
 
-def _sections(there: dict[str, Markup]) -> Iterator[Markup]:
-    for name, content in there.items():
+def _sections(contents: dict[str, Markup]) -> Iterator[Markup]:
+    for name, content in contents.items():
         yield tag("section", tag("h2", name), content, id=_anchor(name))
 
 
@@ -76,23 +86,22 @@ def _progress(results: Results) -> str:
     trials = [trial for arm in results.arms for trial in arm.trials]
     states = list(dict.fromkeys(trial.state for trial in trials if trial.state != "finished"))
     counts = ", ".join(f"{sum(trial.state == state for trial in trials)} {state}" for state in states)
-    done = sum(trial.state == "finished" for trial in trials)
+    finished = sum(trial.state == "finished" for trial in trials)
     seeds = f"{len(results.seeds)} seed{'s' * (len(results.seeds) != 1)}"
-    return (
-        f"{len(results.arms)} arms, {seeds}: {done} of {len(trials)} runs are finished{f'; {counts}' * bool(counts)}."
-    )
+    rest = f"; {counts}" * bool(counts)
+    return f"{len(results.arms)} arms, {seeds}: {finished} of {len(trials)} runs are finished{rest}."
 
 
 # -------------------------------------------------------------------------------------------------- tables
 
 
 def _scrolling(table: Markup, label: str) -> Markup:
-    """Let a wide table be scrolled by itself, with the keyboard too."""
+    """Put a wide table into a box that scrolls by itself, also with the keyboard."""
     return tag("section", table, class_="scroll", tabindex=0, aria_label=label)
 
 
 def _results(results: Results) -> Markup:
-    table = make(results)
+    table = make_table(results)
     costs = [number for number, column in enumerate(table.columns) if column.kind == "cost"]
     main = table.pick([number for number in range(len(table.columns)) if number not in costs])
     notes = tag("ul", *(tag("li", note) for note in table.notes)) if table.notes else None
@@ -105,25 +114,25 @@ def _results(results: Results) -> Markup:
 
 
 def _thead(table: ReportTable) -> Markup:
-    over, under = [], []
+    upper, lower = [], []
     for numbers in table.groups():
         group = table.columns[numbers[0]].group
         if not group:
-            over.append(tag("th", table.columns[numbers[0]].title, rowspan=2, scope="col", class_="left"))
+            upper.append(tag("th", table.columns[numbers[0]].title, rowspan=2, scope="col", class_="left"))
             continue
-        over.append(tag("th", group, colspan=len(numbers), scope="colgroup"))
+        upper.append(tag("th", group, colspan=len(numbers), scope="colgroup"))
         columns = [table.columns[i] for i in numbers]
-        under += [tag("th", _breakable(column.title), scope="col", class_=column.align) for column in columns]
-    return tag("thead", tag("tr", *over), tag("tr", *under))
+        lower += [tag("th", _breakable(column.title), scope="col", class_=column.align) for column in columns]
+    return tag("thead", tag("tr", *upper), tag("tr", *lower))
 
 
 def _breakable(key: str) -> Markup:
-    """Let a long key be broken behind its dots and underscores."""
+    """Allow line breaks after the dots and underscores of a long key."""
     return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", join(key)))
 
 
 def _bodies(table: ReportTable) -> list[Markup]:
-    """Return the rows of the arms, and those of what was not trained, where there are any."""
+    """Return the rows of the arms and those of untrained features, as separate bodies, leaving out empty ones."""
     parts = [[row for row in table.rows if row.reference is reference] for reference in (False, True)]
     return [tag("tbody", *(tag("tr", *_cells(table.columns, row)) for row in part)) for part in parts if part]
 
@@ -136,7 +145,7 @@ def _cells(columns: Sequence[Column], row: ReportRow) -> Iterator[Markup]:
 
 
 def _content(column: Column, cell: Cell, row: ReportRow) -> Markup | str:
-    """Return what a cell shows; a mark says "yes" or "no" to who cannot see it."""
+    """Return the content of a cell; for screen readers, a check mark is "yes" and its absence "no"."""
     if column.kind == "objective" and not row.reference:
         yes = cell.text == CHECK
         mark = tag("span", CHECK, aria_hidden="true") if yes else None
@@ -145,35 +154,39 @@ def _content(column: Column, cell: Cell, row: ReportRow) -> Markup | str:
 
 
 def _plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> Markup:
-    """Return a table of text, the first cell of each row its heading."""
+    """Return a table of text, where the first cell of each row is its heading."""
     head = tag("thead", tag("tr", *(tag("th", name, scope="col", class_="left") for name in heads)))
     body = [tag("tr", tag("th", first, scope="row", class_="left"), *map(_text_cell, rest)) for first, *rest in rows]
     return _scrolling(tag("table", head, tag("tbody", *body)), label)
 
 
 def _text_cell(text: str) -> Markup:
-    return tag("td", text, class_=f"left{' long' * (len(text) > _LONG)}")
+    return tag("td", text, class_=f"left{' long' * (len(text) > _LONG_CHARACTERS)}")
 
 
 # ------------------------------------------------------------------------------------------------- sections
 
 
 def _figure(results: Results) -> Markup:
-    drawn = Markup(figure.inline_svg(results))
-    told = "Left: a ring per seed, a bar at the mean. Right: the mean difference at equal seeds with its interval."
-    return tag("figure", tag("div", drawn, class_="scroll", role="img", aria_label=told), tag("figcaption", told))
+    drawing = Markup(figure.to_inline_svg(results))
+    caption = (
+        "Left: a ring per seed and a bar at the mean. Right: the mean difference at equal seeds, with its interval."
+    )
+    return tag(
+        "figure", tag("div", drawing, class_="scroll", role="img", aria_label=caption), tag("figcaption", caption)
+    )
 
 
 def _changes(results: Results) -> Markup:
     rows = [
-        [arm.name, key, shown(old), shown(new)] for arm in results.arms[1:] for key, (old, new) in arm.changes.items()
+        [arm.name, key, format_setting(old), format_setting(new)]
+        for arm in results.arms[1:]
+        for key, (old, new) in arm.changes.items()
     ]
     if not rows:
         return tag("p", f"Nothing differs from {results.full.name}.")
     table = _plain_table(["arm", "key", results.full.name, "this arm"], rows, "settings that differ")
-    return join(
-        tag("p", f"{DASH} stands for a key that is not there. Everything else is equal, seeds included."), table
-    )
+    return join(tag("p", f"{DASH} stands for a missing key. Everything else is equal, including the seeds."), table)
 
 
 def _missing(results: Results) -> Markup | None:
@@ -181,47 +194,47 @@ def _missing(results: Results) -> Markup | None:
     if not rest:
         return None
     rows = [[arm.name, str(trial.seed), trial.state, trial.reason or DASH, trial.folder] for arm, trial in rest]
-    table = _plain_table(["arm", "seed", "state", "reason", "folder"], rows, "runs without figures")
-    told = (
-        "An arm with a run missing has no mean and no difference. The same command goes on where it stopped: finished "
-        "runs are taken as they are, interrupted ones resume at their last checkpoint, failed ones are tried again."
+    table = _plain_table(["arm", "seed", "state", "reason", "folder"], rows, "unfinished runs")
+    text = (
+        "An arm with a missing run has no mean and no difference. The same command continues: finished runs are "
+        "reused, interrupted ones resume from their last checkpoint, and failed ones are tried again."
     )
-    return join(table, tag("p", told), tag("pre", tag("code", results.command), tabindex=0))
+    return join(table, tag("p", text), tag("pre", tag("code", results.command), tabindex=0))
 
 
 def _curves(results: Results) -> Markup:
-    found = curves.read_all(results)
-    if not found:
-        return tag("p", f"No trial has a {METRICS} that could be read from here.")
-    told = (
-        "One line per seed over the optimizer steps: means of a hundred stretches or fewer, with all values in the "
-        "shade around them. A line breaks where no value was finite."
+    trial_curves = curves.read_curves(results)
+    if not trial_curves:
+        return tag("p", f"No trial has a readable {METRICS}.")
+    text = (
+        "One line per seed over the optimizer steps: the means of up to a hundred intervals, with the range of all "
+        "values shaded. A line breaks where no value was finite."
     )
-    parts = [tag("p", told), panels.legend(results, found)]
-    for name, wanted in panels.groups(results, found).items():
-        if wanted:
-            parts += [tag("h3", name), panels.grid(results, found, wanted[: panels.SHOWN])]
-        if len(wanted) > panels.SHOWN:
-            parts.append(tag("p", f"{len(wanted) - panels.SHOWN} more are in each run's {METRICS}."))
+    parts = [tag("p", text), panels.legend(results, trial_curves)]
+    for heading, names in panels.names_by_heading(results, trial_curves).items():
+        if names:
+            parts += [tag("h3", heading), panels.panel_grid(results, trial_curves, names[: panels.MAX_PANELS])]
+        if len(names) > panels.MAX_PANELS:
+            parts.append(tag("p", f"{len(names) - panels.MAX_PANELS} more are in each run's {METRICS}."))
     return join(*parts)
 
 
 def _runs(results: Results) -> Markup:
-    styles = {name: style(results, name) for name in results.metrics}
-    heads = [*(f"{name}{how.unit}" for name, how in styles.items()), *(title for title, _ in COSTS)]
+    formats = {name: number_format(results, name) for name in results.metrics}
+    heads = [*(f"{name}{fmt.unit}" for name, fmt in formats.items()), *(title for title, _ in COSTS)]
 
-    def figures(trial: Trial) -> list[str]:
-        written = [(trial.metrics.get(name), how.plain) for name, how in styles.items()]
-        written += [(read(trial), brief) for _, read in COSTS]
-        return [DASH if value is None else write(value) for value, write in written]
+    def cells(trial: Trial) -> list[str]:
+        numbers = [(trial.metrics.get(name), fmt.plain) for name, fmt in formats.items()]
+        numbers += [(read(trial), short_number) for _, read in COSTS]
+        return [DASH if value is None else write(value) for value, write in numbers]
 
     rows = [
-        [arm.name, str(trial.seed), trial.state, *figures(trial), trial.folder, arm.digest]
+        [arm.name, str(trial.seed), trial.state, *cells(trial), trial.folder, arm.digest]
         for arm in results.arms
         for trial in arm.trials
     ]
     table = _plain_table(["arm", "seed", "state", *heads, "folder", "recipe's hash"], rows, "every run")
-    return tag("details", tag("summary", "Every run's figures"), table)
+    return tag("details", tag("summary", "The numbers of every run"), table)
 
 
 def _versions(results: Results) -> Markup | None:

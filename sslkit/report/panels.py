@@ -1,39 +1,39 @@
-"""The curves of all arms as small SVG plots, one per logged quantity, all over the same steps."""
+"""Plot the curves of all arms as small SVG panels, one per logged quantity, all over the same steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from sslkit.ablation.results import Results
-from sslkit.report.curves import Thinned, TrialCurves, Value, limits, names, ticks
+from sslkit.report.curves import Range, ThinnedCurve, TrialCurves, axis_limits, axis_ticks, curve_names
 from sslkit.report.markup import Markup, tag
 from sslkit.report.numbers import MINUS
 
-COLOURS = 8
-"""Line colours, `--a0` to `--a7` in the style sheet; further arms repeat them with dashes."""
-SHOWN = 60
-"""Plots on a page, at most."""
+COLOUR_COUNT = 8
+"""Number of line colours, `--a0` to `--a7` in the style sheet; further arms reuse them with dashed lines."""
+MAX_PANELS = 60
+"""Most panels per heading of a page."""
 _SCHEDULE = {"lr", "target_momentum", "images_per_s", "waiting"}
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 320, 190, 48, 8, 8, 22
-Ends = tuple[float, float]
-"""Of an axis."""
+Limits = tuple[float, float]
+"""The two ends of an axis."""
 _DASHES = (None, "5 3", "2 2", "8 2 2 2")
 
 
-def grid(results: Results, found: Sequence[TrialCurves], wanted: Sequence[str]) -> Markup:
-    """Return a plot for each of these quantities."""
-    every = [curve.steps for trial in found for curve in trial.curves.values()]
+def panel_grid(results: Results, trial_curves: Sequence[TrialCurves], names: Sequence[str]) -> Markup:
+    """Return one panel per name."""
+    every = [curve.steps for trial in trial_curves for curve in trial.curves.values()]
     first, last = min(steps[0] for steps in every), max(steps[-1] for steps in every)
-    plots = [_figure(results, found, name, (first, max(last, first + 1))) for name in wanted]
-    return tag("div", *plots, class_="panels")
+    panels = [_panel(results, trial_curves, name, (first, max(last, first + 1))) for name in names]
+    return tag("div", *panels, class_="panels")
 
 
-def groups(results: Results, found: Sequence[TrialCurves]) -> dict[str, list[str]]:
-    """Return the quantities that were logged under headings, in the order of the page; some may be empty."""
-    made: dict[str, list[str]] = {"Losses": [], "Gradients": [], "Monitors": [], "Schedule and speed": []}
-    for name in names(found):
-        made[_heading(name, results.objectives)].append(name)
-    return made
+def names_by_heading(results: Results, trial_curves: Sequence[TrialCurves]) -> dict[str, list[str]]:
+    """Return the names of the curves under each heading, in the order of the page; some headings may be empty."""
+    headings: dict[str, list[str]] = {"Losses": [], "Gradients": [], "Monitors": [], "Schedule and speed": []}
+    for name in curve_names(trial_curves):
+        headings[_heading(name, results.objectives)].append(name)
+    return headings
 
 
 def _heading(name: str, objectives: Sequence[str]) -> str:
@@ -45,9 +45,9 @@ def _heading(name: str, objectives: Sequence[str]) -> str:
     return "Losses" if name == "loss" or first in objectives else "Monitors"
 
 
-def legend(results: Results, found: Sequence[TrialCurves]) -> Markup:
-    """Return a switch for each arm that has curves; without scripts they are plain labels."""
-    shown = sorted({trial.arm for trial in found})
+def legend(results: Results, trial_curves: Sequence[TrialCurves]) -> Markup:
+    """Return a checkbox for each arm with curves; without scripts it is just a label."""
+    arms = sorted({trial.arm for trial in trial_curves})
     items = [
         tag(
             "label",
@@ -55,107 +55,107 @@ def legend(results: Results, found: Sequence[TrialCurves]) -> Markup:
             _swatch(number),
             results.arms[number].name,
         )
-        for number in shown
+        for number in arms
     ]
     return tag("fieldset", tag("legend", "Arms"), *items, class_="arms")
 
 
 def _swatch(arm: int) -> Markup:
-    line = tag("line", x1=0, x2=26, y1=5, y2=5, **_look(arm))
+    line = tag("line", x1=0, x2=26, y1=5, y2=5, **_line_style(arm))
     return tag("svg", line, viewBox="0 0 26 10", width=26, height=10, aria_hidden="true")
 
 
-def _look(arm: int) -> dict[str, object]:
-    return {"class_": f"a{arm % COLOURS}", "stroke_dasharray": _DASHES[arm // COLOURS % len(_DASHES)]}
+def _line_style(arm: int) -> dict[str, object]:
+    return {"class_": f"a{arm % COLOUR_COUNT}", "stroke_dasharray": _DASHES[arm // COLOUR_COUNT % len(_DASHES)]}
 
 
-# -------------------------------------------------------------------------------------------------- one plot
+# -------------------------------------------------------------------------------------------------- one panel
 
 
-def _figure(results: Results, found: Sequence[TrialCurves], name: str, steps: Ends) -> Markup:
-    trials = [(trial, trial.curves[name]) for trial in found if name in trial.curves]
+def _panel(results: Results, trial_curves: Sequence[TrialCurves], name: str, steps: Limits) -> Markup:
+    trials = [(trial, trial.curves[name]) for trial in trial_curves if name in trial.curves]
     numbers = [number for _, curve in trials for value in curve.values if value for number in value]
     if not numbers:
         return tag("figure", tag("figcaption", name), tag("p", "never finite", class_="faint"))
-    axis = limits(numbers)
+    axis = axis_limits(numbers)
     outside = any(not axis[0] <= value <= axis[1] for value in numbers)
     arms = [results.arms[number].name for number in sorted({trial.arm for trial, _ in trials})]
     ranges = [_range(*item, steps, axis) for item in trials]
-    means = [_mean(*item, steps, axis) for item in reversed(trials)]  # the full recipe's on top
+    means = [_mean(*item, steps, axis) for item in reversed(trials)]  # the full recipe is drawn on top
     plot = tag(
         "svg", *_axes(steps, axis), tag("svg", *ranges, *means, **_box()),
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=f"{name} over the steps, for {', '.join(arms)}",
     )  # fmt: skip
-    more = tag("small", " the outermost values are cut off") if outside else None
+    more = tag("small", " extreme values are cut off") if outside else None
     return tag("figure", tag("figcaption", name, more), plot)
 
 
 def _box() -> dict[str, object]:
-    """Return the inner part of a plot; what lies outside is cut off."""
+    """Return the attributes of the inner part of a panel, which clips everything outside."""
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     return {"x": _LEFT, "y": _TOP, "width": width, "height": height, "viewBox": f"0 0 {width} {height}"}
 
 
-def _range(trial: TrialCurves, curve: Thinned, steps: Ends, axis: Ends) -> Markup | None:
-    """Return the shade over all values, where stretches hold several."""
+def _range(trial: TrialCurves, curve: ThinnedCurve, steps: Limits, axis: Limits) -> Markup | None:
+    """Return the shaded range of values; None if every interval has a single value."""
     if not any(value and value[0] < value[2] for value in curve.values):
         return None
-    area = "".join(outline(part, steps, axis) for part in runs(curve))
-    return tag("path", d=area, data_arm=trial.arm, class_=f"range b{trial.arm % COLOURS}")
+    area = "".join(area_path(part, steps, axis) for part in segments(curve))
+    return tag("path", d=area, data_arm=trial.arm, class_=f"range b{trial.arm % COLOUR_COUNT}")
 
 
-def _mean(trial: TrialCurves, curve: Thinned, steps: Ends, axis: Ends) -> Markup:
-    means = "".join(line([(step, value[1]) for step, value in part], steps, axis) for part in runs(curve))
-    return tag("path", d=means, data_arm=trial.arm, **_look(trial.arm))
+def _mean(trial: TrialCurves, curve: ThinnedCurve, steps: Limits, axis: Limits) -> Markup:
+    means = "".join(line_path([(step, value[1]) for step, value in part], steps, axis) for part in segments(curve))
+    return tag("path", d=means, data_arm=trial.arm, **_line_style(trial.arm))
 
 
-def runs(curve: Thinned) -> list[list[tuple[float, Value]]]:
-    """Return the stretches in groups without a gap."""
-    found: list[list[tuple[float, Value]]] = [[]]
+def segments(curve: ThinnedCurve) -> list[list[tuple[float, Range]]]:
+    """Split a curve at its gaps."""
+    parts: list[list[tuple[float, Range]]] = [[]]
     for step, value in zip(curve.steps, curve.values, strict=True):
         if value is not None:
-            found[-1].append((step, value))
-        elif found[-1]:
-            found.append([])
-    return [part for part in found if part]
+            parts[-1].append((step, value))
+        elif parts[-1]:
+            parts.append([])
+    return [part for part in parts if part]
 
 
-def line(points: Sequence[tuple[float, float]], steps: Ends, axis: Ends) -> str:
-    """Return an SVG path through (step, value) points; a single one is a dot."""
+def line_path(points: Sequence[tuple[float, float]], steps: Limits, axis: Limits) -> str:
+    """Return an SVG path through (step, value) points; a single point is a dot."""
     places = [f"{x:.1f} {y:.1f}" for x, y in (_place(step, value, steps, axis) for step, value in points)]
     return f"M{'L'.join(places)}{'h0' * (len(places) == 1)}"
 
 
-def outline(part: Sequence[tuple[float, Value]], steps: Ends, axis: Ends) -> str:
-    """Return a closed SVG path around the smallest and the largest values."""
+def area_path(part: Sequence[tuple[float, Range]], steps: Limits, axis: Limits) -> str:
+    """Return a closed SVG path along the largest values and back along the smallest."""
     upper = [(step, value[2]) for step, value in part]
     lower = [(step, value[0]) for step, value in reversed(part)]
-    return f"{line([*upper, *lower], steps, axis)}Z"
+    return f"{line_path([*upper, *lower], steps, axis)}Z"
 
 
-def _place(step: float, value: float, steps: Ends, axis: Ends) -> tuple[float, float]:
-    """Return a point inside the box; what is far outside stays near it, as numbers must stay short."""
+def _place(step: float, value: float, steps: Limits, axis: Limits) -> tuple[float, float]:
+    """Return the position of a point in the box; points far outside are moved closer, to keep the numbers short."""
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     x = (step - steps[0]) / (steps[1] - steps[0]) * width
     y = (axis[1] - value) / (axis[1] - axis[0]) * height
     return x, min(max(y, -height), 2 * height)
 
 
-def _axes(steps: Ends, axis: Ends) -> Iterator[Markup]:
+def _axes(steps: Limits, axis: Limits) -> Iterator[Markup]:
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    for value in ticks(*axis):
+    for value in axis_ticks(*axis):
         y = round(_TOP + (axis[1] - value) / (axis[1] - axis[0]) * height, 1)
         yield tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid")
-        yield tag("text", _tick(value), x=_LEFT - 5, y=y + 3, text_anchor="end")
-    for value in ticks(*steps):
+        yield tag("text", _tick_label(value), x=_LEFT - 5, y=y + 3, text_anchor="end")
+    for value in axis_ticks(*steps):
         x = round(_LEFT + (value - steps[0]) / (steps[1] - steps[0]) * width, 1)
         anchor = "end" if x > _WIDTH - 24 else "middle"
-        yield tag("text", _tick(value), x=x, y=_HEIGHT - 6, text_anchor=anchor)
+        yield tag("text", _tick_label(value), x=x, y=_HEIGHT - 6, text_anchor=anchor)
     yield tag("path", d=f"M{_LEFT} {_TOP}V{_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}", class_="axis")
 
 
-def _tick(value: float) -> str:
-    """Write a tick's number: short, 20k for 20000."""
+def _tick_label(value: float) -> str:
+    """Write the number of a tick, such as 20k for 20000."""
     number = round(value, 12)
     text = f"{number / 1000:g}k" if abs(number) >= 10_000 else f"{number:g}"
     return text.replace("-", MINUS)

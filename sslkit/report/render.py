@@ -1,4 +1,4 @@
-"""The table as Markdown and LaTeX, and its numbers as rows for CSV and JSON."""
+"""Render the table as Markdown and LaTeX, and its numbers as rows for CSV and JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, get_args
 from sslkit.ablation import statistics
 from sslkit.ablation.results import ArmResult, Results, dump
 from sslkit.ablation.statistics import Difference, Mean
-from sslkit.report.table import Cell, Column, Kind, ReportTable, make, setting, shown
+from sslkit.report.table import Cell, Column, Kind, ReportTable, format_setting, make_table, setting
 
 # ------------------------------------------------------------------------------------------------ Markdown
 
@@ -20,21 +20,21 @@ _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_|<>&#$~"})
 _RULES = {"left": ":--", "center": ":-:", "right": "--:"}
 
 
-def markdown(results: Results) -> str:
-    """Return one table with its notes as a list, for GitHub's Markdown."""
-    table = make(results)
-    head = [_markdown(_heading(column)) for column in table.columns]
+def to_markdown(results: Results) -> str:
+    """Return the table as GitHub Markdown, with its notes as a list."""
+    table = make_table(results)
+    head = [_escape_markdown(_heading(column)) for column in table.columns]
     body = [[_markdown_cell(cell) for cell in row.cells] for row in table.rows]
     widths = [max(3, *map(len, texts)) for texts in zip(head, *body, strict=True)]
     rule = [_rule(column, width) for column, width in zip(table.columns, widths, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in (head, rule, *body)]
-    notes = [f"- {_markdown(note)}" for note in table.notes]
-    parts = [f"**{_markdown(table.title)}**", "\n".join(lines), _markdown(table.legend), "\n".join(notes)]
+    notes = [f"- {_escape_markdown(note)}" for note in table.notes]
+    parts = [f"**{_escape_markdown(table.title)}**", "\n".join(lines), _escape_markdown(table.legend), "\n".join(notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _heading(column: Column) -> str:
-    """Return a heading that stands alone."""
+    """Return a heading for a table without grouped headings."""
     return column.group if column.kind == "metric" and not column.title.startswith("Δ") else column.title
 
 
@@ -43,12 +43,12 @@ def _rule(column: Column, width: int) -> str:
     return rule[0] + "-" * (width - 2) + rule[-1]
 
 
-def _markdown(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return " ".join(text.split()).translate(_MARKDOWN).replace("](", "]\\(")
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return f"**{_markdown(cell.text)}**" if cell.best else _markdown(cell.text)
+    return f"**{_escape_markdown(cell.text)}**" if cell.best else _escape_markdown(cell.text)
 
 
 # --------------------------------------------------------------------------------------------------- LaTeX
@@ -69,9 +69,9 @@ _LATEX = str.maketrans(
 )
 
 
-def latex(results: Results) -> str:
-    """Return `table` environments, results and costs, for a document with booktabs, amssymb and graphicx."""
-    table = make(results)
+def to_latex(results: Results) -> str:
+    """Return LaTeX `table` environments with results and costs; they need booktabs, amssymb and graphicx."""
+    table = make_table(results)
     label = "tab:ablation-" + re.sub(r"[^A-Za-z0-9]+", "-", results.recipe).strip("-")
     *parts, costs = _latex_parts(table)
     captions = [
@@ -79,14 +79,14 @@ def latex(results: Results) -> str:
         *[f"{table.title}, further metrics. {table.legend}"] * (len(parts) - 1),
     ]
     labels = [label, *(f"{label}-{number}" for number in range(2, len(parts) + 1))]
-    made = [_latex_table(*part, ()) for part in zip(parts[:-1], captions[:-1], labels[:-1], strict=True)]
-    made.append(_latex_table(parts[-1], captions[-1], labels[-1], table.notes))
-    made.append(_latex_table(costs, f"{table.title}: cost of a run.", f"{label}-cost", ()))
-    return "% \\usepackage[T1]{fontenc} \\usepackage{booktabs,amssymb,graphicx}\n" + "\n".join(made)
+    tables = [_latex_table(*part, ()) for part in zip(parts[:-1], captions[:-1], labels[:-1], strict=True)]
+    tables.append(_latex_table(parts[-1], captions[-1], labels[-1], table.notes))
+    tables.append(_latex_table(costs, f"{table.title}: cost of a run.", f"{label}-cost", ()))
+    return "% \\usepackage[T1]{fontenc} \\usepackage{booktabs,amssymb,graphicx}\n" + "\n".join(tables)
 
 
 def _latex_parts(table: ReportTable) -> list[ReportTable]:
-    """Return the results, two metrics in each table, and the costs: wider tables could not be read on paper."""
+    """Split into tables of two metrics each, and one of costs, so that each is readable on paper."""
     groups = {kind: [item for item in table.groups() if table.columns[item[0]].kind == kind] for kind in get_args(Kind)}
     metrics = groups["metric"]
     blocks = [metrics[start : start + 2] for start in range(0, len(metrics), 2)] or [[]]
@@ -96,25 +96,25 @@ def _latex_parts(table: ReportTable) -> list[ReportTable]:
 
 def _latex_table(table: ReportTable, caption: str, label: str, notes: Sequence[str]) -> str:
     lines = [
-        r"\begin{table}", r"  \centering", f"  \\caption{{{_latex(caption)}}}", f"  \\label{{{label}}}",
+        r"\begin{table}", r"  \centering", f"  \\caption{{{_escape_latex(caption)}}}", f"  \\label{{{label}}}",
         r"  \smallskip",
         r"  \setlength{\tabcolsep}{4pt}",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{{''.join(column.align[0] for column in table.columns)}}}",
         r"    \toprule", *(f"    {line}" for line in _latex_head(table)), r"    \midrule",
         *(f"    {line}" for line in _latex_body(table)), r"    \bottomrule", r"  \end{tabular}}",
-        *(f"  \\par\\smallskip\\footnotesize\\raggedright {_latex(note)}" for note in notes), r"\end{table}", "",
+        *(f"  \\par\\smallskip\\footnotesize\\raggedright {_escape_latex(note)}" for note in notes), r"\end{table}", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
 def _latex_head(table: ReportTable) -> list[str]:
-    """Return the headings over groups, the lines under them, and the headings of the columns."""
+    """Return the headings of the groups, the rules below them, and the headings of the columns."""
     groups = table.groups()
     over, rules = [], []
     for numbers in groups:
         group = table.columns[numbers[0]].group
-        over.append(f"\\multicolumn{{{len(numbers)}}}{{c}}{{{_latex(group)}}}" if group else "")
+        over.append(f"\\multicolumn{{{len(numbers)}}}{{c}}{{{_escape_latex(group)}}}" if group else "")
         if group:
             rules.append(f"\\cmidrule(lr){{{numbers[0] + 1}-{numbers[-1] + 1}}}")
     titles = [_latex_title(column) for column in table.columns]
@@ -122,11 +122,13 @@ def _latex_head(table: ReportTable) -> list[str]:
 
 
 def _latex_title(column: Column) -> str:
-    """Return a heading; those of narrow columns break behind their marks."""
+    """Return a column's heading; in narrow columns it breaks after hyphens, dots and underscores."""
     if column.kind not in {"objective", "varied"}:
-        return _latex(column.title)
+        return _escape_latex(column.title)
     lines = re.findall(r"[^-_.]*[-_.]|[^-_.]+", column.title)
-    return r"\shortstack{" + r"\\".join(map(_latex, lines)) + "}" if len(lines) > 1 else _latex(column.title)
+    return (
+        r"\shortstack{" + r"\\".join(map(_escape_latex, lines)) + "}" if len(lines) > 1 else _escape_latex(column.title)
+    )
 
 
 def _latex_body(table: ReportTable) -> list[str]:
@@ -140,22 +142,22 @@ def _latex_body(table: ReportTable) -> list[str]:
 
 
 def _latex_cell(cell: Cell) -> str:
-    """Return a cell; the star takes no room, so that numbers stay below each other."""
-    text = _latex(cell.text.removesuffix(" *")) + r"\rlap{$^{*}$}" * cell.text.endswith(" *")
+    """Return a cell; its star has no width, so that numbers stay aligned."""
+    text = _escape_latex(cell.text.removesuffix(" *")) + r"\rlap{$^{*}$}" * cell.text.endswith(" *")
     return f"\\textbf{{{text}}}" if cell.best else f"\\textit{{{text}}}" if cell.hole else text
 
 
-def _latex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     return " ".join(text.split()).translate(_LATEX)
 
 
 # ------------------------------------------------------------------------------------------------- numbers
 
 
-def numbers(results: Results) -> list[dict[str, Any]]:
+def number_rows(results: Results) -> list[dict[str, Any]]:
     """Return one row per arm and per set of untrained features, with a key for every number.
 
-    Metrics are as the probes gave them (a rate is in [0, 1]); None stands where there is no number.
+    Metrics have the scale of the probes (a rate is in [0, 1]). A missing number is None.
     """
     arms = [_arm_numbers(results, arm) for arm in results.arms]
     return [*arms, *(_reference_numbers(results, name, arms[0]) for name in statistics.reference_names(results))]
@@ -168,45 +170,43 @@ def _arm_numbers(results: Results, arm: ArmResult) -> dict[str, Any]:
     row |= {key: _raw(setting(results, arm, key)) for key in results.varied}
     for name in results.metrics:
         read = statistics.metric_reader(name)
-        versus = None if arm is results.full else statistics.difference(arm, read, results.full)
-        row |= _metric(name, statistics.mean(arm, read), versus)
-    reads: dict[str, statistics.Reader] = {
+        difference = None if arm is results.full else statistics.difference(arm, read, results.full)
+        row |= _metric(name, statistics.mean(arm, read), difference)
+    readers: dict[str, statistics.Reader] = {
         "images_per_s": lambda trial: trial.images_per_s,
         "peak_memory_bytes": lambda trial: trial.peak_memory,
         "hours": lambda trial: trial.hours,
     }
-    means = {name: statistics.mean(arm, read) for name, read in reads.items()}
-    return (
-        row | {"gflops_per_image": arm.gflops} | {name: found.value if found else None for name, found in means.items()}
-    )
+    means = {name: statistics.mean(arm, read) for name, read in readers.items()}
+    return row | {"gflops_per_image": arm.gflops} | {name: mean.value if mean else None for name, mean in means.items()}
 
 
 def _reference_numbers(results: Results, features: str, like: Mapping[str, Any]) -> dict[str, Any]:
     row = dict.fromkeys(like) | {"arm": features, "kind": "reference", "seeds": len(results.full.trials)}
     for name in results.metrics:
         read = statistics.reference_reader(features, name)
-        versus = statistics.difference(results.full, read, results.full, statistics.metric_reader(name))
-        row |= _metric(name, statistics.mean(results.full, read), versus)
+        difference = statistics.difference(results.full, read, results.full, statistics.metric_reader(name))
+        row |= _metric(name, statistics.mean(results.full, read), difference)
     return row
 
 
-def _metric(name: str, mean: Mean | None, versus: Difference | None) -> dict[str, Any]:
-    """Return the numbers of one metric; `n` counts the seeds behind them."""
+def _metric(name: str, mean: Mean | None, difference: Difference | None) -> dict[str, Any]:
+    """Return the numbers of one metric; `n` is the number of seeds."""
     parts: Iterable[tuple[str, float | None]] = (
         ("mean", mean.value if mean else None), ("std", mean.std if mean else None),
-        ("diff", versus.value if versus else None), ("low", versus.low if versus else None),
-        ("high", versus.high if versus else None), ("n", mean.n if mean else None),
+        ("diff", difference.value if difference else None), ("low", difference.low if difference else None),
+        ("high", difference.high if difference else None), ("n", mean.n if mean else None),
     )  # fmt: skip
     return {f"{name} {part}": value for part, value in parts}
 
 
 def _raw(value: Any) -> Any:
-    return value if value is None or isinstance(value, int | float | str) else shown(value)
+    return value if value is None or isinstance(value, int | float | str) else format_setting(value)
 
 
-def csv_text(results: Results) -> str:
-    """Return the numbers as CSV, a column for each; an empty cell is a hole or has no meaning in its row."""
-    rows = numbers(results)
+def to_csv(results: Results) -> str:
+    """Return all numbers as CSV, one column each; a cell is empty if its number is missing or does not apply."""
+    rows = number_rows(results)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -214,6 +214,6 @@ def csv_text(results: Results) -> str:
     return file.getvalue()
 
 
-def json_values(results: Results) -> dict[str, Any]:
-    """Return the results as `dump` has them, and beside them the `table` with means, differences and intervals."""
-    return {**dump(results), "table": numbers(results)}
+def to_json(results: Results) -> dict[str, Any]:
+    """Return the values that `dump` returns, plus a `table` with means, differences and intervals."""
+    return {**dump(results), "table": number_rows(results)}

@@ -1,4 +1,4 @@
-"""The table on a terminal: one where it fits, else several that each begin with the arms."""
+"""Print the table in a terminal: in one piece if it fits, otherwise as several tables that each start with the arms."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from rich.text import Text
 
 from sslkit.ablation.results import Results
 from sslkit.progress import make_console
-from sslkit.report.table import Cell, Column, ReportTable, make
+from sslkit.report.table import Cell, Column, ReportTable, make_table
 
 _ASCII = str.maketrans(
     {"✓": "x", "\N{MINUS SIGN}": "-", "±": "+-", "Δ": "diff", "\N{EN DASH}": "-", "…": "...", "×": "x"}
 )
-_NAME = 26
-"""Characters of a name in one line."""
+_NAME_CHARACTERS = 26
+"""Most characters of a name in one line."""
 _PADDING = 3
-"""Columns of the terminal that one column of the table needs beside its text."""
+"""Characters that a column of the table needs besides its text."""
 
 
-def show(results: Results, console: Console | None = None) -> None:
-    """Print an ablation; on stdout by default."""
+def print_table(results: Results, console: Console | None = None) -> None:
+    """Print the table of an ablation with its legend and notes, on stdout by default."""
     console = console or make_console(stderr=False)
-    table = make(results)
-    parts = split(table, console.width)
+    table = make_table(results)
+    parts = split_table(table, console.width)
     for number, part in enumerate(parts, 1):
         title = table.title + (f" ({number} of {len(parts)})" if len(parts) > 1 else "")
-        console.print(_rich(part, title, console))
+        console.print(_rich_table(part, title, console))
     for line in (*filter(None, [table.legend]), *(f"note: {note}" for note in table.notes)):
         console.print(_text(line, console))
 
 
-def _text(words: str, console: Console) -> Text:
-    """Return text that the terminal's encoding can carry."""
+def _text(text: str, console: Console) -> Text:
+    """Return text in characters that the terminal's encoding has."""
     try:
-        words.encode(console.encoding)
+        text.encode(console.encoding)
     except UnicodeEncodeError:
-        words = words.translate(_ASCII).encode(console.encoding, "replace").decode(console.encoding)
-    return Text(words)
+        text = text.translate(_ASCII).encode(console.encoding, "replace").decode(console.encoding)
+    return Text(text)
 
 
 # ---------------------------------------------------------------------------------------------- splitting
 
 
-def split(table: ReportTable, width: int) -> list[ReportTable]:
-    """Return tables of this width at most, as far as headings can stay together: what costs what goes apart first."""
+def split_table(table: ReportTable, width: int) -> list[ReportTable]:
+    """Split a table to a width, costs first, then between groups; a single group may still be wider."""
     groups = table.groups()[1:]
     costs = [group for group in groups if table.columns[group[0]].kind == "cost"]
     rest = [group for group in groups if group not in costs]
@@ -60,7 +60,7 @@ def split(table: ReportTable, width: int) -> list[ReportTable]:
 
 
 def _packed(table: ReportTable, groups: Sequence[list[int]], width: int) -> Iterator[list[list[int]]]:
-    """Yield as many neighbouring groups as fit beside the arms' names; one at least."""
+    """Yield blocks of neighbouring groups that fit beside the arms' names, with at least one group each."""
     block: list[list[int]] = []
     for group in groups:
         wider = [*block, group]
@@ -72,23 +72,23 @@ def _packed(table: ReportTable, groups: Sequence[list[int]], width: int) -> Iter
 
 
 def _without_empty_rows(table: ReportTable) -> ReportTable:
-    """Leave out what was not trained where there is nothing but its name."""
+    """Remove the rows of untrained features that are empty except for the name."""
     rows = tuple(row for row in table.rows if not row.reference or any(cell.text for cell in row.cells[1:]))
     return replace(table, rows=rows)
 
 
 def _width(table: ReportTable) -> int:
-    """Return the characters that a table takes, headings included."""
+    """Return the width of a table in characters, headings included."""
     return 1 + sum(max(map(cell_len, _lines(table, i))) + _PADDING for i in range(len(table.columns)))
 
 
 def _lines(table: ReportTable, number: int) -> list[str]:
-    texts = [_header(table.columns[number]), *(_broken(row.cells[number].text) for row in table.rows)]
+    texts = [_header(table.columns[number]), *(_break_name(row.cells[number].text) for row in table.rows)]
     return "\n".join(texts).split("\n")
 
 
 def _header(column: Column) -> str:
-    """Return a heading that is no wider than it must be."""
+    """Return a heading, broken into lines to keep the column narrow."""
     if column.kind in {"objective", "varied"}:
         return "".join(f"{mark}\n" if mark in "-_." else mark for mark in column.title)
     if column.kind == "metric" and not column.title.startswith("Δ"):
@@ -96,28 +96,28 @@ def _header(column: Column) -> str:
     return column.title.replace(" [", "\n[").replace(" (", "\n(")
 
 
-def _broken(name: str) -> str:
-    """Break a long name behind one of its marks, else anywhere."""
-    if len(name) <= _NAME:
+def _break_name(name: str) -> str:
+    """Break a long name after a punctuation mark, or else anywhere."""
+    if len(name) <= _NAME_CHARACTERS:
         return name
-    at = max(name.rfind(mark, 0, _NAME) for mark in "-+=._, ") + 1 or _NAME
-    return f"{name[:at]}\n{_broken(name[at:])}"
+    at = max(name.rfind(mark, 0, _NAME_CHARACTERS) for mark in "-+=._, ") + 1 or _NAME_CHARACTERS
+    return f"{name[:at]}\n{_break_name(name[at:])}"
 
 
 # ---------------------------------------------------------------------------------------------- rendering
 
 
-def _rich(table: ReportTable, title: str, console: Console) -> RichTable:
-    made = RichTable(title=_text(title, console), title_justify="left", title_style="bold")
+def _rich_table(table: ReportTable, title: str, console: Console) -> RichTable:
+    rich_table = RichTable(title=_text(title, console), title_justify="left", title_style="bold")
     for column in table.columns:
-        made.add_column(_text(_header(column), console), justify=column.align, vertical="top", overflow="fold")
+        rich_table.add_column(_text(_header(column), console), justify=column.align, vertical="top", overflow="fold")
     arms = sum(not row.reference for row in table.rows)
     for number, row in enumerate(table.rows, 1):
-        made.add_row(*(_styled(cell, console) for cell in row.cells), end_section=number == arms)
-    return made
+        rich_table.add_row(*(_cell(cell, console) for cell in row.cells), end_section=number == arms)
+    return rich_table
 
 
-def _styled(cell: Cell, console: Console) -> Text:
-    text = _text(_broken(cell.text), console)
+def _cell(cell: Cell, console: Console) -> Text:
+    text = _text(_break_name(cell.text), console)
     text.stylize("bold" if cell.best else "dim" if cell.hole else "")
     return text

@@ -82,7 +82,7 @@ def test_all_faults_are_reported_at_once(make):
     for words in (
         "--drop alik: dots.toml has no objective 'alik': did you mean 'alike'?",
         "--drop alike,contrast,parts leaves no objective",
-        "--add nothing: there is no objective 'nothing'",
+        "--add nothing: unknown objective 'nothing'",
         "--add alike: the recipe already has an objective 'alike'",
         '--add parts=3: 3 is not a table; write --add "parts={weight = 0.5}"',
         "--swap alike: write --swap A=B",

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sslkit.data.epochs import Item
-from sslkit.data.loader import AHEAD, Loader
+from sslkit.data.loader import BATCHES_AHEAD, Loader
 from sslkit.doctor import memory
 
 
@@ -33,7 +33,7 @@ def test_a_loader_makes_as_many_batches_ahead_as_the_bound_says(dataset, monkeyp
         ahead = len(batches) - 5
         assert feed.ring is not None
         assert feed.ring.nbytes == memory.bound(workers, sum(map(math.prod, feed.ring.shapes.values())))
-    assert ahead == AHEAD * workers
+    assert ahead == BATCHES_AHEAD * workers
     assert memory.bound(workers, 10) == 10 * (ahead + 1)
     assert memory.bound(0, 10) == 10
     assert memory.bound(1, 10, pinned=True) == 60
@@ -43,7 +43,7 @@ def test_peaks_are_at_least_what_is_resident(dataset):
     array = np.ones(30_000_000, np.uint8)
     with Loader(dataset(), repeat([Item(0, 1)]), 1, torch.device("cpu")) as feed:
         next(feed)
-        workers = [worker.pid for worker in feed._workers()]
+        workers = [worker.pid for worker in feed.processes()]
         now = psutil.Process(workers[0]).memory_info().rss
         measured = memory.measure(torch.device("cpu"), workers)
     assert (measured.device, measured.device_total) == (None, None)

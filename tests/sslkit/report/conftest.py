@@ -1,4 +1,4 @@
-"""An ablation with everything in it: long names, varied keys, a hole, a failure, references, curves."""
+"""An ablation with long names, varied keys, a hole, a failure, references and curves."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def curves(folder: Path, steps: int, seed: int, level: float, objectives: tuple[
     for step in range(1, steps + 1):
         falling = level + 2 * math.exp(-step / (steps / 6))
         terms = {f"{name}.loss": falling + i / 3 + 0.1 * rng.normal() for i, name in enumerate(objectives)}
-        rest = {"feature_std": 0.4 * (1 - math.exp(-step / 200)), "lr": 0.1 * math.sin(math.pi * step / steps)}
-        record = {"step": step, "epoch": step / 50, "loss": sum(terms.values()), **terms, **rest}
+        monitors = {"feature_std": 0.4 * (1 - math.exp(-step / 200)), "lr": 0.1 * math.sin(math.pi * step / steps)}
+        record = {"step": step, "epoch": step / 50, "loss": sum(terms.values()), **terms, **monitors}
         record["sampler.overlap"] = None if 100 < step < 140 else 0.3 + 0.05 * rng.normal()
         lines.append(json.dumps(record) + "\n")
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,11 +39,11 @@ def trial(base: Path, arm: str, seed: int, effect: float, cost: float) -> Trial:
     top1 = 0.713 + shared + effect + 0.003 * rng.normal()
     metrics = {"knn top1": top1, "knn balanced": top1 - 0.05, "knn chance": 0.125 + seed / 1000,
                "linear top1": top1 + 0.06 + 0.002 * rng.normal()}  # fmt: skip
-    untrained = {
+    references = {
         name: {key: (value if key == "knn chance" else value - less) for key, value in metrics.items()}
         for name, less in (("random weights", 0.31), ("raw pixels", 0.37))
     }
-    return Trial(seed, str(base / f"{arm}-s{seed}"), "finished", "", metrics, untrained, 812.4 / cost, 1.37 * cost,
+    return Trial(seed, str(base / f"{arm}-s{seed}"), "finished", "", metrics, references, 812.4 / cost, 1.37 * cost,
                  int(5.3 * cost * GIB))  # fmt: skip
 
 
@@ -58,14 +58,14 @@ def make_results(base: Path, steps: int = 400) -> Results:
                                                    "augment.scene.0.size": ([64, 64], [96, 96])},
         "drop-scene-instance+instance-instance": {"objectives.scene-instance.weight": (0.5, None)},
     }  # fmt: skip
-    held = [OBJECTIVES, OBJECTIVES[:2], OBJECTIVES, ("vicreg", *OBJECTIVES[1:]), OBJECTIVES[:1]]
+    objectives = [OBJECTIVES, OBJECTIVES[:2], OBJECTIVES, ("vicreg", *OBJECTIVES[1:]), OBJECTIVES[:1]]
     effects, costs = [0, -0.031, 0.004, 0.001, -0.06], [1, 0.7, 0.8, 1.2, 0.4]
     arms = []
     for i, (name, changes) in enumerate(changed.items()):
         trials = [trial(base, name, seed, effects[i], costs[i]) for seed in SEEDS]
         for item in trials:
-            curves(Path(item.folder), steps, item.seed + 10 * i, 1 + i / 5, held[i])
-        arms.append(ArmResult(name, f"{i:016x}", held[i], changes, 3.21 * costs[i], tuple(trials)))
+            curves(Path(item.folder), steps, item.seed + 10 * i, 1 + i / 5, objectives[i])
+        arms.append(ArmResult(name, f"{i:016x}", objectives[i], changes, 3.21 * costs[i], tuple(trials)))
     arms[3] = hole(arms[3], 1, "failed", REASON)
     arms[4] = hole(arms[4], 2, "stopped")
     return Results(

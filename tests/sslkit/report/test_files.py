@@ -1,4 +1,4 @@
-"""All files at once, and none of them half."""
+"""All files are written, each completely or not at all."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_a_file_that_cannot_be_made_leaves_the_old_one(results, tmp_path, monkey
     def fail(_):
         raise RuntimeError("no page today")
 
-    monkeypatch.setattr(page, "html", fail)
+    monkeypatch.setattr(page, "to_html", fail)
     with pytest.raises(RuntimeError, match="no page today"):
         report.write(replace(results, metrics=()), tmp_path)
     assert (tmp_path / "report.html").read_text() == "old"

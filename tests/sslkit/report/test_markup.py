@@ -10,8 +10,8 @@ def test_text_and_attributes_are_escaped_and_markup_is_not():
 
 
 def test_attributes():
-    made = tag("line", class_="a", aria_label="b", x1=0, hidden=True, left_out=None)
-    assert made == '<line class="a" aria-label="b" x1="0" hidden></line>'
+    line = tag("line", class_="a", aria_label="b", x1=0, hidden=True, left_out=None)
+    assert line == '<line class="a" aria-label="b" x1="0" hidden></line>'
 
 
 def test_elements_without_an_end():

@@ -1,13 +1,13 @@
-"""Digits."""
+"""How many digits are written."""
 
 from dataclasses import replace
 
 import pytest
 
 from sslkit.ablation.statistics import Difference, Mean
-from sslkit.report.numbers import Style, brief, style
+from sslkit.report.numbers import NumberFormat, number_format, short_number
 
-PERCENT = Style(100, 1)
+PERCENT = NumberFormat(100, 1)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_means_and_differences():
         (12345.6, "12,346"),
     ],
 )
-def test_brief(value, text):
-    assert brief(value) == text
+def test_short_number(value, text):
+    assert short_number(value) == text
 
 
 def with_metric(results, values):
@@ -63,14 +63,14 @@ def with_metric(results, values):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([(0.5, 0.51, 0.49)], Style(100, 1)),  # the spread is 1 %
-        ([(0.5, 0.5003, 0.4997)], Style(100, 2)),  # 0.03 %
-        ([(0.5, 0.5, 0.5)], Style(100, 1)),
-        ([(0.5,), (0.6,)], Style(100, 1)),
-        ([(0.2, 0.9, 1.1)], Style(1, 2)),  # no rate
-        ([(812.0, 840.0, 790.0)], Style(1, 0)),
-        ([(3.14159,), (2.7,)], Style(1, 2)),
+        ([(0.5, 0.51, 0.49)], NumberFormat(100, 1)),  # the spread is 1 %
+        ([(0.5, 0.5003, 0.4997)], NumberFormat(100, 2)),  # 0.03 %
+        ([(0.5, 0.5, 0.5)], NumberFormat(100, 1)),
+        ([(0.5,), (0.6,)], NumberFormat(100, 1)),
+        ([(0.2, 0.9, 1.1)], NumberFormat(1, 2)),  # not a rate
+        ([(812.0, 840.0, 790.0)], NumberFormat(1, 0)),
+        ([(3.14159,), (2.7,)], NumberFormat(1, 2)),
     ],
 )
 def test_digits_follow_the_spread(results, values, expected):
-    assert style(with_metric(results, values), "m") == expected
+    assert number_format(with_metric(results, values), "m") == expected

@@ -1,4 +1,4 @@
-"""The report: valid markup, nothing from the network, and nothing that a name could smuggle in."""
+"""The page: valid markup, nothing from the network, and nothing that a name could inject."""
 
 import re
 from dataclasses import replace
@@ -51,27 +51,27 @@ def checked(html):
 
 @pytest.fixture
 def report(results):
-    return page.html(replace(results, metrics=("knn top1",)))
+    return page.to_html(replace(results, metrics=("knn top1",)))
 
 
 def test_the_page_is_well_formed_html5(report):
-    found = checked(report)
+    parsed = checked(report)
     assert report.startswith("<!DOCTYPE html>\n<html")
-    assert found.seen["html"] == [{"lang": "en"}]
-    assert len(found.seen["h1"]) == 1
-    assert {value["href"].removeprefix("#") for value in found.seen["a"]} <= set(found.ids)
+    assert parsed.seen["html"] == [{"lang": "en"}]
+    assert len(parsed.seen["h1"]) == 1
+    assert {value["href"].removeprefix("#") for value in parsed.seen["a"]} <= set(parsed.ids)
 
 
-def test_nothing_comes_from_elsewhere(report):
-    found = checked(report)
-    assert all(link.startswith(("#", "data:")) for link in found.links)
+def test_nothing_is_loaded_from_elsewhere(report):
+    parsed = checked(report)
+    assert all(link.startswith(("#", "data:")) for link in parsed.links)
     assert not re.search(r"url\((?!#)|@import|fetch\(|XMLHttpRequest|<iframe|<img", report)
-    policy = found.seen["meta"][1]
+    policy = parsed.seen["meta"][1]
     assert policy["http-equiv"] == "Content-Security-Policy"
     assert policy["content"].startswith("default-src 'none'")
 
 
-def test_everything_that_was_promised_is_there(report, results):
+def test_everything_is_on_the_page(report, results):
     text = " ".join("".join(checked(report).text).split())
     for words in (
         "Ablation of quickstart", results.command, results.summary, "68.3 ± 0.1", "−3.2 [−3.5, −2.9] *", "2 of 3 seeds",
@@ -83,8 +83,8 @@ def test_everything_that_was_promised_is_there(report, results):
 
 
 def test_tables_have_headings_for_rows_and_columns(report, results):
-    found = checked(report)
-    assert all("scope" in values for values in found.seen["th"])
+    parsed = checked(report)
+    assert all("scope" in values for values in parsed.seen["th"])
     assert report.count('<span class="unseen">yes</span>') == sum(len(arm.objectives) for arm in results.arms)
     assert report.count('<span class="unseen">no</span>') == 8
 
@@ -96,19 +96,19 @@ def test_light_and_dark_follow_the_reader(report):
 def test_names_cannot_become_markup(results):
     evil = '</title><script>alert(1)</script><b x="'
     arm = replace(results.arms[1], name=evil, changes={evil: (evil, evil)})
-    found = checked(page.html(replace(results, recipe=evil, command=evil, notes=(evil,), arms=(results.full, arm))))
-    assert len(found.seen["script"]) == 1
-    assert "b" not in found.seen
+    parsed = checked(page.to_html(replace(results, recipe=evil, command=evil, notes=(evil,), arms=(results.full, arm))))
+    assert len(parsed.seen["script"]) == 1
+    assert "b" not in parsed.seen
 
 
 def test_the_size_is_bounded(tmp_path, results):
     from sslkit.report import curves
 
     names = {f"monitor_{i}": curves.thin(range(5000), [float(j % 7) for j in range(5000)]) for i in range(200)}
-    found = [curves.TrialCurves(0, 0, names)]
+    trial_curves = [curves.TrialCurves(0, 0, names)]
     from sslkit.report import panels
 
-    assert len(panels.grid(results, found, list(names)[: panels.SHOWN])) < 60 * 10_000
+    assert len(panels.panel_grid(results, trial_curves, list(names)[: panels.MAX_PANELS])) < 60 * 10_000
 
 
 def test_a_page_without_curves_metrics_changes_or_holes(results, tmp_path):
@@ -117,9 +117,9 @@ def test_a_page_without_curves_metrics_changes_or_holes(results, tmp_path):
     bare = replace(
         results, arms=(full, replace(full, name="same")), metrics=(), varied=(), versions={}, notes=(), summary=""
     )
-    found = checked(page.html(bare))
-    text = "".join(found.text)
-    assert "No trial has a metrics.jsonl" in text
+    parsed = checked(page.to_html(bare))
+    text = "".join(parsed.text)
+    assert "No trial has a readable metrics.jsonl" in text
     assert "Nothing differs from full." in text
-    assert "missing" not in found.ids
-    assert "versions" not in found.ids
+    assert "missing" not in parsed.ids
+    assert "versions" not in parsed.ids

@@ -5,41 +5,41 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from sslkit.report import panels
-from sslkit.report.curves import Thinned, TrialCurves, read_all
+from sslkit.report.curves import ThinnedCurve, TrialCurves, read_curves
 
 FLAT = (1.0, 1.0, 1.0)
 
 
 def test_lines_go_where_the_values_are():
-    assert panels.line([(0, 0.0), (5, 1.0), (10, 0.5)], (0, 10), (0.0, 1.0)) == "M0.0 160.0L132.0 0.0L264.0 80.0"
-    assert panels.line([(10, 0.5)], (0, 10), (0.0, 1.0)) == "M264.0 80.0h0"
+    assert panels.line_path([(0, 0.0), (5, 1.0), (10, 0.5)], (0, 10), (0.0, 1.0)) == "M0.0 160.0L132.0 0.0L264.0 80.0"
+    assert panels.line_path([(10, 0.5)], (0, 10), (0.0, 1.0)) == "M264.0 80.0h0"
 
 
-def test_a_value_far_outside_stays_near():
-    assert panels.line([(0, 1e9)], (0, 1), (0.0, 1.0)) == "M0.0 -160.0h0"
+def test_a_value_far_outside_is_moved_closer():
+    assert panels.line_path([(0, 1e9)], (0, 1), (0.0, 1.0)) == "M0.0 -160.0h0"
 
 
 def test_gaps_break_a_line():
-    curve = Thinned([0, 1, 2, 3, 4], [None, FLAT, FLAT, None, FLAT])
-    assert panels.runs(curve) == [[(1, FLAT), (2, FLAT)], [(4, FLAT)]]
+    curve = ThinnedCurve([0, 1, 2, 3, 4], [None, FLAT, FLAT, None, FLAT])
+    assert panels.segments(curve) == [[(1, FLAT), (2, FLAT)], [(4, FLAT)]]
 
 
-def test_the_outline_goes_along_the_top_and_back_along_the_bottom():
+def test_the_area_path_goes_along_the_top_and_back_along_the_bottom():
     part = [(0, (0.0, 0.5, 1.0)), (10, (0.25, 0.5, 0.75))]
-    assert panels.outline(part, (0, 10), (0.0, 1.0)) == "M0.0 0.0L264.0 40.0L264.0 120.0L0.0 160.0Z"
+    assert panels.area_path(part, (0, 10), (0.0, 1.0)) == "M0.0 0.0L264.0 40.0L264.0 120.0L0.0 160.0Z"
 
 
-def test_losses_and_monitors_are_told_apart(results):
-    found = panels.groups(results, read_all(results))
-    assert found["Losses"] == [
+def test_losses_and_monitors_have_separate_headings(results):
+    headings = panels.names_by_heading(results, read_curves(results))
+    assert headings["Losses"] == [
         "loss",
         "scene-scene.loss",
         "scene-instance.loss",
         "instance-instance.loss",
         "vicreg.loss",
     ]
-    assert found["Monitors"] == ["feature_std", "sampler.overlap"]
-    assert found["Schedule and speed"] == ["lr"]
+    assert headings["Monitors"] == ["feature_std", "sampler.overlap"]
+    assert headings["Schedule and speed"] == ["lr"]
 
 
 def test_every_logged_quantity_has_its_heading(results):
@@ -54,14 +54,14 @@ def test_every_logged_quantity_has_its_heading(results):
         "target_similarity": "Monitors",
         "scene-scene.plan_entropy": "Losses",
     }
-    curves = {name: Thinned([1, 2], [FLAT, FLAT]) for name in heads}
-    made = panels.groups(results, [TrialCurves(0, 0, curves)])
-    assert {name: head for head, listed in made.items() for name in listed} == heads
+    curves = {name: ThinnedCurve([1, 2], [FLAT, FLAT]) for name in heads}
+    headings = panels.names_by_heading(results, [TrialCurves(0, 0, curves)])
+    assert {name: head for head, listed in headings.items() for name in listed} == heads
 
 
 def test_a_grid_is_well_formed_and_has_a_line_for_every_trial(results):
-    found = read_all(results)
-    grid = ET.fromstring(panels.grid(results, found, ["loss", "vicreg.loss"]))
+    trial_curves = read_curves(results)
+    grid = ET.fromstring(panels.panel_grid(results, trial_curves, ["loss", "vicreg.loss"]))
     loss, vicreg = grid.findall("figure")
     arms = [
         path.get("data-arm")
@@ -74,13 +74,13 @@ def test_a_grid_is_well_formed_and_has_a_line_for_every_trial(results):
     assert loss.find("svg").get("aria-label").startswith("loss over the steps, for full, drop-")
 
 
-def test_what_was_never_finite_is_said(results):
-    found = [TrialCurves(0, 0, {"x": Thinned([1, 2], [None, None])})]
-    assert "never finite" in panels.grid(results, found, ["x"])
+def test_a_curve_without_finite_values_is_named_as_such(results):
+    trial_curves = [TrialCurves(0, 0, {"x": ThinnedCurve([1, 2], [None, None])})]
+    assert "never finite" in panels.panel_grid(results, trial_curves, ["x"])
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(20_000.0, "20k"), (-0.5, "−0.5"), (0.30000000000000004, "0.3"), (1500.0, "1500"), (0.0, "0")]
 )
 def test_tick_labels(value, text):
-    assert panels._tick(value) == text
+    assert panels._tick_label(value) == text

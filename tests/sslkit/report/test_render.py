@@ -11,7 +11,7 @@ import pytest
 from sslkit.ablation import statistics
 from sslkit.ablation.results import load
 from sslkit.report import render
-from sslkit.report.table import make
+from sslkit.report.table import make_table
 
 
 def cells(line):
@@ -19,11 +19,11 @@ def cells(line):
 
 
 def test_markdown_is_one_table_with_as_many_cells_in_every_row(results):
-    lines = [line for line in render.markdown(results).splitlines() if line.startswith("|")]
-    table = make(results)
+    lines = [line for line in render.to_markdown(results).splitlines() if line.startswith("|")]
+    table = make_table(results)
     assert len(lines) == 2 + len(table.rows)
     assert {len(cells(line)) for line in lines} == {len(table.columns)}
-    assert len({len(line) for line in lines}) == 1, "it can be read as it is"
+    assert len({len(line) for line in lines}) == 1, "the source is readable"
     assert all(re.fullmatch(r":?-+:?", cell) for cell in cells(lines[1]))
     assert cells(lines[2])[0] == "full"
     assert "**72.2 ± 0.7**" in lines[4]
@@ -31,13 +31,13 @@ def test_markdown_is_one_table_with_as_many_cells_in_every_row(results):
 
 def test_markdown_escapes_what_would_be_markup(results):
     arm = replace(results.arms[1], name="a|b *c* <d> `e` [f](g) h_i\nj")
-    text = render.markdown(replace(results, arms=(results.full, arm)))
+    text = render.to_markdown(replace(results, arms=(results.full, arm)))
     assert r"a\|b \*c\* \<d\> \`e\` [f]\(g) h\_i j" in text
-    assert r"nan \<not finite\> \& 100 % of the\_batch is \~0 ^ {see} \$HOME\\run \#3" in render.markdown(results)
+    assert r"nan \<not finite\> \& 100 % of the\_batch is \~0 ^ {see} \$HOME\\run \#3" in render.to_markdown(results)
 
 
 def test_latex_has_balanced_environments_and_equal_rows(results):
-    text = render.latex(results)
+    text = render.to_latex(results)
     stack = []
     for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
         assert kind == "begin" or stack.pop() == name
@@ -56,8 +56,8 @@ def test_latex_has_balanced_environments_and_equal_rows(results):
         assert sum(spans) + 1 == len(columns)
 
 
-def test_latex_splits_so_that_two_metrics_stand_beside_each_other_at_most(results):
-    text = render.latex(results)
+def test_latex_puts_at_most_two_metrics_into_a_table(results):
+    text = render.to_latex(results)
     assert re.findall(r"\\label\{(.*?)\}", text) == [
         "tab:ablation-quickstart", "tab:ablation-quickstart-2", "tab:ablation-quickstart-cost"
     ]  # fmt: skip
@@ -66,8 +66,8 @@ def test_latex_splits_so_that_two_metrics_stand_beside_each_other_at_most(result
     assert r"$-$3.2 {[}$-$3.5, $-$2.9{]}\rlap{$^{*}$}" in text
 
 
-def test_latex_escapes_everything_that_it_would_take_for_a_command(results):
-    text = render.latex(results)
+def test_latex_escapes_special_characters(results):
+    text = render.to_latex(results)
     assert (
         r"nan \textless{}not finite\textgreater{} \& 100 \% of the\_batch is \textasciitilde{}0 \textasciicircum{} "
         r"\{see\} \$HOME\textbackslash{}run \#3"
@@ -76,20 +76,20 @@ def test_latex_escapes_everything_that_it_would_take_for_a_command(results):
 
 
 def test_latex_without_metrics_or_objectives(results):
-    text = render.latex(replace(results, metrics=(), objectives=(), varied=()))
+    text = render.to_latex(replace(results, metrics=(), objectives=(), varied=()))
     assert text.count(r"\begin{tabular}") == 2
 
 
 def test_csv_has_a_column_for_every_number(results):
-    rows = list(csv.DictReader(io.StringIO(render.csv_text(results))))
+    rows = list(csv.DictReader(io.StringIO(render.to_csv(results))))
     by_name = {row["arm"]: row for row in rows}
     arm, row = results.arms[1], by_name["drop-instance-instance"]
     read = statistics.metric_reader("linear top1")
-    mean, found = statistics.mean(arm, read), statistics.difference(arm, read, results.full)
+    mean, difference = statistics.mean(arm, read), statistics.difference(arm, read, results.full)
     assert float(row["linear top1 mean"]) == mean.value
     assert float(row["linear top1 std"]) == mean.std
     numbers = [float(row[f"linear top1 {part}"]) for part in ("diff", "low", "high")]
-    assert numbers == [found.value, found.low, found.high]
+    assert numbers == [difference.value, difference.low, difference.high]
     assert (row["linear top1 n"], row["kind"], row["finished"], row["has instance-instance"]) == ("3", "arm", "3", "0")
     assert (row["sampler.instances"], row["gflops_per_image"]) == ("4", "2.247")
     assert float(row["peak_memory_bytes"]) == arm.trials[0].peak_memory
@@ -97,7 +97,7 @@ def test_csv_has_a_column_for_every_number(results):
 
 
 def test_csv_leaves_holes_empty(results):
-    by_name = {row["arm"]: row for row in csv.DictReader(io.StringIO(render.csv_text(results)))}
+    by_name = {row["arm"]: row for row in csv.DictReader(io.StringIO(render.to_csv(results)))}
     failed = by_name[results.arms[3].name]
     assert {failed[f"knn top1 {part}"] for part in ("mean", "std", "diff", "low", "high", "n")} == {""}
     assert (failed["hours"], failed["seeds"], failed["finished"]) == ("", "3", "2")
@@ -108,7 +108,7 @@ def test_csv_leaves_holes_empty(results):
 
 
 def test_json_holds_the_results_and_the_table(results):
-    values = json.loads(json.dumps(render.json_values(results), allow_nan=False))
+    values = json.loads(json.dumps(render.to_json(results), allow_nan=False))
     assert load(values) == results
     assert [row["arm"] for row in values["table"]][-2:] == ["random weights", "raw pixels"]
     assert values["table"][3]["knn top1 mean"] is None

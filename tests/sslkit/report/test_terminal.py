@@ -7,13 +7,13 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from sslkit import report
-from sslkit.report.table import make
-from sslkit.report.terminal import show, split
+from sslkit.report.table import make_table
+from sslkit.report.terminal import print_table, split_table
 
 
 def printed(results, width, **options):
     file = io.StringIO()
-    show(results, Console(file=file, width=width, highlight=False, **options))
+    print_table(results, Console(file=file, width=width, highlight=False, **options))
     return file.getvalue()
 
 
@@ -21,7 +21,7 @@ def printed(results, width, **options):
 def test_no_line_is_too_long_and_no_figure_is_broken(results, width):
     text = printed(results, width)
     assert max(cell_len(line) for line in text.splitlines()) <= width
-    for row in make(results).rows:
+    for row in make_table(results).rows:
         for cell in row.cells[1:]:
             assert cell.text in text
 
@@ -32,31 +32,31 @@ def test_one_table_where_it_fits(results):
 
 
 def test_narrow_terminals_get_several_tables_with_every_column_once(results):
-    table = make(results)
-    parts = split(table, 100)
+    table = make_table(results)
+    parts = split_table(table, 100)
     assert [part.columns[0].title for part in parts] == ["arm"] * len(parts)
     assert [column for part in parts for column in part.columns[1:]] == list(table.columns[1:])
     assert "(1 of" in printed(results, 100)
 
 
-def test_costs_go_apart_first(results):
+def test_costs_are_split_off_first(results):
     from dataclasses import replace
 
-    table = make(replace(results, metrics=("knn top1",)))
-    parts = split(table, 120)
+    table = make_table(replace(results, metrics=("knn top1",)))
+    parts = split_table(table, 120)
     assert [{c.kind for c in part.columns} for part in parts] == [
         {"arm", "objective", "varied", "metric"},
         {"arm", "cost"},
     ]
-    assert [len(part.rows) for part in parts] == [7, 5], "what was not trained cost nothing"
+    assert [len(part.rows) for part in parts] == [7, 5], "untrained features have no cost"
 
 
-def test_a_mark_of_its_own_says_that_an_interval_excludes_zero(results):
+def test_a_star_marks_an_interval_that_excludes_zero(results):
     assert "−2.9] *" in printed(results, 120)
     assert "*" in "".join(line for line in printed(results, 120).splitlines() if line.startswith("Mean ±"))
 
 
-def test_colours_only_where_there_is_a_terminal_that_wants_them(results, monkeypatch):
+def test_colours_only_in_a_terminal_that_wants_them(results, monkeypatch):
     assert "\x1b[" not in printed(results, 120)
     assert "\x1b[1m" in printed(results, 120, force_terminal=True, color_system="standard")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -66,7 +66,7 @@ def test_colours_only_where_there_is_a_terminal_that_wants_them(results, monkeyp
 def test_a_terminal_without_unicode_gets_ascii(results):
     raw = io.BytesIO()
     with io.TextIOWrapper(raw, "ascii") as file:
-        show(results, Console(file=file, width=240, highlight=False))
+        print_table(results, Console(file=file, width=240, highlight=False))
         file.flush()
         text = raw.getvalue().decode("ascii")
     assert "-3.2 [-3.5, -2.9] *" in text
