@@ -1,4 +1,4 @@
-"""The command `sslkit`: `python -m sslkit` does the same."""
+"""The command `sslkit`, also available as `python -m sslkit`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; failures are told in words, without a traceback."""
+    """Run a command and return its exit code; our own errors are shown as a message, without a traceback."""
     from sslkit.cli import make_app
     from sslkit.errors import SslkitError
 
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # names of files may hold bytes that are no text
+        if hasattr(stream, "reconfigure"):  # file names may contain bytes that are not text
             stream.reconfigure(errors="backslashreplace")
     try:
         make_app()(args=arguments, standalone_mode=True)
     except SslkitError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 1
     except BrokenPipeError:
         sys.stderr.close()
         return 0

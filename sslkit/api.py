@@ -1,9 +1,9 @@
-"""The contracts: what a source, sampler, proposer, backbone, head, objective and probe are.
+"""The contracts of sources, proposers, samplers, backbones, heads, objectives and probes.
 
-A component is a class with a `name`. **Its constructor is its option schema**: parameters left of `*` are wired in by
-the core, parameters right of `*` are what a recipe may set, typed and ranged with `Annotated[int, Field(ge=1)]`. The
-first line of its docstring is what listings show. A component keeps its options and does no work in the constructor:
-it is also made, on torch's meta device, to check a recipe.
+A component is a class with a `name`. **Its constructor is its option schema**: the core fills the parameters left of
+`*`, and a recipe may set those right of `*`, typed and ranged with `Annotated[int, Field(ge=1)]`. Listings show the
+first line of its docstring. The constructor stores the options and does no work: a component is also built, on torch's
+meta device, to check a recipe.
 
 Axes: `b` batch, `v` views, `k` instances, `d` embedding, `f` features, `c h w` maps, `t` tokens.
 """
@@ -27,11 +27,11 @@ Dims = Mapping[str, int]
 """Sizes of a component's named axes, as the recipe binds them."""
 
 Progress = Callable[[str, int, int], None]
-"""Called as `progress("what", done, total)` while something takes its time."""
+"""Called as `progress("what", done, total)` during long operations."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Show nothing."""
+    """Show no progress."""
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -44,7 +44,7 @@ class Objects:
     Attributes:
         boxes: Shape (n, 4), xyxy pixels.
         labels: Shape (n,), int64, indices into the source's `categories`.
-        difficult: Shape (n,), bool: objects that count neither for nor against a classifier; None: there are none.
+        difficult: Shape (n,), bool: objects that count neither for nor against a classifier; None for none.
     """
 
     boxes: Boxes = field(default_factory=empty)
@@ -56,7 +56,7 @@ class Source(ABC):
     """A data set: an ordered list of encoded images, each with a stable key.
 
     The core calls `missing`, then `prepare` (one process), then `open` (every process), and only then reads items.
-    It is handed to worker processes, so after `open` it holds arrays rather than Python objects per item.
+    A source is sent to worker processes, so after `open` it should hold arrays rather than a Python object per item.
     """
 
     name: ClassVar[str]
@@ -66,10 +66,10 @@ class Source(ABC):
     example: ClassVar[Mapping[str, Any] | None] = None
     """Options that open labelled images of the user's own, such as `{"root": "images"}`, for hints in messages."""
     categories: Sequence[str] = ()
-    """Names of the labels, where there are any; known after `open`."""
+    """Names of the labels, if any; known after `open`."""
 
     def missing(self) -> str | None:
-        """Say quickly, without reading the data, what is missing and which commands get it; None when all is there."""
+        """Say what is missing and which commands get it, or return None; quick, without reading the data."""
         return None
 
     def prepare(self, progress: Progress) -> None:  # noqa: B027 - most sources have nothing to prepare
@@ -80,7 +80,7 @@ class Source(ABC):
         """Index the data.
 
         Raises:
-            DataError: There is nothing to read.
+            DataError: No images were found.
         """
 
     @abstractmethod
@@ -89,14 +89,14 @@ class Source(ABC):
 
     @abstractmethod
     def key(self, index: int) -> str:
-        """Return the stable name of image `index`: a relative path, unique in the source."""
+        """Return the stable key of image `index`: a relative path, unique in the source."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
         """Return the encoded bytes of image `index` (JPEG, PNG, ...).
 
         Raises:
-            DataError: It cannot be read.
+            DataError: The image cannot be read.
         """
 
     def objects(self, index: int) -> Objects:  # noqa: ARG002
@@ -121,7 +121,7 @@ class Proposals(ABC):
 
 
 class Proposer(ABC):
-    """A way to find regions that may hold objects."""
+    """A method that finds regions which may contain objects."""
 
     name: ClassVar[str]
     is_default: ClassVar[bool] = False
@@ -130,14 +130,14 @@ class Proposer(ABC):
 
     @abstractmethod
     def missing(self, source: Source) -> str | None:
-        """Say what `open` would lack for `source` and the command that makes it, or None.
+        """Say what `open` lacks for `source`, and the command that makes it, or return None.
 
-        The word RECIPE in it is replaced by the recipe in use, with its overrides.
+        The core replaces the word RECIPE in the message by the recipe in use, with its overrides.
         """
 
     @abstractmethod
     def build(self, source: Source, progress: Progress, jobs: int) -> None:
-        """Compute and store what `open` needs, with `jobs` processes; go on where an earlier call stopped."""
+        """Compute and store what `open` needs, with `jobs` processes; continue where an earlier call stopped."""
 
     @abstractmethod
     def open(self, source: Source) -> Proposals:
@@ -150,11 +150,11 @@ class Proposer(ABC):
 
 @dataclass(frozen=True)
 class Sample:
-    """The boxes of one image's views, and what was counted while drawing them.
+    """The boxes of one image's views, and counts of how they were drawn.
 
     Attributes:
         boxes: View group -> shape (v, 4), xyxy pixels, float.
-        counts: Name -> number, averaged and reported per epoch ("fallback" -> 0 or 1).
+        counts: Name -> number ("fallback" -> 0 or 1); the core reports their averages per epoch.
     """
 
     boxes: Mapping[str, Boxes]
@@ -162,9 +162,9 @@ class Sample:
 
 
 class ViewSampler(ABC):
-    """Geometry only: from an image's size, its proposals and a random generator to named groups of boxes.
+    """Draw views as boxes: from an image's size, its proposals and a random generator to named groups of boxes.
 
-    The core cuts, resizes and augments them.
+    A sampler is geometry only. The core crops, resizes and augments the views.
     """
 
     name: ClassVar[str]
@@ -180,10 +180,10 @@ class ViewSampler(ABC):
         """Draw the views of one image of `height` x `width` pixels.
 
         Args:
-            height: Of the decoded, upright image.
-            width: Of the decoded, upright image.
-            proposals: Shape (n, 4), xyxy pixels; (0, 4) when the sampler does not need them.
-            rng: The only source of randomness: seeded by (seed, epoch, item).
+            height: Height of the decoded, upright image.
+            width: Its width.
+            proposals: Shape (n, 4), xyxy pixels; (0, 4) unless the sampler sets `needs_proposals`.
+            rng: The only source of randomness, seeded by (seed, epoch, item).
         """
 
 
@@ -191,15 +191,15 @@ class ViewSampler(ABC):
 
 
 class Backbone(nn.Module, ABC):
-    """Images to features.
+    """Map images to features.
 
-    Class attribute `gives` names what `forward` returns: `features` always, `map` and `tokens` where there are any.
-    A constructed backbone knows its feature size, `dim`, also on the meta device.
+    The class attribute `gives` names what `forward` returns: always `features`, and `map` and `tokens` where there are
+    any. The constructor sets `dim`, the size of the features, also on the meta device.
     """
 
     name: ClassVar[str]
     gives: ClassVar[Mapping[str, str]] = {"features": "f"}
-    """Row -> axes behind the batch: `{"features": "f", "map": "f h w"}`."""
+    """Row -> axes after that of the batch: `{"features": "f", "map": "f h w"}`."""
     dim: int
     """Size of axis `f`."""
 
@@ -209,35 +209,35 @@ class Backbone(nn.Module, ABC):
 
 
 class Head(nn.Module, ABC):
-    """A projector or predictor: `__init__(self, dims, *, ...)` gets `dims["d"]`, the size of what comes in."""
+    """A projector or predictor: `__init__(self, dims, *, ...)` gets `dims["d"]`, the size of its input."""
 
     name: ClassVar[str]
     takes: ClassVar[str] = "features"
-    """The backbone row that it projects: features, map or tokens."""
+    """The backbone row that a projector reads: features, map or tokens."""
     example: ClassVar[Mapping[str, Any] | None] = None
     """Options, such as `{}`, with which hints in messages suggest this head; None: they suggest others."""
     gives: ClassVar[str] = "d"
-    """Axes of what it returns behind (n): "d", or "d h w" for a head that keeps a map."""
+    """Axes of the output after (n): "d", or "d h w" for a head that keeps a map."""
     out_dim: int
-    """Size of axis `d` of what it returns."""
+    """Size of axis `d` of the output."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Map (n d) to (n out_dim); a head of maps (n d h w) to (n out_dim h w)."""
 
     def after_step(self, step: int, epoch: float) -> None:
-        """Update own state once per optimizer step, as `Objective.after_step` does; called on the online network."""
+        """Update the head's own state once per optimizer step, as in `Objective`; called on the online network only."""
 
 
 # -------------------------------------------------------------------------------------------------- objectives
 
 
 class Terms(NamedTuple):
-    """What an objective returns when one scalar does not say enough.
+    """Several terms of a loss, with monitors.
 
     Attributes:
         terms: Name -> scalar; the loss is their sum.
-        monitors: Name -> scalar that is shown and logged, but not part of the loss.
+        monitors: Name -> scalar that is shown and logged but is not part of the loss.
     """
 
     terms: Mapping[str, Tensor]
@@ -251,32 +251,32 @@ class Objective(nn.Module, ABC):
 
         requires = {"p": "online.prediction.scene: b v d", "z": "target.projection.scene: b v d"}
 
-    Rows are `{online|target}.{features|map|tokens|projection|prediction}.{group}` (there is no `target.prediction`)
-    and `batch.{boxes|flipped}.{group}`, `batch.{size|index}`. What comes from the target arrives detached; everything
-    is float32. The constructor gets `dims`, the sizes of the named axes; raise ValueError there when
-    one cannot be served ("needs two views or more, got 1"), and the recipe is refused with that reason. Where
-    `couples_batch` is true a recipe's `dims` have `b` too, the images of a forward pass over all processes.
+    Rows are `{online|target}.{features|map|tokens|projection|prediction}.{group}` (`target.prediction` does not exist)
+    and `batch.{boxes|flipped}.{group}`, `batch.{size|index}`. Rows of the target network arrive detached; everything
+    is float32. The constructor gets `dims`, the sizes of the named axes. It raises ValueError for sizes that it does
+    not support ("needs two views or more, got 1"), and the recipe is refused with that reason. Where `couples_batch`
+    is true, `dims` also has `b`, the images of a micro-batch over all ranks.
     """
 
     name: ClassVar[str]
     requires: ClassVar[Mapping[str, str]]
     optional: ClassVar[Mapping[str, str]] = {}
-    """Rows that are handed over where the sampler gives their group; else the parameter is None, and `dims` lacks
-    the axes that only they name."""
+    """Rows that are passed where the sampler gives their group. Otherwise the parameter is None, and `dims` lacks the
+    axes that only these rows name."""
     couples_batch: ClassVar[bool] = False
-    """Whether an image's loss depends on the other images. Then every process is handed the rows of all processes, in
-    the order of one process with the same batch, and gradients come out as there."""
+    """Whether an image's loss depends on the other images. If so, every rank gets the rows of all ranks, in the order
+    of a single rank with the same batch, and the gradients are the same as on that rank."""
 
     @abstractmethod
     def forward(self, **rows: Tensor) -> Tensor | Mapping[str, Tensor] | Terms:
-        """Return a scalar, named scalars whose sum is the loss, or those with monitors."""
+        """Return a scalar, named scalars whose sum is the loss, or `Terms`, which adds monitors."""
 
     def after_step(self, step: int, epoch: float) -> None:
-        """Update own state once per optimizer step, after the target's EMA update.
+        """Update the objective's own state once per optimizer step, after the target's EMA update.
 
         Args:
             step: Optimizer steps done, from 1.
-            epoch: The same in epochs: steps done over steps per epoch.
+            epoch: The same in epochs: `step` / steps per epoch.
         """
 
 
@@ -289,12 +289,12 @@ class Labelled:
 
     Attributes:
         features: Shape (n, f), float32, on the CPU.
-        labels: Shape (n,), int64: one category each; or (n, c), bool: a set of categories each.
-        categories: Names of the labels, c of them; may be empty where there is one label each.
-        images: Shape (n,), int64: which image each comes from, so that a split keeps an image's crops together.
+        labels: Shape (n,), int64: one category each; or shape (n, c), bool: a set of categories each.
+        categories: The c names of the labels; may be empty where each has one label.
+        images: Shape (n,), int64: the image that each comes from, so that a split keeps an image's crops together.
             None: each comes from an image of its own.
-        ignored: Shape (n, c), bool, beside sets of labels: where nothing is known, and neither answer is wrong.
-        device: Where a probe may compute: that of the backbone.
+        ignored: Shape (n, c), bool, with sets of labels: where the label is unknown, so that no answer is wrong.
+        device: Where a probe may compute: the backbone's device.
     """
 
     features: Tensor
@@ -306,7 +306,7 @@ class Labelled:
 
     @property
     def multi_label(self) -> bool:
-        """Whether each has a set of labels rather than one."""
+        """Whether each has a set of labels rather than a single one."""
         return self.labels.ndim == 2
 
     def __len__(self) -> int:
@@ -315,21 +315,21 @@ class Labelled:
 
 
 class Probe(ABC):
-    """Measures frozen features: `__init__(self, *, ...)`."""
+    """Measure frozen features: `__init__(self, *, ...)`."""
 
     name: ClassVar[str]
     takes: ClassVar[Sequence[str]] = ("single-label",)
-    """What it can measure: "single-label", "multi-label" or both. A recipe that asks for more is refused."""
+    """The kinds of labels that it supports: "single-label", "multi-label" or both. Recipes with others are refused."""
 
     @abstractmethod
     def evaluate(self, train: Labelled, test: Labelled) -> Mapping[str, float]:
         """Return named figures of the test features.
 
-        Figures are rates in [0, 1], except where the name begins with `chosen_` (a setting that the probe has chosen)
-        or `count_`.
+        Figures are rates in [0, 1], unless the name begins with `chosen_` (a setting that the probe has chosen) or
+        `count_`.
 
         Raises:
-            DataError: These features or labels cannot be measured; say why, and what would help.
+            DataError: These features or labels cannot be measured; the message says why, and what would help.
         """
 
 
@@ -338,12 +338,12 @@ class Probe(ABC):
 
 @dataclass
 class Run:
-    """What observers see of a run. They look and do not touch.
+    """The state of a run as observers see it. They must not change it.
 
     Attributes:
-        folder: Where it is kept.
+        folder: The run's folder.
         recipe: The resolved recipe.
-        steps: Optimizer steps of the whole recipe.
+        steps: Optimizer steps of the whole run.
         steps_per_epoch: Optimizer steps of one epoch.
         step: Optimizer steps done; more than 0 at the start of a resumed run.
     """

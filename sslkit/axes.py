@@ -1,7 +1,7 @@
-"""Axis strings, the language of contracts: "b v d", "b 4", "3 h w".
+"""Axis strings, which describe the shapes of contracts: "b v d", "b 4", "3 h w".
 
-An axis is a name or a number. Numbers must agree; a name binds to what it meets first and keeps that meaning
-within one component (`b`, the batch, means the same everywhere).
+An axis is a name or a number. Numbers must be equal. A name is bound to the first size that it is matched with, and
+keeps it within one component (`b`, the batch, is the same everywhere).
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ def show(axes: Sequence[Axis]) -> str:
     return " ".join(str(axis) for axis in axes)
 
 
-def unify(wanted: Sequence[Axis], given: Sequence[Axis], bound: dict[str, Axis]) -> str | None:
-    """Match what is wanted with what is given; bind names on the way.
+def unify(required: Sequence[Axis], actual: Sequence[Axis], bound: dict[str, Axis]) -> str | None:
+    """Match required axes with actual ones, and bind the names among the required.
 
     Args:
-        wanted: Axes of the requirement.
-        given: Axes of what is there; a name here is a size that only the data will tell.
-        bound: What the names of the requirement mean so far; extended in place.
+        required: Axes of a requirement.
+        actual: Axes of what is there; a name here is a size that is known only from the data.
+        bound: Name -> size or name that it is bound to; extended in place.
 
     Returns:
-        None when they agree, else the reason in words.
+        None when they match, else the reason.
     """
-    if len(wanted) != len(given):
-        return f"'{show(wanted)}' has {len(wanted)} axes, but what is given has {len(given)}: '{show(given)}'"
-    for want, have in zip(wanted, given, strict=True):
-        meant = bound.setdefault(want, have) if isinstance(want, str) else want
-        if meant != have:
-            also = f" (it is {meant} elsewhere in this component)" if isinstance(want, str) else ""
-            return f"axis '{want}' of '{show(wanted)}' meets {have} in '{show(given)}'{also}"
+    if len(required) != len(actual):
+        return f"'{show(required)}' has {len(required)} axes, but what is given has {len(actual)}: '{show(actual)}'"
+    for axis, size in zip(required, actual, strict=True):
+        expected = bound.setdefault(axis, size) if isinstance(axis, str) else axis
+        if expected != size:
+            also = f" (it is {expected} elsewhere in this component)" if isinstance(axis, str) else ""
+            return f"axis '{axis}' of '{show(required)}' meets {size} in '{show(actual)}'{also}"
     return None

@@ -1,6 +1,6 @@
 """Boxes: float32 arrays of shape (n, 4), xyxy pixels of the original image, right and bottom exclusive.
 
-Other formats are converted where they are read, here and nowhere else.
+Other formats are converted when they are read, and only by the functions here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Boxes = npt.NDArray[np.float32]
 
 
 def empty() -> Boxes:
-    """Return no boxes, of shape (0, 4)."""
+    """Return an array of no boxes, shape (0, 4)."""
     return np.zeros((0, 4), np.float32)
 
 
@@ -34,19 +34,19 @@ def sides(boxes: Boxes) -> Boxes:
 
 
 def areas(boxes: Boxes) -> npt.NDArray[np.float32]:
-    """Return areas in square pixels, shape (n,); an inverted box has none."""
+    """Return areas in square pixels, shape (n,); 0 for an inverted box."""
     size = np.clip(sides(boxes), 0, None)
     return np.asarray(size[:, 0] * size[:, 1], np.float32)
 
 
 def intersection(box: npt.ArrayLike, boxes: Boxes) -> Boxes:
-    """Intersect one box with each of `boxes`; shape (n, 4), inverted where they do not meet."""
+    """Intersect one box with each of `boxes`; shape (n, 4), inverted where they do not overlap."""
     box = np.asarray(box, np.float32)
     return np.concatenate([np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])], axis=1)
 
 
 def iou(box: npt.ArrayLike, boxes: Boxes) -> npt.NDArray[np.float32]:
-    """Intersection over union of one box with each of `boxes`, shape (n,); 0 where both are empty."""
+    """Return the intersection over union of one box with each of `boxes`, shape (n,); 0 where both are empty."""
     box = np.asarray(box, np.float32).reshape(1, 4)
     shared = areas(intersection(box[0], boxes))
     union = areas(box) + areas(boxes) - shared
@@ -55,14 +55,14 @@ def iou(box: npt.ArrayLike, boxes: Boxes) -> npt.NDArray[np.float32]:
 
 
 def inside(boxes: Boxes, region: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Say which boxes lie wholly inside `region`, edges included, shape (n,)."""
+    """Return whether each box lies entirely inside `region`, edges included; shape (n,)."""
     region = np.asarray(region, np.float32)
     fits = np.concatenate([boxes[:, :2] >= region[:2], boxes[:, 2:] <= region[2:]], axis=1)
     return np.asarray(fits.all(axis=1), np.bool_)
 
 
 def within(boxes: Boxes, height: float, width: float) -> Boxes:
-    """Clip to an image, and leave out what is then less than a pixel wide or high, or is not finite."""
+    """Clip to an image, and drop boxes that are then less than a pixel wide or high, or not finite."""
     clipped = clip(boxes, height, width)
     return clipped[(clipped[:, 2:] - clipped[:, :2] >= 1).all(axis=1)]
 

@@ -1,4 +1,4 @@
-"""Random resized crops, many at once."""
+"""Draw random resized crops, many at once."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 FloatBoxes = npt.NDArray[np.float64]
-"""Boxes of shape (..., 4): left, top, right, bottom; whole numbers where they are drawn here."""
+"""Boxes of shape (..., 4): left, top, right, bottom. Those drawn here are whole numbers."""
 
 Range = tuple[float, float]
 
 TRIES = 10
-"""Sizes drawn for one crop before it falls back to the centre, as in torchvision."""
+"""Sizes drawn for each crop before it falls back to a central crop, as in torchvision."""
 
 
 def random_crops(
     height: int, width: int, shape: tuple[int, ...], scale: Range, ratio: Range, rng: np.random.Generator
 ) -> FloatBoxes:
-    """Draw crops as torchvision's RandomResizedCrop does: share of the area uniform, aspect ratio log-uniform.
+    """Draw crops as torchvision's RandomResizedCrop does: the share of the area uniform, the aspect ratio log-uniform.
 
-    The first of ten sizes that fits the image is placed anywhere in it; where none fits, the crop is central and as
-    large as `ratio` allows. The number of random numbers taken does not depend on their values.
+    The first of ten sizes that fits the image is placed at random. Where none fits, the crop is central and as large as
+    `ratio` allows. How many random numbers are drawn does not depend on their values.
 
     Returns:
         Shape (*shape, 4), whole pixels inside the image, at least one pixel high and wide.
@@ -37,7 +37,7 @@ def random_crops(
 def _box(
     height: int, width: int, scale: Range, ratio: Range, areas: list[float], aspects: list[float], x: float, y: float
 ) -> tuple[int, int, int, int]:
-    """Return the first size that fits, at (x, y) in [0, 1) of the places where it does; plain Python is fastest."""
+    """Place the first size that fits, at (x, y) in [0, 1) of its possible positions; plain Python is fastest."""
     for area, aspect in zip(areas, aspects, strict=True):
         pixels = height * width * (scale[0] + (scale[1] - scale[0]) * area)
         stretch = ratio[0] * (ratio[1] / ratio[0]) ** aspect

@@ -1,16 +1,16 @@
-"""What can go wrong, and the exit code that says so.
+"""Errors and their exit codes.
 
     SslkitError           1  the run failed
-    ├── StorageError      1  a file cannot be written: the disk is full, or the folder not ours
-    ├── PeerError         *  another process of the run died; the code is that one's
-    ├── UsageError        2  the command line asks for something that cannot be
+    ├── StorageError      1  a file cannot be written: the disk is full, or the folder is not writable
+    ├── PeerError         *  another rank of the run died; the code is that rank's
+    ├── UsageError        2  the command line asks for something impossible
     ├── RecipeError       3  the recipe has problems (all of them, at once)
     ├── PluginError       4  a plugin is missing, broken or ambiguous
     ├── DataError         5  images, proposals or labels are missing or unreadable
     ├── DivergedError     6  a loss or gradient is not finite, or the features collapsed
-    └── PreemptedError   75  stopped from outside; the same command goes on
+    └── PreemptedError   75  stopped from outside; the same command resumes the run
 
-None of them is shown with a traceback: the message is the product.
+Commands show the message of these errors alone, without a traceback.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where it is, and what to write instead.
+    """A single problem: what is wrong, where, and what to write instead.
 
     Attributes:
-        what: The fault, with the actual value in it.
-        key: Path of keys inside the recipe, outermost first; empty when it is about the whole.
-        instead: What to do or write, or an empty string.
-        kind: "recipe", "plugin" or "data": decides the exit code.
+        what: What is wrong, with the actual value.
+        key: Path of keys in the recipe, outermost first; empty for the recipe as a whole.
+        instead: What to do or write; may be empty.
+        kind: "recipe", "plugin" or "data"; decides the exit code.
     """
 
     what: str
@@ -38,17 +38,17 @@ class Problem:
 
 
 class SslkitError(Exception):
-    """A failure that is told to the user in words; the message may run over several lines."""
+    """A failure that a message explains to the user; the message may span several lines."""
 
     exit_code = 1
 
 
 class StorageError(SslkitError):
-    """A file cannot be written; what was there before is as it was."""
+    """A file cannot be written; an earlier version of it is unchanged."""
 
 
 class PeerError(SslkitError):
-    """Another process of the run died; `exit_code` is its own, or 1 where it had none."""
+    """Another rank of the run died; `exit_code` is that rank's, or 1 where it had none."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -56,15 +56,15 @@ class PeerError(SslkitError):
 
 
 class UsageError(SslkitError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     exit_code = 2
 
 
 class RecipeError(SslkitError):
-    """The recipe has problems; `problems` holds every one of them.
+    """The recipe has problems, all of which are in `problems`.
 
-    The message is written when the error is raised, with file and line where they are known.
+    The message lists them with file and line where they are known.
     """
 
     exit_code = 3
@@ -93,12 +93,12 @@ class DivergedError(SslkitError):
 
 
 class PreemptedError(SslkitError):
-    """The run was stopped from outside and can be resumed by the same command."""
+    """The run was stopped from outside; the same command resumes it."""
 
     exit_code = 75
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """Return ": did you mean 'x'?" for a close match among `known`, or an empty string."""
+    """Return ": did you mean 'x'?" for the closest match in `known`, or an empty string."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f": did you mean '{matches[0]}'?" if matches else ""

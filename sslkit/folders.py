@@ -1,4 +1,4 @@
-"""The machine: where sslkit keeps what can be made again, and how many cores it may use."""
+"""The machine: where the cache folder is, where recipes may write, and how many cores to use."""
 
 import os
 from pathlib import Path
@@ -15,19 +15,19 @@ def cache_dir() -> Path:
 
 
 def require_within_reach(path: Path) -> None:
-    """Refuse to write where a recipe says: it may be someone else's.
+    """Refuse to write to a path that a recipe names, unless it is in the current folder or in the cache folder.
 
-    The cache folder and the current one are the user's own choice.
+    The recipe may be somebody else's; these two folders are the user's own choice.
 
     Raises:
         DataError: `path` is in neither of them.
     """
-    here, cache, asked = (Path(os.path.realpath(folder.expanduser())) for folder in (Path(), cache_dir(), path))
-    if not (asked.is_relative_to(here) or asked.is_relative_to(cache)):
+    here, cache, target = (Path(os.path.realpath(folder.expanduser())) for folder in (Path(), cache_dir(), path))
+    if not (target.is_relative_to(here) or target.is_relative_to(cache)):
         raise DataError(
             f"{path} is not written to: it is in neither the current folder ({here}) nor the cache folder ({cache}), "
-            f"and recipes may be someone else's. To write there, run the command in {asked.parent}, "
-            f"or say SSLKIT_CACHE={asked}"
+            f"and recipes may be somebody else's. To write there, run the command in {target.parent}, "
+            f"or set SSLKIT_CACHE={target}"
         )
 
 

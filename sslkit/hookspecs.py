@@ -1,8 +1,8 @@
-"""The hooks (pluggy, project "sslkit"). Nouns collect; past participles report.
+"""The hooks (pluggy, project "sslkit"). Hooks named by nouns collect; those named by past participles report.
 
 A plugin is a module, named in the entry-point group `sslkit`, that implements some of these with
 `from sslkit import hookimpl`. Collecting hooks import what they return inside their bodies, so that the module itself
-is light; they take no default arguments. Reporting hooks are called on rank 0 only; they look and do not touch.
+is light; they take no default arguments. Reporting hooks are called on rank 0 only; they must not change anything.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def sslkit_probes() -> Sequence[type[Probe]]:  # type: ignore[empty-body]
 
 @hookspec
 def sslkit_recipes() -> Sequence[Path]:  # type: ignore[empty-body]
-    """Return recipe files that are shipped inside the plugin's package."""
+    """Return the recipe files shipped inside the plugin's package."""
 
 
 @hookspec
@@ -74,22 +74,22 @@ def sslkit_commands(app: typer.Typer) -> None:
 
 @hookspec
 def sslkit_run_started(run: Run) -> None:
-    """Training is about to begin, or to go on after `run.step` steps."""
+    """Training is about to begin, or to resume after `run.step` steps."""
 
 
 @hookspec
 def sslkit_step_finished(run: Run, step: int, terms: Mapping[str, float]) -> None:
-    """Optimizer step `step` (from 1) is done; `terms` holds losses, monitors, rates."""
+    """Optimizer step `step` (from 1) is done; `terms` holds losses, monitors and rates."""
 
 
 @hookspec
 def sslkit_checkpoint_saved(run: Run, step: int, path: Path) -> None:
-    """A complete checkpoint lies at `path`."""
+    """A complete checkpoint has been saved at `path`."""
 
 
 @hookspec
 def sslkit_run_finished(run: Run, error: BaseException | None) -> None:
-    """The run has ended: with None, or with the error that ended it."""
+    """The run has ended; `error` is what ended it, or None."""
 
 
 COLLECTING: Mapping[str, str] = {

@@ -1,4 +1,4 @@
-"""Encoded bytes to upright RGB pixels, and boxes to resized crops."""
+"""Decode images to upright RGB pixels, and crop and resize them."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from sslkit.errors import DataError
 Image = npt.NDArray[np.uint8]
 """Shape (h, w, 3), RGB."""
 LIMIT = 500_000_000
-"""Pixels of the largest image that is decoded; what claims more is taken for a decompression bomb."""
+"""Pixels of the largest image that is decoded; a larger one may be a decompression bomb."""
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels: the page that such pictures are drawn for."""
+"""The colour behind transparent pixels: most such images are drawn for a white page."""
 _RESAMPLING = {"bicubic": Pillow.Resampling.BICUBIC, "bilinear": Pillow.Resampling.BILINEAR}
 _RESIZE = {"bicubic": torch.ops.aten._upsample_bicubic2d_aa.out, "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out}
-"""What `torch.nn.functional.interpolate(antialias=True)` calls; only in this form it writes pixels side by side."""
+"""What `torch.nn.functional.interpolate(antialias=True)` calls; only these forms write interleaved pixels."""
 _UPRIGHT = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT, 3: Pillow.Transpose.ROTATE_180, 4: Pillow.Transpose.FLIP_TOP_BOTTOM,
     5: Pillow.Transpose.TRANSPOSE, 6: Pillow.Transpose.ROTATE_270, 7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }  # fmt: skip
-"""EXIF orientation -> what puts an image upright."""
+"""EXIF orientation -> the operation that turns an image upright."""
 
 
 def decode(data: bytes, name: str) -> Image:
-    """Decode the first frame: upright by its EXIF orientation, 8 bits a channel, on white where transparent.
+    """Decode the first frame: upright by its EXIF orientation, 8 bits per channel, on white where transparent.
 
-    Plain JPEGs take a short way, with the same pixels.
+    Plain JPEGs are decoded by a faster library, to the same pixels.
 
     Args:
-        data: The file's bytes, in any format that Pillow reads by itself.
-        name: For messages.
+        data: The bytes of the file, in any format that Pillow reads by itself.
+        name: The image's name, for messages.
 
     Raises:
-        DataError: It is empty, no image, truncated, damaged or implausibly large.
+        DataError: The data is empty, not an image, truncated, damaged or implausibly large.
     """
     plain = _plain_jpeg(data)
     if plain is not None:
@@ -58,7 +58,7 @@ def decode(data: bytes, name: str) -> Image:
 
 
 def _plain_jpeg(data: bytes) -> Image | None:
-    """Decode a colour or grey JPEG without fault, by the exact inverse transform; None is for others."""
+    """Decode a valid colour or grey JPEG by the exact inverse transform; return None for anything else."""
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     try:
@@ -66,7 +66,7 @@ def _plain_jpeg(data: bytes) -> Image | None:
         if space not in ("YCbCr", "Gray") or width * height > LIMIT:
             return None
         pixels: Image = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:  # the smallest irregularity: Pillow decides
+    except ValueError:  # anything irregular: leave it to Pillow
         return None
     turn = _UPRIGHT.get(_orientation(data)) if b"Exif\0\0" in data else None
     return pixels if turn is None else np.array(Pillow.fromarray(pixels).transpose(turn))
@@ -83,7 +83,7 @@ def upright_size(data: bytes, name: str) -> tuple[int, int]:
     """Read (height, width) of the upright image from its header.
 
     Raises:
-        DataError: It is empty, no image, or implausibly large.
+        DataError: The data is empty, not an image, or implausibly large.
     """
     with _opened(data, name) as image:
         turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
@@ -96,7 +96,7 @@ def _opened(data: bytes, name: str) -> Iterator[Pillow.Image]:
         raise DataError(f"{name} is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit and messages take the place of Pillow's
+            warnings.simplefilter("ignore")  # our limit and messages replace Pillow's
             with Pillow.open(io.BytesIO(data), formats=_formats()) as image:
                 if image.width * image.height > LIMIT:
                     raise DataError(
@@ -105,17 +105,17 @@ def _opened(data: bytes, name: str) -> Iterator[Pillow.Image]:
                 yield image
     except UnidentifiedImageError:
         raise DataError(
-            f"{name} is no image that Pillow knows ({len(data)} bytes, beginning with {data[:8]!r})"
+            f"{name} is not an image that Pillow can read ({len(data)} bytes, beginning with {data[:8]!r})"
         ) from None
     except DataError:
         raise
-    except Exception as error:  # decoders raise of every kind on damaged bytes
+    except Exception as error:  # decoders raise anything on damaged bytes
         raise DataError(f"{name} cannot be decoded ({len(data)} bytes): {str(error) or type(error).__name__}") from None
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return the formats that Pillow reads by itself: for PostScript it would start another program."""
+    """Return the formats that Pillow reads by itself; for PostScript it would start another program."""
     Pillow.init()
     return tuple(name for name in Pillow.ID if name != "EPS")
 
@@ -131,7 +131,7 @@ def _rgb(image: Pillow.Image) -> Pillow.Image:
 
 
 def _from_deep(image: Pillow.Image) -> Pillow.Image:
-    """Scale 16-bit grey so that 65535 becomes 255; floats are taken as [0, 1], or as bytes when they exceed it."""
+    """Scale 16-bit grey so that 65535 becomes 255; floats are in [0, 1], or in [0, 255] if any exceeds 1."""
     deep: npt.NDArray[Any] = np.asarray(image, np.float64)
     scale = 1 / 257 if image.mode != "F" else (255 if deep.max(initial=0) <= 1 else 1)
     shallow = np.clip(np.rint(deep * scale), 0, 255).astype(np.uint8)
@@ -141,35 +141,35 @@ def _from_deep(image: Pillow.Image) -> Pillow.Image:
 def cuts(
     image: Image, boxes: Boxes, size: int, interpolation: str, out: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Cut boxes out of an image and resize each to a square, with antialiasing; aspect ratios are not kept.
+    """Crop boxes out of an image and resize each to a square, with antialiasing; aspect ratios are not preserved.
 
-    Each box is cut first and resized then: given the whole picture, the filter would look beyond the box. Boxes of
-    whole pixels are resized by torch, on bytes, others by Pillow; the two differ by a level in 2 % of all values, and
-    hardly anywhere by more.
+    Each box is cropped first and then resized, so that the filter does not look beyond the box. Boxes of whole pixels
+    are resized by torch, on bytes, others by Pillow. The two differ by one level in 2 % of all values, and hardly
+    anywhere by more.
 
     Args:
         image: Shape (h, w, 3).
         boxes: Shape (n, 4), xyxy pixels; clipped to the image, and widened to a pixel where they are smaller.
         size: Side of the squares, pixels.
         interpolation: "bicubic" or "bilinear".
-        out: Shape (n, size, size, 3), contiguous: is filled and returned, where given.
+        out: Shape (n, size, size, 3), contiguous: filled and returned instead of a new array.
 
     Returns:
         Shape (n, size, size, 3).
     """
-    made = np.empty((len(boxes), size, size, 3), np.uint8) if out is None else out
+    crops = np.empty((len(boxes), size, size, 3), np.uint8) if out is None else out
     whole = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
-    squares = torch.from_numpy(made).permute(0, 3, 1, 2)
+    squares = torch.from_numpy(crops).permute(0, 3, 1, 2)
     for place, (left, top, right, bottom) in enumerate(_fitted(boxes, image)):
         if left % 1 or top % 1 or right % 1 or bottom % 1:
-            made[place] = _cut(image, (left, top, right, bottom), size, _RESAMPLING[interpolation])
+            crops[place] = _crop(image, (left, top, right, bottom), size, _RESAMPLING[interpolation])
             continue
         part = whole[:, :, int(top) : int(bottom), int(left) : int(right)]
         _RESIZE[interpolation](part, [size, size], False, None, None, out=squares[place : place + 1])
-    return made
+    return crops
 
 
-def _cut(image: Image, box: tuple[float, float, float, float], size: int, filter_: Pillow.Resampling) -> Image:
+def _crop(image: Image, box: tuple[float, float, float, float], size: int, filter_: Pillow.Resampling) -> Image:
     left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
     part = Pillow.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
     inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
@@ -177,7 +177,7 @@ def _cut(image: Image, box: tuple[float, float, float, float], size: int, filter
 
 
 def _fitted(boxes: Boxes, image: Image) -> list[tuple[float, float, float, float]]:
-    """Move boxes inside the image and make them at least a pixel wide and high."""
+    """Clip boxes to the image and make them at least a pixel wide and high."""
     limit = np.array([image.shape[1], image.shape[0]], np.float64)
     low = np.clip(boxes[:, :2].astype(np.float64), 0, limit - 1)
     high = np.clip(np.maximum(boxes[:, 2:], low + 1), 1, limit)

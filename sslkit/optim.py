@@ -1,4 +1,4 @@
-"""Optimizers. Each is a function whose keyword-only parameters are what a recipe's `[optimizer]` may set."""
+"""Optimizers: functions whose keyword-only parameters are the options of a recipe's `[optimizer]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslkit.errors import PluginError, RecipeError, closest
 
 Decay = Annotated[float, Field(ge=0, description="Weight decay")]
 Momentum = Annotated[float, Field(ge=0, lt=1, description="Momentum; 0 keeps no buffers")]
-Exclude = Annotated[bool, Field(description="Leave biases and normalisation layers without weight decay")]
+Exclude = Annotated[bool, Field(description="No weight decay for biases and normalisation layers")]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 _NORMS: tuple[type[nn.Module], ...] = (
@@ -43,10 +43,10 @@ def adamw(
 def lars(
     module: nn.Module, lr: float, *, momentum: Momentum = 0.9, weight_decay: Decay = 1e-6,
     eta: Annotated[float, Field(gt=0, description="Trust coefficient")] = 1e-3,
-    exclude: Annotated[bool, Field(description="Biases and normalisation layers: no weight decay, no scaling")] = True,
-    clip: Annotated[bool, Field(description="LARC: only ever shorten SGD's step, to eta of the weights' norm")] = False,
+    exclude: Annotated[bool, Field(description="No decay and no scaling for biases and normalisation layers")] = True,
+    clip: Annotated[bool, Field(description="LARC: only shorten SGD's step, to eta of the weights' norm")] = False,
 ) -> Optimizer:  # fmt: skip
-    """SGD whose steps are scaled, tensor by tensor, to the weights' norm: for batches in the thousands."""
+    """SGD with steps scaled to the norm of the weights, tensor by tensor: for batches in the thousands."""
     return LARS(param_groups(module, weight_decay, exclude), lr=lr, momentum=momentum, eta=eta, clip=clip)
 
 
@@ -55,20 +55,20 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw, "
 
 
 def make_optimizer(name: str, module: nn.Module, lr: float, options: Mapping[str, Any]) -> Optimizer:
-    """Make the optimizer of everything in `module` that takes gradients.
+    """Make the optimizer of the trainable parameters of `module`.
 
     Args:
         name: One of `OPTIMIZERS`.
         module: Holds the parameters; those with `requires_grad=False` are left out.
-        lr: Of the first step; set `param_groups[i]["lr"]` of every group before each step.
-        options: The maker's options, already validated.
+        lr: Learning rate of the first step; set `param_groups[i]["lr"]` of every group before each step.
+        options: The optimizer's options, already validated.
 
     Raises:
-        PluginError: There is no such optimizer.
-        RecipeError: The options do not go together.
+        PluginError: The optimizer is unknown.
+        RecipeError: The options contradict each other.
     """
     if name not in OPTIMIZERS:
-        raise PluginError(f"no optimizer '{name}'{closest(name, OPTIMIZERS)} (known: {', '.join(OPTIMIZERS)})")
+        raise PluginError(f"unknown optimizer '{name}'{closest(name, OPTIMIZERS)} (known: {', '.join(OPTIMIZERS)})")
     try:
         return OPTIMIZERS[name](module, lr, **options)
     except ValueError as error:
@@ -76,36 +76,36 @@ def make_optimizer(name: str, module: nn.Module, lr: float, options: Mapping[str
 
 
 def _fuses(module: nn.Module) -> bool:
-    """Say whether torch moves these parameters in one pass over memory: plain ones on a CPU or an NVIDIA GPU."""
+    """Return whether torch's fused optimizers take these parameters: plain ones on a CPU or an NVIDIA GPU."""
     return all(type(p) is nn.Parameter and p.device.type in ("cpu", "cuda") for p in module.parameters())
 
 
 def param_groups(module: nn.Module, weight_decay: float, exclude: bool) -> list[dict[str, Any]]:
     """Split trainable parameters into those with weight decay (and LARS scaling) and those without.
 
-    What is left out is told by the type of the module that owns a parameter and by the parameter's number of
-    dimensions, not by its name: `downsample.1`, the batch norm of a ResNet's shortcut, has no "bn" in its name.
+    Parameters are excluded from weight decay by the type of the module that owns them and by their number of
+    dimensions, not by name: `downsample.1`, the batch norm of a ResNet's shortcut, has no "bn" in its name.
 
     Args:
-        module: A parameter that two of its modules share is taken once.
-        weight_decay: Of the first group.
+        module: A parameter shared by two of its modules counts once.
+        weight_decay: Weight decay of the first group.
         exclude: Make a second group, of all biases and all parameters of normalisation layers.
 
     Returns:
-        One or two groups; one without parameters is left out.
+        One or two groups; empty groups are left out.
 
     Raises:
-        ValueError: Nothing in `module` takes gradients.
+        ValueError: `module` has no trainable parameter.
     """
     decayed: dict[int, Tensor] = {}
     plain: dict[int, Tensor] = {}
     for owner in module.modules():
         for name, parameter in owner.named_parameters(recurse=False):
             if parameter.requires_grad:
-                place = plain if exclude and is_excluded(owner, name, parameter) else decayed
-                place.setdefault(id(parameter), parameter)
+                group = plain if exclude and is_excluded(owner, name, parameter) else decayed
+                group.setdefault(id(parameter), parameter)
     if not decayed and not plain:
-        raise ValueError("there is no parameter that takes gradients")
+        raise ValueError("no parameter requires gradients")
     groups: list[dict[str, Any]] = [
         {"params": list(decayed.values()), "weight_decay": weight_decay, "scaled": True},
         {"params": list(plain.values()), "weight_decay": 0.0, "scaled": False},
@@ -114,7 +114,7 @@ def param_groups(module: nn.Module, weight_decay: float, exclude: bool) -> list[
 
 
 def is_excluded(owner: nn.Module, name: str, parameter: Tensor) -> bool:
-    """Say whether a parameter is a bias or belongs to a normalisation layer, of whatever library."""
+    """Return whether a parameter is a bias or belongs to a normalisation layer, of any library."""
     return isinstance(owner, _NORMS) or parameter.ndim <= 1 or name == "bias" or name.endswith("_bias")
 
 
@@ -128,19 +128,19 @@ class LARS(Optimizer):
         v = momentum v + u
         p = p - lr v
 
-    With `clip`, the factor is min(eta |p| / (lr |u|), 1): before momentum a step is the shorter one of SGD's and of eta
-    times the weights' norm, as with `clip` of NVIDIA's apex (LARC) and `clip_lr` of solo-learn.
+    With `clip`, the factor is min(eta |p| / (lr |u|), 1): before momentum, a step is no longer than SGD's nor than eta
+    times the norm of the weights, as with `clip` of NVIDIA's apex (LARC) and `clip_lr` of solo-learn.
 
-    The paper divides by |g| + weight_decay |p| instead of |u| and puts the learning rate inside of v; lightly divides
-    as the paper does, and never scales groups without weight decay. At a decay of 1e-6 the two hardly differ.
+    The paper divides by |g| + weight_decay |p| instead of |u| and puts the learning rate inside v. Lightly divides as
+    the paper does, and never scales groups without weight decay. At a decay of 1e-6 the two hardly differ.
 
     Args:
         params: Tensors or groups; a group with `scaled=False` gets plain SGD with momentum.
         lr: Learning rate; a group's `lr` may be changed before any step.
         momentum: 0 keeps no buffers.
-        weight_decay: Of groups that set none.
+        weight_decay: Weight decay of groups that set none.
         eta: Trust coefficient.
-        clip: Only ever shorten a step of SGD.
+        clip: Only shorten the steps of SGD.
     """
 
     def __init__(
@@ -153,18 +153,18 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move every parameter that has a gradient; return the closure's loss."""
+        """Update every parameter that has a gradient; return the closure's loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            moved = [p for p in group["params"] if p.grad is not None]
-            for weights in _together(moved):
-                self._move(group, weights)
+            weights = [p for p in group["params"] if p.grad is not None]
+            for part in _batches(weights):
+                self._update(group, part)
         return loss
 
-    def _move(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+    def _update(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         updates = torch._foreach_add([_grad(p) for p in weights], weights, alpha=group["weight_decay"])
         if group["scaled"]:
             torch._foreach_mul_(updates, _trust(weights, updates, group["eta"], group["lr"] if self.clip else None))
@@ -173,7 +173,7 @@ class LARS(Optimizer):
         torch._foreach_add_(weights, updates, alpha=-group["lr"])
 
     def _accumulate(self, momentum: float, weights: list[Tensor], updates: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return v <- momentum v + u; v is 0 before the first step."""
+        """Update and return v <- momentum v + u; v is 0 before the first step."""
         for weight, update in zip(weights, updates, strict=True):
             if "momentum_buffer" not in self.state[weight]:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(update)
@@ -183,8 +183,8 @@ class LARS(Optimizer):
         return buffers
 
 
-def _together(weights: list[Tensor]) -> list[list[Tensor]]:
-    """Return what is moved at a time: all tensors, or on a CPU one, as its cache is faster than a call is slow."""
+def _batches(weights: list[Tensor]) -> list[list[Tensor]]:
+    """Split tensors into groups updated in one call: single tensors on a CPU, for its cache, elsewhere all of them."""
     if weights and weights[0].device.type == "cpu":
         return [[weight] for weight in weights]
     return [weights] if weights else []

@@ -1,6 +1,6 @@
-"""Find, load and list plugins: with isolation (one broken plugin breaks nothing else) and provenance (who gave what).
+"""Find, load and list plugins. A broken plugin does not affect the others, and every component records its owner.
 
-A `Plugins` object is made by the command line and handed down; nothing here is global.
+The command line makes a `Plugins` object and passes it down; nothing here is global.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class Component:
 
     @property
     def summary(self) -> str:
-        """First line of the class docstring."""
+        """The first line of the class's docstring."""
         return (self.cls.__doc__ or "").strip().partition("\n")[0]
 
 
 @contextmanager
 def blamed(component: Component) -> Iterator[None]:
-    """Tell of what fails inside the block with the name and version of the plugin, and the line.
+    """Name the component, its plugin and the line when the code inside the block fails.
 
     Raises:
-        PluginError: Something failed that is told in no words of its own. A full memory is nobody's fault.
+        PluginError: An exception was raised other than our own errors and those of exhausted memory.
     """
     try:
         yield
@@ -77,7 +77,7 @@ def blamed(component: Component) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin that could not be used, and why."""
+    """A plugin that cannot be used, and the reason."""
 
     owner: Owner
     reason: str
@@ -89,8 +89,8 @@ class Plugins:
 
     Attributes:
         manager: pluggy's manager; `manager.hook` calls the reporting hooks.
-        owners: Plugin name -> owner, of those that loaded.
-        broken: Those that did not, or that failed while being asked for components.
+        owners: Plugin name -> owner, for the plugins that loaded.
+        broken: Plugins that failed to load, or to list their components.
     """
 
     manager: pluggy.PluginManager
@@ -102,11 +102,11 @@ class Plugins:
         """Load the plugins of all installed distributions, one by one, sorted by name.
 
         Args:
-            only: Names to load; None reads `SSLKIT_PLUGINS` ("univip,images"), and loads all when it is not set.
+            only: Names to load; None reads `SSLKIT_PLUGINS` ("univip,images"), and loads all if it is not set.
             points: Entry points instead of the installed ones, for tests.
 
         Raises:
-            PluginError: A name in `only` belongs to no installed plugin.
+            PluginError: A name in `only` is not that of an installed plugin.
         """
         plugins = cls(_manager())
         claims = _claims(entry_points(group=GROUP) if points is None else points)
@@ -123,14 +123,14 @@ class Plugins:
         [(point, owner)] = claims
         try:
             self.add(owner, point.load())
-        except Exception as error:  # a foreign import may fail in any way, and must not take the others along
+        except Exception as error:  # a third party's import may raise anything, and must not affect other plugins
             self.broken.append(Broken(owner, _reason(error)))
 
     def add(self, owner: Owner, module: object) -> None:
         """Register one plugin module.
 
         Raises:
-            PluginError: It has a misspelt hook, or one whose arguments do not fit.
+            PluginError: It has a misspelt hook, or one with the wrong arguments.
         """
         _check_hooks(self.manager, module)
         try:
@@ -141,37 +141,37 @@ class Plugins:
 
     @cached_property
     def components(self) -> Mapping[str, Mapping[str, Component]]:
-        """Kind -> full id -> component. The first use imports what the plugins offer (and so torch)."""
+        """Kind -> full id -> component. The first use imports the plugins' components, and with them torch."""
         return MappingProxyType({kind: MappingProxyType(self._collect(kind)) for kind in COLLECTING})
 
     def _collect(self, kind: str) -> dict[str, Component]:
-        found: dict[str, Component] = {}
-        for owner, classes in self._ask(COLLECTING[kind]):
+        components: dict[str, Component] = {}
+        for owner, classes in self._call(COLLECTING[kind]):
             for cls in classes:
                 component, fault = _component(kind, cls, owner)
-                if fault is None and component.id in found:
+                if fault is None and component.id in components:
                     fault = f"it offers two {kind}s named '{component.id}'"
                 if fault:
                     self.broken.append(Broken(owner, fault))
                 else:
-                    found[component.id] = component
-        return found
+                    components[component.id] = component
+        return components
 
-    def _ask(self, hook: str) -> list[tuple[Owner, Sequence[Any]]]:
-        answers: list[tuple[Owner, Sequence[Any]]] = []
+    def _call(self, hook: str) -> list[tuple[Owner, Sequence[Any]]]:
+        results: list[tuple[Owner, Sequence[Any]]] = []
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
             owner = self.owners[impl.plugin_name]
             try:
-                answers.append((owner, list(impl.function())))
+                results.append((owner, list(impl.function())))
             except Exception as error:  # see _load
                 self.broken.append(Broken(owner, f"{hook}() failed: {_reason(error)}"))
-        return sorted(answers, key=lambda answer: answer[0].plugin)
+        return sorted(results, key=lambda result: result[0].plugin)
 
     def find(self, kind: str, name: str) -> Component:
         """Return the component with this full id ("univip/scene-scene") or unambiguous short name.
 
         Raises:
-            PluginError: There is none (close matches are named), or two plugins offer the short name.
+            PluginError: The name is unknown (close matches are named), or several plugins offer it.
         """
         known = self.components[kind]
         if name in known:
@@ -192,7 +192,7 @@ class Plugins:
         hint = closest(name, shorts + ids) or f"; known: {', '.join(sorted(shorts)) or 'none'}"
         broken_names = sorted({item.owner.plugin for item in self.broken})
         also = f" (broken plugins: {', '.join(broken_names)}; see `sslkit plugins`)" if broken_names else ""
-        return f"there is no {kind} '{name}'{hint}{also}"
+        return f"unknown {kind} '{name}'{hint}{also}"
 
     def folder_source(self) -> Component:
         """Return the source for plain folders of images: the one that declares `opens_folder`.
@@ -225,15 +225,15 @@ class Plugins:
         ]
 
     def recipes(self) -> dict[str, Path]:
-        """Return recipes shipped inside plugin packages: `plugin/name` -> file."""
+        """Return the recipes shipped inside plugin packages: `plugin/name` -> file."""
         return {
             f"{owner.plugin}/{Path(path).stem}": Path(path)
-            for owner, paths in self._ask("sslkit_recipes")
+            for owner, paths in self._call("sslkit_recipes")
             for path in paths
         }
 
     def commands(self, make_app: Callable[[str], Any]) -> None:
-        """Let each plugin with commands add them to the app that `make_app(plugin name)` returns."""
+        """Let each plugin add its commands to the app that `make_app(plugin name)` returns."""
         for impl in self.manager.hook.sslkit_commands.get_hookimpls():
             try:
                 impl.function(app=make_app(impl.plugin_name))
@@ -248,7 +248,7 @@ def _manager() -> pluggy.PluginManager:
 
 
 def _claims(points: Iterable[EntryPoint]) -> dict[str, list[tuple[EntryPoint, Owner]]]:
-    """Group entry points by name; one distribution that is found twice on the path counts once."""
+    """Group entry points by name; a distribution that is on the path twice counts once."""
     claims: dict[str, dict[str, tuple[EntryPoint, Owner]]] = {}
     for point in points:
         name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "?")
@@ -275,9 +275,9 @@ def _check_hooks(manager: pluggy.PluginManager, module: object) -> None:
     for name in dir(module):
         marked = manager.parse_hookimpl_opts(module, name) is not None
         if marked and name not in hooks:
-            raise PluginError(f"it implements '{name}', which is no hook of sslkit{closest(name, hooks)}")
+            raise PluginError(f"it implements '{name}', which is not a hook of sslkit{closest(name, hooks)}")
         if not marked and name in hooks:
-            raise PluginError(f"it defines {name}() without the decorator @sslkit.hookimpl, so nobody would call it")
+            raise PluginError(f"it defines {name}() without the decorator @sslkit.hookimpl, so it is never called")
 
 
 def _component(kind: str, cls: Any, owner: Owner) -> tuple[Component, str | None]:

@@ -1,4 +1,4 @@
-"""What a person sees while something takes its time: on stderr, live on a terminal and as plain lines elsewhere."""
+"""Show progress on stderr: live on a terminal, as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_EVERY_S = 10.0
-"""Seconds between plain lines, where there is no terminal."""
+"""Seconds between plain lines where there is no terminal."""
 _SHOWN_APART = {"images_per_s", "waiting"}
 _ALWAYS_GENERAL = {"loss", "sampler"}
 
@@ -28,11 +28,11 @@ def make_console(*, stderr: bool) -> Console:
 
     console = Console(stderr=stderr, highlight=False)
     if not stderr and not console.is_terminal:
-        console.width = max(console.width, 120)  # a pipe has no width; do not wrap for one
+        console.width = max(console.width, 120)  # a pipe has no width: do not wrap its lines
     return console
 
 
-# --------------------------------------------------------------------------------------- one thing after another
+# --------------------------------------------------------------------------------------------- long operations
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def bar(console: Console | None = None) -> Iterator[Progress]:
     """Yield a callback `progress(what, done, total)` that shows a bar for each `what`.
 
     Args:
-        console: Stderr by default.
+        console: Where to show them; stderr by default.
     """
     console = console or make_console(stderr=True)
     if console.is_interactive:
@@ -72,7 +72,7 @@ def _bars(console: Console) -> Iterator[Progress]:
 
 @dataclass
 class _PlainBars:
-    """Prints `what: done/total (share)`: the end always, before it only what takes its time."""
+    """Print `what: done/total (share)`: always at the end, and before that only for slow operations."""
 
     console: Console
     clocks: dict[str, _Clock] = field(default_factory=dict)
@@ -86,9 +86,9 @@ class _PlainBars:
 
 @dataclass
 class _Clock:
-    """Says when the next plain line is due.
+    """Decide when the next plain line is due.
 
-    At the end, after a new tenth if a second has passed, and otherwise every `PLAIN_EVERY_S` seconds.
+    It is due at the end, at each new tenth if a second has passed, and otherwise every `PLAIN_EVERY_S` seconds.
     """
 
     last: float = field(default_factory=time.monotonic)
@@ -96,10 +96,11 @@ class _Clock:
     ended: bool = False
 
     def due(self, done: int, total: int) -> bool:
+        """Return whether a line is due, and if so, start to wait for the next."""
         now, tenth = time.monotonic(), 10 * done // total if total else 10
         end = done >= total and not self.ended
-        waited = now - self.last
-        if not (end or waited >= PLAIN_EVERY_S or (waited >= 1 and tenth > self.tenth)):
+        elapsed = now - self.last
+        if not (end or elapsed >= PLAIN_EVERY_S or (elapsed >= 1 and tenth > self.tenth)):
             return False
         self.last, self.tenth, self.ended = now, tenth, done >= total
         return True
@@ -113,7 +114,7 @@ def _line(console: Console, text: str) -> None:
 
 
 class _Frame(NamedTuple):
-    """What is on display: the last step's values and means over the latest steps."""
+    """The displayed state: values of the last step and means over recent steps."""
 
     step: int
     terms: Mapping[str, float]
@@ -124,12 +125,12 @@ class _Frame(NamedTuple):
 
 
 class Display:
-    """Shows a training run: a live panel on a terminal, else one line now and then.
+    """Show a training run: as a live panel on a terminal, else as a line now and then.
 
     Args:
         steps: Optimizer steps of the whole run.
         steps_per_epoch: Optimizer steps of one epoch.
-        console: Stderr by default.
+        console: Where to show it; stderr by default.
     """
 
     def __init__(self, steps: int, steps_per_epoch: int, console: Console | None = None) -> None:
@@ -142,7 +143,7 @@ class Display:
         self._live: Live | None = None
 
     def start(self, step: int) -> None:
-        """Begin at a step: 0, or where a run is resumed."""
+        """Start at a step: 0, or where a run resumes."""
         self._frame = self._frame._replace(step=step)
         if self.console.is_interactive and self._live is None:
             from rich.live import Live
@@ -153,27 +154,27 @@ class Display:
             self._live.start()
 
     def update(self, step: int, terms: Mapping[str, float], images_per_s: float, waiting: float, eta_s: float) -> None:
-        """Take in what a step gave.
+        """Show the values of a step.
 
         Args:
             step: Optimizer steps done.
             terms: Name -> value; `objective.term` names are shown by objective.
-            images_per_s: Of this step, over all devices.
+            images_per_s: Images per second of this step, over all devices.
             waiting: Share of this step's time spent waiting for data, in [0, 1].
-            eta_s: Seconds to the end at this step's speed; the display smooths all three.
+            eta_s: Seconds to the end at this step's speed. The display smooths all three.
         """
         self._seen += 1
         old, left = self._frame, max(1, self.steps - step)
-        pace = self._mean(old.eta_s / (left + 1), eta_s / left) * (self.steps - step)
-        shown = terms if self._live else {}  # lines have no means
+        eta = self._mean(old.eta_s / (left + 1), eta_s / left) * (self.steps - step)
+        shown = terms if self._live else {}  # plain lines show no means
         means = {name: self._mean(old.means.get(name, value), value) for name, value in shown.items()}
-        speed, waited = self._mean(old.images_per_s, images_per_s), self._mean(old.waiting, waiting)
-        self._frame = _Frame(step, dict(terms), means, speed, waited, pace)
+        speed, share = self._mean(old.images_per_s, images_per_s), self._mean(old.waiting, waiting)
+        self._frame = _Frame(step, dict(terms), means, speed, share, eta)
         if self._live is None and (self._seen == 1 or self._clock.due(step, self.steps)):
             _line(self.console, "  ".join([self._head(), self._speed(), *self._values()]))
 
     def _mean(self, old: float, new: float) -> float:
-        """Average over the steps so far at first, then over the last twenty or so."""
+        """Average over all steps at first, then over about the last twenty."""
         return new if self._seen == 1 or old != old else old + (new - old) * max(1 / self._seen, 0.05)
 
     def note(self, text: str) -> None:
@@ -181,7 +182,7 @@ class Display:
         _line(self.console, text)
 
     def stop(self) -> None:
-        """Leave the last state on the screen."""
+        """Stop, and leave the last state on the screen."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -245,5 +246,5 @@ def _number(value: float) -> str:
 
 
 def _clock_time(seconds: float) -> str:
-    """Write a duration as h:mm:ss; `?` while it is not known."""
+    """Format a duration as h:mm:ss, or as `?` while it is unknown."""
     return str(timedelta(seconds=round(seconds))) if 0 <= seconds < float("inf") else "?"

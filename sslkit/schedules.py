@@ -1,4 +1,4 @@
-"""Schedules: pure functions of the optimizer step. A step is counted from 0, and its value holds *for* that step."""
+"""Schedules: pure functions of the optimizer step. Steps count from 0, and a value holds *for* its step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 
 def ramp(step: int, steps: int, start: float, end: float) -> float:
-    """Go from `start` at step 0 to `end` at step `steps` on a straight line, and stay there."""
+    """Go linearly from `start` at step 0 to `end` at step `steps`, and stay there."""
     if step >= steps:
         return end
     return start + (end - start) * step / steps
@@ -17,14 +17,14 @@ def ramp(step: int, steps: int, start: float, end: float) -> float:
 def cosine_schedule(
     step: int, steps: int, start: float, end: float, warmup: int = 0, warmup_start: float = 0.0
 ) -> float:
-    """Go from `start` to `end` along half a cosine that begins where a linear warm-up ends.
+    """Go from `start` to `end` along half a cosine, which begins where a linear warm-up ends.
 
         end + (start - end) (1 + cos(pi (step - warmup) / (steps - warmup))) / 2
 
-    The last step, `steps - 1`, lies one step before `end`, as in `torch.optim.lr_scheduler.CosineAnnealingLR`.
+    The last step, `steps - 1`, is one step before `end`, as in `torch.optim.lr_scheduler.CosineAnnealingLR`.
 
     Args:
-        step: The step that is about to be taken, from 0; `end` from `steps` on.
+        step: The step about to be taken, from 0; from `steps` on the value is `end`.
         steps: Of the whole schedule, the warm-up included.
         start: Where the cosine begins.
         end: Where it ends.
@@ -40,18 +40,18 @@ def cosine_schedule(
 
 @dataclass(frozen=True)
 class LearningRate:
-    """The learning rate of a step: a linear warm-up per step, then a cosine.
+    """The learning rate schedule: a linear warm-up, then a cosine.
 
-    Two conventions are in use, and differ by the cosine's phase:
+    Two conventions are in use, which differ in the phase of the cosine:
 
-    - `decay_from = "warmup"`: the cosine starts at the warm-up's end (DeepMind's BYOL).
-    - `decay_from = "start"`: the cosine starts at step 0 and the warm-up is a factor on it (ORL, mmcv): with 4 epochs
-      of 800 the peak is lower by a factor of 0.99994.
+    - `decay_from = "warmup"`: the cosine starts where the warm-up ends (DeepMind's BYOL).
+    - `decay_from = "start"`: the cosine starts at step 0, and the warm-up is a factor on it (ORL, mmcv). With 4 of 800
+      epochs the peak is lower by a factor of 0.99994.
 
     Attributes:
         base: The peak, after scaling with the batch size.
         steps: Optimizer steps of the whole run.
-        warmup: Steps of the warm-up; the first one has `warmup_start_ratio` of the learning rate.
+        warmup: Steps of the warm-up; the first has `warmup_start_ratio` of the learning rate.
         warmup_start_ratio: Share of the learning rate at step 0 of a warm-up.
         final: Learning rate at the end of the cosine.
         decay_from: Where the cosine starts.
@@ -65,7 +65,7 @@ class LearningRate:
     decay_from: Literal["warmup", "start"] = "warmup"
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate of the step that is about to be taken, counted from 0."""
+        """Return the learning rate of the step about to be taken, counted from 0."""
         if self.decay_from == "start":
             factor = ramp(step, self.warmup, self.warmup_start_ratio, 1.0)
             return factor * cosine_schedule(step, self.steps, self.base, self.final)
@@ -80,6 +80,6 @@ def target_momentum(step: int, steps: int, start: float, end: float = 1.0) -> fl
         step: k, the optimizer step just taken, from 0.
         steps: K, optimizer steps of the whole run.
         start: m_0, the momentum at step 0.
-        end: What it approaches; 1 in the paper.
+        end: The momentum that it approaches; 1 in the paper.
     """
     return cosine_schedule(step, steps, start, end)

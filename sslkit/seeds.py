@@ -1,4 +1,4 @@
-"""Randomness as a pure function of names and numbers: nothing depends on what was drawn before."""
+"""Seeds and random numbers as pure functions of names and numbers, independent of what was drawn before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def generator(*parts: int | str) -> np.random.Generator:
 
 
 def uniforms(count: int, *parts: int | str) -> list[float]:
-    """Return numbers in [0, 1) for a path of names and numbers: a hash, cut up, at a fifth of a generator's price."""
+    """Return numbers in [0, 1) for a path of names and numbers: slices of a hash, at a fifth of a generator's cost."""
     digest = hashlib.shake_128(repr(parts).encode()).digest(8 * count)
     return [(number >> 11) * 2.0**-53 for number in struct.unpack(f"<{count}Q", digest)]
 
@@ -35,7 +35,7 @@ def seed_all(*parts: int | str) -> None:
     seed = seed_of(*parts)
     if _has_accelerator():
         torch.manual_seed(seed)
-    else:  # the same for the one device there is, without torch's notes on devices that may come
+    else:  # the same for the CPU alone, without what torch prepares for devices that may be initialised later
         torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
@@ -43,12 +43,12 @@ def seed_all(*parts: int | str) -> None:
 
 @cache
 def _has_accelerator() -> bool:
-    return torch.accelerator.is_available()  # asks the driver anew each time
+    return torch.accelerator.is_available()  # queries the driver at each call
 
 
 @contextmanager
 def torch_seeded(*parts: int | str) -> Iterator[None]:
-    """Seed torch's global generators inside the block, and put the CPU's back afterwards."""
+    """Seed torch's global generators inside the block, and restore the CPU's after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(*parts))
         yield

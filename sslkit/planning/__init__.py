@@ -1,1 +1,1 @@
-"""From a recipe to a plan: every choice checked, and every problem reported, before a tensor is made."""
+"""Turn a recipe into a plan: every choice is checked, and every problem reported, before a tensor is allocated."""

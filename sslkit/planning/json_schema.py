@@ -1,4 +1,4 @@
-"""The JSON schema of recipes, for editors: the core's tables and the options of every installed component."""
+"""Build the JSON schema of recipes, for editors: the core's tables and the options of all installed components."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAMED: Mapping[str, tuple[str, type[Choice]]] = {
 
 
 def recipe_schema(plugins: Plugins) -> dict[str, Any]:
-    """Return the schema; tables of components list one alternative per component."""
+    """Return the schema; tables that name a component have one alternative per component."""
     base = Recipe.model_json_schema()
     base["$schema"], base["title"] = "https://json-schema.org/draft/2020-12/schema", "sslkit recipe"
     definitions, properties = base["$defs"], base["properties"]
@@ -52,12 +52,12 @@ def _alternatives(
 
 def _alternative(item: Component, table: type[Choice], definitions: dict[str, Any]) -> dict[str, Any]:
     short = item.id.partition("/")[2]
-    made = _merged(item.cls, table, [item.id, short], definitions)
-    return {"title": item.id, "description": item.summary, **made}
+    body = _merged(item.cls, table, [item.id, short], definitions)
+    return {"title": item.id, "description": item.summary, **body}
 
 
 def _merged(maker: Any, table: type[Choice], names: Iterable[str], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Join the keys that the core reads with the component's own options."""
+    """Merge the keys that the core reads with the component's own options."""
     core, own = table.model_json_schema(), schema(maker).model_json_schema()
     definitions |= core.pop("$defs", {}) | own.pop("$defs", {})
     properties = core["properties"] | own.get("properties", {})
@@ -67,12 +67,12 @@ def _merged(maker: Any, table: type[Choice], names: Iterable[str], definitions: 
 
 
 def _by_name(plugins: Plugins, kind: str, table: type[Choice], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Describe tables whose name stands for `use` where they have none."""
+    """Describe tables whose name is the default of `use`."""
     items = plugins.components[kind].values()
     shorts = {item.id.partition("/")[2]: _alternative(item, table, definitions) for item in items}
     definitions[f"any-{kind}"] = {"anyOf": list(shorts.values())}
     chosen = {"required": ["use"], "$ref": f"#/$defs/any-{kind}"}
-    named = {name: {"if": {"required": ["use"]}, "then": chosen, "else": made} for name, made in shorts.items()}
+    named = {name: {"if": {"required": ["use"]}, "then": chosen, "else": body} for name, body in shorts.items()}
     return {"type": "object", "properties": named, "additionalProperties": chosen}
 
 

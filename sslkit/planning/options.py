@@ -1,6 +1,6 @@
-"""The constructor is the option schema: from one signature to a validator and a JSON schema.
+"""Derive option schemas from constructors: one signature gives a validator and a JSON schema.
 
-Left of `*` is wiring, right of `*` is what a recipe may set.
+Parameters left of `*` are wiring; those right of `*` are what a recipe may set.
 """
 
 from __future__ import annotations
@@ -41,44 +41,44 @@ def schema(maker: Any) -> type[BaseModel]:
 
 
 def validate(
-    model: type[BaseModel], given: Mapping[str, Any], key: tuple[str, ...], beside: Iterable[str] = ()
+    model: type[BaseModel], values: Mapping[str, Any], key: tuple[str, ...], beside: Iterable[str] = ()
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Check options against their model, strictly: `"4"` is no number, `1.5` is no integer.
+    """Validate options strictly: `"4"` is not a number, and `1.5` is not an integer.
 
     Args:
         model: From `schema`, or any pydantic model.
-        given: What the recipe says.
-        key: Where it says it, for the problems.
-        beside: Keys of the same table that are read elsewhere: what an unknown option may have meant.
+        values: The options in the recipe.
+        key: The path of their table, for the problems.
+        beside: Other keys of the same table, which an unknown option may be a misspelling of.
 
     Returns:
-        All options with defaults filled in (empty when there are problems), and every problem.
+        All options with their defaults (empty when there are problems), and every problem.
     """
-    problems = list(_dates(given, key))
-    of_dates = [problem.key for problem in problems]
+    problems = list(_dates(values, key))
+    keys_of_dates = [problem.key for problem in problems]
     try:
-        checked = parsed(model, given)
+        instance = parsed(model, values)
     except ValidationError as error:
-        found = [_problem(model, item, key, beside) for item in error.errors(include_url=False)]
-        problems += [problem for problem in found if problem.key not in of_dates]
+        more = [_problem(model, item, key, beside) for item in error.errors(include_url=False)]
+        problems += [problem for problem in more if problem.key not in keys_of_dates]
     if problems:
         return {}, problems
-    return {name: getattr(checked, name) for name in type(checked).model_fields}, []
+    return {name: getattr(instance, name) for name in type(instance).model_fields}, []
 
 
-def parsed(model: type[Model], given: Mapping[str, Any]) -> Model:
-    """Make a model of what a recipe says, strictly.
+def parsed(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Return an instance of a model, validated strictly.
 
     Raises:
-        ValidationError: It does not fit.
+        ValidationError: The values do not match the model.
     """
-    return model.model_validate_json(json.dumps(given, default=str), strict=True)
+    return model.model_validate_json(json.dumps(values, default=str), strict=True)
 
 
 def _dates(value: Any, key: tuple[str, ...]) -> Iterator[Problem]:
-    """Yield a problem for each date and time, which TOML has and no option takes."""
+    """Yield a problem for each date or time: TOML has them, but no option takes one."""
     if isinstance(value, (date, time)):
-        instead = f'no option takes one; a text has quotes: "{value}"'
+        instead = f'no option takes one; for a string, write quotes: "{value}"'
         yield Problem(f"{key[-1]} = {value}: is a date or time", key, instead)
     inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for part, item in inner:
@@ -99,12 +99,12 @@ def _problem(model: type[BaseModel], item: Any, key: tuple[str, ...], beside: It
 
 
 def _is_branch(part: object) -> bool:
-    """Say whether a location part names a branch of a union rather than a key."""
+    """Return whether a part of a location is a branch of a union rather than a key."""
     return isinstance(part, str) and (part.endswith("]") or part in {"bool", "int", "float", "str", "path", "none"})
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:
-    """Return the field names of the table at `location`; places in lists and free keys are passed over."""
+    """Return the field names of the table at `location`; positions in lists and free keys are skipped."""
     for part in location:
         if part in model.model_fields:
             model = next(_models(model.model_fields[part].annotation), model)
@@ -112,7 +112,7 @@ def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the models inside a type, as in `dict[str, list[View]]`."""
+    """Yield the models inside a type such as `dict[str, list[View]]`."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
@@ -126,6 +126,6 @@ def _message(item: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """Write a value as a recipe would."""
+    """Format a value as in a recipe, shortened to 80 characters."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 80 else text[:77] + "..."

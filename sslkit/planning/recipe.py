@@ -1,6 +1,7 @@
-"""Recipes: flat TOML files, strict keys, every problem at once with file and line. Nothing here needs torch.
+"""The tables of a recipe and their keys, as pydantic models. Nothing here needs torch.
 
-Tables that name a component (`use`) pass their other keys on: the component's own signature checks them, in `plan`.
+Tables that name a component with `use` pass their other keys on; the planner checks them against the component's own
+signature.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
-"""Names of heads, objectives, groups and probes: kebab-case."""
+"""The name of a head, objective, group or probe, in kebab-case."""
 BatchNorm = Literal["per-view", "per-group"]
 
 
 class RecipeTable(BaseModel):
-    """A table with no other keys than these."""
+    """A table that has these keys and no others."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,20 +30,20 @@ class Choice(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keys that are the component's."""
+        """The keys that are options of the component."""
         return dict(self.__pydantic_extra__ or {})
 
 
 class ProposalsTable(Choice):
-    """Which regions the sampler chooses from."""
+    """The region proposals that the sampler chooses from."""
 
     when_missing: Literal["stop", "build"] = Field(
-        default="stop", description="Stop with the command that builds them, or build them before training"
+        default="stop", description="Stop and name the command that builds them, or build them before training"
     )
 
 
 class HeadTable(RecipeTable):
-    """One projector, and a predictor where an objective reads predictions."""
+    """A projector, and a predictor where an objective reads predictions."""
 
     projector: Choice
     predictor: Choice | None = None
@@ -56,28 +57,26 @@ class TargetTable(RecipeTable):
 
 
 class ForwardTable(RecipeTable):
-    """How views go through the networks."""
+    """How views pass through the networks."""
 
     batch_norm: BatchNorm | dict[Name, BatchNorm] = Field(
         default="per-view",
-        description="One pass and one set of statistics per view (BYOL), or per group; a table sets it per group",
+        description="One forward pass and set of statistics per view (BYOL), or per group; a table sets it per group",
     )
     sync_batch_norm: bool = Field(default=True, description="Share batch statistics between devices (GPUs only)")
 
     def norm_of(self, group: str) -> str:
-        """Return the grouping that holds for a view group."""
+        """Return the setting of a view group."""
         return self.batch_norm if isinstance(self.batch_norm, str) else self.batch_norm.get(group, "per-view")
 
 
 class ObjectiveTable(Choice):
-    """One objective of the sum; its table's name is its name in logs and tables."""
+    """One objective of the total loss; the name of its table is its name in logs and listings."""
 
     use: str = ""
     weight: float = Field(default=1.0, allow_inf_nan=False, description="Factor of this objective in the total loss")
-    head: str = Field(default="main", description="Which of [heads] it reads projections and predictions of")
-    inputs: dict[Name, Name] = Field(
-        default={}, description='View groups to read instead: inputs = { scene = "global" }'
-    )
+    head: str = Field(default="main", description="The head in [heads] whose projections and predictions it reads")
+    inputs: dict[Name, Name] = Field(default={}, description='Other view groups to read: inputs = { scene = "global" }')
 
 
 class OptimizerTable(Choice):
@@ -86,23 +85,23 @@ class OptimizerTable(Choice):
     base_lr: float = Field(gt=0, description="Learning rate before scaling")
     lr_scaling: Literal["linear", "sqrt", "none"] = Field(
         default="linear",
-        description="lr = base_lr * batch_size / 256, its square root rule, or base_lr itself",
+        description="lr = base_lr * batch_size / 256, base_lr * sqrt(batch_size / 256), or base_lr",
     )
     warmup_epochs: float = Field(default=0.0, ge=0, description="Linear warm-up, per step")
     warmup_start: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the first step")
     final_lr: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the last step")
     decay_from: Literal["warmup", "start"] = Field(
-        default="warmup", description="Whether the cosine starts after the warm-up or underneath it"
+        default="warmup", description="Where the cosine starts: after the warm-up, or at step 0"
     )
     final_weight_decay: float | None = Field(
         default=None, ge=0, description="Weight decay at the last step, reached along a cosine; constant by default"
     )
     clip_grad_norm: float | None = Field(
-        default=None, gt=0, description="Scale gradients down to this norm, over all parameters together"
+        default=None, gt=0, description="Scale gradients down to this norm, taken over all parameters"
     )
 
     def lr(self, batch_size: int) -> float:
-        """Return the peak learning rate for a batch size over all devices."""
+        """Return the peak learning rate for a batch size, over all devices."""
         ratio = batch_size / 256
         factor = {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[self.lr_scaling]
         return self.base_lr * factor
@@ -121,15 +120,15 @@ class ProbeTable(Choice):
         description="What is classified: crops of labelled objects; whole images by their own label; "
         "or whole images by the set of their objects' categories",
     )
-    size: int = Field(default=96, ge=8, description="Side of the square that a crop is resized to, pixels")
+    size: int = Field(default=96, ge=8, description="Side of the square that each crop is resized to, pixels")
     fit: Literal["stretch", "centre-crop"] = Field(
         default="stretch",
-        description="How a whole image becomes a square: stretched, or the centre at 224/256 of the shorter side",
+        description="How a whole image becomes a square: stretched, or a central crop of 224/256 of the shorter side",
     )
     min_side: float = Field(default=16.0, ge=1, description="Smaller objects are not cropped, pixels")
-    limit: int | None = Field(default=None, ge=2, description="At most so many crops of each source")
+    limit: int | None = Field(default=None, ge=2, description="Largest number of crops from each source")
     test_share: float = Field(
-        default=0.25, gt=0, lt=1, description="Share of the images that are tested on, without a test_source"
+        default=0.25, gt=0, lt=1, description="Share of the images to test on, without a test_source"
     )
 
     @property
@@ -143,10 +142,10 @@ Colour = tuple[float, float, float]
 
 
 class View(RecipeTable):
-    """How a view is cut out and augmented: one table of `[[augment.GROUP]]`; the operations run in this order."""
+    """How a view is resized and augmented: one table of `[[augment.GROUP]]`; the operations run in this order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    network: Literal["both", "online", "target"] = Field(default="both", description="Which network sees these pixels")
+    network: Literal["both", "online", "target"] = Field(default="both", description="Network that sees these pixels")
     size: int = Field(default=224, ge=8, description="Side of the square view, pixels")
     interpolation: Literal["bicubic", "bilinear"] = Field(default="bicubic", description="Antialiased")
     flip: Probability = Field(default=0.5, description="Probability of a horizontal flip")
@@ -167,14 +166,14 @@ class View(RecipeTable):
 
 
 class Recipe(RecipeTable):
-    """A whole training run. Hardware is said on the command line; what changes numbers is said here."""
+    """A complete training run: everything that changes its numbers. Hardware is chosen on the command line."""
 
     summary: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1, description="Optimizer steps, instead of epochs")
     batch_size: int = Field(ge=1, description="Images per optimizer step, over all devices")
-    accumulate: int = Field(default=1, ge=1, description="Forward and backward passes per optimizer step")
+    accumulate: int = Field(default=1, ge=1, description="Micro-batches per optimizer step")
     last_batch: Literal["pad", "drop"] = Field(
         default="pad", description="Fill an epoch's last batch from its beginning, or leave the rest out"
     )
@@ -182,14 +181,14 @@ class Recipe(RecipeTable):
         default="auto", description="auto: bf16-mixed where the hardware is fast at it, else 32-true"
     )
     auto_precision: Literal["32-true", "bf16-mixed"] | None = Field(
-        default=None, description="What auto came to where the run began, written by the run"
+        default=None, description="What auto chose when the run began, written by the run"
     )
     on_bad_image: Literal["skip", "stop"] = Field(
-        default="skip", description="Replace an image that cannot be used by another one and list it, or end the run"
+        default="skip", description="Replace an unusable image by another one and list it, or end the run"
     )
-    max_bad_images: int = Field(default=1000, ge=0, description="A run that would skip more of them ends")
-    max_bad_share: float = Field(default=0.01, ge=0, le=1, description="And one that would skip a larger share")
-    min_image_side: int = Field(default=8, ge=1, description="A smaller image counts as bad, pixels")
+    max_bad_images: int = Field(default=1000, ge=0, description="A run that would skip more images ends")
+    max_bad_share: float = Field(default=0.01, ge=0, le=1, description="A run that would skip a larger share ends")
+    min_image_side: int = Field(default=8, ge=1, description="Images with a shorter side are unusable, pixels")
     source: Choice
     proposals: ProposalsTable | None = None
     sampler: Choice
@@ -219,7 +218,7 @@ class Recipe(RecipeTable):
 
 
 class ProbeRecipe(RecipeTable):
-    """What `sslkit probe` reads of a recipe: a file with these tables alone will do."""
+    """The part of a recipe that `sslkit probe` reads; a file may hold these tables alone."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     source: Choice | None = None

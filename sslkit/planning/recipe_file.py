@@ -1,4 +1,4 @@
-"""A recipe as it was written: read it, apply `--set` overrides, find line numbers and check its structure.
+"""Recipes as they were written: read a file, apply `--set` overrides, check its structure, and find line numbers.
 
 Nothing here needs torch.
 """
@@ -20,14 +20,14 @@ from sslkit.planning.recipe import Recipe
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe as it was written: parsed values, and where each stands.
+    """A recipe as it was written: its parsed values and where each of them was set.
 
     Attributes:
-        name: File name without its suffix; names the run folder.
+        name: The file's name without its suffix; names the run's folder.
         origin: The path, for messages.
-        values: The parsed TOML with overrides applied.
+        values: The parsed TOML, with overrides applied.
         lines: Key path -> line number, from 1.
-        overrides: Each `--set` as given, with its key path.
+        overrides: Key path -> the `--set` that wrote it.
     """
 
     name: str
@@ -38,12 +38,12 @@ class RecipeFile:
 
     @property
     def arguments(self) -> str:
-        """What to write behind a command to get this recipe again, with its overrides."""
+        """The command-line arguments that name this recipe, with its overrides."""
         sets = (part for item in self.overrides.values() for part in ("--set", item))
         return shlex.join([self.origin, *sets])
 
     def where(self, key: tuple[str, ...]) -> str:
-        """Say where a key was written: the file and line, or the `--set` that wrote it."""
+        """Return where a key was written: the file and line, or the `--set` that wrote it."""
         for size in range(len(key), 0, -1):
             if key[:size] in self.overrides:
                 return f"--set {self.overrides[key[:size]]}"
@@ -52,7 +52,7 @@ class RecipeFile:
         return self.origin
 
     def _line(self, key: tuple[str, ...]) -> int | None:
-        """Return where a key stands; where only keys below it are written, as in `[heads.main]`, the first of them."""
+        """Return the line of a key, or of the first key below it: `heads` is at `[heads.main]`."""
         return self.lines.get(key) or min(
             (line for path, line in self.lines.items() if path[: len(key)] == key), default=None
         )
@@ -62,8 +62,8 @@ def read(path: Path, sets: Sequence[str] = ()) -> RecipeFile:
     """Read a recipe file and apply `--set key.path=value` overrides.
 
     Raises:
-        RecipeError: It is no valid TOML, or cannot be read.
-        UsageError: An override has no `=`, or its path leads through something that is no table.
+        RecipeError: The file cannot be read, or is not valid TOML.
+        UsageError: An override has no `=`, or its path leads through a value that is not a table.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -73,31 +73,31 @@ def read(path: Path, sets: Sequence[str] = ()) -> RecipeFile:
 
 
 def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> RecipeFile:
-    """Parse a recipe's text; see `read`."""
+    """Parse the text of a recipe; see `read`."""
     try:
         values = tomllib.loads(text)
-    except ValueError as error:  # of which TOMLDecodeError is one; a number of thousands of digits raises another
-        raise RecipeError(f"{origin} is no valid TOML: {error}") from None
+    except ValueError as error:  # TOMLDecodeError, or another one for a number of thousands of digits
+        raise RecipeError(f"{origin} is not valid TOML: {error}") from None
     except RecursionError:
         raise RecipeError(f"{origin} cannot be read: lists or tables are nested too deeply") from None
     overrides = dict(_override(values, item) for item in sets)
     return RecipeFile(name, origin, values, line_index(text), overrides)
 
 
-def check_structure(text: RecipeFile) -> tuple[Recipe | None, list[Problem]]:
-    """Check keys, types and ranges of everything that the core itself knows."""
-    _, problems = validate(Recipe, text.values, ())
-    return (None, problems) if problems else (parsed(Recipe, text.values), [])
+def check_structure(recipe_file: RecipeFile) -> tuple[Recipe | None, list[Problem]]:
+    """Check the keys, types and ranges of all tables of the core; return the recipe, or None and every problem."""
+    _, problems = validate(Recipe, recipe_file.values, ())
+    return (None, problems) if problems else (parsed(Recipe, recipe_file.values), [])
 
 
-def format_problems(text: RecipeFile, problems: Iterable[Problem]) -> str:
-    """Write problems as a person reads them: one each, with its place and what to write instead."""
-    return "\n".join(_line(text, problem) for problem in problems)
+def format_problems(recipe_file: RecipeFile, problems: Iterable[Problem]) -> str:
+    """Write problems for the user: each with its place, what is wrong and what to write instead."""
+    return "\n".join(_format(recipe_file, problem) for problem in problems)
 
 
-def _line(text: RecipeFile, problem: Problem) -> str:
+def _format(recipe_file: RecipeFile, problem: Problem) -> str:
     table = ".".join(problem.key)
-    place = f"{text.where(problem.key)}: " + (f"[{table}] " if table else "")
+    place = f"{recipe_file.where(problem.key)}: " + (f"[{table}] " if table else "")
     return f"{place}{problem.what}" + (f"\n    {problem.instead}" if problem.instead else "")
 
 
@@ -114,7 +114,7 @@ def _override(values: dict[str, Any], item: str) -> tuple[tuple[str, ...], str]:
 
 
 def parse_value(written: str) -> Any:
-    """Read a TOML value; what is none is a plain string, so that quotes are not needed in a shell."""
+    """Parse a TOML value; anything else is a plain string, so that a shell needs no quotes."""
     try:
         return tomllib.loads(f"value = {written}")["value"]
     except (ValueError, RecursionError):
@@ -122,27 +122,33 @@ def parse_value(written: str) -> Any:
 
 
 def set_value(values: dict[str, Any], path: tuple[str, ...], value: Any, option: str) -> None:
-    """Set the value at a path of keys, making tables on the way; `option` is what that asks for it.
+    """Set the value at a path of keys, and make the tables on the way.
+
+    Args:
+        values: Parsed TOML, changed in place.
+        path: The keys, outermost first.
+        value: The value to set.
+        option: The command-line option that asks for it, for messages.
 
     Raises:
-        UsageError: The path leads through something that is no table, or to no element of a list.
+        UsageError: The path leads through a value that is not a table, or to an element that a list does not have.
     """
-    place: Any = values
+    table: Any = values
     for part in path[:-1]:
-        place = place.setdefault(part, {}) if isinstance(place, dict) else _element(place, part, option)
-    if isinstance(place, dict):
-        place[path[-1]] = value
+        table = table.setdefault(part, {}) if isinstance(table, dict) else _element(table, part, option)
+    if isinstance(table, dict):
+        table[path[-1]] = value
     else:
-        _element(place, path[-1], option)
-        place[int(path[-1])] = value
+        _element(table, path[-1], option)
+        table[int(path[-1])] = value
 
 
-def _element(place: Any, part: str, option: str) -> Any:
-    if not isinstance(place, list):
-        raise UsageError(f"{option}: there is no table at '{part}', but the value {place!r}")
-    if not part.isdecimal() or int(part) >= len(place):
-        raise UsageError(f"{option}: '{part}' must be one of 0 to {len(place) - 1}, the place in the list")
-    return place[int(part)]
+def _element(elements: Any, part: str, option: str) -> Any:
+    if not isinstance(elements, list):
+        raise UsageError(f"{option}: '{part}' cannot be set in {elements!r}, which is not a table")
+    if not part.isdecimal() or int(part) >= len(elements):
+        raise UsageError(f"{option}: '{part}' must be one of 0 to {len(elements) - 1}, a position in the list")
+    return elements[int(part)]
 
 
 # ------------------------------------------------------------------------------------------- line numbers
@@ -152,7 +158,7 @@ _KEY = re.compile(r"""^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*
 
 
 def line_index(text: str) -> dict[tuple[str, ...], int]:
-    """Map key paths to line numbers; elements of `[[tables]]` are counted: ("augment", "scene", "0", "flip")."""
+    """Map key paths to line numbers; elements of `[[tables]]` are numbered: ("augment", "scene", "0", "flip")."""
     index: dict[tuple[str, ...], int] = {}
     counts: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
@@ -174,21 +180,21 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 # ------------------------------------------------------------------------------------------ finding recipes
 
-_BESIDE = Path(__file__).parent.parent.parent
-_SHIPPED = _BESIDE / ("recipes" if (_BESIDE / "pyproject.toml").exists() else "sslkit_recipes")
-"""In a checkout the folder itself; installed, the wheel's copy beside the package."""
+_INSTALLED_IN = Path(__file__).parent.parent.parent
+_SHIPPED = _INSTALLED_IN / ("recipes" if (_INSTALLED_IN / "pyproject.toml").exists() else "sslkit_recipes")
+"""In a checkout, the folder `recipes`; in an installation, the wheel's copy next to the package."""
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that came with sslkit: name -> file, from the wheel or, in a checkout, from `recipes/`."""
+    """Return the recipes shipped with sslkit: name -> file."""
     return {file.relative_to(_SHIPPED).with_suffix("").as_posix(): file for file in sorted(_SHIPPED.rglob("*.toml"))}
 
 
 def locate(name: str, known: Mapping[str, Path]) -> Path:
-    """Find a recipe by path, or by name among `known`.
+    """Find a recipe by path, or by name in `known`.
 
     Raises:
-        RecipeError: There is none; close matches are named.
+        RecipeError: It was not found; a close match is named.
     """
     path = Path(name)
     if path.is_file():
@@ -198,4 +204,4 @@ def locate(name: str, known: Mapping[str, Path]) -> Path:
         if candidate in known or len(short) == 1:
             return known[candidate if candidate in known else short[0]]
     hint = closest(path.stem, known) or f"; known: {', '.join(sorted(known))}"
-    raise RecipeError(f"there is no recipe file or recipe named '{name}'{hint}")
+    raise RecipeError(f"no recipe file or recipe is named '{name}'{hint}")

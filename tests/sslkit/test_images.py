@@ -90,7 +90,7 @@ def test_exif_orientation_is_applied(orientation):
     ("data", "says"),
     [
         (b"", "is empty (0 bytes)"),
-        (b"GIF no", "is no image that Pillow knows (6 bytes"),
+        (b"GIF no", "is not an image that Pillow can read (6 bytes"),
         (
             encoded(Pillow.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)), "JPEG")[:900],
             "cannot be decoded (900 bytes)",
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_told_with_its_name(data, says):
 
 def test_postscript_is_no_image():
     """Pillow would start another program to draw it."""
-    with pytest.raises(DataError, match="is no image that Pillow knows"):
+    with pytest.raises(DataError, match="is not an image that Pillow can read"):
         images.decode(encoded(Pillow.new("RGB", (9, 9)), "EPS"), "photo.jpg")
 
 

@@ -104,7 +104,8 @@ def test_a_misspelt_hook_names_its_plugin_and_the_hook_meant():
     plugins = Plugins.load(points=[Point("toy", offering(sslkit_objective=[]))])
     assert plugins.broken[0].owner.plugin == "toy"
     assert (
-        "'sslkit_objective', which is no hook of sslkit: did you mean 'sslkit_objectives'?" in plugins.broken[0].reason
+        "'sslkit_objective', which is not a hook of sslkit: did you mean 'sslkit_objectives'?"
+        in plugins.broken[0].reason
     )
 
 
@@ -133,7 +134,7 @@ def test_short_names_must_be_unambiguous():
 
 
 def test_unknown_names_get_a_close_match(plugins):
-    with pytest.raises(PluginError, match="there is no objective 'alikee': did you mean 'alike'?"):
+    with pytest.raises(PluginError, match="unknown objective 'alikee': did you mean 'alike'?"):
         plugins.find("objective", "alikee")
     with pytest.raises(PluginError, match="known: dots"):
         plugins.find("source", "zzz")

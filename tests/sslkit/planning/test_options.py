@@ -58,7 +58,7 @@ def test_dates_are_told_wherever_they_stand():
         ("sampler", "sides", "0"): "0 = 07:32:00: is a date or time",
         ("sampler", "count"): "count = 0: must be greater than or equal to 1",
     }
-    assert 'a text has quotes: "1979-05-27"' in problems[0].instead
+    assert 'for a string, write quotes: "1979-05-27"' in problems[0].instead
 
 
 def test_whole_numbers_stand_for_floats():

@@ -121,7 +121,7 @@ def test_unknown_components_and_options_come_together(make):
     _, problems = make("sampler.use=pear", "backbone.widht=4", "optimizer.use=sgdd", "accumulate=3")
     assert says(
         problems,
-        "there is no sampler 'pear': did you mean 'pair'?",
+        "unknown sampler 'pear': did you mean 'pair'?",
         "unknown option 'widht': did you mean 'width'?",
         "unknown optimizer 'sgdd': did you mean 'sgd'?",
         "does not divide",

@@ -21,13 +21,13 @@ def test_a_good_recipe_has_no_problems(recipe_text):
 
 
 def test_broken_toml_names_its_line():
-    with pytest.raises(RecipeError, match=r"test.toml is no valid TOML: .*line 2"):
+    with pytest.raises(RecipeError, match=r"test.toml is not valid TOML: .*line 2"):
         parsed("seed = 1\nepochs = = 2\n")
 
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("seed = " + "9" * 5000, "is no valid TOML"), ("seed = " + "[" * 3000 + "]" * 3000, "nested too deeply")],
+    [("seed = " + "9" * 5000, "is not valid TOML"), ("seed = " + "[" * 3000 + "]" * 3000, "nested too deeply")],
 )
 def test_numbers_and_lists_beyond_bounds_are_told(text, what):
     with pytest.raises(RecipeError, match=f"test.toml .*{what}"):
@@ -89,7 +89,7 @@ def test_a_problem_of_an_override_names_the_override(recipe_text):
     [
         ("seed", "write --set key.path=value"),
         ("=3", "write --set key.path=value"),
-        ("seed.x=3", "there is no table at 'x', but the value 3"),
+        ("seed.x=3", "'x' cannot be set in 3, which is not a table"),
         ("augment.scene.7.size=3", "'7' must be one of 0 to 0"),
     ],
 )
