@@ -1,1 +1,1 @@
-"""From images to batches: epochs, views, the loader and its caches."""
+"""Turn images into batches: epochs, views, the loader and the cache."""

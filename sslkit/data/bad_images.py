@@ -1,4 +1,4 @@
-"""Images that cannot be used: which there were, what is written of them, and when there are too many."""
+"""Collect the images that cannot be used, and end a run that has too many of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from sslkit.api import Source
 from sslkit.errors import DataError
 from sslkit.storage.run_folder import BAD_IMAGES
 
-_SHOWN = 5
+_MOST_NAMED = 5
+"""Images whose warning names them; the others are counted."""
 
 BadImage = tuple[int, str]
-"""An image, by its place in the source, and what is wrong with it."""
+"""The index of an image in the source, and what is wrong with it."""
 
 
-def usable(source: Source, index: int, min_side: int) -> images.Image:
+def read_usable(source: Source, index: int, min_side: int) -> images.Image:
     """Read and decode an image.
 
     Returns:
@@ -36,47 +37,47 @@ def usable(source: Source, index: int, min_side: int) -> images.Image:
 
 @dataclass
 class BadImages:
-    """What a run has skipped so far, each image once.
+    """The images that a run has skipped so far, each of them once.
 
     Attributes:
-        images: In the source.
-        most: As many may be skipped.
-        share: And as large a share of the images.
+        images: Number of images in the source.
+        max_count: How many may be skipped.
+        max_share: Share of the images that may be skipped.
         reasons: Image -> what is wrong with it.
     """
 
     images: int
-    most: int
-    share: float
+    max_count: int
+    max_share: float
     reasons: dict[int, str] = field(default_factory=dict)
 
-    def new(self, found: Iterable[BadImage]) -> list[BadImage]:
-        """Return those that are not known yet, each once."""
-        return [(image, reason) for image, reason in dict(found).items() if image not in self.reasons]
+    def new(self, bad: Iterable[BadImage]) -> list[BadImage]:
+        """Return the images that are not known yet, each once."""
+        return [(image, reason) for image, reason in dict(bad).items() if image not in self.reasons]
 
-    def add(self, found: Sequence[BadImage]) -> list[str]:
-        """Remember images, and return what to say of those that are new: the first few by name, the rest as a count."""
-        new = self.new(found)
+    def add(self, bad: Sequence[BadImage]) -> list[str]:
+        """Add images; return warnings that name the first few new ones, and refer to the file for the rest."""
+        new = self.new(bad)
         before = len(self.reasons)
         self.reasons |= dict(new)
-        said = [f"warning: skipped, and replaced by another one: {reason}" for _, reason in new[: _SHOWN - before]]
-        if before < _SHOWN <= len(self.reasons):
-            said.append(f"    further ones are in {BAD_IMAGES}")
-        return said
+        warnings = [f"warning: skipped, and replaced by another: {reason}" for _, reason in new[: _MOST_NAMED - before]]
+        if before < _MOST_NAMED <= len(self.reasons):
+            warnings.append(f"    {BAD_IMAGES} lists any others")
+        return warnings
 
     def too_many(self) -> str | None:
-        """Say that there are more than a run may skip, and what to do about it."""
+        """Return an error message when there are more than a run may skip; otherwise None."""
         count = len(self.reasons)
-        if count <= self.most and count <= self.share * self.images:
+        if count <= self.max_count and count <= self.max_share * self.images:
             return None
-        limits = f"max_bad_images = {self.most}, max_bad_share = {self.share:g}"
+        limits = f"max_bad_images = {self.max_count}, max_bad_share = {self.max_share:g}"
         return (
             f"{count} of {self.images} images cannot be used, which is more than a run may skip ({limits}). They are "
-            f"listed in {BAD_IMAGES}; repair or remove them, or raise the limits: the run goes on where it is"
+            f"listed in {BAD_IMAGES}; repair or remove them, or raise the limits: the run then resumes where it stopped"
         )
 
     def rows(self, key: Callable[[int], str]) -> list[dict[str, Any]]:
-        """Return what is written to the run's folder; `key` names an image."""
+        """Return the entries of the file in the run's folder; `key` names an image."""
         return [{"image": image, "key": key(image), "reason": self.reasons[image]} for image in sorted(self.reasons)]
 
     def state_dict(self) -> dict[int, str]:

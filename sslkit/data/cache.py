@@ -1,4 +1,4 @@
-"""Decoded images, kept within a bound of memory that all loader processes share."""
+"""Cache decoded images in a bounded memory that all loader processes share."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ GB = 10**9
 
 
 class Cache:
-    """Keeps decoded images until its room is full, each at most once; nothing is ever thrown out.
+    """A cache that stores decoded images until it is full, each at most once, and never evicts one.
 
-    Epochs come back to every image equally often, so the images that came first are as good as any, and throwing out
-    the oldest would throw out what is needed next. Pixels lie in one anonymous mapping that processes inherit when they
-    are forked; pages take memory when they are first written. A place is given out under a lock, and can be read once
-    its entry in the index says so.
+    Epochs return to every image equally often, so the images that came first are as good as any others, and evicting
+    the oldest would evict the one that is needed next. Pixels are stored in one anonymous mapping that forked processes
+    inherit; its pages take memory when they are first written. A lock guards the allocation of space, and an image can
+    be read once its entry in the index is complete.
 
     Args:
-        images: In the source.
-        room: Bytes of pixels, over all processes of this machine that share the cache.
+        images: Number of images in the source.
+        capacity: Bytes of pixels, over all processes of this machine that share the cache.
 
     Raises:
-        UsageError: Processes are not forked here, so that they could not share it.
+        UsageError: Processes are not forked here, so they cannot share the cache.
     """
 
-    def __init__(self, images: int, room: int) -> None:
+    def __init__(self, images: int, capacity: int) -> None:
         if mp.get_start_method() != "fork":
             raise UsageError(
-                f"--cache-gb {room / GB:g}: loader processes are started by '{mp.get_start_method()}' here and share "
-                "no cache; leave it out"
+                f"--cache-gb {capacity / GB:g}: loader processes are started by '{mp.get_start_method()}' here and "
+                "cannot share a cache; leave the option out"
             )
-        self.room = room
-        self.pixels = np.frombuffer(mmap.mmap(-1, max(1, room)), np.uint8)
+        self.capacity = capacity
+        self.pixels = np.frombuffer(mmap.mmap(-1, max(1, capacity)), np.uint8)
         self.index: npt.NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, max(1, images) * 24), np.int64).reshape(-1, 3)
-        """For every image: height, width, and where its pixels begin, plus 1; 0 as long as they are not there."""
+        """For every image: height, width, and the offset of its pixels plus 1; 0 while they are not stored."""
         self.used: Any = mp.Value("q", 0)
 
     def get(self, image: int) -> npt.NDArray[np.uint8] | None:
-        """Return the pixels of an image (h w 3), or None. They are shared, and not to be written to."""
-        height, width, place = self.index[image].tolist()
-        if not place:
+        """Return the pixels of an image (h w 3), or None. They are shared; do not write to them."""
+        height, width, offset = self.index[image].tolist()
+        if not offset:
             return None
-        return self.pixels[place - 1 : place - 1 + height * width * 3].reshape(height, width, 3)
+        return self.pixels[offset - 1 : offset - 1 + height * width * 3].reshape(height, width, 3)
 
     def put(self, image: int, pixels: npt.NDArray[np.uint8]) -> None:
-        """Keep the pixels of an image (h w 3) where there is room, and it is not there already."""
+        """Store the pixels of an image (h w 3), unless the cache is full or already has them."""
         with self.used.get_lock():
             first = self.used.value
-            if first + pixels.size > self.room or self.index[image, 2]:
+            if first + pixels.size > self.capacity or self.index[image, 2]:
                 return
             self.used.value = first + pixels.size
         self.pixels[first : first + pixels.size] = pixels.reshape(-1)
         self.index[image, :2] = pixels.shape[:2]
-        self.index[image, 2] = first + 1  # last: whoever reads it finds the rest
+        self.index[image, 2] = first + 1  # last, so that readers find the rest complete
 
     @property
-    def kept(self) -> int:
-        """How many images there are."""
+    def count(self) -> int:
+        """The number of stored images."""
         return int(np.count_nonzero(self.index[:, 2]))

@@ -1,4 +1,4 @@
-"""Contact sheets: photos with their boxes, then every view exactly as the network will see it."""
+"""Draw contact sheets: images with their boxes, then every view exactly as the network will see it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _OVERLAP = (255, 255, 255, 70)
 
 
 def sheet(plan: Plan, source: Source, proposals: Proposals | None, count: int, epoch: int = 0) -> Image.Image:
-    """Draw `count` images, one row each: the photo, then the views of every group and network.
+    """Draw `count` images, one row each: the image with its boxes, then the views of every group and network.
 
     Raises:
-        DataError: An image cannot be used, and the recipe says to stop there.
+        DataError: An image cannot be used, and the recipe does not skip it.
     """
     dataset = ViewDataset(plan, source, proposals)
     rows = [_row(plan, dataset, Item(epoch, index)) for index in _spread(len(source), count)]
@@ -50,20 +50,20 @@ def sheet(plan: Plan, source: Source, proposals: Proposals | None, count: int, e
     return canvas
 
 
-def _spread(images_: int, count: int) -> list[int]:
-    return sorted({round(place) for place in np.linspace(0, images_ - 1, min(count, images_))})
+def _spread(total: int, count: int) -> list[int]:
+    return sorted({round(place) for place in np.linspace(0, total - 1, min(count, total))})
 
 
 def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
-    made = dataset[[item]]
-    if isinstance(made, Failure):
-        raise DataError(made.message)
-    batch = to_device(made, plan.views, torch.device("cpu"))
+    result = dataset[[item]]
+    if isinstance(result, Failure):
+        raise DataError(result.message)
+    batch = to_device(result, plan.views, torch.device("cpu"))
     index = int(batch["index"])
     key = dataset.source.key(index)
     counts = ", ".join(f"{name} {value:g}" for name, value in batch["counts"].items())
     instead = f"  in place of {dataset.source.key(item.image)}" if batch["bad"] else ""
-    cells = [(f"{key}{instead}  {counts}", _photo(dataset, index, batch))]
+    cells = [(f"{key}{instead}  {counts}", _image_with_boxes(dataset, index, batch))]
     for (group, network), views in plan.views.items():
         shared = not any((group, other) in plan.views for other in {"online", "target"} - {network}) and plan.has(
             "target"
@@ -75,12 +75,12 @@ def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
     return _strip(cells)
 
 
-def _photo(dataset: ViewDataset, index: int, batch: dict[str, Any]) -> Image.Image:
-    """Draw the photo with the boxes of every group, and the overlap of the first group's first two views shaded."""
-    photo = Image.fromarray(images.decode(dataset.source.read(index), dataset.source.key(index)))
-    scale = 2 * _THUMB / max(photo.size)
-    photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
-    layer = Image.new("RGBA", photo.size)
+def _image_with_boxes(dataset: ViewDataset, index: int, batch: dict[str, Any]) -> Image.Image:
+    """Draw an image with the boxes of every group, and shade the overlap of the first group's first two views."""
+    image = Image.fromarray(images.decode(dataset.source.read(index), dataset.source.key(index)))
+    scale = 2 * _THUMB / max(image.size)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    layer = Image.new("RGBA", image.size)
     draw = ImageDraw.Draw(layer)
     colours = iter(_COLOURS * 4)
     for number, group in enumerate(dataset.groups):
@@ -92,7 +92,7 @@ def _photo(dataset: ViewDataset, index: int, batch: dict[str, Any]) -> Image.Ima
             colour = next(colours) if number == 0 and place else colour
             draw.rectangle(tuple(box), outline=colour, width=2 if number == 0 else 1)
             draw.text((box[0] + 3, box[1] + 1), f"{group[0]}{place + 1}", fill=colour)
-    return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
 def _shade(draw: ImageDraw.ImageDraw, boxes: np.ndarray[Any, Any]) -> None:
@@ -103,17 +103,17 @@ def _shade(draw: ImageDraw.ImageDraw, boxes: np.ndarray[Any, Any]) -> None:
 
 
 def _picture(pixels: Tensor, view: View) -> Image.Image:
-    """Undo the normalisation of one view (3 s s); what lies outside [0, 1] cannot be shown and is clipped."""
+    """Undo the normalisation of one view (3 s s), clipping values outside [0, 1]."""
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
-    shown = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    array = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     side = min(_THUMB, 2 * view.size)
-    return Image.fromarray(shown).resize(
+    return Image.fromarray(array).resize(
         (side, side), Image.Resampling.NEAREST if view.size < side else Image.Resampling.BOX
     )
 
 
 def _strip(cells: list[tuple[str, Image.Image]]) -> Image.Image:
-    """Lay out labelled pictures side by side, small ones two to a column."""
+    """Lay out labelled pictures side by side, small ones stacked two to a column."""
     font = ImageFont.load_default(11)
     height = max(picture.height for _, picture in cells) + 2 * _LABEL + 2 * _PAD
     canvas = Image.new("RGB", (20_000, height), "white")

@@ -1,9 +1,9 @@
-"""Which images make up each batch: a pure function of (seed, epoch, place), for any number of workers or ranks."""
+"""The images of each batch: a pure function of (seed, epoch, position), for any number of workers or ranks."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,45 +12,46 @@ import numpy as np
 from sslkit.api import Source
 from sslkit.seeds import generator
 
-TRIES = 100
-"""So many images are tried in place of one that cannot be used."""
+MAX_TRIES = 100
+"""How many images are tried in place of one that cannot be used."""
 
 
 class Item(NamedTuple):
-    """One draw of one image, by its place in the source.
+    """One draw of one image.
 
     Attributes:
-        stands_for: The image, and the number of the try, that it is drawn in place of.
+        image: Index in the source.
+        replaces: The image that this one replaces, and the number of the try.
     """
 
     epoch: int
     image: int
-    stands_for: tuple[int, int] | None = None
+    replaces: tuple[int, int] | None = None
 
     @property
     def seeds(self) -> tuple[int | str, ...]:
-        """What its randomness is a function of, besides the recipe's seed."""
-        return (self.epoch, self.image, *(("in place of", *self.stands_for) if self.stands_for else ()))
+        """The path of seeds for its randomness, after the recipe's seed."""
+        return (self.epoch, self.image, *(("in place of", *self.replaces) if self.replaces else ()))
 
-    def others(self, seed: int, images: int) -> Iterator[Item]:
-        """Yield what to try in its place, a pure function of (seed, epoch, image)."""
-        for number in range(TRIES):
+    def replacements(self, seed: int, images: int) -> Iterator[Item]:
+        """Yield the items to try in its place, a pure function of (seed, epoch, image)."""
+        for number in range(MAX_TRIES):
             image = int(generator(seed, self.epoch, self.image, "another", number).integers(images))
             yield Item(self.epoch, image, (self.image, number))
 
 
 @dataclass
 class Epochs:
-    """Which images make up each micro-batch, as a pure function of (seed, epoch, position).
+    """The images of each micro-batch, as a pure function of (seed, epoch, position).
 
     Attributes:
-        images: In the source.
-        batch_size: Per optimizer step, over all devices.
-        accumulate: Passes per optimizer step.
-        pad: Whether an epoch's last batch is filled from its beginning, or left out.
-        rank: Of this process.
-        world: Number of processes.
-        skipped: Places of batches that are left out, in order: those that diverged.
+        images: Number of images in the source.
+        batch_size: Images per optimizer step, over all devices.
+        accumulate: Micro-batches per optimizer step.
+        pad: Whether an epoch's last batch is filled up from the start of the epoch, or left out.
+        rank: This rank.
+        world: Number of ranks.
+        skipped: Indices of the batches that are left out because they diverged, in order.
     """
 
     images: int
@@ -62,14 +63,22 @@ class Epochs:
     world: int = 1
     skipped: tuple[int, ...] = ()
 
+    def state_dict(self) -> list[int]:
+        """Return the batches that are skipped."""
+        return list(self.skipped)
+
+    def load_state_dict(self, state: Sequence[int]) -> None:
+        """Restore the batches that are skipped."""
+        self.skipped = tuple(state)
+
     @property
     def steps(self) -> int:
         """Optimizer steps per epoch."""
         return -(-self.images // self.batch_size) if self.pad else self.images // self.batch_size
 
     @property
-    def micro(self) -> int:
-        """Images per pass on one device."""
+    def micro_batch_size(self) -> int:
+        """Images per micro-batch on one device."""
         return self.batch_size // (self.accumulate * self.world)
 
     def order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -77,8 +86,8 @@ class Epochs:
         shuffled = generator(self.seed, "epoch", epoch).permutation(self.images)
         return np.resize(shuffled, self.steps * self.batch_size)
 
-    def place(self, step: int) -> int:
-        """Return which batch an optimizer step takes, counted from the first epoch's first."""
+    def batch_index(self, step: int) -> int:
+        """Return the index of an optimizer step's batch, counted from the start of the first epoch."""
         for skipped in self.skipped:
             step += skipped <= step
         return step
@@ -86,18 +95,18 @@ class Epochs:
     def micro_batches(self, start: int, stop: int) -> Iterator[list[Item]]:
         """Yield this rank's micro-batches of optimizer steps `start` to `stop` (excluded)."""
         epoch, order = -1, np.zeros(0, np.int64)
-        for place in map(self.place, range(start, stop)):
-            if place // self.steps != epoch:
-                epoch = place // self.steps
+        for batch in map(self.batch_index, range(start, stop)):
+            if batch // self.steps != epoch:
+                epoch = batch // self.steps
                 order = self.order(epoch)
-            first = (place % self.steps) * self.batch_size
+            first = (batch % self.steps) * self.batch_size
             for part in range(self.accumulate):
-                begin = first + (part * self.world + self.rank) * self.micro
-                yield [Item(epoch, int(index)) for index in order[begin : begin + self.micro]]
+                begin = first + (part * self.world + self.rank) * self.micro_batch_size
+                yield [Item(epoch, int(index)) for index in order[begin : begin + self.micro_batch_size]]
 
 
 def listing(source: Source) -> dict[str, Any]:
-    """Return how many images a source has, and a hash of their names in order."""
+    """Return the number of images in a source, and a hash of their names in order."""
     digest = hashlib.blake2b(digest_size=8)
     for index in range(len(source)):
         digest.update(source.key(index).encode(errors="surrogatepass") + b"\n")

@@ -1,4 +1,4 @@
-"""Batches in order, made ahead by loader processes."""
+"""Load batches in order, in loader processes that work ahead."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sslkit.data.epochs import Item
-from sslkit.data.ring_buffer import RingBuffer, Sent
+from sslkit.data.ring_buffer import BatchMessage, RingBuffer
 from sslkit.data.views import Failure, ViewDataset
 from sslkit.errors import SslkitError
 
-ASKING = tuple(
+STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
 )
-"""Signals that ask a run to stop; SLURM sends SIGTERM, and what its `--signal` names, which often is SIGUSR1."""
-AHEAD = 2
+"""Signals that ask a run to stop; SLURM sends SIGTERM, and the one that its `--signal` names, often SIGUSR1."""
+BATCHES_AHEAD = 2
 """Batches that each loader process makes ahead."""
-_DYING_S = 2.0
+_EXIT_WAIT_S = 2.0
 
 
 class Loader:
-    """Batches of items in order, made ahead by loader processes; these end where its block does.
+    """Batches of items in order, made ahead by loader processes, which end with the loader's `with` block.
 
-    The pixels of a batch are its own until the next one is asked for. Memory for them is taken once, and is all that
-    the loader takes, besides one decoded image in each process: (2 w + 1) batches with w processes.
+    The pixels of a batch stay valid until the next one is requested. Their memory is allocated once: (2 w + 1) batches
+    with w processes. Besides it, the loader needs one decoded image in each process.
 
     Args:
-        dataset: Makes the items.
-        items: Of each batch; none has more than the first.
-        workers: Loader processes; with 0, batches are made here when they are asked for.
-        device: That the batches are for.
+        dataset: Makes the batches.
+        items: The items of each batch; no batch has more than the first.
+        workers: Number of loader processes; with 0, batches are made in this process when they are requested.
+        device: The device that the batches will be moved to.
 
     Raises:
         DataError: An image cannot be used; the message names it.
         PluginError: The source or the sampler failed.
-        SslkitError: A loader process died; the message says how, and what it had in hand.
+        SslkitError: A loader process died; the message says how, and on which image.
     """
 
     def __init__(self, dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> None:
         self.dataset = dataset
         first = next(items, [])
-        self.ring = RingBuffer(dataset.shapes(len(first)), AHEAD * workers + 1) if workers else None
+        self.ring = RingBuffer(dataset.pixel_shapes(len(first)), BATCHES_AHEAD * workers + 1) if workers else None
         numbered = enumerate(chain([first], items) if first else ())
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This DataLoader will create")  # how many is the user's choice
+            warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user chose how many
             loader: DataLoader[Any] = DataLoader(
-                _Making(dataset, self.ring),
-                sampler=_Listed(numbered),
+                _BatchMaker(dataset, self.ring),
+                sampler=_SingleUseSampler(numbered),
                 batch_size=None,  # the dataset makes whole batches
                 num_workers=workers,
-                collate_fn=_as_it_is,
+                collate_fn=_identity,
                 pin_memory=device.type == "cuda",
-                prefetch_factor=AHEAD if workers else None,
-                worker_init_fn=_quiet if workers else None,
+                prefetch_factor=BATCHES_AHEAD if workers else None,
+                worker_init_fn=_init_worker if workers else None,
             )
             self.stream: Any = iter(loader)
 
@@ -70,17 +70,17 @@ class Loader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """End the loader processes; of one that died, which torch tells at any moment and place, say what it held."""
-        dead: list[str] = []
-        for _again in range(2):  # torch may tell of the death here, too
+        """End the loader processes; report one that died, for which torch may raise at any time and place."""
+        deaths: list[str] = []
+        for _again in range(2):  # torch may report the death here, too
             with suppress(RuntimeError):
                 if isinstance(error, OSError | EOFError):
-                    self._wait_for_one_that_dies()
-                dead = dead or (self._dead() if isinstance(error, RuntimeError | OSError | EOFError) else [])
+                    self._wait_for_a_death()
+                deaths = deaths or (self._deaths() if isinstance(error, RuntimeError | OSError | EOFError) else [])
                 self._end()
                 break
-        if dead:
-            raise SslkitError("\n".join(dead)) from error
+        if deaths:
+            raise SslkitError("\n".join(deaths)) from error
 
     def __iter__(self) -> Loader:
         return self
@@ -91,54 +91,55 @@ class Loader:
             raise batch.error(batch.message)
         return batch
 
-    def _dead(self) -> list[str]:
-        """Say of each loader process that died how it did, and what it had in hand."""
+    def _deaths(self) -> list[str]:
+        """Describe how each dead loader process ended, and on which image."""
+        ended = [(number, process.exitcode) for number, process in enumerate(self.processes()) if process.exitcode]
         return [
-            f"loader process {number} {_how(worker.exitcode)}; it had {self.dataset.in_hand(number)} in hand"
-            for number, worker in enumerate(self._workers())
-            if worker.exitcode
+            f"loader process {number} {_describe_exit(code)}; it worked on {self.dataset.current_image(number)}"
+            for number, code in ended
         ]
 
-    def _wait_for_one_that_dies(self) -> None:
-        """Wait a moment: the connections of a process that dies end before it does."""
-        if workers := self._workers():
-            wait([worker.sentinel for worker in workers], _DYING_S)
+    def _wait_for_a_death(self) -> None:
+        """Wait a moment: the connections of a dying process end before the process does."""
+        if processes := self.processes():
+            wait([process.sentinel for process in processes], _EXIT_WAIT_S)
 
-    def _workers(self) -> Sequence[Any]:
+    def processes(self) -> Sequence[Any]:
+        """Return the loader processes; without workers, none."""
         return getattr(self.stream, "_workers", ())
 
     def _end(self) -> None:
-        """End the loader processes now: they ignore signals that would end them later, and Python's exit waits."""
+        """Kill the loader processes: they ignore signals to stop, and Python waits for them at exit."""
         if hasattr(self.stream, "_shutdown_workers"):
             self.stream._shutdown_workers()
             for worker in self.stream._workers:
                 worker.kill()
 
 
-def _how(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code > 0:
         return f"ended with code {code}"
     name = signal.Signals(-code).name
     return f"was killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
 
 
-class _Making(Dataset[Any]):
-    """Makes numbered batches: in loader processes into the ring, and else into memory of their own."""
+class _BatchMaker(Dataset[Any]):
+    """Make numbered batches: into the ring in loader processes, otherwise into new memory."""
 
     def __init__(self, dataset: ViewDataset, ring: RingBuffer | None) -> None:
         self.dataset = dataset
         self.ring = ring
 
-    def __getitem__(self, numbered: tuple[int, list[Item]]) -> dict[str, Any] | Sent | Failure:
+    def __getitem__(self, numbered: tuple[int, list[Item]]) -> dict[str, Any] | BatchMessage | Failure:
         number, items = numbered
         if self.ring is None:
             return self.dataset[items]
-        made = self.dataset.fill(items, self.ring[number])
-        return made if isinstance(made, Failure) else Sent(self.ring, number, made)
+        batch = self.dataset.fill(items, self.ring[number])
+        return batch if isinstance(batch, Failure) else BatchMessage(self.ring, number, batch)
 
 
-class _Listed:
-    """A sampler over an iterator that is made for it; used once."""
+class _SingleUseSampler:
+    """A sampler that returns a given iterator, once."""
 
     def __init__(self, numbered: Iterator[tuple[int, list[Item]]]) -> None:
         self.numbered = numbered
@@ -147,13 +148,13 @@ class _Listed:
         return self.numbered
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def _quiet(worker: int) -> None:  # noqa: ARG001
-    """Leave signals to the main process: a worker that dies of Ctrl-C would take the batch in hand with it."""
+def _init_worker(worker: int) -> None:  # noqa: ARG001
+    """Leave signals to the main process: a worker that Ctrl-C kills would lose the batch that it is making."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    for name in ASKING:
+    for name in STOP_SIGNALS:
         signal.signal(name, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""The host ahead of the device: while that is busy, values are on their way back and the next batch is made ready.
+"""Keep the host ahead of the device: copy numbers back and prepare the next batch while the device is busy.
 
-A GPU works off what it was given in order. Where the host waited for a step's loss before it gave the GPU anything
+A GPU runs the operations that the host launches in order. If the host waited for a step's loss before it launched
 more, the GPU would wait for the host in every step.
 """
 
@@ -14,61 +14,61 @@ from torch import Tensor
 
 
 class Reading:
-    """Numbers of a device, copied to the host without waiting for what has not been computed yet.
+    """Numbers on a device, copied to the host without waiting until they are computed.
 
     Args:
         numbers: Shape (n).
     """
 
     def __init__(self, numbers: Tensor) -> None:
-        self.held, self.done = numbers, None
+        self.values, self.event = numbers, None
         if numbers.device.type == "cuda":
-            self.held = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self.held.copy_(numbers, non_blocking=True)
-            self.done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self.done.record(torch.cuda.current_stream(numbers.device))
+            self.values = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self.values.copy_(numbers, non_blocking=True)
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.event.record(torch.cuda.current_stream(numbers.device))
 
     @property
     def ready(self) -> bool:
-        """Whether the device has come so far."""
-        return self.done is None or bool(self.done.query())  # type: ignore[no-untyped-call]
+        """Whether the numbers have been computed and copied."""
+        return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
 
     def numbers(self) -> list[float]:
-        """Return them, once they are there."""
-        if self.done is not None:
-            self.done.synchronize()
-        listed: list[float] = self.held.tolist()
-        return listed
+        """Wait for the numbers and return them."""
+        if self.event is not None:
+            self.event.synchronize()
+        numbers: list[float] = self.values.tolist()
+        return numbers
 
 
 class Prefetcher:
-    """Batches of a feed on the device, one of them begun before it is asked for.
+    """Batches on the device, the next one started before it is requested.
 
     Args:
-        feed: Gives batches.
-        fetch: Takes the next of them, and puts it onto the device.
+        batches: Batches on the host.
+        fetch: Takes the next batch and moves it to the device.
     """
 
     def __init__(
-        self, feed: Iterator[dict[str, Any]], fetch: Callable[[Iterator[dict[str, Any]]], dict[str, Any]]
+        self, batches: Iterator[dict[str, Any]], fetch: Callable[[Iterator[dict[str, Any]]], dict[str, Any]]
     ) -> None:
-        self.feed, self.fetch = feed, fetch
+        self.batches, self.fetch = batches, fetch
         self.batch: dict[str, Any] | None = None
         self.error: Exception | None = None
 
-    def begin(self) -> None:
-        """Make the next batch ready, where there is one; what goes wrong is raised when it is asked for."""
+    def start(self) -> None:
+        """Fetch the next batch, if there is one; `take` raises the errors of it."""
         try:
-            self.batch = self.fetch(self.feed)
+            self.batch = self.fetch(self.batches)
         except StopIteration:
             pass
         except Exception as error:
             self.error = error
 
     def take(self) -> dict[str, Any]:
-        """Return the batch that was begun, or the feed's next one."""
-        begun, error = self.batch, self.error
+        """Return the batch that was started, or fetch the next one."""
+        started, error = self.batch, self.error
         self.batch, self.error = None, None
         if error is not None:
             raise error
-        return self.fetch(self.feed) if begun is None else begun
+        return self.fetch(self.batches) if started is None else started

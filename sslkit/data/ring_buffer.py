@@ -1,4 +1,4 @@
-"""Room for batches of pixels that loader processes fill and the training process reads, used again and again."""
+"""Reused buffers for batches of pixels, which loader processes fill and the training process reads."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from torch import Tensor
 
 
 class RingBuffer:
-    """Buffers in memory that processes share, given out in turn: what is in one is lost when its turn comes again.
+    """Buffers in shared memory, used in turn: the content of one is overwritten when its turn comes again.
 
-    New shared memory for every batch would cost more than a tenth of the time that the batch takes to make: the system
-    clears each page and finds it again in either process. Processes that are forked inherit this memory, and need no
-    `/dev/shm`, which is small in many containers.
+    New shared memory for every batch would cost more than a tenth of the time of making the batch: the system clears
+    each page and maps it again in either process. Forked processes inherit this memory without `/dev/shm`, which is
+    small in many containers.
 
     Args:
-        shapes: Of the tensors of bytes in a buffer, by name.
-        places: How many buffers.
+        shapes: Name -> shape of a tensor of bytes in each buffer.
+        slots: Number of buffers.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], places: int) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], slots: int) -> None:
         self.shapes = dict(shapes)
-        self.places = places
-        self.memory = _shared(places * sum(map(math.prod, self.shapes.values()))).view(places, -1)
+        self.slots = slots
+        self.memory = _shared(slots * sum(map(math.prod, self.shapes.values()))).view(slots, -1)
         self.number = next(_NUMBERS)
         _RINGS[self.number] = self
 
     def __getitem__(self, batch: int) -> dict[str, Tensor]:
-        """Return the buffer of a batch: that of the one so many before it."""
+        """Return the buffer of a batch: batch `n` shares the buffer of batch `n - slots`."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        parts = torch.split(self.memory[batch % self.places], sizes)
+        parts = torch.split(self.memory[batch % self.slots], sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     @property
     def nbytes(self) -> int:
-        """Of all buffers."""
+        """Bytes of all buffers."""
         return self.memory.nbytes
 
 
-class Sent:
-    """A batch on its way out of a loader process: it arrives as a dictionary again.
+class BatchMessage:
+    """A message that carries a batch out of a loader process, and unpickles as a dictionary.
 
-    Only where its pixels lie is sent; other tensors, which are small, go through the pipe as they are, instead of each
-    in shared memory of its own.
+    Of the pixels, only their position is sent. Other tensors, which are small, go through the pipe themselves, instead
+    of each in shared memory of its own.
 
     Args:
-        ring: Has the pixels.
-        number: Of the batch.
-        batch: All that arrives; pixels (b v 3 s s) lie in the ring as (b v s s 3).
+        ring: The buffers with the pixels.
+        number: Number of the batch.
+        batch: The whole batch; its pixels (b v 3 s s) are in the ring as (b v s s 3).
     """
 
     def __init__(self, ring: RingBuffer, number: int, batch: Mapping[str, Any]) -> None:
-        self.where = (ring.number, number)
+        self.position = (ring.number, number)
         self.count = len(batch["index"])
         self.others = {
             name: value.numpy() if isinstance(value, Tensor) else value
@@ -67,22 +67,22 @@ class Sent:
         }
 
     def __reduce__(self) -> tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]:
-        return _received, (*self.where, self.count, self.others)
+        return _receive, (*self.position, self.count, self.others)
 
 
 _NUMBERS = itertools.count()
 _RINGS: WeakValueDictionary[int, RingBuffer] = WeakValueDictionary()
 
 
-def _received(ring: int, number: int, count: int, others: Mapping[str, Any]) -> dict[str, Any]:
-    pixels = {name: laid_out(part[:count]) for name, part in _RINGS[ring][number].items()}
+def _receive(ring: int, number: int, count: int, others: Mapping[str, Any]) -> dict[str, Any]:
+    pixels = {name: as_channels_last(part[:count]) for name, part in _RINGS[ring][number].items()}
     return pixels | {
         name: torch.from_numpy(value) if hasattr(value, "__array__") else value for name, value in others.items()
     }
 
 
-def laid_out(pixels: Tensor) -> Tensor:
-    """Turn views (b v s s 3) into (b v 3 s s) with the bytes of a pixel side by side."""
+def as_channels_last(pixels: Tensor) -> Tensor:
+    """View pixels (b v s s 3) as (b v 3 s s), without moving the bytes in memory."""
     return pixels.permute(0, 1, 4, 2, 3)
 
 

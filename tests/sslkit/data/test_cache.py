@@ -1,4 +1,4 @@
-"""Decoded images within a bound, shared by processes."""
+"""A bounded cache of decoded images, shared by processes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def picture(number: int, height: int = 4, width: int = 5) -> np.ndarray:
     return np.full((height, width, 3), number, np.uint8)
 
 
-def test_what_was_put_comes_back() -> None:
+def test_stored_images_come_back() -> None:
     cache = Cache(10, 1000)
     assert cache.get(3) is None
     cache.put(3, picture(7))
     cache.put(0, picture(9, 2, 3))
     np.testing.assert_array_equal(cache.get(3), picture(7))
     np.testing.assert_array_equal(cache.get(0), picture(9, 2, 3))
-    assert cache.kept == 2
+    assert cache.count == 2
 
 
-def test_it_never_holds_more_than_its_room_and_throws_nothing_out() -> None:
+def test_it_never_exceeds_its_capacity_and_evicts_nothing() -> None:
     cache = Cache(10, 150)
     for image in range(10):
         cache.put(image, picture(image))  # 60 bytes each
@@ -35,7 +35,7 @@ def test_it_never_holds_more_than_its_room_and_throws_nothing_out() -> None:
     assert cache.used.value == 150
 
 
-def test_an_image_that_is_there_takes_no_more_room() -> None:
+def test_an_image_is_stored_once() -> None:
     cache = Cache(2, 1000)
     for _ in range(3):
         cache.put(1, picture(1))
@@ -43,7 +43,7 @@ def test_an_image_that_is_there_takes_no_more_room() -> None:
 
 
 def test_processes_share_it() -> None:
-    """Each image is whole, and none lies over another, whoever put it there."""
+    """Each image is complete, and none overwrites another, whichever process stored it."""
     cache = Cache(200, 150 * 60)
 
     def fill(first: int) -> None:
@@ -56,13 +56,13 @@ def test_processes_share_it() -> None:
         process.start()
     for process in processes:
         process.join()
-    kept = [image for image in range(200) if cache.get(image) is not None]
-    assert len(kept) == cache.kept == 150
-    for image in kept:
+    stored = [image for image in range(200) if cache.get(image) is not None]
+    assert len(stored) == cache.count == 150
+    for image in stored:
         np.testing.assert_array_equal(cache.get(image), picture(image))
 
 
-def test_where_processes_are_not_forked_it_says_so(monkeypatch) -> None:
+def test_without_forked_processes_it_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(mp, "get_start_method", lambda: "spawn")
     with pytest.raises(UsageError, match=r"--cache-gb 0\.001: loader processes are started by 'spawn' here"):
         Cache(2, 10**6)

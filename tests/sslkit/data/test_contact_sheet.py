@@ -10,7 +10,7 @@ from PIL import Image
 from sslkit.data import contact_sheet, opening
 from sslkit.data.epochs import Item
 from sslkit.data.views import ViewDataset, to_device
-from sslkit.planning import recipe
+from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.planning.recipe import View
 
@@ -25,9 +25,9 @@ size = 16
 @pytest.fixture
 def planned(plugins, recipe_text):
     def planned(*sets, more=""):
-        made, problems = recipe.structure(recipe.parse(recipe_text + more, "dots", "dots.toml", sets))
-        assert made, problems
-        plan, problems = make_plan(made, plugins)
+        recipe, problems = recipe_file.check_structure(recipe_file.parse(recipe_text + more, "dots", "dots.toml", sets))
+        assert recipe, problems
+        plan, problems = make_plan(recipe, plugins)
         assert plan, problems
         return plan, *opening.prepare(plan)
 
@@ -39,8 +39,8 @@ def contains(sheet: Image.Image, picture: Image.Image) -> bool:
     whole, part = np.asarray(sheet), np.asarray(picture)
     corner = (whole == part[0, 0]).all(-1)
     corner = corner[: whole.shape[0] - part.shape[0] + 1, : whole.shape[1] - part.shape[1] + 1]
-    found = ((whole[y : y + part.shape[0], x : x + part.shape[1]] == part).all() for y, x in np.argwhere(corner))
-    return any(found)
+    matches = ((whole[y : y + part.shape[0], x : x + part.shape[1]] == part).all() for y, x in np.argwhere(corner))
+    return any(matches)
 
 
 def test_every_view_is_on_the_sheet_as_the_network_sees_it(planned) -> None:
@@ -52,26 +52,26 @@ def test_every_view_is_on_the_sheet_as_the_network_sees_it(planned) -> None:
         view = View(size=size)
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
         for pixels in batch[f"pixels.{group}.online"][0]:
-            shown = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-            assert contains(drawn, Image.fromarray(shown).resize((2 * size, 2 * size), Image.Resampling.NEAREST))
+            array = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            assert contains(drawn, Image.fromarray(array).resize((2 * size, 2 * size), Image.Resampling.NEAREST))
         assert len(batch[f"pixels.{group}.online"][0]) == count
 
 
 def test_images_are_spread_over_the_source(planned, monkeypatch) -> None:
     plan, source, proposals = planned("source.images=100")
-    asked = []
-    made = ViewDataset.make
+    drawn = []
+    fill = ViewDataset.fill_item
     monkeypatch.setattr(
-        ViewDataset, "make", lambda self, item, *rest: asked.append(item.image) or made(self, item, *rest)
+        ViewDataset, "fill_item", lambda self, item, *rest: drawn.append(item.image) or fill(self, item, *rest)
     )
     contact_sheet.sheet(plan, source, proposals, count=4)
-    assert asked == [0, 33, 66, 99]
-    asked.clear()
+    assert drawn == [0, 33, 66, 99]
+    drawn.clear()
     contact_sheet.sheet(*planned("source.images=2"), count=9)
-    assert asked == [0, 1]
+    assert drawn == [0, 1]
 
 
-def test_rows_lie_below_each_other(planned) -> None:
+def test_rows_are_stacked(planned) -> None:
     plan, source, proposals = planned()
     one, three = (contact_sheet.sheet(plan, source, proposals, count) for count in (1, 3))
     assert three.height == 3 * one.height

@@ -1,4 +1,4 @@
-"""An item is a function of seed, epoch and index alone, and a batch is what its items are."""
+"""An item is a function of seed, epoch and index alone, and a batch consists of its items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslkit.data.views import Failure, to_device
 CPU = torch.device("cpu")
 
 
-def test_an_item_does_not_depend_on_what_was_made_before(dataset) -> None:
+def test_an_item_does_not_depend_on_earlier_ones(dataset) -> None:
     one, other = dataset(), dataset()
     for place in range(5):
         other[[Item(0, place)]]
@@ -23,83 +23,83 @@ def test_an_item_does_not_depend_on_what_was_made_before(dataset) -> None:
 
 
 def test_epoch_image_and_seed_each_change_an_item(dataset) -> None:
-    made = [dataset()[[Item(0, 3)]], dataset()[[Item(1, 3)]], dataset("seed=4")[[Item(0, 3)]]]
-    boxes = [item["boxes.scene"] for item in made]
+    batches = [dataset()[[Item(0, 3)]], dataset()[[Item(1, 3)]], dataset("seed=4")[[Item(0, 3)]]]
+    boxes = [item["boxes.scene"] for item in batches]
     assert not torch.equal(boxes[0], boxes[1])
     assert not torch.equal(boxes[0], boxes[2])
 
 
-def test_a_second_group_leaves_the_first_one_as_it_was(dataset) -> None:
-    """So that dropping an objective compares like with like."""
+def test_a_second_group_leaves_the_first_one_unchanged(dataset) -> None:
+    """So an ablation that drops an objective is a fair comparison."""
     more = "\n[objectives.parts]\n[[augment.part]]\nsize = 16\n"
     without, with_parts = dataset()[[Item(0, 2)]], dataset("sampler.parts=3", more=more)[[Item(0, 2)]]
     assert "pixels.part.online" in with_parts
     assert torch.equal(without["pixels.scene.online"], with_parts["pixels.scene.online"])
 
 
-def test_a_photo_is_decoded_once_for_all_its_views(dataset, monkeypatch) -> None:
-    made = dataset("sampler.parts=3", more="\n[objectives.parts]\n[[augment.part]]\nsize = 16\n")
+def test_an_image_is_decoded_once_for_all_its_views(dataset, monkeypatch) -> None:
+    views = dataset("sampler.parts=3", more="\n[objectives.parts]\n[[augment.part]]\nsize = 16\n")
     calls = []
     decode = images.decode
-    monkeypatch.setattr(images, "decode", lambda *given: calls.append(given[1]) or decode(*given))
-    item = made[[Item(0, 5)]]
+    monkeypatch.setattr(images, "decode", lambda *arguments: calls.append(arguments[1]) or decode(*arguments))
+    item = views[[Item(0, 5)]]
     assert calls == ["0005.png"]
     assert item["pixels.scene.online"].shape == (1, 2, 3, 24, 24)
     assert item["pixels.part.online"].shape == (1, 3, 3, 16, 16)
 
 
-def test_a_bad_image_is_replaced_by_another_one_that_is_a_function_of_its_place(dataset) -> None:
-    """Always by the same, in other epochs by others, and with views of its own: it may be in the same batch."""
+def test_a_bad_image_is_replaced_as_a_function_of_epoch_and_index(dataset) -> None:
+    """Always by the same image, by others in other epochs, and with its own views: it may also be in the batch itself."""
     good = dataset()
     several = [dataset("source.broken=[2]")[[Item(epoch, 2)]] for epoch in (0, 0, 1, 2, 3)]
-    taken = [int(item["index"]) for item in several]
-    assert 2 not in taken
-    assert taken[0] == taken[1]
-    assert len(set(taken)) > 1
+    replacements = [int(item["index"]) for item in several]
+    assert 2 not in replacements
+    assert replacements[0] == replacements[1]
+    assert len(set(replacements)) > 1
     assert torch.equal(several[0]["pixels.scene.online"], several[1]["pixels.scene.online"])
-    assert not torch.equal(several[0]["boxes.scene"], good[[Item(0, taken[0])]]["boxes.scene"])
+    assert not torch.equal(several[0]["boxes.scene"], good[[Item(0, replacements[0])]]["boxes.scene"])
     assert several[0]["bad"] == [(2, several[0]["bad"][0][1])]
-    assert "image 2 (0002.png): 0002.png is no image" in several[0]["bad"][0][1]
+    assert "image 2 (0002.png): 0002.png is not an image" in several[0]["bad"][0][1]
     assert good[[Item(0, 2)]]["bad"] == []
 
 
-def test_in_place_of_one_that_is_bad_too_comes_the_next_try(dataset) -> None:
+def test_a_bad_replacement_is_replaced_by_the_next_try(dataset) -> None:
     first = int(dataset("source.broken=[2]")[[Item(0, 2)]]["index"])
     second = dataset(f"source.broken=[2, {first}]")[[Item(0, 2)]]
     assert [image for image, _ in second["bad"]][:2] == [2, first]
     assert int(second["index"]) not in (2, first)
 
 
-def test_when_nothing_can_be_read_it_says_so_and_ends(dataset) -> None:
-    made = dataset(f"source.broken={list(range(12))}")[[Item(0, 2)]]
-    assert isinstance(made, Failure)
-    assert made.message.startswith("101 images in a row cannot be used; the first: image 2 (0002.png)")
+def test_when_no_image_can_be_used_it_gives_up(dataset) -> None:
+    result = dataset(f"source.broken={list(range(12))}")[[Item(0, 2)]]
+    assert isinstance(result, Failure)
+    assert result.message.startswith("101 images in a row cannot be used; the first: image 2 (0002.png)")
 
 
 def test_a_small_image_is_bad(dataset) -> None:
-    made = dataset("min_image_side=41", 'on_bad_image="stop"')[[Item(0, 2)]]
-    assert made == Failure(
+    result = dataset("min_image_side=41", 'on_bad_image="stop"')[[Item(0, 2)]]
+    assert result == Failure(
         "image 2 (0002.png): 0002.png is 48 x 40 pixels, and min_image_side = 41\n    "
-        'on_bad_image = "skip" goes on without it; `sslkit data check` finds all of them'
+        'on_bad_image = "skip" continues without it; `sslkit data check` finds all of them'
     )
     assert isinstance(dataset("min_image_side=40")[[Item(0, 2)]], dict)
 
 
 def test_proposals_outside_the_image_and_degenerate_ones_never_reach_the_sampler(dataset, monkeypatch) -> None:
-    made = dataset()
+    views = dataset()
     boxes = [[1, 2, 30, 20], [-9, -9, -1, -1], [50, 0, 60, 9], [5, 5, 5, 9], [np.nan, 0, 9, 9], [40, 30, 99, 99]]
-    made.proposals = {3: np.array(boxes, np.float32)}
+    views.proposals = {3: np.array(boxes, np.float32)}
     seen = []
-    sample = made.sampler.sample
-    monkeypatch.setattr(made.sampler, "sample", lambda *args: seen.append(args[2]) or sample(*args))
-    made[[Item(0, 3)]]
+    sample = views.sampler.sample
+    monkeypatch.setattr(views.sampler, "sample", lambda *args: seen.append(args[2]) or sample(*args))
+    views[[Item(0, 3)]]
     assert seen[0].tolist() == [[1, 2, 30, 20], [40, 30, 48, 40]]
 
 
-def test_a_batch_is_its_items_side_by_side(dataset) -> None:
-    made = dataset("source.broken=[4]")
+def test_a_batch_is_its_items_concatenated(dataset) -> None:
+    views = dataset("source.broken=[4]")
     items = [Item(0, 1), Item(2, 4), Item(1, 3)]
-    batch, alone = made[items], [made[[item]] for item in items]
+    batch, alone = views[items], [views[[item]] for item in items]
     for name in batch.keys() - {"counts", "bad"}:
         assert torch.equal(batch[name], torch.cat([one[name] for one in alone])), name
     assert batch["bad"] == alone[1]["bad"]
@@ -107,26 +107,26 @@ def test_a_batch_is_its_items_side_by_side(dataset) -> None:
 
 
 def test_views_augmented_on_bytes_and_on_the_device_agree(dataset) -> None:
-    """Within the rounding of the first, to whole levels behind each operation."""
-    early, late = dataset(), dataset(colours=False)
+    """Up to the rounding on bytes, to whole levels after each operation."""
+    early, late = dataset(), dataset(augment=False)
     items = [Item(0, place) for place in range(8)]
     assert late[items]["pixels.scene.online"].dtype == torch.uint8
-    a, b = (to_device(made[items], made.views, CPU)["pixels.scene.online"] for made in (early, late))
+    a, b = (to_device(each[items], each.views, CPU)["pixels.scene.online"] for each in (early, late))
     assert a.dtype == b.dtype == torch.float32
     level = 1 / (255 * 0.225)
     assert (a - b).abs().max() < 6 * level
     assert (a - b).abs().mean() < 0.7 * level
 
 
-def test_networks_that_differ_in_colours_alone_share_what_is_cut(dataset) -> None:
-    """And each gets its own colours, on bytes as on the device."""
+def test_networks_that_differ_only_in_augmentation_share_crops(dataset) -> None:
+    """And each gets its own augmentation, on bytes and on the device."""
     plain = "size = 24\njitter = 0.0\nblur = 0.0\ngrayscale = 0.0\nflip = "
     both = f'[[augment.scene]]\n{plain}0.0\nnetwork = "online"\n[[augment.scene]]\n{plain}1.0\nnetwork = "target"\n'
     edit = ("[[augment.scene]]\nsize = 24\n", both)
-    made, raw = dataset(edit=edit), dataset(edit=edit, colours=False)
+    views, raw = dataset(edit=edit), dataset(edit=edit, augment=False)
     items = [Item(0, 1), Item(0, 2)]
     assert "pixels.scene.target" not in raw[items]
-    for dataset_ in (made, raw):
+    for dataset_ in (views, raw):
         batch = to_device(dataset_[items], dataset_.views, CPU)
         online, target = batch["pixels.scene.online"], batch["pixels.scene.target"]
         torch.testing.assert_close(target, online.flip(-1), atol=1e-5, rtol=0)
@@ -134,19 +134,19 @@ def test_networks_that_differ_in_colours_alone_share_what_is_cut(dataset) -> Non
 
 
 def test_counts_are_averaged_over_the_batch(dataset, monkeypatch) -> None:
-    made = dataset()
-    monkeypatch.setattr(made, "make", lambda item, place, batch: {"drawn": 1.0 + 3 * place})
-    assert made[[Item(0, 0), Item(0, 1)]]["counts"] == {"drawn": 2.5}
+    views = dataset()
+    monkeypatch.setattr(views, "fill_item", lambda item, place, batch: {"drawn": 1.0 + 3 * place})
+    assert views[[Item(0, 0), Item(0, 1)]]["counts"] == {"drawn": 2.5}
 
 
-def test_boxes_are_those_that_were_cut(dataset) -> None:
-    """The geometry that objectives read belongs to the pixels beside it."""
-    made = dataset(colours=False)
-    batch = made[[Item(0, 1)]]
-    photo = images.decode(made.source.read(1), "x")
+def test_boxes_are_those_of_the_crops(dataset) -> None:
+    """The geometry that objectives read belongs to the pixels of the same views."""
+    views = dataset(augment=False)
+    batch = views[[Item(0, 1)]]
+    image = images.decode(views.source.read(1), "x")
     assert batch["size"].tolist() == [[40, 48]]
-    cut = images.cuts(photo, batch["boxes.scene"][0].numpy(), 24, "bicubic")
-    assert np.array_equal(batch["pixels.scene.online"][0].permute(0, 2, 3, 1).numpy(), cut)
+    crops = images.cuts(image, batch["boxes.scene"][0].numpy(), 24, "bicubic")
+    assert np.array_equal(batch["pixels.scene.online"][0].permute(0, 2, 3, 1).numpy(), crops)
 
 
 def test_a_cache_changes_no_bit_and_decodes_once(dataset, monkeypatch) -> None:
@@ -156,6 +156,6 @@ def test_a_cache_changes_no_bit_and_decodes_once(dataset, monkeypatch) -> None:
     calls = []
     read = cached.source.read
     monkeypatch.setattr(cached.source, "read", lambda index: calls.append(index) or read(index))
-    given = cached[items]
+    batch = cached[items]
     assert calls == [0, 1, 2]
-    assert all(torch.equal(given[name], expected[name]) for name in expected if name not in ("counts", "bad"))
+    assert all(torch.equal(batch[name], expected[name]) for name in expected if name not in ("counts", "bad"))
