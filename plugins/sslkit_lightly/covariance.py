@@ -122,8 +122,8 @@ class WMse(Objective):
 class FroSsl(Objective):
     """Bring views to their mean and spread each by the Frobenius norm of its covariance: FroSSL.
 
-    FroSSL (arXiv 2310.02903), in its multi-view form, with lightly's FroSSLLoss on all views. Where
-    all embeddings are zero, there is no covariance, and the loss is not finite.
+    FroSSL (arXiv 2310.02903), in its multi-view form, with lightly's FroSSLLoss on all views. If all
+    embeddings are zero, their covariance is zero as well, and the loss is not finite.
 
     Args:
         invariance: Weight of the squared distance of the views from their mean.

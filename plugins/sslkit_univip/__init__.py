@@ -26,7 +26,7 @@ _MODULES = {
     "SceneScene": "scenes",
     "sinkhorn": "transport",
 }
-"""Public name -> the module that defines it. There is no `__dir__`: pluggy reads every name that `dir` lists."""
+"""Public name -> the module that defines it. `__dir__` is not defined, as pluggy reads every name that `dir` lists."""
 
 
 def __getattr__(name: str) -> object:
