@@ -1,4 +1,4 @@
-"""The documentation, executed: Python blocks run, TOML blocks parse, sslkit commands exist, links lead somewhere."""
+"""The documentation, executed: Python blocks run, TOML blocks parse, sslkit commands exist, links lead somewhere, lines are not too long."""
 
 from __future__ import annotations
 
@@ -69,3 +69,15 @@ def test_commands_and_their_options_exist(page, line):
 def test_links_lead_somewhere(page):
     targets = [target for target in LINK.findall(page.read_text()) if "://" not in target]
     assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+NO_PROSE = ("CHANGELOG.md", "table.md")
+"""Lists of changes, and tables that `sslkit ablate` writes."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NO_PROSE], ids=lambda page: page.name)
+def test_prose_stays_within_120_columns(page):
+    """Code, tables and pictures may be wider, and a link cannot be broken."""
+    prose = BLOCK.sub("", page.read_text()).splitlines()
+    wide = [line for line in prose if len(line) > 120 and not line.startswith(("|", "!["))]
+    assert not [line for line in wide if len(LINK.sub("", line)) > 120]

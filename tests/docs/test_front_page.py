@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import re
 import tomllib
 from pathlib import Path
@@ -57,6 +58,27 @@ def test_the_headline_ratios_are_those_of_the_benchmark():
     flat = " ".join(README.split())
     versions = re.search(r"^- versions: (.*)$", page, re.MULTILINE)[1].split(", ")
     assert not [item for item in versions if item.startswith(("torch", "lightly", "pot")) and item not in flat]
+
+
+def test_the_ablation_table_is_the_committed_one():
+    shown = dict(re.findall(r"^\| ([\w -]+) \|(?: ✓? ?\|){3} (.+) \|$", README, re.MULTILINE))
+    with (ROOT / "benchmarks" / "quickstart" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(shown) == [row["arm"] for row in rows]
+    for row in rows:
+        assert f"{shown[row['arm']]} |".replace("−", "-").startswith(_cells(row)), row["arm"]
+
+
+def _cells(row: dict[str, str]) -> str:
+    """Return mean, deviation and paired difference to full as the README shows them."""
+    percent = {
+        name.removeprefix("knn top1 "): 100 * float(value) for name, value in row.items() if "top1" in name and value
+    }
+    mean = f"{percent['mean']:.1f} ± {percent['std']:.1f} |"
+    if "diff" not in percent:
+        return f"{mean} |"
+    star = " \\*" if percent["low"] * percent["high"] > 0 else ""
+    return f"{mean} {percent['diff']:+.1f} [{percent['low']:+.1f}, {percent['high']:+.1f}]{star} |"
 
 
 def test_the_badges_say_what_the_project_says():
