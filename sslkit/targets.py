@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sslkit.errors import DataError, PluginError, Problem, RecipeError, SslkitError
+from sslkit.errors import DataError, PluginError, Problem, RecipeError, SslkitError, UsageError, closest
 from sslkit.planning import recipe_file as files
-from sslkit.planning.recipe import Recipe
+from sslkit.planning.options import parsed, validate
+from sslkit.planning.recipe import ProbeRecipe, Recipe
 from sslkit.planning.recipe_file import RecipeFile, check_structure, format_problems
 from sslkit.plugins import Plugins
 from sslkit.storage.run_folder import RECIPE
 
 if TYPE_CHECKING:
     from sslkit.api import Proposer, Source
-    from sslkit.planning.plan import ConfiguredComponent, Plan, ProbePlan
+    from sslkit.planning.plan import ConfiguredComponent, Plan, ProbePlan, ProbingPlan
 
 
 @dataclass
@@ -74,8 +75,9 @@ def check(recipe_file: RecipeFile, plugins: Plugins, data: bool = True) -> Check
     plan, more = make_plan(recipe, plugins)
     checked.problems += more
     checked.plan = plan if not problems else None
-    if plan and data:
-        checked.problems += _missing(plan)
+    if plan:
+        plan.recipe_file = recipe_file
+        checked.problems += _missing(plan) if data else []
     return checked
 
 
@@ -126,6 +128,81 @@ def missing_data(probes: Mapping[str, ProbePlan], beside: ConfiguredComponent | 
             if missing := source.make().missing():
                 problems.append(Problem(missing, ("probes", name, key), kind="data"))
     return problems
+
+
+# ----------------------------------------------------------------------------------------------------- probes
+
+
+def load_probes(
+    run: Path | None, recipe: str | None, backbone: str | None, only: Sequence[str], sets: Sequence[str],
+    plugins: Plugins,
+) -> ProbingPlan:  # fmt: skip
+    """Return the plan of the probes of a run, or of a recipe.
+
+    Args:
+        run: A run's folder: backbone and seed are its own, and so are the probes without a `recipe`.
+        recipe: A recipe's path or name.
+        backbone: Name of the backbone, in place of the recipe's.
+        only: Names of the probes to measure; those that the recipe does not have get their defaults. All by default.
+        sets: Overrides, as of `--set`.
+        plugins: Offer the components.
+
+    Raises:
+        RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
+        UsageError: A probe is unknown, or the backbone or the probes are missing.
+    """
+    recipe_file = _probe_recipe(run, recipe, backbone, sets, plugins)
+    _select_probes(recipe_file, only, plugins)
+    values = {key: value for key, value in recipe_file.values.items() if key in ProbeRecipe.model_fields}
+    _, problems = validate(ProbeRecipe, values, ())
+    plan: ProbingPlan | None = None
+    if not problems:
+        from sslkit.planning.probes import plan_probes
+
+        plan, problems = plan_probes(parsed(ProbeRecipe, values), plugins)
+    if plan and not problems:
+        problems = missing_data(plan.probes)
+    if error := Checked(recipe_file, problems=problems).error():
+        raise error
+    assert plan is not None
+    return plan
+
+
+def _probe_recipe(
+    run: Path | None, recipe: str | None, backbone: str | None, sets: Sequence[str], plugins: Plugins
+) -> RecipeFile:
+    """Return the recipe with the probes and the backbone; backbone and seed of a run are its own."""
+    sets = [*([f'backbone={{use="{backbone}"}}'] if backbone else []), *sets]
+    if recipe is None and run is None:
+        return files.parse("", "probe", "the command line", sets)
+    recipe_file = read(recipe or str(run), sets, plugins)
+    if recipe and run:
+        own = read(str(run), [], plugins).values
+        recipe_file.values.update({key: own[key] for key in ("backbone", "seed") if key in own})
+    return recipe_file
+
+
+def _select_probes(recipe_file: RecipeFile, only: Sequence[str], plugins: Plugins) -> None:
+    """Remove all probes but those in `only`; a probe that the recipe does not have is added with its defaults.
+
+    Raises:
+        UsageError: A probe is unknown, no probe is left, or the backbone is missing.
+    """
+    probes: dict[str, Any] = recipe_file.values.setdefault("probes", {})
+    installed = {id_.partition("/")[2] for id_ in plugins.components["probe"]}
+    for name in only:
+        known = {*probes, *installed}
+        if name not in known:
+            hint = closest(name, known) or f"; known probes: {', '.join(sorted(known))}"
+            raise UsageError(f"--probe {name}: unknown probe{hint}")
+        probes.setdefault(name, {})
+    if only:
+        recipe_file.values["probes"] = {name: probes[name] for name in only}
+    if not recipe_file.values["probes"]:
+        options = " ".join(f"--probe {name}" for name in sorted(installed))
+        raise UsageError(f"nothing to measure: {recipe_file.origin} has no [probes]; write {options}")
+    if "backbone" not in recipe_file.values:
+        raise UsageError("the backbone of these weights is unknown: write --backbone resnet50, or --recipe RECIPE")
 
 
 # --------------------------------------------------------------------------------------------- opened sources

@@ -1,4 +1,4 @@
-"""Fixtures: a plugin made here, so that the core is tested without any of the first-party ones."""
+"""Fixtures: a plugin for tests, so that the core is tested without the first-party ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sslkit.training import hardware
 
 
 class Dots(Source):
-    """Random pictures with one coloured square each, labelled by its colour."""
+    """Random images with one coloured square each, labelled by its colour."""
 
     name = "dots"
     categories = ("red", "green")
@@ -51,7 +51,7 @@ class Dots(Source):
 
     def read(self, index: int) -> bytes:
         if index in self.broken:
-            return b"this is no picture"
+            return b"this is not an image"
         rng = np.random.default_rng(index)
         pixels = rng.integers(0, 256, (40, 48, 3), np.uint8)
         pixels[8:32, 10:34] = 0
@@ -65,7 +65,7 @@ class Dots(Source):
 
 
 class Pair(ViewSampler):
-    """Two boxes of random size, and small ones when asked."""
+    """Two boxes of random size, and small ones if `parts` is set."""
 
     name = "pair"
 
@@ -85,7 +85,7 @@ class Pair(ViewSampler):
 
 
 class Tiny(Backbone):
-    """Two convolutions with batch norm and, when asked, dropout."""
+    """Two convolutions with batch norm and optional dropout."""
 
     name = "tiny"
     gives: ClassVar = {"features": "f", "map": "f h w"}
@@ -126,7 +126,7 @@ class Linear(Head):
 
 
 class Dense(Head):
-    """One linear layer at every place of a map; counts its steps."""
+    """One linear layer at every position of a map; counts its steps."""
 
     name = "dense"
     takes = "map"
@@ -175,7 +175,7 @@ class Parts(Objective):
 
 
 class Contrast(Objective):
-    """Pushes images apart; counts its steps; looks at parts where there are any."""
+    """Push images apart, count steps, and read parts where there are any."""
 
     name = "contrast"
     requires: ClassVar = {"z": "online.projection.scene: b v d"}
@@ -198,7 +198,7 @@ class Contrast(Objective):
 
 
 class Flat(Objective):
-    """Pull all places of a dense projection to zero."""
+    """Pull all positions of a dense projection to zero."""
 
     name = "flat"
     requires: ClassVar = {"z": "online.projection.scene: b v d h w"}
@@ -212,7 +212,7 @@ class Flat(Objective):
 
 
 class Explode(Objective):
-    """Not finite from the second step on."""
+    """Return a loss that is not finite from the second step on."""
 
     name = "explode"
     requires: ClassVar = {"z": "online.projection.scene: b v d"}
@@ -311,8 +311,8 @@ def _returning(offered: list[type]) -> Callable[[], list[type]]:
 @pytest.fixture
 def plugins() -> Plugins:
     """The plugin of this file, and no other."""
-    made = Plugins.load(points=[])
-    made.add(
+    loaded = Plugins.load(points=[])
+    loaded.add(
         Owner("fake", "sslkit-fake", "1.2"),
         make_module(
             sources=[Dots],
@@ -323,7 +323,7 @@ def plugins() -> Plugins:
             probes=[Nearest],
         ),
     )
-    return made
+    return loaded
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ def installed() -> Plugins:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """Return a function that has a named folder filled once, and not in each of pytest's processes anew."""
+    """Return a function that fills a named folder once for all of pytest's processes."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -366,13 +366,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 @pytest.fixture(scope="session", autouse=True)
 def _memory_given_back() -> None:
-    """A run keeps the memory of its largest step; this process would keep that of every network of every test."""
+    """Free memory between tests; a run keeps that of its largest step, and this process runs every test."""
     hardware.allocator = types.SimpleNamespace(keep_freed=lambda: True)  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Keep the user's cache and choice of plugins out of it; one cache for the session: scenes are rendered once."""
+    """Ignore the user's cache and choice of plugins; the session has one cache, so that scenes are rendered once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(
             "SSLKIT_CACHE", os.environ.get("SSLKIT_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
@@ -383,7 +383,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(autouse=True)
 def _same_threads() -> Any:
-    """Leave torch's thread count and random state as they were."""
+    """Restore torch's thread count and random state."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         yield

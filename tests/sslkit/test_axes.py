@@ -16,21 +16,21 @@ def test_parse_refuses_what_is_neither(spec):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "given", "bound"),
+    ("required", "actual", "bound"),
     [
         ("b v d", ("b", 2, 256), {"b": "b", "v": 2, "d": 256}),
         ("b 2 d", ("b", 2, 256), {"b": "b", "d": 256}),
         ("b v f h w", ("b", 4, 8, "h", "w"), {"b": "b", "v": 4, "f": 8, "h": "h", "w": "w"}),
     ],
 )
-def test_unify_binds_names(wanted, given, bound):
+def test_unify_binds_names(required, actual, bound):
     sizes = {}
-    assert unify(parse(wanted), given, sizes) is None
+    assert unify(parse(required), actual, sizes) is None
     assert sizes == bound
 
 
 @pytest.mark.parametrize(
-    ("wanted", "given", "reason"),
+    ("required", "actual", "reason"),
     [
         ("b v d", ("b", 256), "has 3 axes, but what is given has 2: 'b 256'"),
         ("b 2 d", ("b", 4, 256), "axis '2' of 'b 2 d' meets 4"),
@@ -38,8 +38,8 @@ def test_unify_binds_names(wanted, given, bound):
         ("b 8 d", ("b", "t", 3), "meets t"),
     ],
 )
-def test_unify_says_what_clashes(wanted, given, reason):
-    assert reason in unify(parse(wanted), given, {})
+def test_unify_says_what_clashes(required, actual, reason):
+    assert reason in unify(parse(required), actual, {})
 
 
 def test_a_name_keeps_its_meaning_between_rows():

@@ -47,8 +47,8 @@ def test_clip_and_areas():
 
 
 def test_what_is_not_within_an_image_by_a_pixel_is_left_out():
-    given = [[1, 2, 30, 20], [-9, -9, -1, -1], [50, 0, 60, 9], [5, 5, 5, 9], [np.nan, 0, 9, 9], [40, 30, 99, np.inf]]
-    kept = boxes.within(np.array(given, np.float32), 40, 48)
-    assert kept.tolist() == [[1, 2, 30, 20], [40, 30, 48, 40]]
-    assert kept.dtype == np.float32
+    several = [[1, 2, 30, 20], [-9, -9, -1, -1], [50, 0, 60, 9], [5, 5, 5, 9], [np.nan, 0, 9, 9], [40, 30, 99, np.inf]]
+    clipped = boxes.within(np.array(several, np.float32), 40, 48)
+    assert clipped.tolist() == [[1, 2, 30, 20], [40, 30, 48, 40]]
+    assert clipped.dtype == np.float32
     assert boxes.within(boxes.empty(), 40, 48).shape == (0, 4)

@@ -29,7 +29,7 @@ def theirs(height: int, width: int, count: int) -> FloatBoxes:
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (200, 1000)])
 def test_distributed_as_torchvisions(height: int, width: int) -> None:
-    """Area, aspect ratio and place: no Kolmogorov-Smirnov test tells the two apart."""
+    """Area, aspect ratio and position: a Kolmogorov-Smirnov test finds no difference."""
     ours, reference = draw(height, width, 3000), theirs(height, width, 3000)
     for figure in (_area, _aspect, _left, _top):
         assert ks_2samp(figure(ours), figure(reference)).pvalue > 0.01, figure.__name__
@@ -81,7 +81,7 @@ def test_every_place_can_be_drawn() -> None:
 
 
 def test_takes_as_many_random_numbers_whatever_they_are() -> None:
-    """So that what is drawn next does not depend on how well the sizes fitted."""
+    """Otherwise the next draw would depend on how well the sizes fitted."""
     states = []
     for height, width in ((480, 640), (1, 9000)):
         rng = np.random.default_rng(4)

@@ -29,10 +29,10 @@ def decoded(image, format_="PNG", **options):
 
 def test_rgb_comes_back_as_it_is():
     pixels = RNG.integers(0, 256, (5, 7, 3), np.uint8)
-    made = decoded(Pillow.fromarray(pixels))
-    np.testing.assert_array_equal(made, pixels)
-    assert made.dtype == np.uint8
-    assert made.flags.c_contiguous
+    decoded_image = decoded(Pillow.fromarray(pixels))
+    np.testing.assert_array_equal(decoded_image, pixels)
+    assert decoded_image.dtype == np.uint8
+    assert decoded_image.flags.c_contiguous
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,15 @@ def test_rgb_comes_back_as_it_is():
     ],
 )
 def test_every_mode_becomes_rgb(image, expected):
-    made = decoded(image)
-    assert made.shape == (3, 4, 3)
-    assert {tuple(pixel) for pixel in made.reshape(-1, 3).tolist()} == {expected}
+    decoded_image = decoded(image)
+    assert decoded_image.shape == (3, 4, 3)
+    assert {tuple(pixel) for pixel in decoded_image.reshape(-1, 3).tolist()} == {expected}
 
 
 def test_half_transparent_pixels_lie_on_white():
-    made = decoded(Pillow.new("RGBA", (2, 2), (0, 100, 200, 128)))
+    decoded_image = decoded(Pillow.new("RGBA", (2, 2), (0, 100, 200, 128)))
     alpha = 128 / 255
-    np.testing.assert_allclose(made[0, 0], np.array([0, 100, 200]) * alpha + 255 * (1 - alpha), atol=1)
+    np.testing.assert_allclose(decoded_image[0, 0], np.array([0, 100, 200]) * alpha + 255 * (1 - alpha), atol=1)
 
 
 def test_palettes_and_their_transparency():
@@ -67,8 +67,8 @@ def test_palettes_and_their_transparency():
 
 
 def test_cmyk_jpegs_are_not_inverted():
-    made = decoded(Pillow.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
-    assert np.abs(made.astype(int) - [255, 0, 0]).max() < 6
+    decoded_image = decoded(Pillow.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
+    assert np.abs(decoded_image.astype(int) - [255, 0, 0]).max() < 6
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -98,27 +98,27 @@ def test_exif_orientation_is_applied(orientation):
         (encoded(Pillow.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)))[:900], "cannot be decoded (900 bytes)"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_its_name(data, says):
+def test_what_cannot_be_read_is_reported_with_its_name(data, says):
     with pytest.raises(DataError) as caught:
-        images.decode(data, "photo.jpg")
-    assert "photo.jpg" in str(caught.value)
+        images.decode(data, "image.jpg")
+    assert "image.jpg" in str(caught.value)
     assert says in str(caught.value)
 
 
 def test_postscript_is_no_image():
     """Pillow would start another program to draw it."""
     with pytest.raises(DataError, match="is not an image that Pillow can read"):
-        images.decode(encoded(Pillow.new("RGB", (9, 9)), "EPS"), "photo.jpg")
+        images.decode(encoded(Pillow.new("RGB", (9, 9)), "EPS"), "image.jpg")
 
 
 @pytest.mark.parametrize("error", [struct.error("unpack"), IndexError(), MemoryError(), RuntimeError("codec")])
-def test_whatever_a_decoder_raises_is_told_with_the_name(monkeypatch, error):
+def test_whatever_a_decoder_raises_is_reported_with_the_name(monkeypatch, error):
     def fails(self):
         raise error
 
     monkeypatch.setattr(PngImageFile, "load", fails)
-    with pytest.raises(DataError, match=rf"photo\.png cannot be decoded .*: ({error}|{type(error).__name__})"):
-        images.decode(encoded(Pillow.new("RGB", (9, 9))), "photo.png")
+    with pytest.raises(DataError, match=rf"image\.png cannot be decoded .*: ({error}|{type(error).__name__})"):
+        images.decode(encoded(Pillow.new("RGB", (9, 9))), "image.png")
 
 
 def test_large_images_are_read_and_bombs_are_not(monkeypatch):
@@ -150,10 +150,10 @@ def test_cuts_agree_with_torchvisions_antialiased_resize(interpolation):
 def test_cuts_of_boxes_that_stick_out_or_are_tiny():
     image = RNG.integers(0, 256, (20, 30, 3), np.uint8)
     boxes = np.array([[-5, -5, 40, 40], [29.9, 19.9, 30, 20], [3, 4, 3, 4]], np.float32)
-    made = images.cuts(image, boxes, 8, "bicubic")
-    assert made.shape == (3, 8, 8, 3)
-    np.testing.assert_array_equal(made[0], images.cuts(image, np.array([[0, 0, 30, 20]], np.float32), 8, "bicubic")[0])
-    assert {tuple(pixel) for pixel in made[1].reshape(-1, 3)} == {tuple(image[19, 29])}
+    crops = images.cuts(image, boxes, 8, "bicubic")
+    assert crops.shape == (3, 8, 8, 3)
+    np.testing.assert_array_equal(crops[0], images.cuts(image, np.array([[0, 0, 30, 20]], np.float32), 8, "bicubic")[0])
+    assert {tuple(pixel) for pixel in crops[1].reshape(-1, 3)} == {tuple(image[19, 29])}
     assert images.cuts(image, np.zeros((0, 4), np.float32), 8, "bicubic").shape == (0, 8, 8, 3)
 
 
@@ -170,13 +170,13 @@ def by_pillow(data):
 @pytest.mark.parametrize("size", [(211, 157), (1, 1), (7, 9), (33, 64)])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_plain_jpegs_have_pillows_pixels(size, mode):
-    """Of every chroma subsampling, baseline and progressive; and they take the short way."""
+    """Of every chroma subsampling, baseline and progressive; and they take the fast decoder."""
     for subsampling, progressive, quality in itertools.product([0, 1, 2], [False, True], [40, 95]):
-        picture = PHOTO.resize(size).convert(mode)
-        data = encoded(picture, "JPEG", quality=quality, progressive=progressive, subsampling=subsampling)
-        made = images._plain_jpeg(data)
-        assert made is not None
-        np.testing.assert_array_equal(made, by_pillow(data))
+        image = PHOTO.resize(size).convert(mode)
+        data = encoded(image, "JPEG", quality=quality, progressive=progressive, subsampling=subsampling)
+        decoded_image = images._plain_jpeg(data)
+        assert decoded_image is not None
+        np.testing.assert_array_equal(decoded_image, by_pillow(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -184,23 +184,23 @@ def test_plain_jpegs_are_turned_as_pillow_turns_them(orientation):
     exif = Pillow.Exif()
     exif[0x112] = orientation
     data = encoded(PHOTO, "JPEG", exif=exif)
-    made = images._plain_jpeg(data)
-    np.testing.assert_array_equal(made, by_pillow(data))
-    assert made.flags.c_contiguous
+    decoded_image = images._plain_jpeg(data)
+    np.testing.assert_array_equal(decoded_image, by_pillow(data))
+    assert decoded_image.flags.c_contiguous
 
 
 def test_damaged_jpegs_are_left_to_pillow_or_have_its_pixels():
-    """Bytes changed and files cut off, at random: whatever the short way takes, Pillow takes, with the same pixels."""
-    data, taken = encoded(PHOTO.resize((64, 48)), "JPEG"), 0
+    """Change bytes and truncate files at random: what the fast decoder accepts, Pillow accepts, with the same pixels."""
+    data, accepted = encoded(PHOTO.resize((64, 48)), "JPEG"), 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in range(400):
             damaged = bytearray(data)
             for place in RNG_JPEG.integers(2, len(data), 1 + number % 3):
                 damaged[place] = RNG_JPEG.integers(256)
-            cut = bytes(damaged[: RNG_JPEG.integers(10, len(data))] if number % 5 == 0 else damaged)
-            made = images._plain_jpeg(cut)
-            if made is not None:
-                taken += 1
-                np.testing.assert_array_equal(made, by_pillow(cut))
-    assert 50 < taken < 350
+            part = bytes(damaged[: RNG_JPEG.integers(10, len(data))] if number % 5 == 0 else damaged)
+            decoded_image = images._plain_jpeg(part)
+            if decoded_image is not None:
+                accepted += 1
+                np.testing.assert_array_equal(decoded_image, by_pillow(part))
+    assert 50 < accepted < 350

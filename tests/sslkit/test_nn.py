@@ -35,8 +35,8 @@ def test_cosine_is_the_cosine() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 1, 7)), rng.normal(size=(1, 3, 7))
     expected = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-    found = cosine_similarity(torch.tensor(a, dtype=torch.float32), torch.tensor(b, dtype=torch.float32))
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+    actual = cosine_similarity(torch.tensor(a, dtype=torch.float32), torch.tensor(b, dtype=torch.float32))
+    np.testing.assert_allclose(actual.numpy(), expected, atol=1e-6)
 
 
 def test_no_direction_means_no_cosine_and_no_gradient() -> None:

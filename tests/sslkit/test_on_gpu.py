@@ -35,13 +35,15 @@ def on_gpu(installed, tmp_path):
     ]
 
     def on_gpu(precision, folder, *sets, **options):
-        given = recipe_file.parse("\n".join(lines), "small", "small.toml", (*SMALLER, f'precision="{precision}"', *sets))
-        made, problems = recipe_file.check_structure(given)
-        assert made, problems
-        plan, problems = make_plan(made, installed)
+        parsed = recipe_file.parse(
+            "\n".join(lines), "small", "small.toml", (*SMALLER, f'precision="{precision}"', *sets)
+        )
+        recipe, problems = recipe_file.check_structure(parsed)
+        assert recipe, problems
+        plan, problems = make_plan(recipe, installed)
         assert plan, problems
         options = RunOptions(**{"accelerator": "cuda", "workers": 0, "monitor_every": 5, **options})
-        return trainer.train(plan, given, installed, RunFolder(tmp_path / folder), options)
+        return trainer.train(plan, parsed, installed, RunFolder(tmp_path / folder), options)
 
     return on_gpu
 
@@ -52,7 +54,7 @@ def weights(result):
 
 
 def same(one, other):
-    return all(torch.equal(held, weights(other)[name]) for name, held in weights(one).items())
+    return all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(one).items())
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -79,7 +81,7 @@ def test_a_step_that_waits_for_the_gpu_is_not_recorded(on_gpu):
 
 def test_both_devices_learn_the_same(on_gpu):
     there, here = on_gpu("32-true", "there", stop_after=2), on_gpu("32-true", "here", stop_after=2, accelerator="cpu")
-    assert there.terms["loss"] == pytest.approx(here.terms["loss"], abs=0.05)  # their executors of colours differ
+    assert there.terms["loss"] == pytest.approx(here.terms["loss"], abs=0.05)  # augmented elsewhere
 
 
 def test_views_are_those_of_the_cpu_but_for_rounding():
@@ -101,9 +103,9 @@ def test_optimizers_move_weights_as_on_the_cpu(use):
         optimizer = make_optimizer(use, module, 0.1, {})
         generator = torch.Generator().manual_seed(1)
         for _ in range(3):
-            for held in module.parameters():
-                held.grad = torch.randn(held.shape, generator=generator).to(device)
+            for parameter in module.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator).to(device)
             optimizer.step()
-        moved.append([held.detach().cpu() for held in module.parameters()])
+        moved.append([parameter.detach().cpu() for parameter in module.parameters()])
     for a, b in zip(*moved, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

@@ -37,13 +37,13 @@ def _names(module: nn.Module, group: dict[str, Any]) -> set[str]:
 
 def test_norms_and_biases_are_left_out_also_in_the_shortcut() -> None:
     module = Block()
-    kept, plain = param_groups(module, 1e-6, exclude=True)
+    decayed, plain = param_groups(module, 1e-6, exclude=True)
     weights = {"conv1.weight", "downsample.0.weight", "fc.weight", "cls_token"}
     weights |= {"attention.in_proj_weight", "attention.out_proj.weight"}
-    assert _names(module, kept) == weights
+    assert _names(module, decayed) == weights
     assert _names(module, plain) == {name for name, _ in module.named_parameters()} - weights
     assert "downsample.1.weight" in _names(module, plain)
-    assert (kept["weight_decay"], kept["scaled"]) == (1e-6, True)
+    assert (decayed["weight_decay"], decayed["scaled"]) == (1e-6, True)
     assert (plain["weight_decay"], plain["scaled"]) == (0.0, False)
 
 
@@ -58,8 +58,8 @@ def test_frozen_parameters_are_left_out_and_shared_ones_taken_once() -> None:
     module = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "target": nn.Linear(3, 3)})
     module["b"].weight = module["a"].weight
     module["target"].requires_grad_(False)
-    taken = [p for group in param_groups(module, 0.1, exclude=True) for p in group["params"]]
-    assert len(taken) == len({id(p) for p in taken}) == 3
+    parameters = [p for group in param_groups(module, 0.1, exclude=True) for p in group["params"]]
+    assert len(parameters) == len({id(p) for p in parameters}) == 3
 
 
 def test_nothing_to_train_is_an_error_in_words() -> None:
@@ -242,7 +242,7 @@ def test_the_defaults_are_those_of_the_protocols() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("sgd", {"momentum": 1.0}, "momentum = 1.0"),
         ("lars", {"weight_decay": -1e-6}, "weight_decay = -1e-06"),
@@ -250,12 +250,12 @@ def test_the_defaults_are_those_of_the_protocols() -> None:
         ("lars", {"momentun": 0.9}, "did you mean 'momentum'?"),
     ],
 )
-def test_wrong_options_are_told(name: str, options: dict[str, Any], said: str) -> None:
+def test_invalid_options_are_reported(name: str, options: dict[str, Any], message: str) -> None:
     _, problems = validate(schema(OPTIMIZERS[name]), options, ("optimizer",))
-    assert any(said in f"{problem.key} {problem.what}" for problem in problems)
+    assert any(message in f"{problem.key} {problem.what}" for problem in problems)
 
 
-def test_an_unknown_optimizer_and_clashing_options_are_told() -> None:
+def test_an_unknown_optimizer_and_clashing_options_are_reported() -> None:
     with pytest.raises(PluginError, match=r"unknown optimizer 'larz': did you mean 'lars'\?.*sgd, adamw, lars"):
         make_optimizer("larz", nn.Linear(2, 2), 0.1, {})
     with pytest.raises(RecipeError, match=r'use = "sgd".*[Nn]esterov'):
@@ -283,22 +283,22 @@ def test_fused_steps_are_those_of_the_plain_optimizer(name: str, options: dict[s
     torch.manual_seed(0)
     ours = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 4)).to(memory_format=torch.channels_last)
     theirs = copy.deepcopy(ours)
-    made = make_optimizer(name, ours, 0.1, options)
-    assert made.defaults["fused"]
+    fused = make_optimizer(name, ours, 0.1, options)
+    assert fused.defaults["fused"]
     reference = plain(
         theirs.parameters(), lr=0.1, foreach=False, **{k: v for k, v in options.items() if k != "exclude"}
     )
     for step in range(20):
         x, y = torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last), torch.randn(4, 4)
-        for module, optimizer in ((ours, made), (theirs, reference)):
+        for module, optimizer in ((ours, fused), (theirs, reference)):
             optimizer.zero_grad()
             (module(x) - y).square().mean().backward()
             optimizer.step()
         if step == 10:  # a checkpoint of shards has other strides, which torch's fused kernels do not look at
-            kept = made.state_dict()
-            for held in kept["state"].values():
-                held |= {name: value.contiguous() for name, value in held.items() if isinstance(value, Tensor)}
-            made.load_state_dict(shard_optimizer_state(kept, list(ours.parameters())))
+            state = fused.state_dict()
+            for buffers in state["state"].values():
+                buffers |= {name: value.contiguous() for name, value in buffers.items() if isinstance(value, Tensor)}
+            fused.load_state_dict(shard_optimizer_state(state, list(ours.parameters())))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -307,9 +307,9 @@ def test_lars_moves_tensors_one_by_one_as_it_moves_all_at_once(monkeypatch: pyte
     torch.manual_seed(0)
     first = Block()
     modules = [first, copy.deepcopy(first)]
-    made = [make_optimizer("lars", module, 0.3, {}) for module in modules]
+    optimizers = [make_optimizer("lars", module, 0.3, {}) for module in modules]
     grads = [torch.randn_like(p) for p in first.parameters()]
-    for module, optimizer in zip(modules, made, strict=True):
+    for module, optimizer in zip(modules, optimizers, strict=True):
         for p, grad in zip(module.parameters(), grads, strict=True):
             p.grad = grad
         optimizer.step()

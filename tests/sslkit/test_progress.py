@@ -54,11 +54,11 @@ def test_plain_bars_say_the_end_at_once_and_the_rest_now_and_then(clock) -> None
     with bar(console) as show:
         for done in range(101):
             clock(0.3)
-            show("searching photos", done, 100)
+            show("searching images", done, 100)
         show("quick", 5, 5)
     lines = written(console).splitlines()
     assert lines[-1] == "quick: 5/5 (100%)"
-    assert lines[-2] == "searching photos: 100/100 (100%)"
+    assert lines[-2] == "searching images: 100/100 (100%)"
     assert 8 <= len(lines) <= 14
 
 
@@ -85,8 +85,8 @@ def test_nothing_to_do_is_done(clock) -> None:
 def test_a_terminal_gets_bars() -> None:
     console = terminal()
     with bar(console) as show:
-        show("searching photos", 3, 4)
-    assert "searching photos" in written(console)
+        show("searching images", 3, 4)
+    assert "searching images" in written(console)
     assert "3/4" in written(console)
     assert "━" in written(console)
 

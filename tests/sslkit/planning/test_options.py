@@ -21,8 +21,8 @@ class Thing:
     ) -> None: ...
 
 
-def check(**given):
-    return validate(schema(Thing), given, ("sampler",))
+def check(**options):
+    return validate(schema(Thing), options, ("sampler",))
 
 
 def test_defaults_are_filled_in_and_types_made():
@@ -51,7 +51,7 @@ def test_types_are_strict(bad):
     assert check(**bad)[1]
 
 
-def test_dates_are_told_wherever_they_stand():
+def test_dates_are_reported_wherever_they_are():
     _, problems = check(path=date(1979, 5, 27), sides=[time(7, 32), 3], count=0)
     assert {problem.key: problem.what for problem in problems} == {
         ("sampler", "path"): "path = 1979-05-27: is a date or time",

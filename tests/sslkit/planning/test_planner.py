@@ -10,10 +10,10 @@ from sslkit.planning.planner import make_plan
 @pytest.fixture
 def make(plugins, recipe_text):
     def make(*sets, text=recipe_text):
-        given = recipe_file.parse(text, "test", "test.toml", sets)
-        made, problems = recipe_file.check_structure(given)
+        parsed = recipe_file.parse(text, "test", "test.toml", sets)
+        recipe, problems = recipe_file.check_structure(parsed)
         assert not problems, problems
-        return make_plan(made, plugins)
+        return make_plan(recipe, plugins)
 
     return make
 
@@ -110,7 +110,7 @@ def test_an_objectives_own_words_are_heard(make, plugins, recipe_text):
         name = "one"
         groups = MappingProxyType({"scene": 1})
 
-    components = {kind: dict(found) for kind, found in plugins.components.items()}
+    components = {kind: dict(classes) for kind, classes in plugins.components.items()}
     owner = plugins.owners["fake"]
     components["sampler"]["fake/one"] = Component("sampler", "fake/one", One, owner)
     plugins.__dict__["components"] = components

@@ -9,15 +9,15 @@ def parsed(text, *sets):
 
 
 def problems(text, *sets):
-    given = parsed(text, *sets)
-    return recipe_file.format_problems(given, recipe_file.check_structure(given)[1])
+    file = parsed(text, *sets)
+    return recipe_file.format_problems(file, recipe_file.check_structure(file)[1])
 
 
 def test_a_good_recipe_has_no_problems(recipe_text):
-    made, found = recipe_file.check_structure(parsed(recipe_text))
-    assert not found
-    assert made.objectives["alike"].use == "alike"
-    assert made.optimizer.lr(512) == 1.0
+    table, faults = recipe_file.check_structure(parsed(recipe_text))
+    assert not faults
+    assert table.objectives["alike"].use == "alike"
+    assert table.optimizer.lr(512) == 1.0
 
 
 def test_broken_toml_names_its_line():
@@ -29,7 +29,7 @@ def test_broken_toml_names_its_line():
     ("text", "what"),
     [("seed = " + "9" * 5000, "is not valid TOML"), ("seed = " + "[" * 3000 + "]" * 3000, "nested too deeply")],
 )
-def test_numbers_and_lists_beyond_bounds_are_told(text, what):
+def test_numbers_and_lists_beyond_bounds_are_reported(text, what):
     with pytest.raises(RecipeError, match=f"test.toml .*{what}"):
         parsed(text)
     assert recipe_file.parse_value("[" * 3000 + "]" * 3000).startswith("[[["), "as an override, it is a plain string"
@@ -37,21 +37,21 @@ def test_numbers_and_lists_beyond_bounds_are_told(text, what):
 
 def test_of_a_table_of_which_only_inner_tables_are_written_the_first_is_named(recipe_text):
     lines = recipe_text.split("\n")
-    found = problems("\n".join([*lines, "[heads.Main.projector]", 'use = "mlp"']))
-    assert f"test.toml:{len(lines) + 1}: [heads.Main" in found
+    message = problems("\n".join([*lines, "[heads.Main.projector]", 'use = "mlp"']))
+    assert f"test.toml:{len(lines) + 1}: [heads.Main" in message
 
 
 def test_every_problem_has_its_line_and_comes_at_once(recipe_text):
     text = recipe_text.replace("epochs = 2", 'epochs = "two"').replace("size = 24", "size = 2\nflipp = 1")
     lines = text.splitlines()
-    found = problems(text + "\n[targett]\nmomentum = 1\n")
+    message = problems(text + "\n[targett]\nmomentum = 1\n")
     for fragment, what in [
         ('epochs = "two"', '[epochs] epochs = "two": must be a valid number'),
         ("size = 2", "[augment.scene.0.size] size = 2: must be greater than or equal to 8"),
         ("flipp = 1", "[augment.scene.0.flipp] unknown option 'flipp': did you mean 'flip'?"),
     ]:
-        assert f"test.toml:{lines.index(fragment) + 1}: {what}" in found
-    assert f"test.toml:{len(lines) + 2}: [targett] unknown option 'targett': did you mean 'target'?" in found
+        assert f"test.toml:{lines.index(fragment) + 1}: {what}" in message
+    assert f"test.toml:{len(lines) + 2}: [targett] unknown option 'targett': did you mean 'target'?" in message
 
 
 def test_missing_tables_are_named(recipe_text):

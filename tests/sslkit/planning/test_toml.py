@@ -34,6 +34,6 @@ def test_what_is_written_is_read_back(values):
 
 def test_an_inline_table_is_read_back():
     options = {"use": "mlp", "root": "my images", "out": 256, "bias": False}
-    line = toml.inline_table(options)
+    line = toml.inline(options)
     assert line == '{ use = "mlp", root = "my images", out = 256, bias = false }'
     assert tomllib.loads(f"head = {line}") == {"head": options}
