@@ -54,18 +54,20 @@ def read(name: str, sets: Sequence[str], plugins: Plugins) -> RecipeFile:
     return files.read(files.locate(name, known), sets)
 
 
-def check(recipe_file: RecipeFile, plugins: Plugins, data: bool = True) -> Checked:
+def check(recipe_file: RecipeFile, plugins: Plugins, data: bool = True, announce: bool = True) -> Checked:
     """Find every problem of a recipe. Problems of structure come first, and before torch is imported.
 
     Args:
         recipe_file: The recipe.
         plugins: Offer its components.
         data: Also check that its images are there.
+        announce: Print problems of structure at once.
     """
     recipe, problems = check_structure(recipe_file)
     if problems:
-        listing = format_problems(recipe_file, problems)
-        typer.echo(f"{recipe_file.origin}: problems of structure, looking for more\n{listing}", err=True)
+        if announce:
+            listing = format_problems(recipe_file, problems)
+            typer.echo(f"{recipe_file.origin}: problems of structure, looking for more\n{listing}", err=True)
         recipe = _repaired(recipe_file, problems)
     checked = Checked(recipe_file, problems=list(problems))
     if recipe is None:

@@ -21,15 +21,22 @@ ORDER = [
     ("ablation", "verify"),
     ("report", "doctor"),
     ("targets",),
+    ("facade",),
     ("cli",),
     ("__main__",),
 ]
 """From the ground up: a package imports what stands in a line above its own. `public` is the top of `sslkit/`."""
-HIGHER = {"hookspecs": "plugins", "plugins": "plugins", "targets": "targets", "__main__": "__main__"}
+HIGHER = {
+    "hookspecs": "plugins",
+    "plugins": "plugins",
+    "targets": "targets",
+    "facade": "facade",
+    "__main__": "__main__",
+}
 """Modules at the top of `sslkit/` that stand on a higher floor than the public ones."""
 ABOVE_PLANNING = {"testing": "planning"}
 """The conformance kit stands beside these floors: it imports this one and those below, and none imports it."""
-NOT_FOR_PLUGINS = {"plugins", "hookspecs", "__main__"}
+NOT_FOR_PLUGINS = {"plugins", "hookspecs", "facade", "__main__"}
 FIRST_PARTY = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sslkit.cli import options as opt
 from sslkit.cli.options import loaded_plugins, print_message, print_notes
-from sslkit.errors import PreemptedError, SslkitError, UsageError
+from sslkit.errors import UsageError
 
 if TYPE_CHECKING:
     from sslkit.ablation.plan import Ablation
+    from sslkit.ablation.requests import ArmRequests
+    from sslkit.plugins import Plugins
     from sslkit.training.options import RunOptions
 
 Changes = list[str] | None
@@ -36,31 +37,37 @@ class Emit(StrEnum):
     sh = "sh"
 
 
+Drop = Annotated[Changes, typer.Option(metavar="NAME[,NAME]", help="An arm without these; repeatable.")]
+DropEach = Annotated[bool, typer.Option("--drop-each", help="One arm without each objective.")]
+Add = Annotated[Changes, typer.Option(metavar="NAME[={...}]", help="An arm with one more objective; repeatable.")]
+Swap = Annotated[Changes, typer.Option(metavar="A=B", help="An arm with B in place of A; repeatable.")]
+Vary = Annotated[Changes, typer.Option(metavar="KEY=V,V", help="An arm per value of a key; repeatable.")]
+Combine = Annotated[Changes, typer.Option(metavar="'NAME: CHANGES'", help="An arm with several changes; repeatable.")]
+Factorial = Annotated[bool, typer.Option("--factorial", help="One arm per non-empty subset of objectives.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the arms and what they cost; train nothing.")]
+Collect = Annotated[bool, typer.Option("--collect", help="Make the table from the runs so far; train nothing.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time; by default one, or one per GPU with local-pool.")
+]
+
+
 def ablate(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="The full recipe: a path or name.")] = "univip_coco",
-    drop: Annotated[Changes, typer.Option(metavar="NAME[,NAME]", help="An arm without these; repeatable.")] = None,
-    drop_each: Annotated[bool, typer.Option("--drop-each", help="One arm without each objective.")] = False,
-    add: Annotated[
-        Changes, typer.Option(metavar="NAME[={...}]", help="An arm with one more objective; repeatable.")
-    ] = None,
-    swap: Annotated[Changes, typer.Option(metavar="A=B", help="An arm with B in place of A; repeatable.")] = None,
-    vary: Annotated[Changes, typer.Option(metavar="KEY=V,V", help="An arm per value of a key; repeatable.")] = None,
-    arm: Annotated[
-        Changes, typer.Option(metavar="'NAME: CHANGES'", help="An arm with several changes; repeatable.")
-    ] = None,
-    factorial: Annotated[bool, typer.Option("--factorial", help="One arm per non-empty subset of objectives.")] = False,
+    drop: Drop = None,
+    drop_each: DropEach = False,
+    add: Add = None,
+    swap: Swap = None,
+    vary: Vary = None,
+    arm: Combine = None,
+    factorial: Factorial = False,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per arm, counted from the recipe's seed.")] = 1,
     sets: opt.Sets = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print the arms and what they cost; train nothing.")] = False,
+    plan: PlanOnly = False,
     emit: Annotated[Emit | None, typer.Option(help="Print the commands as a script; train nothing.")] = None,
-    collect: Annotated[
-        bool, typer.Option("--collect", help="Make the table from the runs so far; train nothing.")
-    ] = False,
+    collect: Collect = False,
     launcher: Annotated[Launcher, opt.LAUNCHER] = Launcher.local,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; by default one, or one per GPU with local-pool.")
-    ] = None,
+    jobs: Jobs = None,
     slurm: opt.Slurm = None,
     runs: opt.RunsFolder = Path("runs"),
     out: Annotated[Path | None, typer.Option(help="Folder of tables, figures and report.")] = None,
@@ -80,21 +87,12 @@ def ablate(
     """
     if sum((plan, emit is not None, collect)) > 1:
         raise UsageError("write only one of --plan, --emit and --collect")
-    from sslkit import targets
-    from sslkit.ablation import launch
-    from sslkit.ablation.arm_planner import make_arms
-    from sslkit.ablation.plan import plan_ablation
+    from sslkit.ablation import execute
     from sslkit.ablation.requests import ArmRequests
     from sslkit.training.options import RunOptions
 
-    plugins = loaded_plugins(context)
     requests = ArmRequests(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
-    full, text = targets.load(recipe, sets or [], plugins)
-    arms = make_arms(text, full, plugins, requests)
-    ablation = plan_ablation(text, arms, full.recipe.seed, seeds, runs, plugins)
-    if not plan:
-        targets.require_data(full, text)
-    print_notes(ablation.notes)
+    ablation = _plan(recipe, sets or [], loaded_plugins(context), requests, seeds, runs, data=not plan)
     if plan:
         _print_plan(ablation, as_json)
         return
@@ -104,13 +102,36 @@ def ablate(
         save_every=save_every,
     )  # fmt: skip
     if emit:
-        typer.echo(launch.script(list(ablation.runs()), launch.arguments(options)), nl=False)
+        _print_script(ablation, options)
         return
-    out = out or runs / text.name / f"ablation-{_name(ablation)}"
+    out = out or execute.report_folder(runs, ablation)
     if not collect:
         _train(ablation, launcher, jobs, slurm or [], options, out)
     _report(ablation, out, as_json)
-    _raise_unfinished(ablation)
+    execute.check_finished(ablation)
+
+
+def _plan(
+    recipe: str, sets: list[str], plugins: Plugins, requests: ArmRequests, seeds: int, runs: Path, *, data: bool
+) -> Ablation:
+    """Plan every arm at every seed, and print notes; `data` also checks that the full recipe's images are there."""
+    from sslkit import targets
+    from sslkit.ablation.arm_planner import make_arms
+    from sslkit.ablation.plan import plan_ablation
+
+    full, text = targets.load(recipe, sets, plugins)
+    arms = make_arms(text, full, plugins, requests)
+    ablation = plan_ablation(text, arms, full.recipe.seed, seeds, runs, plugins)
+    if data:
+        targets.require_data(full, text)
+    print_notes(ablation.notes)
+    return ablation
+
+
+def _print_script(ablation: Ablation, options: RunOptions) -> None:
+    from sslkit.ablation import launch
+
+    typer.echo(launch.script(list(ablation.runs()), launch.arguments(options)), nl=False)
 
 
 def _print_plan(ablation: Ablation, as_json: bool) -> None:
@@ -122,49 +143,20 @@ def _print_plan(ablation: Ablation, as_json: bool) -> None:
     print_json(listed) if as_json else print_ablation(listed)
 
 
-def _name(ablation: Ablation) -> str:
-    """Return a hash of an ablation's arms and seeds: the same command writes to the same folder again."""
-    parts = [*(variant.digest for variant in ablation.variants), *map(str, ablation.seeds)]
-    return hashlib.blake2b("".join(parts).encode(), digest_size=4).hexdigest()
-
-
 def _train(
     ablation: Ablation, launcher: Launcher, jobs: int | None, slurm: list[str], options: RunOptions, out: Path
 ) -> None:
     """Train the runs that are not finished."""
-    from sslkit.ablation import cluster, launch
+    from sslkit.ablation import cluster, execute, launch
 
-    runs = list(ablation.runs())
-    arguments = launch.arguments(options)
     if launcher is Launcher.slurm:
         parameters, name = cluster.submit_parameters(slurm, options)
-        cluster.Slurm(out / "slurm", arguments, parameters, print_message, name).train(runs)
+        cluster.Slurm(out / "slurm", launch.arguments(options), parameters, print_message, name).train(
+            list(ablation.runs())
+        )
         return
-    if any(run.state != "finished" for run in runs):
-        _prepare(ablation)
     count = jobs or (launch.default_jobs() if launcher is Launcher.pool else 1)
-    launch.Pool(count, arguments, print_message).train(runs)
-
-
-def _prepare(ablation: Ablation) -> None:
-    """Prepare the data of all runs before the first one starts.
-
-    An arm whose data cannot be prepared does not stop the others: its own run reports the error. The first arm raises.
-    """
-    from sslkit.data.opening import prepare
-
-    prepared: list[Any] = []
-    for number, variant in enumerate(ablation.variants):
-        resolved = variant.plan.resolved()
-        data = [resolved["source"], resolved.get("proposals")]
-        if data in prepared:
-            continue
-        prepared.append(data)
-        try:
-            prepare(variant.plan, ablation.full)
-        except SslkitError:
-            if number == 0:
-                raise
+    execute.train_runs(ablation, options, count, print_message)
 
 
 def _report(ablation: Ablation, out: Path, as_json: bool) -> None:
@@ -181,19 +173,3 @@ def _report(ablation: Ablation, out: Path, as_json: bool) -> None:
     else:
         report.print_results(results)
         typer.echo(f"{', '.join(path.name for path in files)} are in {out}")
-
-
-def _raise_unfinished(ablation: Ablation) -> None:
-    """End with an error unless every run is finished.
-
-    Raises:
-        PreemptedError: Some runs were stopped.
-        SslkitError: Some runs failed.
-    """
-    states = [run.state for run in ablation.runs()]
-    unfinished = len(states) - states.count("finished")
-    failed = states.count("failed")
-    if unfinished > failed:
-        raise PreemptedError(f"{unfinished} of {len(states)} runs are not finished; the same command continues")
-    if failed:
-        raise SslkitError(f"{failed} of {len(states)} runs failed; the same command tries them again")

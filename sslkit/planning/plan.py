@@ -12,6 +12,7 @@ from typing import Any
 
 from sslkit.axes import Axis, parse
 from sslkit.planning.recipe import ProbeTable, Recipe, View
+from sslkit.planning.recipe_file import RecipeFile
 from sslkit.plugins import Component, Owner
 
 NETWORKS = ("online", "target")
@@ -152,6 +153,7 @@ class Plan:
         views: (group, network) -> one `View` per view; networks that see the same pixels share "online".
         rows: The rows of the embedding table that some objective reads.
         notes: Remarks for the user that are not problems.
+        recipe_file: The recipe as it was written, where the plan was made from a file.
     """
 
     recipe: Recipe
@@ -167,6 +169,7 @@ class Plan:
     views: dict[tuple[str, str], list[View]] = field(default_factory=dict)
     rows: list[EmbeddingKey] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    recipe_file: RecipeFile | None = field(default=None, compare=False, repr=False)
 
     @property
     def probing(self) -> ProbingPlan:

@@ -84,5 +84,5 @@ class Resolver:
     def example(self, kind: str) -> str:
         """Return an inline table for hints, such as `{ use = "mine/head" }`, from a component with an `example`."""
         for component in self.plugins.declaring(kind, "example"):
-            return toml.inline_table({"use": component.id, **component.cls.example})
+            return toml.inline({"use": component.id, **component.cls.example})
         return '{ use = "..." }'

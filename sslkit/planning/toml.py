@@ -21,9 +21,13 @@ def written(value: Any) -> str:
     return text
 
 
-def inline_table(values: Mapping[str, Any]) -> str:
-    """Write a flat table on one line: `{ use = "mlp", out = 256 }`."""
-    return f"{{ {', '.join(f'{key} = {written(value)}' for key, value in values.items())} }}"
+def inline(value: Any) -> str:
+    """Write a value on one line, nested tables too: `{ use = "mlp", out = 256 }`."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {inline(item)}' for key, item in value.items())} }}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(inline, value))}]"
+    return written(value if isinstance(value, (bool, int, float, str)) else str(value))
 
 
 def flatten(values: Any, key: str = "") -> dict[str, Any]:

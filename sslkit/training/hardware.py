@@ -107,6 +107,19 @@ def fast_at_bf16(accelerator: str = "auto") -> bool:
     return any(bool(check()) for check in checks if check is not None)
 
 
+def torch_device(accelerator: str) -> torch.device:
+    """Return the device of an accelerator: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        UsageError: The accelerator is unknown.
+    """
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    names = {"auto": auto, "gpu": "cuda", "cpu": "cpu", "cuda": "cuda", "mps": "mps"}
+    if accelerator not in names:
+        raise UsageError(f"--accelerator {accelerator}: write auto, cpu, cuda or mps{closest(accelerator, names)}")
+    return torch.device(names[accelerator])
+
+
 def check_strategy(strategy: str, precision: str, accelerator: str) -> None:
     """Refuse unknown strategies, and precisions and devices that a strategy does not support.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sslkit.data.loader import ASKING
+from sslkit.data.loader import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -31,11 +31,11 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Let the first of the signals `ASKING` ask for a stop after the current step; a second one acts at once.
+        """Let the first of the signals `STOP_SIGNALS` ask for a stop after the current step; a second one acts at once.
 
         A signal that was ignored before stays ignored: `nohup` does that, so that a run outlives its terminal.
         """
-        before = {number: signal.getsignal(number) for number in ASKING}
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
         def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -124,7 +124,7 @@ class TrainState:
         Raises:
             Exception: Of many kinds, where the state is of other networks, optimizers or versions.
         """
-        self.setup.network.load_state_dict(sharding.cut_model(state["model"], self.setup.network))
+        self.setup.network.load_state_dict(sharding.shard_model_state(state["model"], self.setup.network))
         self._load_optimizer(state["optimizer"])
         self.step = state["step"]
         for name, piece in self.pieces.items():
@@ -142,7 +142,7 @@ class TrainState:
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
         own = self.setup.optimizer.param_groups
         parameters = [parameter for group in own for parameter in group["params"]]
-        restored = sharding.cut_optimizer(state, parameters)
+        restored = sharding.shard_optimizer_state(state, parameters)
         restored["param_groups"] = [
             {**saved, **({"fused": group["fused"]} if "fused" in group else {})}
             for saved, group in zip(restored["param_groups"], own, strict=True)

@@ -120,7 +120,7 @@ class TrainStep:
             batch = self.next_batch(loader, micro)
             # After the data: a loader that is new after a resume takes random numbers of its own.
             seed_all(seed, "pass", step, part, self.setup.fabric.global_rank)
-            measure = part == 0 and self.state.monitors.maps(step + 1)
+            measure = part == 0 and self.state.monitors.conflict_map_due(step + 1)
             with self.engine.without_sync(when=part < count - 1):
                 recorded = self.graph is not None and not measure
                 output = self.graph(batch) if self.graph and recorded else self.forward_backward(batch, measure)
@@ -130,11 +130,11 @@ class TrainStep:
     def next_batch(self, loader: Loader, micro: MicroBatches) -> dict[str, Any]:
         """Return the next micro-batch on the device; add what is known of it to `micro`."""
         started = time.monotonic()
-        if self.prefetcher is None or self.prefetcher.feed is not loader:  # a rollback drops a batch read ahead
+        if self.prefetcher is None or self.prefetcher.batches is not loader:  # a rollback drops a batch read ahead
             self.prefetcher = Prefetcher(loader, self.fetch)
         batch = self.prefetcher.take()
         if self.engine.is_sharded:
-            sharding.align(self.network)
+            sharding.broadcast_buffers(self.network)
         micro.waiting += time.monotonic() - started
         self.state.counts.add(batch.pop("counts"), self.state.step % self.setup.epochs.steps)
         micro.bad += batch.pop("bad")
@@ -175,7 +175,7 @@ class TrainStep:
         """Prepare the next batch; the time counts as waiting where the device has finished before."""
         assert self.prefetcher is not None
         started = time.monotonic()
-        self.prefetcher.begin()
+        self.prefetcher.start()
         if reading.ready:
             micro.waiting += time.monotonic() - started
 

@@ -158,7 +158,7 @@ class Trainer:
             self.folder.start(self.setup.plan, self.recipe_file, fabric.world_size, str(fabric.device))
         self.note(precision_note(self.setup.recipe, self.options.accelerator))
         if self.setup.is_sharded:
-            self.note(sharding.told(self.setup.network))
+            self.note(sharding.describe(self.setup.network))
         self.probes.before()
 
     def outcome(self, error: BaseException | None = None) -> str:
@@ -224,7 +224,7 @@ class Trainer:
             NonFiniteError: The options do not ask for it, or it was done as often as they allow.
         """
         epochs = self.setup.epochs
-        skipped = (*epochs.skipped, epochs.place(self.state.step))
+        skipped = (*epochs.skipped, epochs.batch_index(self.state.step))
         if self.options.on_divergence == "stop":
             raise error
         if len(skipped) > self.options.max_rollbacks:
