@@ -1,1 +1,1 @@
-"""Augmentation: parameters are drawn once, and applied to bytes or to tensors."""
+"""Augment views: draw parameters once, and apply them to bytes or to tensors."""

@@ -1,7 +1,7 @@
-"""Augment views one by one on bytes, in the process that cut them: the executor for CPUs.
+"""Augment views one by one on bytes, in the process that cropped them: the executor for CPUs.
 
-Every operation rounds to whole levels, as Pillow's and torchvision's do on bytes. OpenCV does the work, so its own
-number of threads should be 1 where several processes share a machine.
+Every operation rounds to whole levels, as Pillow's and torchvision's do on bytes. OpenCV does the work, so limit it to
+one thread where several processes share a machine.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Pixels = npt.NDArray[np.uint8]
 """One view, shape (h, w, 3), contiguous; edited in place."""
 
 _NEGLIGIBLE = 3.5
-"""In sigmas: both tails of a Gaussian beyond it together weigh 0.05 %, an eighth of a level at most."""
+"""In sigmas: both tails of a Gaussian beyond it have a weight of 0.05 %, an eighth of a level at most."""
 _COLUMN = {name: place for place, name in enumerate(PARAMETERS)}
 _ORDER = slice(_COLUMN[ORDER[0]], _COLUMN[ORDER[-1]] + 1)
 
 
 def apply(pixels: Pixels, params: Sequence[float], view: View) -> None:
-    """Augment one view in place; normalising is left to `augment_tensors.normalise`.
+    """Augment one view in place; `on_tensors.normalise` normalises later.
 
     Args:
         pixels: Shape (h, w, 3), contiguous.
-        params: Thirteen numbers, a row of `augment.draw`.
+        params: Thirteen numbers, as `parameters.draw` returns them.
         view: Supplies the solarize threshold.
     """
     if params[_COLUMN["flip"]]:
@@ -66,17 +66,17 @@ def _saturation(pixels: Pixels, factor: float) -> None:
 
 
 def _hue(pixels: Pixels, shift: float) -> None:
-    """Turn hues through HSV in float32, where value and saturation come back as they were."""
+    """Shift hues through HSV in float32, which leaves value and saturation unchanged."""
     hsv = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV)
     height, width = pixels.shape[:2]
     rows = hsv.reshape(height, 3 * width)
     np.add(rows, _hue_row(width, 360 * (shift % 1)), out=rows)
-    turned = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
-    cv2.convertScaleAbs(turned, dst=pixels)
+    shifted = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
+    cv2.convertScaleAbs(shifted, dst=pixels)
 
 
 def _hue_row(width: int, degrees: float) -> npt.NDArray[np.float32]:
-    """Return what is added to a row of (hue, saturation, value): a flat row is added several times as fast."""
+    """Return the shift of a row of (hue, saturation, value), flat: adding a flat row is several times faster."""
     row = np.zeros((width, 3), np.float32)
     row[:, 0] = degrees
     return row.reshape(-1)
@@ -85,10 +85,10 @@ def _hue_row(width: int, degrees: float) -> npt.NDArray[np.float32]:
 def _blur(pixels: Pixels, sigma: float) -> None:
     taps = kernel(sigma, kernel_radius(pixels.shape[1]), _NEGLIGIBLE)
     if len(taps) > 1:
-        whole = np.array([*taps[:0:-1], *taps], np.float32)
-        whole /= whole.sum()
-        # Into floats: into bytes OpenCV would round the kernel itself to 1/256.
-        blurred = cv2.sepFilter2D(pixels, cv2.CV_32F, whole, whole, borderType=cv2.BORDER_REFLECT_101)
+        weights = np.array([*taps[:0:-1], *taps], np.float32)
+        weights /= weights.sum()
+        # The output is float: for bytes, OpenCV would round the kernel itself to 1/256.
+        blurred = cv2.sepFilter2D(pixels, cv2.CV_32F, weights, weights, borderType=cv2.BORDER_REFLECT_101)
         cv2.convertScaleAbs(blurred, dst=pixels)
 
 

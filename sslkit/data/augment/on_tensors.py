@@ -1,9 +1,9 @@
-"""Augment a batch of views on the device that it is on: the executor for GPUs. And the last step of both executors.
+"""Augment a batch of views on its device (the executor for GPUs), and normalise views for both executors.
 
-A view's bits must not depend on its batch. So only operations are used that round each element exactly (IEEE +, -, *,
-/, floor, comparisons), one at a time, never a fused or transcendental one, whose vectorised and scalar forms may
-differ; and what is summed over pixels is summed in integers. What the device needs to know of the draws is sent in one
-piece, so that nothing waits for it.
+A view's bits must not depend on its batch. So the only operations are those that round each element exactly (IEEE +,
+-, *, /, floor, comparisons), one at a time; fused and transcendental ones may differ between their vectorised and
+scalar forms. Sums over pixels are sums of integers. The parameters are sent to the device in one piece, so that nothing
+waits for it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sslkit.data.augment.parameters import GRAY, IDENTITY, JITTER, ORDER, PARAME
 from sslkit.planning.recipe import View
 
 _FIXED = 2.0**32  # fixed-point unit of sums over pixels
-_NEGLIGIBLE = math.sqrt(2 * 25 * math.log(2))  # in sigmas: where a Gaussian falls below 2**-25 of its peak
-_CHUNK = {"cpu": 2**18}  # elements worked on at a time: what a core's cache holds
+_NEGLIGIBLE = math.sqrt(2 * 25 * math.log(2))  # in sigmas: a Gaussian falls below 2**-25 of its peak
+_CHUNK = {"cpu": 2**18}  # elements processed at a time: they fit into a core's cache
 _CHUNK_ELSEWHERE = 2**26
 
 Columns = Mapping[str, Sequence[float]]
 Operation = Callable[[Tensor, Tensor], None]
-"""Edits views (n, 3, h, w), in [0, 1], in place, by values (n, w)."""
+"""Edits views (n, 3, h, w), in [0, 1], in place, with values (n, w)."""
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def apply(images: Tensor, params: Tensor, view: View) -> Tensor:
 
     Args:
         images: Shape (n, 3, h, w), uint8, on any device.
-        params: Shape (n, 13), rows of `augment.draw`, on the CPU.
+        params: Shape (n, 13), rows from `parameters.draw`, on the CPU.
         view: Supplies the solarize threshold, mean and std.
 
     Returns:
@@ -57,18 +57,18 @@ def apply(images: Tensor, params: Tensor, view: View) -> Tensor:
 
 @torch.no_grad()
 def normalise(images: Tensor, view: View) -> Tensor:
-    """Turn bytes into what a network takes, for views that need nothing else.
+    """Normalise views that need no other operation.
 
     Args:
         images: Shape (..., h, w, 3), uint8, contiguous.
         view: Supplies mean and std.
 
     Returns:
-        Shape (..., 3, h, w), float32, the channels lying together in memory.
+        Shape (..., 3, h, w), float32, in channels-last memory.
     """
     width = images.shape[-2]
     scale, shift = _flat_rows(view, width, images.device)
-    rows = images.flatten(-2).to(torch.float32)  # a row of pixels at a time: three channels alone are slow to broadcast
+    rows = images.flatten(-2).to(torch.float32)  # one row of pixels at a time: broadcasting over three channels is slow
     return rows.sub_(shift).mul_(scale).view(images.shape).movedim(-1, -3)
 
 
@@ -84,7 +84,7 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
 
 
-# --------------------------------------------------------------------------------------- what is done to which view
+# ------------------------------------------------------------------------------------ which operation on which view
 
 
 class Edit(NamedTuple):
@@ -118,10 +118,10 @@ def _where(columns: Columns, name: str) -> list[int]:
 
 
 def _jitter(columns: Columns) -> Iterator[Edit]:
-    """Order each view's four operations as it has drawn them.
+    """Apply each view's four operations in the order that it has drawn.
 
-    Views are independent, so each may wait for the others: hue, by far the dearest, is done once for all of them, and
-    everything else some places before or after it.
+    Views are independent, so each may wait for the others: hue, by far the most expensive, runs once for all of them,
+    and the other operations a number of places before or after it.
     """
     orders = [
         [JITTER[int(number)] for number in order] for order in zip(*(columns[name] for name in ORDER), strict=True)
@@ -137,7 +137,7 @@ def _jitter(columns: Columns) -> Iterator[Edit]:
 
 
 def _blurs(columns: Columns, radius: int) -> Iterator[Edit]:
-    """Give each blurred view the taps of its kernel, from the centre outwards, all of them equally many."""
+    """Give each blurred view the taps of its kernel, from the centre outwards, padded to the same number."""
     rows = _where(columns, "blur")
     kernels = [kernel(columns["blur"][row], radius, _NEGLIGIBLE) for row in rows]
     longest = max(map(len, kernels), default=1)
@@ -146,9 +146,9 @@ def _blurs(columns: Columns, radius: int) -> Iterator[Edit]:
 
 
 def _run(x: Tensor, edits: Sequence[Edit]) -> None:
-    """Apply edits to views (n, 3, h, w) in place; rows that lie together are not copied."""
-    numbers = _sent([float(number) for edit in edits for values in edit.values for number in values], x.device)
-    indices = _sent([row for edit in edits for row in edit.rows], x.device)
+    """Apply edits to views (n, 3, h, w) in place; adjacent rows are not copied."""
+    numbers = _to_device([float(number) for edit in edits for values in edit.values for number in values], x.device)
+    indices = _to_device([row for edit in edits for row in edit.rows], x.device)
     first = begin = 0
     for edit in edits:
         count, width = len(edit.rows), len(edit.values[0])
@@ -163,10 +163,10 @@ def _run(x: Tensor, edits: Sequence[Edit]) -> None:
         x[index] = part
 
 
-def _sent(numbers: Sequence[float], device: torch.device) -> Tensor:
-    """Put numbers on a device, without waiting for it."""
-    made = torch.tensor(numbers)
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+def _to_device(numbers: Sequence[float], device: torch.device) -> Tensor:
+    """Copy numbers to a device, without waiting for it."""
+    tensor = torch.tensor(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _each(values: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def _gray(x: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, other: Tensor, factors: Tensor) -> None:
-    """Mix: factor x + (1 - factor) other, within [0, 1]."""
+    """Compute factor x + (1 - factor) other, clamped to [0, 1]."""
     x.mul_(_each(factors)).add_(other * _each(1 - factors)).clamp_(0, 1)
 
 
@@ -204,13 +204,13 @@ def _saturation(x: Tensor, factors: Tensor) -> None:
 
 
 def _mean(x: Tensor) -> Tensor:
-    """Return each view's mean, (n, 1, 1, 1): summed in fixed point, where the order of additions does not matter."""
+    """Return each view's mean (n, 1, 1, 1), summed in fixed point, where the order of additions does not matter."""
     total = (x * _FIXED).long().sum(dim=(1, 2, 3), keepdim=True)
     return total.double().div_(_FIXED * x[0].numel()).float()
 
 
 def _hue(x: Tensor, shifts: Tensor) -> None:
-    """Turn hues: as RGB -> HSV -> RGB does, without saturation and value, which the largest and smallest channel hold.
+    """Shift hues like RGB -> HSV -> RGB; the largest and smallest channel preserve saturation and value.
 
     With the hue h in [0, 6), the channels are smallest + chroma * w, where w is 1 up to a distance of 1 from a
     channel's own hue (0, 2, 4), and falls to 0 at a distance of 2.
@@ -247,8 +247,8 @@ _JITTER: dict[str, Operation] = {
 def _blur(x: Tensor, taps: Tensor) -> None:
     """Blur with a Gaussian per view: two passes of shifted additions over reflected borders.
 
-    The passes run along the flattened image, where a shift by a row is a shift by its length: what they compute at the
-    borders is not read.
+    The passes run along the flattened image, where a shift by one row is a shift by the width. Their values at the
+    borders are not read.
     """
     reach = taps.shape[1] - 1
     padded = F.pad(x, (reach,) * 4, mode="reflect")
@@ -258,7 +258,7 @@ def _blur(x: Tensor, taps: Tensor) -> None:
 
 
 def _pass(flat: Tensor, taps: Tensor, stride: int) -> Tensor:
-    """Return sum_t taps[|t|] flat[i + t stride] for every i where all of it exists: shape (n, less)."""
+    """Return sum_t taps[|t|] flat[i + t stride] for every i where all terms exist: shape (n, less)."""
     reach = taps.shape[1] - 1
     length = flat.shape[1] - 2 * reach * stride
     total = flat.narrow(1, reach * stride, length) * taps[:, :1]

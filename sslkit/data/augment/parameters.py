@@ -1,11 +1,11 @@
-"""Photometric augmentation of views: its parameters, drawn first. Two modules execute them, and agree.
+"""Draw the parameters of a view's augmentation; two modules execute them, and agree.
 
 The operations and their order are those of BYOL (arXiv 2006.07733, appendix B) and ORL: flip, colour jitter, greyscale,
 Gaussian blur, solarize, normalise. Brightness multiplies, as torchvision's does (DeepMind's adds).
 
-`on_bytes` works on one view after the other, in loader processes, and rounds to whole levels between operations;
-`on_tensors` works on a whole batch, in float32, on whatever device it is on. Either way, the result of a view has the
-same bits whatever batch it is in and however many threads there are.
+`on_bytes` works on one view at a time, in loader processes, and rounds to whole levels between operations.
+`on_tensors` works on a whole batch, in float32, on any device. With either, the bits of a view do not depend on its
+batch or on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ PARAMETERS = (
     "grayscale", "blur", "solarize",
 )  # fmt: skip
 """Columns of a draw: `flip`, `jitter`, `grayscale` and `solarize` are 0 or 1; `brightness`, `contrast` and `saturation`
-are factors, `hue` a shift in turns; `first` to `fourth` number the jitter operations in `JITTER`; `blur` is sigma in
+are factors, `hue` a shift in turns; `first` to `fourth` are indices of operations in `JITTER`; `blur` is sigma in
 pixels, 0 for none."""
 JITTER = ("brightness", "contrast", "saturation", "hue")
 IDENTITY = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
-"""Values of the jitter operations with which they change nothing."""
+"""Values with which the jitter operations change nothing."""
 ORDER = ("first", "second", "third", "fourth")
 GRAY = (0.2989, 0.587, 0.114)
 """torchvision's weights of R, G, B."""
 
-_UNIFORMS = 14  # drawn for every view, whatever is made of them
+_UNIFORMS = 14  # drawn for every view, whether they are used or not
 
 
 def draw(view: View, *parts: int | str) -> list[float]:
     """Draw the augmentation of one view of one image, as a function of a path of names and numbers.
 
-    Whatever the options are, each number has its own place in the stream, so that streams stay paired when one changes.
+    Each number has its own place in the stream whatever the options, so that streams stay paired when one changes.
 
     Returns:
         Thirteen numbers, the columns of `PARAMETERS`.
@@ -58,12 +58,12 @@ def _between(low: float, high: float, part: float) -> float:
 
 
 def kernel_radius(size: int) -> int:
-    """Return the radius of the blur's kernel, BYOL's: a tenth of the image's side across, 11 at 224, 4 at 96 pixels."""
+    """Return the radius of the blur's kernel. As in BYOL, it spans a tenth of the side: 11 at 224, 4 at 96 pixels."""
     return max(1, size // 20)
 
 
 def kernel(sigma: float, radius: int, negligible: float) -> list[float]:
-    """Return the taps of a Gaussian from the centre outwards, as far as `negligible` sigmas; all of it sums to 1."""
+    """Return the taps of a Gaussian from the centre outwards, up to `negligible` sigmas; the full kernel sums to 1."""
     weights = [math.exp(-((t / sigma) ** 2) / 2) for t in range(radius + 1)]
     total = weights[0] + 2 * sum(weights[1:])
     return [weight / total for weight in weights[: int(negligible * sigma) + 1]]

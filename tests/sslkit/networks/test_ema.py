@@ -1,4 +1,4 @@
-"""The target's update, to the bit where it can be."""
+"""The target's update, bit for bit where possible."""
 
 import pytest
 import torch
@@ -55,10 +55,10 @@ def test_what_agrees_stays_to_the_bit(momentum: float) -> None:
 def test_works_in_place_on_parameters_without_touching_the_online_ones() -> None:
     target, online = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     pointers = [p.data_ptr() for p in target.parameters()]
-    kept = [p.detach().clone() for p in online.parameters()]
+    before = [p.detach().clone() for p in online.parameters()]
     ema_update(list(target.parameters()), list(online.parameters()), 0.5)
     assert pointers == [p.data_ptr() for p in target.parameters()]
-    assert all(torch.equal(p, k) for p, k in zip(online.parameters(), kept, strict=True))
+    assert all(torch.equal(p, k) for p, k in zip(online.parameters(), before, strict=True))
     assert all(p.requires_grad and p.grad_fn is None for p in target.parameters())
 
 

@@ -19,9 +19,9 @@ from sslkit.storage.run_folder import RunFolder
 def planned(plugins, recipe_text):
     def planned(*sets):
         text = recipe_file.parse(recipe_text, "dots", "dots.toml", sets)
-        made, problems = recipe_file.check_structure(text)
-        assert made, problems
-        plan, problems = make_plan(made, plugins)
+        recipe, problems = recipe_file.check_structure(text)
+        assert recipe, problems
+        plan, problems = make_plan(recipe, plugins)
         assert plan, problems
         return plan, text
 

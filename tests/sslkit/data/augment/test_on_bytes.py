@@ -25,12 +25,12 @@ FUNCTIONS = {
 
 def row(**values: float) -> list[float]:
     order = {name: float(place) for place, name in enumerate(("first", "second", "third", "fourth"))}
-    given = {**PLAIN, **IDENTITY, **order, **values}
-    return [given[name] for name in PARAMETERS]
+    parameters = {**PLAIN, **IDENTITY, **order, **values}
+    return [parameters[name] for name in PARAMETERS]
 
 
 def smooth(side: int = 64, seed: int = 0) -> np.ndarray:
-    """Return something like a photo (h w 3): noise would hide errors of a blur."""
+    """Return something like a photograph (h w 3): noise would hide errors of a blur."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     return np.array(Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC))
 
@@ -40,9 +40,9 @@ def noise(side: int = 64, seed: int = 0) -> np.ndarray:
 
 
 def augmented(pixels: np.ndarray, params: list[float], view: View | None = None) -> np.ndarray:
-    made = pixels.copy()
-    apply(made, params, view or View())
-    return made.astype(np.float64)
+    augmented = pixels.copy()
+    apply(augmented, params, view or View())
+    return augmented.astype(np.float64)
 
 
 def tensor(pixels: np.ndarray) -> torch.Tensor:
@@ -100,7 +100,7 @@ def test_blur_is_torchvisions_with_byols_kernel(make, side, sigma) -> None:
     assert np.abs(augmented(pixels, row(blur=sigma)) - expected).max() < 0.8
 
 
-def test_a_blur_leaves_a_plain_colour_as_it_is() -> None:
+def test_a_blur_leaves_a_plain_colour_unchanged() -> None:
     """A kernel in whole 256ths, as OpenCV takes it between bytes, would darken it."""
     for sigma in np.linspace(0.1, 2, 39):
         assert (augmented(np.full((64, 64, 3), 201, np.uint8), row(blur=float(sigma))) == 201).all()
@@ -121,7 +121,7 @@ def test_both_executors_agree_within_rounding() -> None:
     assert np.max(most) < 4
 
 
-def test_a_view_has_the_same_bits_whatever_came_before() -> None:
+def test_the_bits_of_a_view_do_not_depend_on_earlier_ones() -> None:
     view, pixels = View(solarize=0.3), noise(40)
     draws = [draw(view, seed) for seed in range(30)]
     first = [augmented(pixels, params, view) for params in draws]

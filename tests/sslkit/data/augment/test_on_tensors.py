@@ -17,8 +17,8 @@ IDENTITY = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
 def row(**values: float) -> torch.Tensor:
     """Return one draw with these values and nothing else."""
     order = {name: float(place) for place, name in enumerate(("first", "second", "third", "fourth"))}
-    given = {**PLAIN, **IDENTITY, **order, **values}
-    return torch.tensor([[given[name] for name in PARAMETERS]])
+    parameters = {**PLAIN, **IDENTITY, **order, **values}
+    return torch.tensor([[parameters[name] for name in PARAMETERS]])
 
 
 def pixels(count: int = 1, side: int = 48, seed: int = 0) -> torch.Tensor:
@@ -115,7 +115,7 @@ def test_a_view_has_the_same_bits_in_any_batch(threads) -> None:
         )
 
 
-def test_pixels_given_are_left_as_they_are() -> None:
+def test_input_pixels_are_left_unchanged() -> None:
     images = pixels(2)
     before = images.clone()
     apply(images, row(flip=1, blur=1.0).expand(2, -1), View())
@@ -133,7 +133,7 @@ def test_normalising_alone_is_subtracting_and_dividing(side) -> None:
     expected = (images.permute(0, 3, 1, 2).double() / 255 - torch.tensor(view.mean).view(3, 1, 1)) / torch.tensor(
         view.std
     ).view(3, 1, 1)
-    given = normalise(images.view(2, 2, side, side, 3), view)
-    assert given.shape == (2, 2, 3, side, side)
-    assert given.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(given.flatten(0, 1).double(), expected, atol=1e-6, rtol=0)
+    normalised = normalise(images.view(2, 2, side, side, 3), view)
+    assert normalised.shape == (2, 2, 3, side, side)
+    assert normalised.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(normalised.flatten(0, 1).double(), expected, atol=1e-6, rtol=0)

@@ -1,4 +1,4 @@
-"""What is drawn for a view, before anything is done to its pixels."""
+"""The parameters drawn for a view."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_draws_follow_their_probabilities_and_ranges() -> None:
     assert len(orders) == 24
 
 
-def test_an_option_that_changes_leaves_the_other_numbers_as_they_were() -> None:
+def test_changing_an_option_leaves_the_other_numbers_unchanged() -> None:
     one, other = (
         dict(zip(PARAMETERS, draw(view, 3, "scene"), strict=True)) for view in (View(), View(blur=0.0, flip=1.0))
     )
@@ -39,7 +39,7 @@ def test_an_option_that_changes_leaves_the_other_numbers_as_they_were() -> None:
     }
 
 
-def test_every_path_has_a_draw_of_its_own() -> None:
+def test_every_path_has_its_own_draw() -> None:
     assert draw(View(), 1, "a", 2) == draw(View(), 1, "a", 2)
     assert (
         len({tuple(draw(View(), seed, image, network)) for seed in (0, 1) for image in range(20) for network in "ab"})
