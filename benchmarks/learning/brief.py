@@ -22,7 +22,7 @@ NAMES = {
 
 
 def table(results: Results) -> str:
-    """Return Markdown: mean and standard deviation, and below it the paired difference to full with its interval."""
+    """Return Markdown: mean and standard deviation, and below them the paired difference to full with its interval."""
     shown = [name for name in results.metrics if name.endswith((" top1", " map"))]
     rows = [["%", *shown], ["---", *["---:"] * len(shown)]]
     for arm in results.arms:
@@ -39,9 +39,9 @@ def _cell(results: Results, arm, read, of_full) -> str:  # type: ignore[no-untyp
     words = f"{100 * mean.value:.1f} ± {100 * mean.std:.1f}"
     if arm is results.full and read is of_full:
         return words
-    found = statistics.difference(arm, read, results.full, of_full)
-    sure = "**" if found.low > 0 or found.high < 0 else ""
-    return f"{words}<br>{sure}{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]{sure}"
+    versus = statistics.difference(arm, read, results.full, of_full)
+    bold = "**" if versus.excludes_zero else ""
+    return f"{words}<br>{bold}{100 * versus.value:+.1f} [{100 * versus.low:+.1f}, {100 * versus.high:+.1f}]{bold}"
 
 
 if __name__ == "__main__":

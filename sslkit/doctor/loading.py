@@ -153,7 +153,7 @@ def batches(epochs: Epochs, first: int) -> Iterator[list[Item]]:
 
 
 def loader_rate(dataset: ViewDataset, items: Iterator[list[Item]], workers: int, device: torch.device) -> float:
-    """Return the images per second of the loader when every batch is taken at once.
+    """Return the images per second of the loader when it never waits for a step.
 
     Every process makes a batch before the timing starts, and whole rounds over the processes are timed.
     """

@@ -35,8 +35,8 @@ class Memory:
 def bound(workers: int, batch: int, pinned: bool = False) -> int:
     """Return the largest number of bytes that the batches of one rank take outside the device.
 
-    `BATCHES_AHEAD` batches per loader process are being made or waiting, and one is in use. For a GPU, where batches are
-    pinned, each may exist twice.
+    `BATCHES_AHEAD` batches per loader process are being made or waiting, and one is in use. For a GPU, where batches
+    are pinned, each may exist twice.
 
     Args:
         workers: Loader processes.

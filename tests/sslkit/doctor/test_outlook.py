@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sslkit.doctor import outlook
+from sslkit.networks import cost
 
 OTHER = "[objectives.parts]\n[objectives.explode]\n[[augment.part]]\nsize = 16\n"
 
