@@ -100,7 +100,7 @@ def test_an_error_about_missing_proposals_names_the_command_that_makes_them(reci
     command = ["run", recipe, "--set", change, "--set", "proposals.use=selective-search", "--accelerator", "cpu"]
     assert main(command) == 5
     line = capsys.readouterr().err.strip().rpartition("\n")[2]
-    assert line.partition("with: ")[2] == (
+    assert line.partition("run: ")[2] == (
         f"sslkit proposals build small.toml --set '{change}' --set proposals.use=selective-search"
     )
 
