@@ -70,7 +70,7 @@ def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[R
             name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in one.ready.batch.items()
         }
     bare = bare_step(ours)
-    augmenting.ready.batch |= draws(augmenting.stepper.plan, batch)
+    augmenting.ready.batch |= draws(augmenting.setup.plan, batch)
 
     def steps(one: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:
@@ -80,7 +80,7 @@ def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[R
 
         return run
 
-    what = f"BYOL step, {network}, {size} px, batch {batch}, {precision_of(ours.stepper.plan.recipe)}"
+    what = f"BYOL step, {network}, {size} px, batch {batch}, {precision_of(ours.setup.plan.recipe)}"
     lanes = {"bare passes": bare, "sslkit": ours, "sslkit, augmenting": augmenting}
     return interleaved(what, {name: steps(lane) for name, lane in lanes.items()}, n, units=block)
 
@@ -100,7 +100,7 @@ def draws(plan: Plan, images: int) -> dict[str, Tensor]:
 
 def bare_step(ours: Ours) -> Callable[[], None]:
     """Return forward, forward, backward and the optimizer of a stepper's networks, on copies of its images."""
-    network = ours.stepper.network
+    network = ours.setup.network
     assert network.target
     views = [
         view.contiguous(memory_format=torch.channels_last)
@@ -109,7 +109,7 @@ def bare_step(ours: Ours) -> Callable[[], None]:
     online = [network.online.backbone, network.online.projectors["main"], network.online.predictors["main"]]
     target = [network.target.backbone, network.target.projectors["main"]]
     optimizer = torch.optim.SGD([p for part in online for p in part.parameters()], lr=1e-3, fused=True)
-    half = precision_of(ours.stepper.plan.recipe) == "bf16-mixed"
+    half = precision_of(ours.setup.plan.recipe) == "bf16-mixed"
 
     def through(parts: list[Any], x: Tensor) -> Tensor:
         x = parts[0](x)["features"]
@@ -149,7 +149,7 @@ def loader(root: Path, size: int, batch: int, batches: int, workers: int) -> lis
     text, sets = of_coco("byol_coco", "resnet50", batch, size)
     plan, given = planned(text.replace('use = "coco"', f'use = "folder"\nroot = "{root}"'), *sets, "source.use=folder")
     source, proposals = prepare(plan, given)
-    dataset = ViewDataset(plan, source, proposals, colours=DEVICE == "cpu")
+    dataset = ViewDataset(plan, source, proposals, augment=DEVICE == "cpu")
     epochs = Epochs(len(source), batch, 1, 0, True, 0, 1)
     seconds = []
     with Loader(dataset, epochs.micro_batches(0, batches + 1), workers, torch.device(DEVICE)) as feed:

@@ -40,9 +40,10 @@ from sslkit.networks.ema import ema_update
 from sslkit.planning.plan import Plan
 from sslkit.plugins import Owner, Plugins
 from sslkit.storage.run_folder import RunFolder
-from sslkit.training.hardware import fabric_of
+from sslkit.training.hardware import launch
 from sslkit.training.options import RunOptions
-from sslkit.training.step import Stepper
+from sslkit.training.setup import set_up
+from sslkit.training.step import TrainStep
 from sslkit.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -178,18 +179,20 @@ class Ours:
     ) -> None:
         plan, _ = planned(text, *sets, plugins=plugins)
         options = options or RunOptions(accelerator="cpu", workers=0, monitor_every=0)
-        fabric = fabric_of(plan, options)
+        fabric = launch(plan, options)
         images = plan.recipe.batch_size
-        self.stepper = Stepper(plan, options, fabric, Nothing(64 * images), None)  # type: ignore[arg-type]
-        self.stepper.network.train()
+        source: Any = Nothing(64 * images)
+        self.setup = set_up(plan, options, fabric, source, None)
+        self.train_step = TrainStep(self.setup)
+        self.setup.network.train()
         self.ready = Ready(plan, images)
 
     def normalised(self) -> dict[str, Any]:
         """Return the batch as networks see it."""
-        return to_device(next(self.ready), self.stepper.plan.views, self.stepper.fabric.device)
+        return to_device(next(self.ready), self.setup.plan.views, self.setup.device)
 
     def __call__(self) -> dict[str, float]:
-        return self.stepper.optimizer_step(self.ready)  # type: ignore[arg-type]
+        return self.train_step(self.ready)  # type: ignore[arg-type]
 
 
 # ----------------------------------------------------------------------------------------------------- lightly
@@ -251,7 +254,7 @@ class Theirs:
 
 def same_weights(ours: Ours, theirs: Theirs) -> None:
     """Copy lightly's initial weights into our networks, tensor by tensor in their order."""
-    online, target = ours.stepper.network.online, ours.stepper.network.target
+    online, target = ours.setup.network.online, ours.setup.network.target
     assert target
     model = theirs.model
     pairs = [
@@ -334,7 +337,7 @@ def loop(n: int) -> list[Row]:
 
 
 def _further(run: Trainer, steps: int) -> None:
-    run.steps_until(run.step + steps)
+    run.steps_until(run.state.step + steps)
 
 
 def _again(step: Callable[[], None], times: int) -> None:
@@ -349,19 +352,20 @@ def _run(folder: Path, log_every: int) -> Trainer:
     options = RunOptions(accelerator="cpu", workers=0, save_every=10**9, log_every=log_every, monitor_every=0)
     images = plan.recipe.batch_size
     source: Any = Nothing(64 * images)
-    run = Trainer(plan, text, plugins, RunFolder(folder), options, fabric_of(plan, options), source, None)
+    setup = set_up(plan, options, launch(plan, options), source, None)
+    run = Trainer(setup, text, plugins, RunFolder(folder))
     run.folder.start(plan, text, 1, "cpu")
-    run.tell("sslkit_run_started")
+    run.reporter.started()
     run.save_when_due = lambda _: None  # type: ignore[method-assign]
     ready: Any = Ready(plan, images)
-    run.stepper.feed = lambda _: ready  # type: ignore[method-assign]
-    run.stepper.network.train()
+    setup.loader = lambda *_: ready  # type: ignore[method-assign]
+    setup.network.train()
     return run
 
 
 def _bare(ours: Ours, reads: bool) -> Callable[[], None]:
     """Return the least that takes the same step: forward, backward, optimizer, target."""
-    network = ours.stepper.network
+    network = ours.setup.network
     assert network.target
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     followed = dict(network.online.named_parameters())
