@@ -27,11 +27,6 @@ RECORD, BEFORE, RECIPE = "record.json", "before.pt", run_folder.RECIPE
 _MOST_NAMES = 50
 
 
-def folder_name(step: int) -> str:
-    """Return the name of a step's record in the run's folder."""
-    return f"diverged-step-{step:08d}"
-
-
 def write(error: NonFiniteError, train_step: TrainStep, checkpointer: Checkpointer) -> str:
     """Write the record of a step that was not made, to be called on all ranks; return where it is, in words.
 
@@ -42,7 +37,7 @@ def write(error: NonFiniteError, train_step: TrainStep, checkpointer: Checkpoint
     before = train_step.state.before_step()
     if not fabric.is_global_zero:
         return ""
-    folder = RunFolder(checkpointer.folder.path / folder_name(error.step))
+    folder = RunFolder(checkpointer.folder.path / run_folder.diverged_name(error.step))
     try:
         checkpoint.save(folder.path / BEFORE, {**before, **checkpointer.about()})
         folder.write_text(RECIPE, toml.dumps(train_step.setup.plan.resolved()))

@@ -11,7 +11,7 @@ from sslkit.errors import StorageError
 from sslkit.networks.monitors import is_measured
 from sslkit.plugins import Plugins
 from sslkit.progress import Display
-from sslkit.storage.run_folder import BAD_IMAGES, STATUS, RunFolder
+from sslkit.storage.run_folder import BAD_IMAGES, STATUS, RunFolder, collapsed_name
 from sslkit.training.collapse import Alarm
 from sslkit.training.observers import Observers
 from sslkit.training.setup import Setup
@@ -80,7 +80,7 @@ class Reporter:
         if self.is_first:
             values = {name: repr(value) for name, value in alarm.values.items()}
             record = {"step": alarm.step, "sign": alarm.sign, "values": values, "message": alarm.message}
-            self.folder.write(f"collapsed-step-{alarm.step:08d}.json", record)
+            self.folder.write(collapsed_name(alarm.step), record)
 
     def status(self, state: str) -> None:
         """Write where the run is and what it has used."""

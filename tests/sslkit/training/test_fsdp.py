@@ -150,7 +150,9 @@ def test_a_step_that_is_not_finite_leaves_a_record_that_one_process_can_read(run
 
 
 def test_strategies_that_would_not_keep_whole_checkpoints_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"unknown strategy 'fsdp2': did you mean 'fsdp'\? \(known: auto, ddp, .*fsdp\)"):
+    with pytest.raises(
+        UsageError, match=r"unknown strategy 'fsdp2': did you mean 'fsdp'\? \(known: auto, ddp, .*fsdp\)"
+    ):
         hardware.check_strategy("fsdp2", "32-true", "cpu")
     with pytest.raises(UsageError, match='--strategy fsdp does not support precision = "16-mixed": write "bf16-mixed"'):
         hardware.check_strategy("fsdp", "16-mixed", "cuda")

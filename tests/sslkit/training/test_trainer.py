@@ -277,7 +277,9 @@ def poisoned(monkeypatch):
 
         def all_reduce(self, micro, last=False):
             terms = original(self, micro, last)
-            return {**terms, "loss": float("nan")} if self.setup.epochs.place(self.state.step) in places else terms
+            return (
+                {**terms, "loss": float("nan")} if self.setup.epochs.batch_index(self.state.step) in places else terms
+            )
 
         monkeypatch.setattr(TrainStep, "all_reduce", all_reduce)
 
@@ -361,7 +363,7 @@ def test_an_unreadable_image_is_named(run):
 
 def test_a_bad_image_is_skipped_listed_and_counted(run, records, capsys):
     result = run("source.broken=[5]", "max_bad_share=0.1")
-    assert "warning: skipped, and replaced by another one: image 5 (0005.png): 0005.png is not an image" in (
+    assert "warning: skipped, and replaced by another: image 5 (0005.png): 0005.png is not an image" in (
         capsys.readouterr().err
     )
     [row] = json.loads((result.folder / "bad_images.json").read_text())
@@ -397,7 +399,8 @@ def test_probes_leave_out_what_cannot_be_read_and_say_so(run, capsys):
     probe = "probes.nearest={size=16, test_share=0.5}"
     assert "trained" in run("source.broken=[5]", "max_bad_share=1.0", probe).probes
     assert (
-        "warning: probes nearest leave out images that cannot be read: 0005.png is not an image" in capsys.readouterr().err
+        "warning: probes nearest leave out images that cannot be read: 0005.png is not an image"
+        in capsys.readouterr().err
     )
 
 
