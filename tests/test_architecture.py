@@ -224,7 +224,11 @@ def test_functions_stay_short():
 
 
 LONG_FILES = {"sslkit/api.py": "every contract of a plugin, to be read in one place"}
-"""Files of 300 lines or more, each with its reason."""
+"""Files of more than 300 lines, each with its reason."""
+LARGE_CLASSES = {
+    "sslkit/data/views.py: ViewDataset": "each stage of a batch is a method of its own, and is timed by name"
+}
+"""Classes of 15 methods or more, each with its reason."""
 TOP_MODULES, LINES, METHODS = 20, 300, 15
 
 
@@ -233,7 +237,7 @@ def test_the_top_is_small_enough_to_read():
 
 
 def test_files_and_classes_are_short_or_have_a_reason():
-    """Aims rather than limits: name an exception and its reason in `LONG_FILES`, or split the file."""
+    """Aims rather than limits: name an exception with its reason, or split."""
     files = [file for folder in ("sslkit", "plugins") for file in (ROOT / folder).rglob("*.py")]
     long = {str(file.relative_to(ROOT)) for file in files if len(file.read_text().splitlines()) > LINES}
     assert long == set(LONG_FILES)
@@ -243,7 +247,7 @@ def test_files_and_classes_are_short_or_have_a_reason():
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.ClassDef)
     }
-    assert not {name: count for name, count in methods.items() if count >= METHODS}
+    assert {name for name, count in methods.items() if count >= METHODS} == set(LARGE_CLASSES)
 
 
 def test_the_changelog_knows_this_version():

@@ -201,7 +201,7 @@ class ViewDataset(Dataset[Any]):
             self._crop(image, boxes[group], (group, network), place, batch)
         if self.augment:
             for (group, network), views in self.views.items():
-                _augment_bytes((group, network), views, place, batch)
+                self._augment((group, network), views, place, batch)
         return dict(counts)
 
     def _crop(
@@ -215,6 +215,12 @@ class ViewDataset(Dataset[Any]):
         elif self.augment:
             batch[_pixels(name)][place] = batch[_pixels(first)][place]
 
+    def _augment(self, name: tuple[str, str], views: Sequence[View], place: int, batch: Mapping[str, Tensor]) -> None:
+        """Augment a group's views for a network in place, each by its own table."""
+        pixels, draws = _as_array(batch[_pixels(name)][place]), batch[_pixels(name).replace("pixels", "draws", 1)]
+        for view, row, table in zip(pixels, draws[place].tolist(), views, strict=True):
+            on_bytes.apply(view, row, table)
+
     def _draw_augmentation(self, item: Item, group: str, network: str, views: Sequence[View]) -> list[list[float]]:
         """Draw each view's augmentation from its own stream, so that dropping one leaves the others unchanged."""
         return [
@@ -227,13 +233,6 @@ def shared_crops(views: Mapping[tuple[str, str], Sequence[View]]) -> dict[tuple[
     ways = {name: (name[0], tables[0].size, tables[0].interpolation) for name, tables in views.items()}
     first = {way: name for name, way in reversed(ways.items())}
     return {name: first[way] for name, way in ways.items()}
-
-
-def _augment_bytes(name: tuple[str, str], views: Sequence[View], place: int, batch: Mapping[str, Tensor]) -> None:
-    """Augment a group's views for a network in place, each by its own table."""
-    pixels, draws = _as_array(batch[_pixels(name)][place]), batch[_pixels(name).replace("pixels", "draws", 1)]
-    for view, row, table in zip(pixels, draws[place].tolist(), views, strict=True):
-        on_bytes.apply(view, row, table)
 
 
 def _pixels(name: tuple[str, str]) -> str:
