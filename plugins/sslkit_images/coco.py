@@ -72,7 +72,7 @@ class Coco(Source):
         """Index images and boxes. The contents of large annotation files are cached.
 
         Raises:
-            DataError: Folders are missing, or images that the annotations list.
+            DataError: A folder or an image that the annotations list is missing.
         """
         if missing := self.missing():
             raise DataError(missing)
@@ -120,7 +120,7 @@ class Coco(Source):
         return read_file(self.root / self.key(index))
 
     def objects(self, index: int) -> Objects:
-        """Return boxes and labels of an image; crowds and boxes without area are left out."""
+        """Return the boxes and labels of an image, except crowds and boxes without area."""
         part = slice(self._offsets[index], self._offsets[index + 1])
         return Objects(self._boxes[part], self._labels[part])
 

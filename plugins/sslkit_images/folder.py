@@ -18,7 +18,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 class Folder(Source):
-    """All images below a folder, sorted by path. No labels are needed.
+    """All images in a folder and its subfolders, sorted by path. No labels are needed.
 
     Hidden files and folders are skipped. Links to files are followed, links to folders are not.
 
@@ -26,7 +26,7 @@ class Folder(Source):
         root: The folder.
         split: A subfolder of `root`, such as "train" in ImageNet's layout.
         labels: Use the first folder in the path of an image as its label.
-        suffixes: File name endings of images, in lower case.
+        suffixes: Suffixes of image files, in lower case.
     """
 
     name = "folder"
@@ -71,7 +71,7 @@ class Folder(Source):
         self._names = NameList(sorted(self._walk()))
         if not len(self._names):
             raise DataError(
-                f"no images found below {self.folder.absolute()}; looked for {', '.join(self.suffixes)}, "
+                f"no images found in {self.folder.absolute()}; looked for {', '.join(self.suffixes)}, "
                 f"found {_describe_contents(self.folder)}"
             )
         if self.labels:
@@ -90,7 +90,7 @@ class Folder(Source):
         loose = sum("/" not in self._names[index] for index in range(len(self)))
         if loose:
             raise DataError(
-                f"labels = true uses the first folder as the label, but {loose} images lie in {self.folder} itself"
+                f"labels = true uses the first folder as the label, but {loose} images are directly in {self.folder}"
             )
         names, numbers = np.unique(folders, return_inverse=True)
         self.categories = tuple(str(name) for name in names)

@@ -18,7 +18,7 @@ class NameList:
 
     @classmethod
     def concatenate(cls, texts: Sequence[npt.NDArray[np.uint8]], lengths: Sequence[npt.NDArray[np.int32]]) -> NameList:
-        """Join lists, each passed as its bytes and the length of each name."""
+        """Concatenate lists, each passed as its UTF-8 bytes and the lengths of its names."""
         names = cls(())
         names.text = np.concatenate([names.text, *texts])
         names.offsets = np.concatenate([names.offsets, np.cumsum(np.concatenate(lengths), dtype=np.int64)])

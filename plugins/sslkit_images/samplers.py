@@ -21,8 +21,8 @@ class TwoViews(ViewSampler):
 
     Args:
         views: Number of views.
-        scale: Range of a crop's share of the image area, drawn uniformly.
-        ratio: Range of width over height, drawn log-uniformly.
+        scale: Range of the crop area as a fraction of the image area, drawn uniformly.
+        ratio: Range of the aspect ratio (width / height), drawn log-uniformly.
     """
 
     name = "two-views"
@@ -48,9 +48,10 @@ class MultiCrop(ViewSampler):
     Args:
         global_crops: Number of global (large) crops.
         local_crops: Number of local (small) crops.
-        global_scale: Range of a global crop's share of the image area (DINO's values; arXiv 2104.14294, section 3.2).
-        local_scale: Range of a local crop's share of the image area.
-        ratio: Range of width over height, drawn log-uniformly.
+        global_scale: Range of the area of global crops, as a fraction of the image area (DINO's values; arXiv
+            2104.14294, section 3.2).
+        local_scale: Range of the area of local crops, as a fraction of the image area.
+        ratio: Range of the aspect ratio (width / height), drawn log-uniformly.
     """
 
     name = "multi-crop"
@@ -78,9 +79,9 @@ class MultiCrop(ViewSampler):
         })  # fmt: skip
 
 
-def _check_range(name: str, value: Range, most: float = np.inf) -> Range:
-    if not 0 < value[0] <= value[1] <= most:
-        limit = f" <= {most:g}" if most < np.inf else ""
+def _check_range(name: str, value: Range, maximum: float = np.inf) -> Range:
+    if not 0 < value[0] <= value[1] <= maximum:
+        limit = f" <= {maximum:g}" if maximum < np.inf else ""
         raise ValueError(f"{name} = {list(value)} must be [low, high] with 0 < low <= high{limit}")
     return value
 

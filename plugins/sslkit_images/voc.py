@@ -27,8 +27,8 @@ _TEST = {"VOC2007": "voc2007/VOCtest_06-Nov-2007.tar"}
 class Voc(Source):
     """Pascal VOC (VOC2007, VOC2012 and data in their layout): images with boxes of 20 categories.
 
-    Boxes are in pixels from 0, right and bottom exclusive. The annotation files count from 1 and include the last
-    pixel, so (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax).
+    Boxes are in pixels counted from 0, right and bottom exclusive. The annotation files count from 1 and include the
+    last pixel, so (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax).
 
     Args:
         root: The folder that holds JPEGImages, Annotations and ImageSets, such as VOCdevkit/VOC2007.
@@ -111,7 +111,7 @@ class Voc(Source):
         return read_file(self.root / self.key(index))
 
     def objects(self, index: int) -> Objects:
-        """Return boxes, labels and difficult flags of an image, as the option `difficult` says."""
+        """Return boxes, labels and difficult flags of an image, subject to the option `difficult`."""
         part = slice(self._offsets[index], self._offsets[index + 1])
         boxes, labels, difficult = self._boxes[part], self._labels[part], self._difficult[part]
         if self.difficult == "drop":

@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class SceneOptions(NamedTuple):
-    """The options that decide how scenes look. A scene depends on these and its number alone."""
+    """The options that decide how scenes look. A scene depends only on these and on its number."""
 
     seeds: tuple[int, ...]
     side: int

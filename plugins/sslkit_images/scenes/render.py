@@ -40,9 +40,9 @@ def render(rng: Rng, side: int, co_occurrence: float, objects: tuple[int, int]) 
     """Render a scene.
 
     Args:
-        rng: Source of all randomness.
+        rng: Random generator of the scene.
         side: Longer side, pixels.
-        co_occurrence: Probability that an object is drawn from the typical ones of the scene; otherwise from all.
+        co_occurrence: Probability of drawing an object from the categories typical of the scene, rather than from all.
         objects: Minimum and maximum number of objects.
     """
     kind = str(rng.choice(list(KINDS)))
@@ -83,7 +83,7 @@ def _place(
     canvas: Floats, owner: npt.NDArray[np.int32], number: int, name: str, depth: float, horizon: float, light: float,
     rng: Rng,
 ) -> int:  # fmt: skip
-    """Draw one object with its shadow, nearer ones larger and lower; return its full area in pixels."""
+    """Draw one object with its shadow, larger and lower if it is nearer; return its full area in pixels."""
     height, width = owner.shape
     colour, mask = shapes.draw(name, rng)
     size = min(height, width) * (0.22 + 0.3 * depth) * rng.uniform(0.8, 1.2)

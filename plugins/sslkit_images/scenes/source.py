@@ -25,7 +25,7 @@ from sslkit_images.folder import read_file
 from sslkit_images.scenes.files import SceneOptions, SceneRecord, coco_annotations, file_name, write_scenes
 
 _VERSION = 2
-"""Part of the name of the cache folder. Increase it when a scene is rendered differently."""
+"""Part of the name of the cache folder. Increase it when scenes are rendered differently."""
 _CHUNK = 25
 
 
@@ -41,8 +41,8 @@ class SampleScenes(Source):
         split: "train" or "val"; they share no scene.
         seed: Seed of all scenes.
         side: Longer side of a scene, pixels.
-        co_occurrence: Probability that an object is drawn from the typical ones of its kind of scene; otherwise from
-            all.
+        co_occurrence: Probability of drawing an object from the categories typical of the kind of scene, rather than
+            from all.
         objects: Minimum and maximum number of objects in a scene.
     """
 
@@ -54,7 +54,7 @@ class SampleScenes(Source):
         co_occurrence: Annotated[float, Field(ge=0, le=1)] = 0.8, objects: tuple[int, int] = (4, 8),
     ) -> None:  # fmt: skip
         if not 1 <= objects[0] <= objects[1]:
-            raise ValueError(f"objects = {list(objects)} must be [least, most] with 1 <= least <= most")
+            raise ValueError(f"objects = {list(objects)} must be [min, max] with 1 <= min <= max")
         self.images = images
         self.split = split
         self.seed = seed

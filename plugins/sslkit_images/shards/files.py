@@ -9,12 +9,12 @@ from sslkit.errors import DataError
 from sslkit_images.shards.index import Tar
 
 _SHARE = 4
-"""One in this many of the files that a process may open is a tar: data loaders pass tensors as open files, too."""
+"""One in this many of the files that a process may open can be a tar: data loaders pass tensors as open files, too."""
 _MIN_OPEN, _MAX_OPEN = 16, 4096
 
 
 def read(tar: Tar, offset: int, size: int) -> bytes:
-    """Read `size` bytes at `offset`. Threads may call it at once: `os.pread` moves no file position.
+    """Read `size` bytes at `offset`. Safe in several threads at once: `os.pread` does not move the file position.
 
     Raises:
         DataError: The tar cannot be read, or has changed since it was indexed.
@@ -31,7 +31,7 @@ def read(tar: Tar, offset: int, size: int) -> bytes:
 
 
 class _OpenTar:
-    """An open tar, closed when its last reference is dropped, so never while a thread still reads from it."""
+    """An open tar, closed when its last reference is dropped, so never while a thread is reading from it."""
 
     descriptor = -1
 

@@ -17,7 +17,7 @@ from sslkit.boxes import Boxes
 from sslkit.folders import cache_dir
 
 _VERSION = 1
-"""Increase it when the same tar gets a different index."""
+"""Increase it when the same tar is indexed differently."""
 NO_LABEL = -1
 
 
@@ -43,8 +43,8 @@ class Query(NamedTuple):
     """What to look for in a tar.
 
     Attributes:
-        suffixes: Endings of images, from the first dot of a name on, in lower case.
-        label: The ending of the members that hold labels, then the keys that lead to the label inside JSON.
+        suffixes: Suffixes of images, in lower case: everything from the first dot of a name on.
+        label: Suffix of the members that hold labels, then the keys that lead to the label inside JSON.
     """
 
     suffixes: tuple[str, ...]

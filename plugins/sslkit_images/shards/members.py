@@ -22,8 +22,8 @@ class Member(NamedTuple):
     """A file in a tar.
 
     Attributes:
-        name: As stored; bytes that are not UTF-8 become surrogates.
-        offset: Where its contents begin, bytes.
+        name: Name as stored; bytes that are not UTF-8 become surrogates.
+        offset: Start of its contents in the tar, bytes.
         size: Size of its contents, bytes.
         link: Whether it is a link to another member, without contents of its own.
         key: The key of the image in the source that was packed, or an empty string.
@@ -50,7 +50,7 @@ def members(file: BinaryIO, size: int) -> Iterator[Member]:
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
             while info := tar.next():
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them in memory
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all members in memory
                 position = info.offset
                 if info.issparse():
                     raise TarError("has sparse members, which prevent random access: write it without --sparse")

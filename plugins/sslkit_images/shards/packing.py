@@ -34,7 +34,7 @@ _MAGIC = {b"\x89PNG": ".png", b"RIFF": ".webp", b"BM": ".bmp", b"II": ".tiff", b
 
 
 class UsedKeys:
-    """The keys of the samples in all tars, stored as hashes. A collision costs one more `_` in a name."""
+    """The keys of the samples in all tars, stored as hashes. A collision adds one `_` to a name."""
 
     def __init__(self) -> None:
         self._hashes: set[int] = set()
@@ -65,10 +65,10 @@ class PackResult:
 
 
 def pack(source: Source, folder: Path, max_size: int, progress: Progress) -> PackResult:
-    """Write an opened source as tars of at most `max_size` bytes, or one image each; continue after existing tars.
+    """Write an opened source as tars of at most `max_size` bytes, or of one larger image; continue after existing tars.
 
     Raises:
-        DataError: An image cannot be read, or the folder holds tars of something else.
+        DataError: An image cannot be read, or the folder holds tars of another source.
         StorageError: A tar cannot be written; those before it are complete.
     """
     used_keys = UsedKeys()
@@ -120,7 +120,7 @@ def _image_names(path: Path) -> NameList:
 
 
 def _matches_source(path: Path, source: Source, first: int, names: NameList, used_keys: UsedKeys) -> bool:
-    """Compare a tar with the source's images from `first` on: all names, and every byte of the first image."""
+    """Return whether a tar matches the source from image `first` on: all names, and every byte of the first image."""
     if not 0 < len(names) <= len(source) - first:
         return False
     if any(names[number] != source.key(first + number) for number in range(len(names))):
@@ -202,18 +202,18 @@ def member_name(key: str, data: bytes, used_keys: Container[str]) -> str:
 
     Args:
         key: The image's key in the source.
-        data: The image, which decides the ending if the key has none.
+        data: The image, which determines the suffix if the key has none.
         used_keys: Keys of the other samples.
     """
     path = PurePosixPath(normalized(key))
-    ending = next((path.name[-len(end) :] for end in SUFFIXES if path.name.lower().endswith(end)), "")
-    if split_name(key) == (key.removesuffix(ending), ending[1:].lower()) and _is_free(key, used_keys):
+    suffix = next((path.name[-len(end) :] for end in SUFFIXES if path.name.lower().endswith(end)), "")
+    if split_name(key) == (key.removesuffix(suffix), suffix[1:].lower()) and _is_free(key, used_keys):
         return key
-    stem = re.sub(r"[.\0]", "_", path.name.removesuffix(ending)) or "_"
+    stem = re.sub(r"[.\0]", "_", path.name.removesuffix(suffix)) or "_"
     name = str(path.with_name(stem)).lstrip("_/") or "_"
     while not _is_free(name + ".jpg", used_keys):
         name += "_"
-    return name + (ending or next((end for magic, end in _MAGIC.items() if data.startswith(magic)), ".jpg"))
+    return name + (suffix or next((end for magic, end in _MAGIC.items() if data.startswith(magic)), ".jpg"))
 
 
 def _is_free(name: str, used_keys: Container[str]) -> bool:

@@ -13,13 +13,13 @@ from sslkit.errors import closest
 from sslkit_images.names import abbreviate
 
 MAX_NAMES = 100_000
-"""Most names that a pattern may expand to."""
+"""Maximum number of names that a pattern may expand to."""
 _UNPACK = {".tar.gz": "gunzip", ".tgz": "gunzip", ".tar.bz2": "bunzip2", ".tar.xz": "unxz", ".tar.zst": "unzstd"}
 
 
 @dataclass(frozen=True)
 class TarList:
-    """The tars below a folder that match a pattern."""
+    """The tars in a folder that match a pattern."""
 
     root: Path
     pattern: str
@@ -28,7 +28,7 @@ class TarList:
         """Return the tars in the order of the pattern; the matches of a wildcard are sorted.
 
         Raises:
-            ValueError: The pattern is invalid; the message reads on from `pattern = '...'`.
+            ValueError: The pattern is invalid; the message continues `pattern = '...'`.
         """
         if "://" in self.pattern or self.pattern.startswith("pipe:"):
             raise ValueError(
@@ -36,7 +36,7 @@ class TarList:
                 "that folder as root and their names as pattern"
             )
         if PurePosixPath(self.pattern).is_absolute() or ".." in PurePosixPath(self.pattern).parts:
-            raise ValueError("points outside root: write the folder as root, and the path below it as pattern")
+            raise ValueError("points outside root: write the folder as root, and the path inside it as pattern")
         matches = itertools.chain.from_iterable(map(self._matching, expand(self.pattern)))
         return list(dict.fromkeys(matches))
 

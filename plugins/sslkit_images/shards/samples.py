@@ -17,8 +17,8 @@ from sslkit_images.shards.index import NO_LABEL, Query, Tar, TarIndex, hash_of
 from sslkit_images.shards.members import Member, TarError, members
 
 OBJECTS = "objects.json"
-"""Ending of the member with an image's objects: {"boxes": xyxy pixels, "labels": numbers, "difficult": bools}."""
-_MOST = 1 << 24
+"""Suffix of the member with an image's objects: {"boxes": xyxy pixels, "labels": numbers, "difficult": bools}."""
+_MAX_MEMBER_SIZE = 1 << 24
 """Size of the largest label or object member that is read, bytes."""
 _WINDOW = 4096
 """Size of a read, bytes: a header and the small members after it."""
@@ -32,7 +32,7 @@ def read_tar(tar: Tar, query: Query) -> tuple[TarIndex, list[str]]:
     """Index a tar from its headers, labels and objects, without reading the images.
 
     Returns:
-        The index of the tar, and everything that is wrong with it.
+        The index of the tar, and its problems.
 
     Raises:
         OSError: The tar cannot be read.
@@ -53,10 +53,10 @@ def read_tar(tar: Tar, query: Query) -> tuple[TarIndex, list[str]]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split a member's name into its key and its ending in lower case, at the first dot of the base name."""
+    """Split a member's name into its key and its suffix in lower case, at the first dot of the base name."""
     folder, slash, base = name.rpartition("/")
-    stem, _, ending = base.partition(".")
-    return (f"{folder}{slash}{stem}", ending.lower()) if stem else ("", "")
+    stem, _, suffix = base.partition(".")
+    return (f"{folder}{slash}{stem}", suffix.lower()) if stem else ("", "")
 
 
 def normalized(name: str) -> str:
@@ -67,12 +67,12 @@ def normalized(name: str) -> str:
 
 
 def is_ignored(name: str) -> bool:
-    """Return whether a member is no part of a sample: hidden, or WebDataset's metadata."""
+    """Return whether a member is not part of a sample: hidden, or WebDataset's metadata."""
     return bool(_META.match(name)) or not split_name(name)[1]
 
 
 class _SampleCollector:
-    """Collect the samples while a tar is read. Each key has a row, whether its image or its label comes first."""
+    """The samples of a tar, collected as it is read. A key has one row, whether its image or its label comes first."""
 
     def __init__(self, query: Query) -> None:
         self.query = query
@@ -82,22 +82,22 @@ class _SampleCollector:
         self.objects: dict[int, Objects] = {}
         self.problems: dict[str, list[str]] = {}
         self.unlabelled: list[str] = []
-        self.longer_endings: dict[int, str] = {}
+        self.longer_suffixes: dict[int, str] = {}
 
     def add(self, member: Member, read: Read) -> None:
         """Add one member to its sample."""
         name = normalized(member.name)
         if is_ignored(name):
             return
-        key, ending = split_name(name)
-        if "." + ending in self.query.suffixes:
+        key, suffix = split_name(name)
+        if "." + suffix in self.query.suffixes:
             self._add_image(member, name, key)
-        elif ending == self.query.label[0]:
-            self._add_label(self._row(key), name, read(member) if member.size <= _MOST else b"")
-        elif ending == OBJECTS:
-            self._add_objects(self._row(key), name, read(member) if member.size <= _MOST else b"")
-        elif ("." + ending).endswith(self.query.suffixes):
-            self.longer_endings.setdefault(self._row(key), name)
+        elif suffix == self.query.label[0]:
+            self._add_label(self._row(key), name, read(member) if member.size <= _MAX_MEMBER_SIZE else b"")
+        elif suffix == OBJECTS:
+            self._add_objects(self._row(key), name, read(member) if member.size <= _MAX_MEMBER_SIZE else b"")
+        elif ("." + suffix).endswith(self.query.suffixes):
+            self.longer_suffixes.setdefault(self._row(key), name)
 
     def _row(self, key: str) -> int:
         row = self.rows.setdefault(key, len(self.names))
@@ -141,8 +141,8 @@ class _SampleCollector:
         self.problems.setdefault(problem, []).append(name)
 
     def faults(self) -> list[str]:
-        """Return everything that is wrong with this tar, one line for each kind of problem."""
-        lost = [name for row, name in self.longer_endings.items() if self.starts[row] < 0]
+        """Return the problems of this tar, one line for each kind."""
+        lost = [name for row, name in self.longer_suffixes.items() if self.starts[row] < 0]
         if lost:
             self.problems["lost"] = lost
         index = self.index()
@@ -179,8 +179,8 @@ _PROBLEMS = {
     "outside": "holds names that point outside the tar: {}",
     "same": "holds two images with the same name: {}",
     "objects": "holds objects that cannot be read: {}",
-    "lost": "holds images whose names have more than one dot; everything after the first is the ending: {}; "
-    "add such endings to suffixes, or pack the images with `sslkit images pack`",
+    "lost": "holds images whose names have more than one dot: {}; add everything from the first dot on "
+    "to suffixes, or pack the images with `sslkit images pack`",
 }
 
 

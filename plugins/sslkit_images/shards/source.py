@@ -33,20 +33,20 @@ class Shards(Source):
     """Images in tar files (WebDataset), for data sets with more files than a disk can open quickly.
 
     The members of a sample share a key: their name up to the first dot of its last component. The image is the member
-    whose ending is in `suffixes`. Images keep the order of the tars and of the members in them, and their keys are the
-    members' names. If a name occurs in two tars, the name of the tar is put before every key.
+    whose suffix is in `suffixes`. Images keep the order of the tars and of the members in them, and their keys are the
+    members' names. If a name occurs in two tars, every key is prefixed with the name of its tar.
 
     Each tar is indexed once. The index stays in the cache folder until the tar's size or modification time changes.
 
     Args:
-        root: The folder of the tars.
-        pattern: Paths of the tars below it: "train-{0000..0146}.tar", "{train,val}/*.tar". Every name in braces must
-            exist.
-        labels: Where to read the label of an image. "cls": a number as text, in the sample's member of that ending.
-            "json.KEY": a number under KEY in the sample's JSON; KEY may be several keys joined by dots.
-        categories: A file with the names of the labels, one per line. By default `categories.txt` in `root`; without
-            that file the names are the numbers.
-        suffixes: Endings of images, in lower case: everything after the first dot.
+        root: The folder that holds the tars.
+        pattern: Paths of the tars inside it: "train-{0000..0146}.tar", "{train,val}/*.tar". Every tar that the
+            braces name must exist.
+        labels: Where to read the label of an image. "cls": the sample's .cls member, a number as text. "json.KEY": the
+            number under KEY in the sample's JSON; KEY may be several keys joined by dots.
+        categories: A file with the names of the labels, one per line. By default `categories.txt` in `root`; if
+            that file does not exist, the numbers are the names.
+        suffixes: Suffixes of images, in lower case: everything from the first dot on.
     """
 
     name = "shards"
@@ -76,7 +76,7 @@ class Shards(Source):
         """Index the tars that are new or have changed.
 
         Raises:
-            DataError: Some tars cannot be used; the message lists everything that is wrong with them.
+            DataError: Some tars cannot be used; the message lists all their problems.
         """
         self._indices = self._index_tars(progress)
 
@@ -115,7 +115,7 @@ class Shards(Source):
         return [item.index for item in tars if item.index is not None]
 
     def _build_names(self, indices: Sequence[TarIndex]) -> NameList:
-        """Return the names of the images; if two are equal, with the name of the tar before each."""
+        """Return the names of the images, each prefixed with the name of its tar if two are equal."""
         hashes = np.sort(np.concatenate([index.hashes for index in indices]))
         if not len(hashes):
             raise DataError(
@@ -170,7 +170,7 @@ class Shards(Source):
         names = _read_lines(file)
         if highest >= len(names):
             raise DataError(
-                f"{file} names {len(names)} categories, but the highest label is {highest} (labels start at 0)"
+                f"{file} lists {len(names)} categories, but the highest label is {highest} (labels start at 0)"
             )
         return names
 

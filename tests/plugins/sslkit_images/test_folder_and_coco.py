@@ -60,7 +60,7 @@ def test_first_folders_become_labels(tmp_path):
     assert source.categories == ("cat", "dog")
     assert [source.label(i) for i in range(3)] == [0, 0, 1]
     write_image(tmp_path / "train" / "loose.jpg")
-    with pytest.raises(DataError, match="1 images lie in"):
+    with pytest.raises(DataError, match="1 images are directly in"):
         source.open()
 
 
@@ -68,7 +68,7 @@ def test_errors_for_missing_and_empty_folders_say_what_is_there(tmp_path):
     (tmp_path / "images").mkdir()
     assert "has no 'imags': did you mean 'images'?" in Folder(root=tmp_path / "imags").missing()
     (tmp_path / "images" / "a.heic").touch()
-    with pytest.raises(DataError, match=r"no images found below .*found files ending in \.heic"):
+    with pytest.raises(DataError, match=r"no images found in .*found files ending in \.heic"):
         Folder(root=tmp_path / "images").open()
     assert "is a file" in Folder(root=tmp_path / "images" / "a.heic").missing()
 
