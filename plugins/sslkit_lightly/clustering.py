@@ -1,4 +1,4 @@
-"""Losses between assignments of views to prototypes: DINO, SwAV, MSN and PMSN."""
+"""Losses that compare assignments of views to prototypes: DINO, SwAV, MSN and PMSN."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Dino(Objective):
     `lightly/dino`, whose outputs are the logits.
 
     The centre (1 1 d) is state: each forward pass updates it, so with `accumulate` it is updated more than once per
-    step. The epoch is state as well: the target's temperature changes only between epochs.
+    step. The epoch is also state: the target's temperature changes only between epochs.
 
     Args:
         target_temperature: Temperature of the target after the warm-up.
@@ -211,10 +211,10 @@ class Msn(Objective):
 
 
 class Pmsn(Msn):
-    """Predict the target's assignment of a view to prototypes, used by a power law, from other views: PMSN.
+    """Predict the target's assignment of a view to prototypes with power-law usage from other views: PMSN.
 
     PMSN (arXiv 2210.07277), with lightly's PMSNCustomLoss and the power law of its PMSNLoss
-    (which warns in each step). Otherwise as `lightly/msn`, also without masks.
+    (which warns in each step). Otherwise it is the same as `lightly/msn`, also without masks.
 
     Args:
         prototypes: Number of prototypes.

@@ -55,8 +55,8 @@ class PairObjective(Objective):
 class SimClr(PairObjective):
     """Distinguish the other view of an image from all other views of the batch: SimCLR's NT-Xent.
 
-    SimCLR (arXiv 2002.05709, section 2.1, equation 1), averaged over the pairs of views; with two views lightly's
-    NTXentLoss.
+    SimCLR (arXiv 2002.05709, section 2.1, equation 1), averaged over the pairs of views. With two views it
+    equals lightly's NTXentLoss.
 
     Args:
         temperature: Temperature of the similarities.
@@ -71,7 +71,7 @@ class SimClr(PairObjective):
 class DirectClr(PairObjective):
     """NT-Xent on the first entries of the backbone's features, without a projector: DirectCLR.
 
-    DirectCLR (arXiv 2110.09348), averaged over the pairs of views; with two views lightly's DirectCLRLoss.
+    DirectCLR (arXiv 2110.09348), averaged over the pairs of views. With two views it equals lightly's DirectCLRLoss.
 
     Args:
         size: Number of entries of the features to use (the paper's d_0).
@@ -90,7 +90,8 @@ class DirectClr(PairObjective):
 class Dcl(PairObjective):
     """NT-Xent without the positive pair in the denominator: decoupled contrastive learning.
 
-    DCL (arXiv 2110.06848, equation 6), averaged over the pairs of views; with two views lightly's DCLLoss.
+    DCL (arXiv 2110.06848, equation 6), averaged over the pairs of views. With two views it equals lightly's
+    DCLLoss.
 
     Args:
         temperature: Temperature of the similarities.
@@ -105,8 +106,8 @@ class Dcl(PairObjective):
 class Dclw(PairObjective):
     """Decoupled contrastive learning that gives more weight to positive pairs that are still far apart.
 
-    DCLW (arXiv 2110.06848, section 3), averaged over the pairs of views; with two views lightly's DCLWLoss
-    (whose weights are restated here, because lightly's warn in each step).
+    DCLW (arXiv 2110.06848, section 3), averaged over the pairs of views. With two views it equals lightly's
+    DCLWLoss, whose weights are restated here, because lightly's warn in each step.
 
     Args:
         temperature: Temperature of the similarities.
@@ -128,7 +129,7 @@ class Dclw(PairObjective):
 class Macl(PairObjective):
     """NT-Xent whose temperature depends on how well views are aligned: model-aware contrastive learning.
 
-    MACL (arXiv 2207.07874), averaged over the pairs of views; with two views lightly's MACLLoss.
+    MACL (arXiv 2207.07874), averaged over the pairs of views. With two views it equals lightly's MACLLoss.
 
     Args:
         temperature: tau_0, the temperature at the alignment `alignment`.
@@ -147,8 +148,8 @@ class Macl(PairObjective):
 class Hypersphere(PairObjective):
     """Alignment of views and uniformity on the unit sphere.
 
-    Wang and Isola (arXiv 2005.10242, section 4), averaged over the pairs of views; with two views
-    lightly's HypersphereLoss, whose defaults these are (the paper mostly uses t = 2).
+    Wang and Isola (arXiv 2005.10242, section 4), averaged over the pairs of views. With two views it equals
+    lightly's HypersphereLoss, whose defaults it has (the paper mostly uses t = 2).
 
     Args:
         t: The t of the Gaussian kernel exp(-t |x - y|^2) that measures uniformity.
@@ -167,12 +168,12 @@ class MoCo(Objective):
 
     MoCo (arXiv 1911.05722, section 3.1, equation 1; v2: 2003.04297) with lightly's NTXentLoss and its memory bank. The
     first view is the query and the other views are keys, from the target network, as in the paper. With `symmetric`
-    every view is the query in turn, as in later code of the authors, and all keys meet the same queue.
+    every view is the query in turn, as in later code of the authors, and all are compared with the same queue.
 
     The queue (queue d) is state. It starts as random unit vectors, as in the paper's code. Each forward pass in
     training replaces its oldest entries with the keys of the whole batch (with v views, v - 1 times each if
     `symmetric`), so with `accumulate` once per micro-batch. Batches are not shuffled over ranks: rows are gathered, and
-    the recipe sets batch norm.
+    the recipe configures batch norm.
 
     Args:
         queue: Entries of the queue.
@@ -242,7 +243,7 @@ class MoCoV3(Objective):
 class Nnclr(Objective):
     """Predict from each view the past projection that is nearest to another view's projection: NNCLR.
 
-    NNCLR (arXiv 2104.14548, section 3), averaged over ordered pairs of views; with two views lightly's
+    NNCLR (arXiv 2104.14548, section 3), averaged over ordered pairs of views. With two views it equals lightly's
     example, 0.5 (L(nn(z_0), p_1) + L(nn(z_1), p_0)) with its NTXentLoss, which also contrasts neighbours with
     neighbours and predictions with predictions.
 

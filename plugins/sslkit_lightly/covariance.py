@@ -17,8 +17,8 @@ from sslkit_lightly.shared import Count, Share, Weight, mean, new_seed, require_
 class BarlowTwins(PairObjective):
     """Make the cross-correlation matrix of two views' projections the identity: Barlow Twins.
 
-    Barlow Twins (arXiv 2103.03230, section 2.1, equations 1 and 2), averaged over the pairs of views; with two views
-    lightly's BarlowTwinsLoss.
+    Barlow Twins (arXiv 2103.03230, section 2.1, equations 1 and 2), averaged over the pairs of views. With two views it
+    equals lightly's BarlowTwinsLoss.
 
     Args:
         off_diagonal: lambda, weight of the off-diagonal entries.
@@ -33,8 +33,8 @@ class BarlowTwins(PairObjective):
 class VicReg(PairObjective):
     """Bring views together, keep the variance of each dimension and remove correlations: VICReg.
 
-    VICReg (arXiv 2105.04906, section 4.1, equations 1 to 6), averaged over the pairs of views; with two views lightly's
-    VICRegLoss. With `covariance = 0.5` it is the global part of lightly's VICRegL.
+    VICReg (arXiv 2105.04906, section 4.1, equations 1 to 6), averaged over the pairs of views. With two views it equals
+    lightly's VICRegLoss. With `covariance = 0.5` it is the global part of lightly's VICRegL.
 
     Args:
         invariance: lambda, weight of the squared distance of views.
@@ -69,7 +69,7 @@ class WMse(Objective):
     With `eps = 0`, as in the paper, collapsed embeddings cannot be whitened and end the run with an error.
 
     Args:
-        size: Images that are whitened together; at least twice the width of the projections.
+        size: Number of images that are whitened together; at least twice the width of the projections.
         iterations: Number of random splits of the batch.
         eps: Weight of the identity in the covariance.
     """
@@ -150,8 +150,8 @@ class EmpSsl(Objective):
     """Bring many crops to their mean and maximise each crop's coding rate over the batch: EMP-SSL.
 
     EMP-SSL (arXiv 2304.03977, section 2): -R(Z) / v - lambda cos(z_i, mean z), where R is the total
-    coding rate. Lightly's EMPSSLLoss adds the rate instead of subtracting it, so its minimum is where all embeddings
-    vanish. Here lightly's loss is called with -lambda and its sign is flipped, which gives the paper's loss.
+    coding rate. Lightly's EMPSSLLoss adds the rate instead of subtracting it, so its minimum is at embeddings of
+    zero. Here lightly's loss is called with -lambda and its sign is flipped, which gives the paper's loss.
 
     Args:
         invariance: lambda, weight of the cosines.

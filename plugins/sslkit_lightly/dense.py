@@ -1,4 +1,4 @@
-"""Losses between the cells of maps: the dense parts of VICRegL and DenseCL."""
+"""Losses on the cells of feature maps: the dense parts of VICRegL and DenseCL."""
 
 from __future__ import annotations
 
@@ -38,16 +38,17 @@ class VicRegL(Objective):
     """Apply VICReg to matching cells of two views' maps: the local part of VICRegL.
 
     VICRegL (arXiv 2210.01571, section 3), with lightly's VICRegLLoss and alpha = 0. Cells match by their position
-    in the image and by their embeddings, and only the best matches count; averaged over ordered pairs of views.
-    Lightly's full loss is alpha times `lightly/vicreg` with `covariance = 0.5`, on a second head, plus 1 - alpha times
-    this one. The position of a cell is computed from the view's box and flip; lightly's transform puts cells too far
-    apart by one part in h.
+    in the image and by their embeddings, and only the best matches count. The loss is averaged over ordered pairs of
+    views.
+    Lightly's full loss is alpha times `lightly/vicreg` with `covariance = 0.5`, on a second head, plus (1 - alpha)
+    times this one. The position of a cell is computed from the view's box and flip; lightly's transform puts cells too
+    far apart by one part in h.
 
     Args:
         invariance: lambda, weight of the squared distances.
         variance: mu, weight of the hinge loss on standard deviations.
         covariance: nu, weight of the squared covariances, which lightly halves here.
-        matches: Number of pairs that count: cells of a view matched with those of another, and the reverse.
+        matches: Number of best matches that count, from one view to the other and the reverse.
         eps: Added to variances.
     """
 

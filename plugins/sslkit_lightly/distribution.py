@@ -1,4 +1,4 @@
-"""Losses on the distribution of embeddings over the batch: far from their neighbours, or Gaussian."""
+"""Losses that shape the distribution of embeddings over the batch: far from their neighbours, or Gaussian."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class LeJepa(Sliced):
     """Bring all views to the mean of the global ones, and make the batch an isotropic Gaussian: LeJEPA.
 
     LeJEPA (arXiv 2511.08544, section 5): lightly's LeJEPALoss. Its two parts are called separately, because it
-    requires a local view and does not return its terms. No target network and no predictor. Directions depend on a seed
-    that is state and changes once per step.
+    requires a local view and does not return its terms. It needs no target network and no predictor.
+    Directions depend on a seed that is state and changes once per step.
 
     Args:
         gaussian: lambda, weight of SIGReg; the distances have weight 1 - lambda.

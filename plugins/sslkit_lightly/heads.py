@@ -49,7 +49,7 @@ class SimClrHead(LightlyHead):
 
 
 class MoCoHead(LightlyHead):
-    """MoCo's projector; with batch norm, other layers and widths also the projector and predictor of v3.
+    """MoCo's projector; with batch norm and other sizes, also the projector and predictor of v3.
 
     Lightly's MoCoProjectionHead (MoCo v2, arXiv 2003.04297). MoCo v3 (2104.02057, section 4.1): `hidden = 4096`,
     `out = 256`, `batch_norm = true`, with `layers = 3` as projector and `layers = 2` as predictor.
@@ -151,7 +151,7 @@ class SimSiamHead(LightlyHead):
 
 
 class SimSiamPredictor(LightlyHead):
-    """SimSiam's predictor: a bottleneck, then back to the width of the input.
+    """SimSiam's predictor: a bottleneck, and an output as wide as the input.
 
     Lightly's SimSiamPredictionHead (arXiv 2011.10566, section 3).
 
@@ -182,7 +182,7 @@ class NnclrHead(LightlyHead):
 
 
 class NnclrPredictor(LightlyHead):
-    """NNCLR's predictor, back to the width of the input.
+    """NNCLR's predictor, with an output as wide as the input.
 
     Lightly's NNCLRPredictionHead (arXiv 2104.14548, section 4.1).
 

@@ -17,7 +17,7 @@ from sslkit_lightly.shared import Count, Epochs, ignore_warnings
 class UnitLinear(nn.Module):
     """A linear layer without bias whose rows are unit directions times lengths: weight normalisation.
 
-    Lightly's uses `torch.nn.utils.weight_norm`, which is deprecated and cannot be copied for a target network.
+    Lightly uses `torch.nn.utils.weight_norm`, which is deprecated and cannot be copied for a target network.
 
     Args:
         weight: Initial directions (out d), of any length.
@@ -37,10 +37,10 @@ class UnitLinear(nn.Module):
 
 
 class DinoHead(Head):
-    """DINO's head: three layers to a unit vector of few dimensions, and a weight-normalised layer to the logits.
+    """DINO's head: three layers to a low-dimensional unit vector, and a weight-normalised layer to the logits.
 
     Lightly's DINOProjectionHead (arXiv 2104.14294, section 3.1 and appendix C). Its last layer is frozen for the
-    first epochs by a gradient of zero, where lightly drops the gradient. The optimizer's momentum stays zero as well,
+    first epochs by a gradient of zero; lightly drops the gradient instead. The optimizer's momentum stays zero as well,
     and weight decay changes only the length of directions, which has no effect.
 
     Args:

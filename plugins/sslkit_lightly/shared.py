@@ -74,7 +74,7 @@ def stack_pairs(p: Tensor, z: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
 def stand_in_loss(a: Tensor, b: Tensor) -> Tensor:
     """Replace a loss on torch's meta device, where masks and pointers cannot be read.
 
-    It has the main cost of most of these losses: the product of all of `a` (n d) with all of `b` (m d).
+    The replacement has the main cost of most of these losses: the product of all of `a` (n d) with all of `b` (m d).
     """
     return (a @ b.transpose(-1, -2)).square().mean()
 
@@ -93,7 +93,7 @@ def make_persistent(bank: MemoryBankModule) -> None:
 
 
 def new_seed() -> Tensor:
-    """Draw a seed, as a tensor for checkpoints, from the global generator, which the core seeds for a constructor."""
+    """Draw a seed from the global generator, which the core seeds for a constructor; checkpoints include the tensor."""
     return torch.randint(2**40, ())
 
 
@@ -102,7 +102,7 @@ def seeded(seed: Tensor, x: Tensor) -> Iterator[None]:
     """Seed torch's global generators inside the block and restore them: the same draws on every rank.
 
     Args:
-        seed: A scalar. Reading it waits for the device.
+        seed: A scalar; reading it waits for the device.
         x: A tensor on the device whose generator is used; on the meta device nothing is seeded.
     """
     if x.is_meta:
@@ -121,7 +121,7 @@ def has_reached(epoch: Tensor, start: float) -> bool:
 
 @contextmanager
 def ignore_warnings(*messages: str) -> Iterator[None]:
-    """Ignore warnings that are meant for lightly's authors, selected by how they start."""
+    """Ignore warnings that are meant for lightly's authors, selected by their first words."""
     with warnings.catch_warnings():
         for message in messages:
             warnings.filterwarnings("ignore", message)

@@ -42,7 +42,7 @@ class SimSiam(Objective):
 
     SimSiam (arXiv 2011.10566, section 3, equations 1 to 4). The mean of -cos(p_i, stopgrad(z_j)) over ordered pairs of
     different views, in [-1, 1]: with two views the paper's and lightly's 0.5 (D(p_0, z_1) + D(p_1, z_0)). With more
-    views it has several targets, as FastSiam, but does not average them as FastSiam does.
+    views it has several targets, as FastSiam has, but does not average them.
     """
 
     name: ClassVar[str] = "simsiam"

@@ -1,4 +1,4 @@
-"""Write a run's metrics as JSON lines and TensorBoard events."""
+"""Loggers that write a run's metrics as JSON lines and TensorBoard events."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Targets:
 
     @classmethod
     def of(cls, train: Labelled) -> Targets:
-        """Take the labels from a training part."""
+        """Build the targets from the labels of a training part."""
         width = train.labels.shape[1] if train.multi_label else int(train.labels.max()) + 1
         return cls(train.labels, train.ignored, width)
 
@@ -102,7 +102,7 @@ class Classifiers:
     Attributes:
         weight: Shape (r, c, f).
         bias: Shape (r, c).
-        statistics: Standardise the features; None to use them as they are.
+        statistics: Statistics that standardise the features; None leaves features unchanged.
     """
 
     weight: Tensor
@@ -141,7 +141,7 @@ class TrainingData:
         features: Shape (N, f).
         targets: Labels of all N samples.
         rows: Shape (n,): indices of the training samples.
-        statistics: Statistics to standardise the features with, or None.
+        statistics: Statistics that standardise the features, or None.
         device: Device of the classifiers.
     """
 
@@ -225,7 +225,7 @@ def fit_lbfgs(data: TrainingData, candidates: list[Candidate], iterations: int, 
 def _minimise(
     one: Classifiers, data: TrainingData, read: Callable[[Tensor], Tensor], l2: float, iterations: int, tolerance: float
 ) -> None:
-    """Move one classifier to its minimum, using all rows in every step."""
+    """Minimise the loss of one classifier, using all rows in every step."""
     optimizer = torch.optim.LBFGS(
         [one.weight, one.bias], max_iter=iterations, max_eval=2 * iterations, history_size=20,
         tolerance_grad=tolerance, tolerance_change=0, line_search_fn="strong_wolfe",

@@ -125,7 +125,7 @@ class Linear(Probe):
         return candidates[max(range(len(candidates)), key=qualities.__getitem__)]
 
     def split(self, train: Labelled) -> tuple[Tensor, Tensor]:
-        """Split the training samples into fitted (n) and held-out ones (m); samples of one image stay together.
+        """Split the training samples into those to fit (n) and held-out ones (m); samples of one image stay together.
 
         Raises:
             DataError: There is only one image.
@@ -153,9 +153,9 @@ class Linear(Probe):
         return fit_sgd(data, candidates, self.epochs, self.batch_size, self.momentum, self.seed)
 
 
-def _select(whole: Labelled, rows: Tensor) -> Labelled:
-    ignored = None if whole.ignored is None else whole.ignored[rows]
-    return Labelled(whole.features[rows], whole.labels[rows], whole.categories, ignored=ignored)
+def _select(train: Labelled, rows: Tensor) -> Labelled:
+    ignored = None if train.ignored is None else train.ignored[rows]
+    return Labelled(train.features[rows], train.labels[rows], train.categories, ignored=ignored)
 
 
 def _quality(scores: Tensor, held_out: Labelled, loss: float) -> tuple[float, float]:

@@ -46,7 +46,7 @@ class SearchedRegions:
 
 
 def _searched_rows(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Return the content hashes and rows of a shard's images, without those that failed: they are searched again."""
+    """Return the content hashes and rows of a shard's images, except those that failed: they are searched again."""
     summary = load_summary(path)
     rows = np.array([row for row, reason in enumerate(summary.reasons) if not reason], np.int64)
     return summary.contents[rows], rows
@@ -54,7 +54,7 @@ def _searched_rows(path: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.i
 
 @dataclass(frozen=True)
 class Searcher:
-    """Read, decode and search one image. An image with a known content hash is only read."""
+    """A callable that reads, decodes and searches one image. An image with a known content hash is only read."""
 
     source: Source
     search: Search
@@ -140,13 +140,13 @@ def _join_failures(reasons: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Selector:
-    """Filter the regions of one shard."""
+    """A callable that filters the regions of one shard."""
 
     store: Store
     rules: Rules
 
     def __call__(self, part: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-        """Return boxes (m, 4), the number of boxes of each image, and its rung."""
+        """Return boxes (m, 4), and the number of boxes and the rung of each image."""
         shard = self.store.load(part)
         if shard is None:
             raise DataError(_damaged(self.store, part))

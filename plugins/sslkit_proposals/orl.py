@@ -30,8 +30,8 @@ class ImportResult:
     """The result of an import.
 
     Attributes:
-        images: Number of images that got their regions from the files.
-        remaining: Images that still have to be searched, each as key and reason.
+        images: Number of images with regions from the files.
+        remaining: Key and reason of each image that still has to be searched.
     """
 
     images: int
@@ -136,7 +136,7 @@ def _by_name(source: Source, annotations: Sequence[Path]) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class _Regions:
-    """The boxes of the files, by index of the source."""
+    """The boxes of the files, indexed like the source."""
 
     boxes: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]

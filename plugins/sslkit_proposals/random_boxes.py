@@ -27,7 +27,7 @@ class RandomBoxes(Proposer):
 
     Args:
         count: Maximum number of boxes per image; fewer if they do not fit.
-        min_side: Minimum width and height in pixels; half the short side in a smaller image.
+        min_side: Minimum width and height in pixels; half the short side of a smaller image.
         max_aspect: Largest ratio of the longer to the shorter side.
         max_iou: Largest overlap (IoU) between two boxes of an image.
         seed: Seed of the boxes.

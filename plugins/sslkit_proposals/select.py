@@ -59,7 +59,7 @@ def select(raw: IntBoxes, height: int, width: int, rules: Rules) -> Selection:
     """Filter the raw regions of an image of `height` x `width` pixels.
 
     Each minimum side filters the raw regions afresh, not the boxes that an earlier one left, until `enough` boxes
-    remain. If no side leaves enough, the one that leaves most is used. An image whose short side is below the last
+    remain. If no side leaves enough, the one that leaves the most is used. An image whose short side is below the last
     minimum side gets half its short side as the minimum. If no box remains, the first raw box is selected, as in ORL,
     or without raw boxes the whole image.
     """

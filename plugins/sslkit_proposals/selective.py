@@ -13,7 +13,7 @@ from sslkit_proposals.stored_proposer import StoredProposer
 
 
 def _one_message(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    """Replace the messages of both alternatives by one."""
+    """Replace the messages of both alternatives with one."""
     try:
         return check(value)
     except ValidationError:
@@ -29,17 +29,17 @@ def _pixels(side: Side) -> int | None:
 
 
 class SelectiveSearch(StoredProposer):
-    """Regions by OpenCV's selective search, filtered as in ORL and UniVIP, in a memory-mapped store.
+    """Regions from OpenCV's selective search, filtered as in ORL and UniVIP, in a memory-mapped store.
 
     Args:
-        mode: OpenCV's preset: "fast" is that of the protocol; "quality" finds several times as many regions and takes
+        mode: OpenCV's preset: "fast" is the protocol's; "quality" finds several times as many regions and takes
             longer in proportion.
         working_side: Short side in pixels to which a larger image is reduced before the search; boxes are
             scaled back. "full" searches at full resolution, as the protocol does.
         max_pixels: An image with more pixels is reduced to this many before the search, whose time and memory grow
             with the number of pixels.
-        min_sides: Minimum widths and heights in pixels. The first is applied to the raw regions; if fewer than
-            `enough` boxes remain, the next.
+        min_sides: Minimum widths and heights in pixels. They are applied to the raw regions in turn,
+            until at least `enough` boxes remain.
         enough: Number of boxes below which the next minimum side is tried.
         max_aspect: Largest ratio of the longer to the shorter side.
         max_iou: Largest overlap (IoU) with a box that is already selected.
@@ -76,7 +76,7 @@ class SelectiveSearch(StoredProposer):
 
 
 class DlibSelectiveSearch(StoredProposer):
-    """Regions by dlib's variant of selective search, in a fraction of OpenCV's time (needs `sslkit[dlib]`).
+    """Regions from dlib's variant of selective search, in a fraction of OpenCV's time (needs `sslkit[dlib]`).
 
     Args:
         working_side: Short side in pixels to which a larger image is reduced before the search; boxes are
@@ -86,8 +86,8 @@ class DlibSelectiveSearch(StoredProposer):
         kvals: First and last scale k of the segmentation, and the number of evenly spaced scales.
         min_size: Segments with fewer pixels in the reduced image are dropped.
         max_merging_iterations: Rounds in which neighbouring segments are merged; more rounds give more regions.
-        min_sides: Minimum widths and heights in pixels. The first is applied to the raw regions; if fewer than
-            `enough` boxes remain, the next.
+        min_sides: Minimum widths and heights in pixels. They are applied to the raw regions in turn,
+            until at least `enough` boxes remain.
         enough: Number of boxes below which the next minimum side is tried.
         max_aspect: Largest ratio of the longer to the shorter side.
         max_iou: Largest overlap (IoU) with a box that is already selected.

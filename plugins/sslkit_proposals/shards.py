@@ -64,7 +64,7 @@ class Shard:
         return ImageRegions(*hashes, height, width, boxes, self.reasons[index], int(self.origins[index]))
 
     def same(self, other: Shard) -> bool:
-        """Return whether both hold the same images with the same numbers of regions."""
+        """Return whether both shards hold the same images with the same numbers of regions."""
         arrays = ("keys", "contents", "offsets", "origins")
         equal = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays)
         return equal and self.reasons == other.reasons

@@ -32,7 +32,7 @@ from sslkit_proposals.select import Rules
 from sslkit_proposals.shards import Shard, load_shard
 
 SHARD = 128
-"""Images per file: the most that an interruption loses."""
+"""Images per file, and the most that an interruption loses."""
 
 SAMPLED = 8
 """Number of images whose content enters the fingerprint of a source."""

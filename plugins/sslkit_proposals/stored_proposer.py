@@ -39,7 +39,7 @@ class StoredProposer(Proposer):
         """Search and filter all images with `jobs` processes. An interrupted build is resumed.
 
         Shares may be built in parallel by machines that use the same store. Each build searches its own images; the
-        build after which all images are searched filters them.
+        build that completes the search filters all regions.
 
         Raises:
             DataError: No image could be read.

@@ -27,7 +27,7 @@ def map_ordered(job: Job[T], numbers: Sequence[int], jobs: int, crashed: Callabl
 
     Args:
         job: The function. It is pickled once per process; an exception in it ends the map.
-        numbers: Its arguments.
+        numbers: The arguments of `job`, one per call.
         jobs: Number of processes. With 1 the job runs in this process, which a crash of native code ends.
         crashed: Returns the result for a number whose process dies twice in a row.
 
@@ -60,7 +60,7 @@ def _retry(job: Job[T], number: int, crashed: Callable[[int], T]) -> T:
 
 
 class _WorkerPool(Generic[T]):
-    """Processes that record in shared memory which number each is working on."""
+    """Processes that record in shared memory which number each of them is working on."""
 
     def __init__(self, job: Job[T], jobs: int) -> None:
         context = mp.get_context("forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn")

@@ -16,8 +16,8 @@ from sslkit.api import Backbone
 class Timm(Backbone):
     """A timm model by name, with random weights and without its classifier.
 
-    It gives `features`, pooled as the model pools them; `map`, if the model ends in a map; and `tokens` (without class
-    and register tokens), if it ends in tokens.
+    It returns `features`, pooled as the model pools them; `map`, if the model ends in a map; and `tokens` (without
+    class and register tokens), if it ends in tokens.
 
     Args:
         model: timm's name, such as "resnet10t" or "vit_tiny_patch16_224".
@@ -65,9 +65,7 @@ def _create(model: str, options: Mapping[str, Any]) -> Any:
         raise ValueError('timm is not installed: pip install "sslkit[timm]"') from None
     if not timm.is_model(model):
         names = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.6)
-        raise ValueError(
-            f"timm has no model '{model}'" + (f": did you mean {' or '.join(names)}?" if names else "")
-        )
+        raise ValueError(f"timm has no model '{model}'" + (f": did you mean {' or '.join(names)}?" if names else ""))
     try:
         return _build(timm.create_model, model, options)
     except TypeError as error:
@@ -75,7 +73,7 @@ def _create(model: str, options: Mapping[str, Any]) -> Any:
 
 
 def _build(create: Any, model: str, options: Mapping[str, Any]) -> Any:
-    """Build on the current device; a model that computes with numbers while it is built moves to meta afterwards."""
+    """Build on the current device; a model that computes with values while it is built moves to meta afterwards."""
     try:
         return create(model, pretrained=False, num_classes=0, **options)
     except (NotImplementedError, RuntimeError):

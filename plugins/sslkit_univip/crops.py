@@ -8,7 +8,7 @@ from sslkit.crops import FloatBoxes
 
 
 def intersect(first: FloatBoxes, second: FloatBoxes) -> FloatBoxes:
-    """Return the overlaps of pairs of boxes (..., 4); inverted boxes where a pair does not overlap."""
+    """Return the overlaps of pairs of boxes (..., 4); an inverted box for each pair that does not overlap."""
     return np.concatenate(
         [np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])], axis=-1
     )
@@ -23,7 +23,7 @@ def shortest_sides(boxes: FloatBoxes) -> FloatBoxes:
 def pull(box: FloatBoxes, towards: FloatBoxes, min_overlap: float) -> FloatBoxes:
     """Move `box` by whole pixels until it overlaps `towards` by `min_overlap` pixels on each axis.
 
-    Where one of the boxes is smaller than that, it overlaps by as much as the smaller one allows. The box moves no
+    If one of the boxes is smaller than that, they overlap by as much as the smaller one allows. The box moves no
     further than needed, and stays inside any image that contains both.
     """
     needed = np.minimum(np.minimum(box[2:] - box[:2], towards[2:] - towards[:2]), np.ceil(min_overlap))

@@ -48,7 +48,7 @@ def fill(
 
     Args:
         boxes: Existing boxes, shape (n, 4), n <= count.
-        region: Whole pixels, at least one pixel high and wide.
+        region: A box in whole pixels, at least one pixel high and wide.
         count: Number of boxes to return.
         constraints: Limits on new boxes, in relation to existing boxes and to each other.
         rng: Random generator; it draws at most `LEVELS` rounds of candidates.
@@ -66,12 +66,12 @@ def fill(
                 boxes = np.concatenate([boxes, candidate[None]])
         if len(boxes) == count:
             break
-    missing = count - len(boxes)  # where `count` exceeds the candidates of a round
+    missing = count - len(boxes)  # above 0 only if `count` exceeds the candidates of a round
     return np.concatenate([boxes, np.repeat(region[None], missing, axis=0)]), level
 
 
 def draw_candidates(region: FloatBoxes, constraints: Constraints, rng: np.random.Generator) -> FloatBoxes:
-    """Draw boxes of whole pixels inside `region`, sides log-uniform, positions uniform; return those of allowed shape.
+    """Draw boxes in whole pixels inside `region`, sides log-uniform, positions uniform; keep those of an allowed shape.
 
     Only the limits on sides and aspect ratio are checked, not the overlap.
     """
@@ -90,7 +90,7 @@ def jitter_boxes(boxes: FloatBoxes, region: FloatBoxes, rng: np.random.Generator
     """Shift and reshape each box as ORL does, but never beyond `region`.
 
     Centres move by up to half a side; areas and aspect ratios change by up to a factor of two (log-uniform); boxes are
-    clipped to `region`. The first of 200 versions whose IoU with the box is above 0.5 replaces it; if there is none,
+    clipped to `region`. The first of 200 versions whose IoU with the box is above 0.5 replaces it; if none is,
     the box stays.
     """
     return np.stack([_jitter_box(box, region, rng) for box in boxes])

@@ -122,7 +122,7 @@ class InstanceInstance(Objective):
 
 
 def _normalise(weights: Tensor) -> Tensor:
-    """Scale weights (b k) to sum 1; uniform where all are zero."""
+    """Scale weights (b k) to sum 1; uniform if all are zero."""
     total = weights.sum(-1, keepdim=True)
     return torch.where(total > 0, weights / torch.where(total > 0, total, 1), 1 / weights.shape[-1])
 

@@ -42,9 +42,9 @@ class OverlappingScenes(ViewSampler):
     An attempt draws two random resized crops and intersects them. It succeeds if the sides of the overlap are at least
     `min_overlap` and at least `instances` proposals lie inside it. The first success is used. If none of `attempts`
     succeeds, the sampler uses the attempt whose overlap contains the most proposals, preferring overlaps with sides of
-    `min_overlap`, and adds random boxes inside the overlap, as the authors described in reply to a question. If no
+    `min_overlap`, and adds random boxes inside the overlap, as the authors described in a reply. If no
     overlap is large enough, the second scene of the best attempt is moved, no further than needed. Random boxes satisfy
-    `min_side`, `max_aspect` and `max_iou`. Where they do not fit, these constraints are relaxed step by step: half the
+    `min_side`, `max_aspect` and `max_iou`. If they do not fit, these constraints are relaxed step by step: half the
     side, a quarter, any shape, any overlap.
 
     In an image whose short side is less than twice `min_overlap`, `min_overlap` is half the short side instead, and
@@ -105,7 +105,7 @@ class OverlappingScenes(ViewSampler):
         return {"scene": 2, "instance": self.instances}
 
     def sample(self, height: int, width: int, proposals: Boxes, rng: np.random.Generator) -> Sample:
-        """Draw two scenes and the instances in their overlap; see the class."""
+        """Draw two scenes and the instances in their overlap, as the class describes."""
         boxes = drop_thin(proposals)
         side = self._overlap_side(height, width)
         attempts = self._draw_attempts(height, width, boxes, side, rng)

@@ -39,7 +39,7 @@ def sinkhorn(
         plan_mn = b_m exp(-cost_mn / epsilon) a_n / (s_m t_n), times the total of the side updated last
 
     These are the usual updates of the scalings b / s and a / t, or of potentials that are epsilon times their
-    logarithms and start at zero. The side updated last is met exactly, the other as well as the iterations allow. Where
+    logarithms and start at zero. The side updated last is met exactly, the other as well as the iterations allow. If
     the totals differ, no plan meets both, and the result has the total of the side updated last. The last update is a
     fraction times its marginal, so rounding cannot make an element larger than that marginal, whatever the cost.
 
@@ -158,7 +158,7 @@ def _largest_error(b: Tensor, factor: Tensor) -> float:
 
 
 def _normalise(masses: Tensor) -> Tensor:
-    """Scale masses (..., k) to sum 1, each at least `TINY` times the largest; uniform where all are zero."""
+    """Scale masses (..., k) to sum 1, each at least `TINY` times the largest; uniform if all are zero."""
     largest = masses.amax(-1, keepdim=True).clamp_min(torch.finfo(masses.dtype).tiny)
     relative = (masses / largest).clamp_min(TINY)
     return relative / relative.sum(-1, keepdim=True)
