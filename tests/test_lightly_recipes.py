@@ -113,7 +113,7 @@ def test_each_has_no_problems_starts_with_its_command_and_names_its_paper(name, 
     assert (command, empty) == (f"# sslkit run recipes/lightly/{name}.toml", "#")
     text = " ".join(line.removeprefix("# ") for line in head)
     assert re.search(r"arXiv \d{4}\.\d{5}", text)
-    assert re.search(r"reports? |No published figure|could not be looked up", text)
+    assert re.search(r"reports? |No published figure|could not look up", text)
 
 
 def test_every_method_of_the_plugin_has_a_recipe(installed, plans):
