@@ -10,7 +10,7 @@
     ├── DivergedError     6  a loss or gradient is not finite, or the features collapsed
     └── PreemptedError   75  stopped from outside; the same command resumes the run
 
-Commands show the message of these errors alone, without a traceback.
+Commands and notebooks show the message of these errors alone, without a traceback.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ class SslkitError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class StorageError(SslkitError):
     """A file cannot be written; an earlier version of it is unchanged."""
 
 
 class PeerError(SslkitError):
-    """Another rank of the run died; `exit_code` is that rank's, or 1 where it had none."""
+    """Another rank of the run died; `exit_code` is that rank's, or 1 if it had none."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

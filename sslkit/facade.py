@@ -1,26 +1,27 @@
 """The Python interface: load a recipe, plan it, train it, ablate it, probe it, and use its backbone.
 
-A function does what the command of the same name does, with Python values. `import sslkit` offers all of them without
-importing torch; this module is imported when one of them is first used.
+A function does what the command of the same name does, with Python values. Messages name options as the command does:
+`--save-every 5` is `save_every=5` here. `import sslkit` offers all functions without importing torch; this module is
+imported when one of them is first used.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslkit import targets
-from sslkit.errors import RecipeError, UsageError, closest
-from sslkit.planning.options import schema, validate
+from sslkit.errors import UsageError
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import View
-from sslkit.planning.recipe_file import RecipeFile
-from sslkit.planning.toml import inline
+from sslkit.planning.recipe_file import RecipeFile, write_overrides
+from sslkit.planning.toml import plain
 from sslkit.plugins import Plugins
 from sslkit.progress import bar, make_console
+from sslkit.storage.run_folder import RECIPE, RunFolder, run_at
 
 if TYPE_CHECKING:
     from sslkit.ablation.results import Results
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from sslkit.networks.cost import Cost
     from sslkit.networks.inference import NormalisedBackbone
     from sslkit.probes.evaluate import ProbeScores
-    from sslkit.training.options import RunOptions
-    from sslkit.training.trainer import Result
+    from sslkit.training.result import Result
+
+    Recipe = Plan | RecipeFile | str | Path
+    Words = str | Sequence[str]
 
 
 def load(recipe: str | Path, set: Mapping[str, Any] | None = None) -> RecipeFile:  # noqa: A002
@@ -41,80 +44,77 @@ def load(recipe: str | Path, set: Mapping[str, Any] | None = None) -> RecipeFile
 
     Raises:
         RecipeError: The recipe is not found, or is not valid TOML.
-        UsageError: A key of `set` leads through something that is not a table.
+        UsageError: A key of `set` leads through something that is not a table, or TOML has no such value.
     """
-    return targets.read(str(recipe), _sets(set), Plugins.load())
+    if not isinstance(recipe, (str, Path)):
+        raise UsageError(f"a recipe is a name, a path or what sslkit.load returns, not {type(recipe).__name__}")
+    return targets.read(str(recipe), write_overrides(set), Plugins.load())
 
 
-def plan(recipe: RecipeFile | str | Path) -> Plan:
-    """Plan a recipe: everything that it builds, with every size.
+def plan(recipe: Recipe) -> Plan:
+    """Plan a recipe: everything that it builds, with every size. `print(plan.summary())` shows it.
+
+    Args:
+        recipe: A recipe's name or path, or what `load` returns. A plan is returned as it is.
 
     Raises:
         RecipeError: With every problem of the recipe; PluginError when all of them are the plugins'.
     """
-    file = recipe if isinstance(recipe, RecipeFile) else load(recipe)
-    checked = targets.check(file, Plugins.load(), data=False, announce=False)
+    if isinstance(recipe, Plan):
+        return recipe
+    checked = targets.check(_recipe_file(recipe), Plugins.load(), data=False, announce=False)
     if error := checked.error():
         raise error
     assert checked.plan is not None
     return checked.plan
 
 
-def cost(recipe: Plan | RecipeFile | str | Path) -> Cost:
-    """Return what a plan costs: operations per image, and parameters of the online and the target network.
+def cost(recipe: Recipe) -> Cost:
+    """Return the cost of a step per image: operations, parameters of both networks, and memory of activations.
 
     Raises:
         RecipeError: With every problem of the recipe; PluginError when all of them are the plugins'.
     """
     from sslkit.networks.cost import measure
 
-    return measure(recipe if isinstance(recipe, Plan) else plan(recipe))
+    return measure(plan(recipe))
 
 
-def _refuse_import_by_helper() -> None:
-    """Refuse to work while a helper process imports the user's script.
-
-    Raises:
-        UsageError: The calls of the script are not under a guard.
-    """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise UsageError('helper processes import this script: put its calls under `if __name__ == "__main__":`')
-
-
-def train(
-    recipe: Plan | RecipeFile | str | Path, runs: str | Path = "runs", arm: str = "full", **options: Any
-) -> Result:
-    """Train a plan in `runs/RECIPE/ARM-sSEED`, or resume it there; a run that is finished is only read.
+def train(recipe: Recipe, runs: str | Path = "runs", arm: str | None = None, **options: Any) -> Result:
+    """Train a recipe in `runs/RECIPE/ARM-sSEED`, or resume it there; a run that is finished is only read.
 
     Args:
-        recipe: A plan, or a recipe to plan.
+        recipe: A recipe or a plan. The recipe of a run's folder is resumed in that folder, unless `arm` is written.
         runs: Folder of all runs.
-        arm: Name of this variant of the recipe.
+        arm: Name of this variant of the recipe; "full" by default.
         options: Options of `sslkit run`, such as `workers=4` or `save_every=500`. Several devices need the command.
 
     Raises:
         DataError: Images or proposals are missing, with the command that provides them.
         DivergedError: A loss or gradient is not finite, or the features collapsed.
-        UsageError: An option is unknown, or another process trains in the same folder.
+        PreemptedError: The run was interrupted; the same call resumes it.
+        RecipeError: The recipe has problems, or the folder holds a run of a different recipe.
+        UsageError: An option is unknown or invalid, or another process trains in the same folder.
     """
-    from sslkit.storage.run_folder import RunFolder
     from sslkit.training import trainer
+    from sslkit.training.options import check_options
 
     _refuse_import_by_helper()
-    planned = recipe if isinstance(recipe, Plan) else plan(recipe)
-    file = planned.recipe_file
-    if file is None:
-        raise UsageError("the plan was not made by sslkit.plan, and has no recipe file")
-    folder = RunFolder.of(Path(runs), file.name, arm, planned.recipe.seed)
-    return trainer.train(planned, file, Plugins.load(), folder, _options(options))
+    if options.get("devices", 1) not in (1, "1", "auto") or options.get("nodes", 1) != 1:
+        raise UsageError("sslkit.train uses one device; for several write the command: sslkit run RECIPE --devices 8")
+    run_options = check_options({**options, "devices": "1"})
+    planned = plan(recipe)
+    file = _recipe_file(planned)
+    targets.require_data(planned, file)
+    return trainer.train(planned, file, Plugins.load(), _folder(file, Path(runs), arm, planned), run_options)
 
 
 def ablate(
-    recipe: RecipeFile | str | Path, *, drop: Sequence[str] = (), add: Sequence[str] = (), swap: Sequence[str] = (),
-    vary: Sequence[str] = (), arm: Sequence[str] = (), drop_each: bool = False, factorial: bool = False,
-    seeds: int = 1, jobs: int = 1, runs: str | Path = "runs", out: str | Path | None = None, **options: Any,
+    recipe: Recipe, *, drop: Words = (), add: Words = (), swap: Words = (), vary: Words = (), arm: Words = (),
+    drop_each: bool = False, factorial: bool = False, seeds: int = 1, jobs: int = 1, runs: str | Path = "runs",
+    out: str | Path | None = None, **options: Any,
 ) -> Results:  # fmt: skip
-    """Train variants of a recipe beside it on the same seeds; write their tables, figure and report, and print the table.
+    """Train variants of a recipe on the same seeds, write tables, figure and report, and print the table.
 
     Args:
         recipe: The full recipe.
@@ -124,19 +124,19 @@ def ablate(
         vary: An arm for each value, for each "KEY=VALUE,VALUE".
         arm: An arm with several changes, for each "NAME: CHANGES".
         drop_each: One arm without each objective.
-        factorial: One arm for every subset of the objectives.
+        factorial: One arm for every non-empty subset of the objectives.
         seeds: Seeds of every arm, counted from the recipe's own.
         jobs: Runs at a time, each in a process of its own.
         runs: Folder of all runs; finished ones are reused.
         out: Folder of the report; `runs/RECIPE/ablation-...` by default.
-        options: Of each run, as in `train`.
+        options: Of each run, as in `train`; here `devices=2` trains each run on two devices.
 
     Returns:
         The results: arms with their runs, and each run's scores and costs.
 
     Raises:
-        PreemptedError: Some runs were stopped; the same call resumes them.
-        SslkitError: Some runs failed.
+        SslkitError: Some runs failed, or were stopped; the same call resumes them.
+        UsageError: No arm is requested, or a request or an option is invalid.
     """
     from sslkit import report
     from sslkit.ablation import execute
@@ -144,17 +144,19 @@ def ablate(
     from sslkit.ablation.collect import collect_results
     from sslkit.ablation.plan import plan_ablation
     from sslkit.ablation.requests import ArmRequests
+    from sslkit.training.options import check_options
 
     _refuse_import_by_helper()
-    run_options, plugins = _options(options), Plugins.load()
-    file = recipe if isinstance(recipe, RecipeFile) else load(recipe)
-    full = plan(file)
-    targets.require_data(full, file)
-    requests = ArmRequests(drop, add, swap, vary, arm, drop_each, factorial)
-    arms = make_arms(file, full, plugins, requests)
+    if min(seeds, jobs) < 1:
+        raise UsageError(f"seeds = {seeds}, jobs = {jobs}: both must be at least 1")
+    run_options, plugins, full = check_options(options), Plugins.load(), plan(recipe)
+    file = _recipe_file(full)
+    drop, add, swap, vary, arm = (_words(item) for item in (drop, add, swap, vary, arm))
+    arms = make_arms(file, full, plugins, ArmRequests(drop, add, swap, vary, arm, drop_each, factorial))
     ablation = plan_ablation(file, arms, full.recipe.seed, seeds, Path(runs), plugins)
+    targets.require_data(full, file)
     ablation.write_recipes()
-    execute.train_runs(ablation, run_options, jobs, _say)
+    execute.train_runs(ablation, run_options, jobs, _notify)
     results = collect_results(ablation, f"sslkit.ablate({file.origin!r}, ...)")
     report.write(results, Path(out) if out else execute.report_folder(Path(runs), ablation))
     report.print_results(results)
@@ -163,9 +165,9 @@ def ablate(
 
 
 def probe(
-    weights: str | Path, recipe: RecipeFile | str | Path | None = None, *, probes: Sequence[str] = (),
-    backbone: str | None = None, set: Mapping[str, Any] | None = None, references: bool = False,  # noqa: A002
-    accelerator: str = "auto",
+    weights: str | Path, recipe: Recipe | None = None, *, probes: Words = (), backbone: str | None = None,
+    set: Mapping[str, Any] | None = None, prefix: str = "", allow_partial: bool = False,  # noqa: A002
+    references: bool = False, accelerator: str = "auto",
 ) -> dict[str, ProbeScores]:  # fmt: skip
     """Measure the frozen backbone of a run, or of a weights file, with kNN, a linear classifier, and others.
 
@@ -175,6 +177,8 @@ def probe(
         probes: Names of those to measure; all of the recipe's by default.
         backbone: The backbone that a file's weights belong to, such as "resnet50".
         set: As in `load`.
+        prefix: Use only the keys of a weights file that start with this.
+        allow_partial: Continue when only some of the weights fit.
         references: Whether to measure raw pixels and random weights as well.
         accelerator: "auto", "cpu", "cuda" or "mps".
 
@@ -182,28 +186,25 @@ def probe(
         Name of the features -> probe -> metric -> value. Nothing is written.
 
     Raises:
-        DataError: The weights do not fit the backbone, or images or labels are missing.
-        UsageError: Nothing says what to measure.
+        DataError: The weights are not found or do not fit, or images or labels are missing.
+        UsageError: The backbone or the probes are missing or unknown.
     """
     from sslkit.probes.measure import BackboneWeights, measure
-    from sslkit.storage.run_folder import RunFolder
     from sslkit.training.hardware import torch_device
 
     _refuse_import_by_helper()
-    run = Path(weights) if Path(weights).is_dir() else None
-    file = load(recipe, set) if isinstance(recipe, (str, Path)) else recipe
-    origin, sets = (file.origin, [*file.overrides.values()]) if file else (None, [])
-    probing = targets.load_probes(run, origin, backbone, probes, [*sets, *_sets(set)], Plugins.load())
-    tensors = BackboneWeights.of_run(RunFolder(run)) if run else BackboneWeights.of_file(Path(weights), "")
-    with bar() as progress:
-        measurement = measure(
-            probing, tensors, torch_device(accelerator), progress, references=references,
-            warn=_say,
-        )  # fmt: skip
-    return dict(measurement.probes)
+    run = run_at(Path(weights), refused={"backbone": backbone, "prefix": prefix})
+    file = _recipe_file(recipe) if recipe is not None else None
+    origin, sets = (file.origin, list(file.overrides.values())) if file else (None, [])
+    names, sets = _words(probes), [*sets, *write_overrides(set)]
+    probing = targets.load_probes(run.path if run else None, origin, backbone, names, sets, Plugins.load())
+    tensors = BackboneWeights.of_run(run) if run else BackboneWeights.of_file(Path(weights), prefix)
+    with bar() as show:
+        device = torch_device(accelerator)
+        return dict(measure(probing, tensors, device, show, allow_partial, references, _notify).probes)
 
 
-def backbone(weights: str | Path, name: str | None = None, **options: Any) -> NormalisedBackbone:
+def backbone(weights: str | Path, name: str | None = None, *, prefix: str = "", **options: Any) -> NormalisedBackbone:
     """Return the backbone of a run, or of a weights file, as a plain module in evaluation mode.
 
     It takes RGB images (b 3 h w), uint8 or in [0, 1], and normalises them itself; it returns features (b f).
@@ -211,31 +212,31 @@ def backbone(weights: str | Path, name: str | None = None, **options: Any) -> No
     Args:
         weights: A run's folder, or a weights file.
         name: The backbone that a file's weights belong to, such as "resnet50"; a run has its own.
+        prefix: Use only the keys of a weights file that start with this.
         options: Of that backbone, as in a recipe: `width=32`.
 
     Raises:
-        DataError: The weights do not fit.
+        DataError: The weights are not found, or do not fit.
+        PluginError: No plugin offers the backbone.
+        RecipeError: An option of the backbone is unknown or out of range.
         UsageError: A file's backbone is not named, or a run's is.
     """
     from sslkit.networks.inference import NormalisedBackbone
+    from sslkit.planning.standalone import build
     from sslkit.probes.measure import BackboneWeights
     from sslkit.storage.key_match import load_into
-    from sslkit.storage.run_folder import RunFolder
 
-    if Path(weights).is_dir() == bool(name):
-        wrong = (
-            "is a run, which has a backbone of its own" if name else "is a file: name its backbone, as in 'resnet50'"
-        )
-        raise UsageError(f"{weights} {wrong}")
-    if name is None:
+    run = run_at(Path(weights), refused={"name": name, "prefix": prefix, **options})
+    if run:
         planned = plan(load(weights))
-        built, view = planned.backbone.make(), planned.probing.view
-        tensors = BackboneWeights.of_run(RunFolder(Path(weights)))
+        module, view, tensors = planned.backbone.make(), planned.probing.view, BackboneWeights.of_run(run)
+    elif name:
+        module, view = build("backbone", name, plain(options, name), Plugins.load()), View()
+        tensors = BackboneWeights.of_file(Path(weights), prefix)
     else:
-        built, view = _build("backbone", name, options), View()
-        tensors = BackboneWeights.of_file(Path(weights), "")
-    load_into(built, tensors.tensors, tensors.origin, tensors.prefix)
-    return NormalisedBackbone(built, view.mean, view.std).eval()
+        raise UsageError(f"{weights} is a weights file: write the backbone that it belongs to, such as 'resnet50'")
+    load_into(module, tensors.tensors, tensors.origin, tensors.prefix)
+    return NormalisedBackbone(module, view.mean, view.std).eval()
 
 
 def objective(name: str, dims: Mapping[str, int], **options: Any) -> Objective:
@@ -248,42 +249,50 @@ def objective(name: str, dims: Mapping[str, int], **options: Any) -> Objective:
 
     Raises:
         PluginError: No plugin offers it.
-        RecipeError: An option is unknown or out of range.
+        RecipeError: A size is missing or too small, or an option is unknown or out of range.
     """
-    module: Objective = _build("objective", name, options, dims)
+    from sslkit.planning.standalone import build_objective
+
+    module: Objective = build_objective(name, dims, plain(options, name), Plugins.load())
     return module
 
 
-def _build(kind: str, name: str, options: Mapping[str, Any], *wiring: Any) -> Any:
-    """Build a component with checked options."""
-    component = Plugins.load().find(kind, name)
-    checked, problems = validate(schema(component.cls), options, ())
-    if problems:
-        raise RecipeError("\n".join(f"{component.id}: {problem.what}" for problem in problems), problems)
-    return component.cls(*wiring, **checked)
-
-
-def _say(line: str) -> None:
-    """Show a message, where progress is shown."""
-    make_console(stderr=True).print(line, markup=False, soft_wrap=True)
-
-
-def _sets(values: Mapping[str, Any] | None) -> list[str]:
-    """Write overrides as the command line does."""
-    return [f"{key}={inline(value)}" for key, value in (values or {}).items()]
-
-
-def _options(values: Mapping[str, Any]) -> RunOptions:
-    """Return the options of a run.
+def _refuse_import_by_helper() -> None:
+    """Refuse to work while a helper process imports the user's script.
 
     Raises:
-        UsageError: An option is unknown.
+        UsageError: The calls of the script are not under a guard.
     """
-    from sslkit.training.options import RunOptions
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UsageError('helper processes import this script: put its calls under `if __name__ == "__main__":`')
 
-    known = [field.name for field in fields(RunOptions)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        hint = closest(unknown[0], known) or f"; known: {', '.join(known)}"
-        raise UsageError(f"unknown option '{unknown[0]}'{hint}")
-    return RunOptions(**values)
+
+def _recipe_file(recipe: Recipe) -> RecipeFile:
+    """Return the recipe as it was written.
+
+    Raises:
+        UsageError: A plan was not made from a file.
+    """
+    if isinstance(recipe, Plan):
+        if recipe.recipe_file is None:
+            raise UsageError("this plan has no recipe file: make it with sslkit.plan")
+        return recipe.recipe_file
+    return recipe if isinstance(recipe, RecipeFile) else load(recipe)
+
+
+def _folder(file: RecipeFile, runs: Path, arm: str | None, planned: Plan) -> RunFolder:
+    """Return the folder to train in: that of the recipe where the recipe is a run's, named ARM-sSEED."""
+    origin = Path(file.origin)
+    if arm is None and origin.name == RECIPE and re.search(r"-s\d+$", origin.absolute().parent.name):
+        return RunFolder(origin.parent)
+    return RunFolder.of(runs, file.name, arm or "full", planned.recipe.seed)
+
+
+def _words(value: Words) -> list[str]:
+    """Return several words; a string is a single one."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _notify(line: str) -> None:
+    """Show a message, where progress is shown."""
+    make_console(stderr=True).print(line, markup=False, soft_wrap=True)

@@ -1,7 +1,8 @@
-"""Show progress on stderr: live on a terminal, as plain lines elsewhere."""
+"""Show progress on stderr: live on a terminal, as plain lines elsewhere, such as in a notebook."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,16 +18,24 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_EVERY_S = 10.0
-"""Seconds between plain lines where there is no terminal."""
+"""Seconds between plain lines without a terminal."""
 _SHOWN_APART = {"images_per_s", "waiting"}
 _ALWAYS_GENERAL = {"loss", "sampler"}
 
 
 def make_console(*, stderr: bool) -> Console:
-    """Return a console on stderr, or on stdout; rich itself respects NO_COLOR and TERM=dumb."""
+    """Return a console on stderr, or on stdout; rich itself respects NO_COLOR and TERM=dumb.
+
+    Only a terminal is interactive, even where FORCE_COLOR asks for colours, as Jupyter does for every process that a
+    notebook starts. On stderr a notebook gets plain text, and not a block of HTML for each line.
+    """
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False)
+    stream = sys.stderr if stderr else sys.stdout
+    console = Console(
+        stderr=stderr, highlight=False, force_interactive=None if stream.isatty() else False,
+        force_jupyter=False if stderr else None,
+    )  # fmt: skip
     if not stderr and not console.is_terminal:
         console.width = max(console.width, 120)  # a pipe has no width: do not wrap its lines
     return console
@@ -40,7 +49,7 @@ def bar(console: Console | None = None) -> Iterator[Progress]:
     """Yield a callback `progress(what, done, total)` that shows a bar for each `what`.
 
     Args:
-        console: Where to show them; stderr by default.
+        console: Where to show the bars; stderr by default.
     """
     console = console or make_console(stderr=True)
     if console.is_interactive:
@@ -125,12 +134,12 @@ class _Frame(NamedTuple):
 
 
 class Display:
-    """Show a training run: as a live panel on a terminal, else as a line now and then.
+    """Show a training run: as a live panel on a terminal, elsewhere as occasional lines.
 
     Args:
         steps: Optimizer steps of the whole run.
         steps_per_epoch: Optimizer steps of one epoch.
-        console: Where to show it; stderr by default.
+        console: Where to show the run; stderr by default.
     """
 
     def __init__(self, steps: int, steps_per_epoch: int, console: Console | None = None) -> None:
@@ -164,8 +173,8 @@ class Display:
             eta_s: Seconds to the end at this step's speed. The display smooths all three.
         """
         self._seen += 1
-        old, left = self._frame, max(1, self.steps - step)
-        eta = self._mean(old.eta_s / (left + 1), eta_s / left) * (self.steps - step)
+        old, remaining = self._frame, max(1, self.steps - step)
+        eta = self._mean(old.eta_s / (remaining + 1), eta_s / remaining) * (self.steps - step)
         shown = terms if self._live else {}  # plain lines show no means
         means = {name: self._mean(old.means.get(name, value), value) for name, value in shown.items()}
         speed, share = self._mean(old.images_per_s, images_per_s), self._mean(old.waiting, waiting)

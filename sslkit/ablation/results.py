@@ -92,6 +92,10 @@ class Results:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    def __repr__(self) -> str:
+        arms = ", ".join(f"{arm.name} ({arm.finished} of {len(arm.trials)} finished)" for arm in self.arms)
+        return f"Results({self.recipe}: {arms})"
+
     @property
     def full(self) -> ArmResult:
         """The arm that all others are compared with."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sslkit.ablation.plan import PlannedRun
     from sslkit.storage.run_folder import RunFolder
     from sslkit.training.options import RunOptions
-    from sslkit.training.trainer import Result
+    from sslkit.training.result import Result
 
 
 def run(
@@ -30,10 +30,12 @@ def run(
     strategy: opt.Strategy = "auto",
     workers: opt.Workers = None,
     cache_gb: opt.CacheGB = 0.0,
-    stop_after: Annotated[int | None, typer.Option(min=1, help="Stop, resumable, after this optimizer step.")] = None,
+    stop_after: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this optimizer step; the run can be resumed.")
+    ] = None,
     save_every: opt.SaveEvery = None,
-    keep: Annotated[int, typer.Option(min=1, help="Newest checkpoints to keep.")] = 2,
-    keep_every: Annotated[int | None, typer.Option(min=1, help="Also keep every n-th checkpoint for good.")] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Number of newest checkpoints to keep.")] = 2,
+    keep_every: Annotated[int | None, typer.Option(min=1, help="Also keep every n-th checkpoint permanently.")] = None,
     log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
     monitor_every: opt.MonitorEvery = 50,
     on_collapse: opt.OnCollapse = "warn",
@@ -49,7 +51,7 @@ def run(
 ) -> None:
     """Train a recipe, or resume a run that was interrupted.
 
-    To resume, write the same command again, or the run's folder in place of the recipe.
+    To resume, repeat the command, or name the run's folder in place of the recipe.
     """
     from sslkit import targets
 
@@ -80,7 +82,7 @@ def run(
 
 
 def _folder(recipe: str, runs: Path, name: str, arm: str, seed: int) -> RunFolder:
-    """Return the folder to train in: `recipe` itself where it is a run's folder."""
+    """Return the folder to train in: `recipe` itself if it is a run's folder."""
     from sslkit.storage.run_folder import RunFolder
 
     return RunFolder(Path(recipe)) if Path(recipe).is_dir() else RunFolder.of(runs, name, arm, seed)
@@ -95,7 +97,7 @@ def _train_as_job(run: PlannedRun, options: RunOptions, slurm: list[str]) -> Res
     """
     from sslkit.ablation import cluster, launch
     from sslkit.errors import PreemptedError, SslkitError
-    from sslkit.training.trainer import finished
+    from sslkit.training.result import finished
 
     parameters, name = cluster.submit_parameters(slurm, options)
     run.folder.refuse_other(run.plan.resolved())

@@ -21,7 +21,7 @@ KINDS = ("features", "map", "tokens", "projection", "prediction")
 
 @dataclass(frozen=True)
 class EmbeddingKey:
-    """Name a row of the embedding table, such as `online.prediction.scene`.
+    """The name of a row of the embedding table, such as `online.prediction.scene`.
 
     Attributes:
         head: The head that a projection or prediction comes from; empty for the backbone's own rows.
@@ -59,7 +59,7 @@ class HeadPlan:
     Attributes:
         in_dim: Size of the features that the projector takes.
         dim: Size of a projection.
-        out_dim: Size of a prediction; that of a projection where there is no predictor.
+        out_dim: Size of a prediction, or of a projection if there is no predictor.
         predicts: Whether an objective reads predictions, so that the predictor is built.
     """
 
@@ -88,7 +88,7 @@ class ObjectivePlan:
     """An objective and its wiring.
 
     Attributes:
-        name: Of its table in the recipe.
+        name: Name of the objective's table in the recipe.
         inputs: View groups that the recipe rebinds: the objective's name -> the sampler's.
         rows: Parameter of `forward` -> row of the embedding table, or key of the batch.
         dims: Axis -> size, for the objective's constructor.
@@ -118,7 +118,7 @@ class ProbePlan:
 
     @property
     def shared(self) -> str:
-        """A key for everything besides the backbone that the features depend on; probes with equal keys share them."""
+        """A key for all that the features depend on besides the backbone; probes with equal keys share features."""
         sources = [(source.component.id, source.options) for source in (self.source, self.test_source) if source]
         return repr((sources, self.table.model_dump(exclude={"use", "source", "test_source", *self.table.options})))
 
@@ -153,7 +153,7 @@ class Plan:
         views: (group, network) -> one `View` per view; networks that see the same pixels share "online".
         rows: The rows of the embedding table that some objective reads.
         notes: Remarks for the user that are not problems.
-        recipe_file: The recipe as it was written, where the plan was made from a file.
+        recipe_file: The recipe as it was written, if the plan was made from a file.
     """
 
     recipe: Recipe
@@ -171,6 +171,16 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     recipe_file: RecipeFile | None = field(default=None, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        objectives = " + ".join(f"{item.weight:g} {item.name}" for item in self.objectives)
+        views = ", ".join(f"{count} {group}" for group, count in self.groups.items())
+        return f"Plan({self.name}: {objectives}; {views} views; {self.backbone.component.id}; {self.recipe.length})"
+
+    @property
+    def name(self) -> str:
+        """The recipe's name; "recipe" where the plan was not made from a file."""
+        return self.recipe_file.name if self.recipe_file else "recipe"
+
     @property
     def probing(self) -> ProbingPlan:
         """The probes and what they need. Pixels are normalised as in training."""
@@ -185,9 +195,32 @@ class Plan:
         """Return the key of `views` for the pixels of a group that a network sees."""
         return (group, network) if (group, network) in self.views else (group, "online")
 
+    def summary(self) -> str:
+        """Describe in a few lines what is built and how it is trained."""
+        return "\n".join(_summary(self))
+
     def resolved(self) -> dict[str, Any]:
         """Return the recipe with full ids, every default and the plugins' versions: a recipe again."""
         return _resolved(self)
+
+
+def _summary(plan: Plan) -> list[str]:
+    recipe, optimizer = plan.recipe, plan.recipe.optimizer
+    views = [f"{'.'.join(key)} {len(items)} x {items[0].size} px" for key, items in plan.views.items()]
+    networks = [name for name in NETWORKS if plan.has(name)]
+    rows = [
+        ("training", f"{recipe.length}, batch size {recipe.batch_size}, {optimizer.use}, {recipe.precision}"),
+        ("learning rate", f"{optimizer.lr(recipe.batch_size):g}"),
+        ("data", f"{plan.source.component.id}, {plan.sampler.component.id}"),
+        ("views", ", ".join(views)),
+        ("networks", f"{' and '.join(networks)}, {plan.backbone.component.id}"),
+    ]
+    for item in plan.objectives:
+        inputs = ", ".join(map(str, item.rows.values()))
+        rows.append(("objective", f"{item.weight:g} x {item.objective.component.id}({inputs})"))
+    rows += [("probes", ", ".join(plan.probes))] if plan.probes else []
+    rows += [("note", note) for note in plan.notes]
+    return [f"{plan.name}: {recipe.summary}", *(f"  {name:<14} {text}" for name, text in rows)]
 
 
 def _resolved(plan: Plan) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class ProbeTable(Choice):
     """A measurement of the frozen backbone, before the first step and after the last."""
 
     use: str = ""
-    source: Choice | None = Field(default=None, description="Labelled images; the recipe's own source by default")
+    source: Choice | None = Field(default=None, description="Labelled images; the recipe's source by default")
     test_source: Choice | None = Field(
         default=None, description="Images to test on, such as another split; a share of the source's by default"
     )
@@ -159,7 +159,7 @@ class View(RecipeTable):
     grayscale: Probability = Field(default=0.2, description="Probability of greyscale")
     blur: Probability = Field(default=0.5, description="Probability of a Gaussian blur")
     blur_sigma: tuple[float, float] = Field(default=(0.1, 2.0), description="Range of sigma, pixels")
-    solarize: Probability = Field(default=0.0, description="Probability of inverting all above the threshold")
+    solarize: Probability = Field(default=0.0, description="Probability of inverting all values above the threshold")
     solarize_threshold: Probability = 128 / 255
     mean: Colour = Field(default=(0.485, 0.456, 0.406), description="Subtracted last; pixels are in [0, 1]")
     std: Colour = Field(default=(0.229, 0.224, 0.225), description="Divided by last; nothing is clamped after it")
@@ -175,7 +175,7 @@ class Recipe(RecipeTable):
     batch_size: int = Field(ge=1, description="Images per optimizer step, over all devices")
     accumulate: int = Field(default=1, ge=1, description="Micro-batches per optimizer step")
     last_batch: Literal["pad", "drop"] = Field(
-        default="pad", description="Fill an epoch's last batch from its beginning, or leave the rest out"
+        default="pad", description="Fill an epoch's last batch from the epoch's beginning, or leave the rest out"
     )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         default="auto", description="auto: bf16-mixed where the hardware is fast at it, else 32-true"
@@ -186,8 +186,8 @@ class Recipe(RecipeTable):
     on_bad_image: Literal["skip", "stop"] = Field(
         default="skip", description="Replace an unusable image by another one and list it, or end the run"
     )
-    max_bad_images: int = Field(default=1000, ge=0, description="A run that would skip more images ends")
-    max_bad_share: float = Field(default=0.01, ge=0, le=1, description="A run that would skip a larger share ends")
+    max_bad_images: int = Field(default=1000, ge=0, description="End a run that would skip more images")
+    max_bad_share: float = Field(default=0.01, ge=0, le=1, description="End a run that would skip a larger share")
     min_image_side: int = Field(default=8, ge=1, description="Images with a shorter side are unusable, pixels")
     source: Choice
     proposals: ProposalsTable | None = None
@@ -204,10 +204,15 @@ class Recipe(RecipeTable):
     probes: dict[Name, ProbeTable] = {}
     plugins: dict[str, str] = Field(default={}, description="Versions, written by `sslkit resolve`")
 
+    @property
+    def length(self) -> str:
+        """How long training is, in words: "10 epochs" or "500 steps"."""
+        return f"{self.steps} steps" if self.steps else f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
+
     @model_validator(mode="after")
     def _length(self) -> Recipe:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("write either epochs = ... or steps = ..., one of the two")
+            raise ValueError("write exactly one of epochs = ... and steps = ...")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sslkit.errors import Problem, RecipeError, UsageError, closest
+from sslkit.planning import toml
 from sslkit.planning.options import parsed, validate
 from sslkit.planning.recipe import Recipe
 
@@ -35,6 +36,10 @@ class RecipeFile:
     values: dict[str, Any]
     lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     overrides: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        changes = "".join(f", {item}" for item in self.overrides.values())
+        return f"RecipeFile({self.name} in {self.origin}{changes})"
 
     @property
     def arguments(self) -> str:
@@ -76,7 +81,7 @@ def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> Recipe
     """Parse the text of a recipe; see `read`."""
     try:
         values = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or another one for a number of thousands of digits
+    except ValueError as error:  # TOMLDecodeError, or another error for a number with thousands of digits
         raise RecipeError(f"{origin} is not valid TOML: {error}") from None
     except RecursionError:
         raise RecipeError(f"{origin} cannot be read: lists or tables are nested too deeply") from None
@@ -111,6 +116,21 @@ def _override(values: dict[str, Any], item: str) -> tuple[tuple[str, ...], str]:
         raise UsageError(f"--set {item}: write --set key.path=value, such as --set optimizer.base_lr=0.1")
     set_value(values, path, parse_value(written), f"--set {item}")
     return path, item
+
+
+def write_overrides(values: Mapping[str, Any] | None) -> list[str]:
+    """Write Python values as `key.path=value`, as after `--set`.
+
+    Raises:
+        UsageError: These are not values by dotted key, or TOML has no such value.
+    """
+    values = {} if values is None else values
+    if not hasattr(values, "items"):
+        raise UsageError(f'set = {values!r}: write keys and values, such as {{"optimizer.base_lr": 0.1}}')
+    for key in values:
+        if not key or "=" in str(key):
+            raise UsageError(f'set: {key!r} is not a dotted key, such as "optimizer.base_lr"')
+    return [f"{key}={toml.inline(toml.plain(value, key))}" for key, value in values.items()]
 
 
 def parse_value(written: str) -> Any:
@@ -194,7 +214,7 @@ def locate(name: str, known: Mapping[str, Path]) -> Path:
     """Find a recipe by path, or by name in `known`.
 
     Raises:
-        RecipeError: It was not found; a close match is named.
+        RecipeError: No such recipe was found; the message names a close match.
     """
     path = Path(name)
     if path.is_file():
@@ -203,5 +223,12 @@ def locate(name: str, known: Mapping[str, Path]) -> Path:
         short = [id_ for id_ in known if id_.rpartition("/")[2] == candidate]
         if candidate in known or len(short) == 1:
             return known[candidate if candidate in known else short[0]]
-    hint = closest(path.stem, known) or f"; known: {', '.join(sorted(known))}"
+    hint = closest(path.stem, known) or _known_recipes(path, known)
     raise RecipeError(f"no recipe file or recipe is named '{name}'{hint}")
+
+
+def _known_recipes(path: Path, known: Iterable[str]) -> str:
+    """Return what to say of a recipe that was not found and has no close match; a path needs no list of names."""
+    if path.is_dir():
+        return "; it is a folder without recipe.toml, so it is not that of a run"
+    return "; `sslkit recipes` lists the names" if len(path.parts) > 1 else f"; known: {', '.join(sorted(known))}"

@@ -6,7 +6,7 @@ runs/<recipe>/<arm>-s<seed>/
     status.json         running, stopped or finished, and at which step
     metrics.jsonl       written by the logs plugin
     failed.txt          traceback of the error that ended it, absent after a resume
-    bad_images.json     skipped images, with reasons; absent where there are none
+    bad_images.json     skipped images, with reasons; absent if there are none
     checkpoints/        step-00000100.pt, newest.json points to the newest complete one
     probes.json         scores of the frozen backbone
     backbone.safetensors            weights of the trained backbone
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslkit.errors import RecipeError, StorageError, UsageError
+from sslkit.errors import DataError, RecipeError, StorageError, UsageError
 from sslkit.planning import toml
 from sslkit.storage.environment import describe_environment
 
@@ -91,7 +91,7 @@ class RunFolder:
         """Make sure that the run in this folder has this recipe.
 
         Raises:
-            RecipeError: It has another one; the message shows every difference.
+            RecipeError: It has a different one; the message shows every difference.
         """
         if not self.recipe.exists():
             return
@@ -138,7 +138,7 @@ class RunFolder:
             return True
 
     def digest(self) -> str | None:
-        """Return the digest of the run's recipe, or None where it cannot be read."""
+        """Return the digest of the run's recipe, or None if it cannot be read."""
         try:
             return digest(tomllib.loads(self.recipe.read_text(encoding="utf-8")))
         except (OSError, ValueError):
@@ -150,7 +150,7 @@ class RunFolder:
         return status
 
     def read(self, name: str, default: Any) -> Any:
-        """Read one of the folder's JSON files, or return `default` where it is missing."""
+        """Read one of the folder's JSON files, or return `default` if it is missing."""
         file = self.path / name
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else default
 
@@ -179,6 +179,28 @@ class RunFolder:
         sessions = self.read(ENVIRONMENT, [])
         overrides = list(recipe_file.overrides.values())
         self.write(ENVIRONMENT, [*sessions, describe_environment(plan, overrides, world, device)])
+
+
+def run_at(path: Path, refused: Mapping[str, Any]) -> RunFolder | None:
+    """Return the run in a folder, or None where the path is that of a weights file.
+
+    Args:
+        path: A run's folder or a weights file.
+        refused: Name -> value of the options for weights files only; empty values are not used.
+
+    Raises:
+        DataError: Neither is found.
+        UsageError: The folder is not a run's, or an option is for weights files.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is not found: write a run's folder or a weights file")
+    if not path.is_dir():
+        return None
+    if not RunFolder(path).recipe.is_file():
+        raise UsageError(f"{path} is not a run's folder: {RECIPE} is missing; write a run's folder or a weights file")
+    if used := [name for name, value in refused.items() if value]:
+        raise UsageError(f"{', '.join(used)}: for weights files, and {path} is a run's folder")
+    return RunFolder(path)
 
 
 def diverged_name(step: int) -> str:

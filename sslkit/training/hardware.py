@@ -25,7 +25,7 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
 
 
 def launch(plan: Plan, options: DeviceOptions) -> Fabric:
-    """Start the ranks of a run, and return what joins them.
+    """Start the ranks of a run, and return the Fabric that joins them.
 
     Raises:
         UsageError: The batch does not divide over the ranks, the strategy is unknown, or Fabric refuses the devices.
@@ -77,8 +77,8 @@ def with_precision(plan: Plan, accelerator: str, resolved: Mapping[str, Any]) ->
     """Return a plan whose precision no longer depends on the machine.
 
     Args:
-        plan: Its recipe may say "auto".
-        accelerator: Of this machine.
+        plan: A plan whose recipe may say "auto".
+        accelerator: This machine's accelerator.
         resolved: The resolved recipe of the run that resumes; empty for a new one.
     """
     if plan.recipe.precision != "auto":
@@ -111,12 +111,15 @@ def torch_device(accelerator: str) -> torch.device:
     """Return the device of an accelerator: "auto", "cpu", "cuda" or "mps".
 
     Raises:
-        UsageError: The accelerator is unknown.
+        UsageError: The accelerator is unknown, or this machine does not have it.
     """
     auto = "cuda" if torch.cuda.is_available() else "cpu"
     names = {"auto": auto, "gpu": "cuda", "cpu": "cpu", "cuda": "cuda", "mps": "mps"}
     if accelerator not in names:
         raise UsageError(f"--accelerator {accelerator}: write auto, cpu, cuda or mps{closest(accelerator, names)}")
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not usable[names[accelerator]]:
+        raise UsageError(f"--accelerator {accelerator}: torch finds no such device on this machine: write auto or cpu")
     return torch.device(names[accelerator])
 
 
@@ -124,7 +127,7 @@ def check_strategy(strategy: str, precision: str, accelerator: str) -> None:
     """Refuse unknown strategies, and precisions and devices that a strategy does not support.
 
     Raises:
-        UsageError: With what to write.
+        UsageError: Something is unknown or not supported; the message says what to write.
     """
     if strategy not in STRATEGIES:
         raise UsageError(
@@ -140,7 +143,7 @@ def check_batch(batch_size: int, accumulate: int, world: int) -> None:
     """Refuse batches that do not divide over ranks and micro-batches, or leave batch norm a single image.
 
     Raises:
-        UsageError: With the number of images per micro-batch.
+        UsageError: The batch does not divide; the message gives the number of images per micro-batch.
     """
     images = batch_size / (accumulate * world)
     if images < 2 or images % 1:

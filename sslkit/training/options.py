@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sslkit.errors import UsageError
+from sslkit.planning import toml
+from sslkit.planning.options import schema, validate
+
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,13 +22,13 @@ class DeviceOptions:
     Attributes:
         accelerator: "auto", "cpu", "cuda" or "mps".
         devices: Devices per node; "auto" takes all GPUs, or one CPU process.
-        nodes: Machines.
+        nodes: Number of machines.
         strategy: "auto", "ddp" or "fsdp".
     """
 
     accelerator: str = "auto"
     devices: str = "auto"
-    nodes: int = 1
+    nodes: Count = 1
     strategy: str = "auto"
 
 
@@ -32,8 +41,8 @@ class LoaderOptions:
         cache_gb: Memory for decoded images, gigabytes per machine.
     """
 
-    workers: int | None = None
-    cache_gb: float = 0.0
+    workers: Annotated[int, Field(ge=0)] | None = None
+    cache_gb: Annotated[float, Field(ge=0)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +68,18 @@ class CheckpointOptions:
 
     Attributes:
         save_every: Optimizer steps between checkpoints; None saves once an epoch.
-        keep: Newest checkpoints that stay.
-        keep_every: Every so many checkpoints, one stays for good.
+        keep: Number of newest checkpoints to keep.
+        keep_every: Also keep every n-th checkpoint permanently.
     """
 
-    save_every: int | None = None
-    keep: int = 2
-    keep_every: int | None = None
+    save_every: Count | None = None
+    keep: Count = 2
+    keep_every: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorOptions:
-    """What is recorded, and what a run does about trouble.
+    """What a run records, and how it reacts to trouble.
 
     Attributes:
         log_every: Optimizer steps between records of the metrics.
@@ -82,11 +91,11 @@ class MonitorOptions:
         on_changed_images: Stop when the source's images differ from those that the run began with, or continue.
     """
 
-    log_every: int = 1
-    monitor_every: int = 50
+    log_every: Count = 1
+    monitor_every: Annotated[int, Field(ge=0)] = 50
     on_collapse: Literal["warn", "stop"] = "warn"
     on_divergence: Literal["stop", "rollback"] = "stop"
-    max_rollbacks: int = 3
+    max_rollbacks: Count = 3
     on_changed_images: Literal["stop", "continue"] = "stop"
 
 
@@ -95,7 +104,22 @@ class RunOptions(StepOptions, MonitorOptions, CheckpointOptions, LoaderOptions, 
     """All options of a run.
 
     Attributes:
-        stop_after: Stop, resumable, after this optimizer step.
+        stop_after: Stop after this optimizer step; the run can be resumed.
     """
 
-    stop_after: int | None = None
+    stop_after: Count | None = None
+
+
+def check_options(values: Mapping[str, Any]) -> RunOptions:
+    """Return the options of a run, with their types and ranges checked. None leaves an option at its default.
+
+    Raises:
+        UsageError: With every option that is unknown or has an invalid value.
+    """
+    plain = toml.plain({name: value for name, value in values.items() if value is not None}, "options")
+    if isinstance(plain.get("devices"), int):
+        plain["devices"] = str(plain["devices"])
+    checked, problems = validate(schema(RunOptions), plain, ())
+    if problems:
+        raise UsageError("\n".join(f"{item.what}{item.instead and '; '}{item.instead}" for item in problems))
+    return RunOptions(**checked)

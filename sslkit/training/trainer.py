@@ -6,8 +6,6 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from sslkit.data.loader import Loader
 from sslkit.data.opening import prepare
@@ -16,8 +14,7 @@ from sslkit.networks import sharding
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe_file import RecipeFile
 from sslkit.plugins import Plugins
-from sslkit.probes.evaluate import ProbeScores
-from sslkit.storage.run_folder import BAD_IMAGES, FAILED, PROBES, STATUS, RunFolder
+from sslkit.storage.run_folder import FAILED, STATUS, RunFolder
 from sslkit.training import flight_record
 from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.divergence import CollapsedError, NonFiniteError
@@ -26,6 +23,7 @@ from sslkit.training.options import RunOptions
 from sslkit.training.probes import RunProbes
 from sslkit.training.processes import launcher_rank, watching
 from sslkit.training.reporter import Reporter
+from sslkit.training.result import Result, finished
 from sslkit.training.setup import Setup, set_up
 from sslkit.training.step import TrainStep
 
@@ -34,36 +32,13 @@ class TooManyBadImagesError(DataError):
     """More images cannot be used than the recipe allows."""
 
 
-@dataclass
-class Result:
-    """The outcome of a run.
-
-    Attributes:
-        state: "finished", or "stopped" and resumable.
-        terms: Of the last step.
-        bad: Images that were skipped.
-        probes: "raw pixels", "random weights" and "trained" -> scores.
-    """
-
-    folder: Path
-    state: str
-    step: int
-    steps: int
-    terms: dict[str, float] = field(default_factory=dict)
-    probes: dict[str, ProbeScores] = field(default_factory=dict)
-    seconds: float = 0.0
-    rank: int = 0
-    resumed_from: int = 0
-    bad: int = 0
-
-
 def train(plan: Plan, recipe_file: RecipeFile, plugins: Plugins, folder: RunFolder, options: RunOptions) -> Result:
-    """Train a plan in its folder, from the newest checkpoint where there is one.
+    """Train a plan in its folder, from the newest checkpoint if there is one.
 
     Raises:
         RecipeError: A different recipe trained in this folder.
         DataError: Data or proposals are missing or unreadable.
-        DivergedError: A loss or gradient is not finite, and the optimizer step was not made; or the features collapsed.
+        DivergedError: A loss or gradient is not finite and the optimizer step was not taken, or the features collapsed.
         PreemptedError: A signal asked to stop; a checkpoint was written.
         PeerError: Another process of the run died.
     """
@@ -77,16 +52,6 @@ def train(plan: Plan, recipe_file: RecipeFile, plugins: Plugins, folder: RunFold
             with fabric.rank_zero_first():
                 source, proposals = prepare(plan, recipe_file)
             return Trainer(set_up(plan, options, fabric, source, proposals), recipe_file, plugins, folder).run()
-
-
-def finished(folder: RunFolder) -> Result:
-    """Return the outcome of a run that finished earlier."""
-    status = folder.status()
-    return Result(
-        folder.path, "finished", status["step"], status["steps"], probes=folder.read(PROBES, {}),
-        seconds=status.get("seconds", 0.0), rank=launcher_rank(),
-        resumed_from=status["step"], bad=len(folder.read(BAD_IMAGES, [])),
-    )  # fmt: skip
 
 
 @contextmanager
@@ -152,7 +117,7 @@ class Trainer:
         return result
 
     def begin(self) -> None:
-        """Write the recipe and the environment, say what the run computes in, and measure what it starts from."""
+        """Write the recipe and the environment, note the precision, and run the probes that come before training."""
         if self.is_first:
             fabric = self.setup.fabric
             self.folder.start(self.setup.plan, self.recipe_file, fabric.world_size, str(fabric.device))
@@ -170,7 +135,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------ the loop
 
     def loop(self) -> dict[str, float]:
-        """Take optimizer steps to the end, or to where we are asked to stop; roll back where that is asked for."""
+        """Take optimizer steps to the end or until asked to stop; roll back if the options say so."""
         stop = min(self.setup.steps, self.options.stop_after or self.setup.steps)
         if self.options.on_divergence == "rollback" and self.state.step == 0:
             self.save()
@@ -221,14 +186,14 @@ class Trainer:
         """Return to the newest checkpoint, to skip the batch that diverged.
 
         Raises:
-            NonFiniteError: The options do not ask for it, or it was done as often as they allow.
+            NonFiniteError: The options do not ask for it, or their limit is reached.
         """
         epochs = self.setup.epochs
         skipped = (*epochs.skipped, epochs.batch_index(self.state.step))
         if self.options.on_divergence == "stop":
             raise error
         if len(skipped) > self.options.max_rollbacks:
-            error.advice = f"\n    batches were skipped {len(skipped) - 1} times, which is all of --max-rollbacks"
+            error.advice = f"\n    batches were skipped {len(skipped) - 1} times, the limit of --max-rollbacks"
             raise error
         self.train_step.engine.zero_grad()
         self.checkpointer.resume()
@@ -249,17 +214,17 @@ class Trainer:
         """End the run where more images are bad than the recipe allows.
 
         Raises:
-            TooManyBadImagesError: There are more; a checkpoint was written.
+            TooManyBadImagesError: More images are bad; a checkpoint was written.
         """
         if too_many := self.state.bad.too_many():
             self.save()
             raise TooManyBadImagesError(too_many)
 
     def check_collapse(self, terms: Mapping[str, float]) -> None:
-        """Warn where the features have collapsed, or end the run there.
+        """Warn if the features have collapsed, or end the run then.
 
         Raises:
-            CollapsedError: They have, and `on_collapse` is "stop"; a checkpoint was written.
+            CollapsedError: The features have collapsed, and `on_collapse` is "stop"; a checkpoint was written.
         """
         stops = self.options.on_collapse == "stop"
         alarm = self.state.collapse.update(self.state.step, terms, once=not stops)
@@ -283,7 +248,7 @@ class Trainer:
         """Write a checkpoint; where that fails, the older ones are intact and the run continues.
 
         Raises:
-            StorageError: It failed after the last step.
+            StorageError: Writing failed after the last step.
         """
         path, self.unsaved = self.checkpointer.save()
         if path is not None:

@@ -55,11 +55,11 @@ def print_plan(text: RecipeFile, plan: Plan) -> None:
     described = describe_plan(plan)
     table = make_table(f"{text.origin}: no problems", "item", "value", left=2)
     recipe = plan.recipe
-    length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs:g} epochs"
     table.add_row("summary", recipe.summary)
     table.add_row(
         "training",
-        f"{length}, batch {recipe.batch_size}, {recipe.optimizer.use} at {described['lr']:g}, {recipe.precision}",
+        f"{recipe.length}, batch {recipe.batch_size}, {recipe.optimizer.use} at {described['lr']:g}, "
+        f"{recipe.precision}",
     )
     table.add_row("source, sampler", f"{plan.source.component.id}, {plan.sampler.component.id}")
     table.add_row("views", ", ".join(f"{name}: {views}" for name, views in described["views"].items()))

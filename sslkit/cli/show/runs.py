@@ -12,7 +12,7 @@ from sslkit.cli.show.tables import make_table, print_parts
 from sslkit.probes.evaluate import ProbeScores, is_rate
 from sslkit.probes.measure import Measurement
 from sslkit.storage.run_folder import BAD_IMAGES
-from sslkit.training.trainer import Result
+from sslkit.training.result import Result
 
 
 def describe_result(result: Result) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def describe_measurement(measurement: Measurement) -> dict[str, Any]:
 
 
 def print_measurement(measurement: Measurement) -> None:
-    """Print the scores, beside those that the run's folder already holds."""
+    """Print the scores, next to those that the run's folder already holds."""
     print_parts(probe_table(measurement.shown))
     where = f"written to {measurement.written}" if measurement.written else "not written anywhere"
     print_parts(f"measured {measurement.weights}; {where}")

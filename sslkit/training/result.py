@@ -1,0 +1,47 @@
+"""The outcome of a run, of this process or read from the folder of an earlier one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sslkit.probes.evaluate import ProbeScores
+from sslkit.storage.run_folder import BAD_IMAGES, PROBES, RunFolder
+from sslkit.training.processes import launcher_rank
+
+
+@dataclass
+class Result:
+    """The outcome of a run.
+
+    Attributes:
+        state: "finished", or "stopped" and resumable.
+        terms: Of the last step.
+        bad: Images that were skipped.
+        probes: "raw pixels", "random weights" and "trained" -> scores.
+    """
+
+    folder: Path
+    state: str
+    step: int
+    steps: int
+    terms: dict[str, float] = field(default_factory=dict)
+    probes: dict[str, ProbeScores] = field(default_factory=dict)
+    seconds: float = 0.0
+    rank: int = 0
+    resumed_from: int = 0
+    bad: int = 0
+
+    def __repr__(self) -> str:
+        loss = f", loss {self.terms['loss']:.4g}" if "loss" in self.terms else ""
+        return f"Result({self.state} at step {self.step} of {self.steps}{loss}, in {self.folder})"
+
+
+def finished(folder: RunFolder) -> Result:
+    """Return the outcome of a run that finished earlier."""
+    status = folder.status()
+    return Result(
+        folder.path, "finished", status["step"], status["steps"], probes=folder.read(PROBES, {}),
+        seconds=status.get("seconds", 0.0), rank=launcher_rank(),
+        resumed_from=status["step"], bad=len(folder.read(BAD_IMAGES, [])),
+    )  # fmt: skip
