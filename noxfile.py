@@ -1,4 +1,4 @@
-"""The dev loop: `nox -l` lists it, `nox` runs the default sessions."""
+"""Sessions of the development loop: `nox -l` lists them, `nox` runs the default ones."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ def _group(name: str) -> list[str]:
 
 
 def _pytest(session: nox.Session) -> None:
-    """Run pytest over two processes of one thread each; more threads than cores wait for each other."""
+    """Run pytest in two processes of one thread each; more threads than cores wait for each other."""
     spread = [] if os.environ.get("SSLKIT_TESTS_SERIAL") else ["-n", "2", "--dist", "worksteal"]
-    env = {"PYTHONDONTWRITEBYTECODE": ""}  # dozens of processes are started, and each would compile torch's Python anew
+    env = {
+        "PYTHONDONTWRITEBYTECODE": ""
+    }  # dozens of processes start, and each would compile torch's Python again
     session.run("pytest", *spread, *session.posargs, env=env | ({"OMP_NUM_THREADS": "1"} if spread else {}))
 
 
@@ -52,7 +54,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def thirdparty(session: nox.Session) -> None:
-    """Install our wheel and a foreign one side by side; list, check and train; compare weights bit for bit."""
+    """Install our wheel and a third-party one side by side; list, check and train; compare weights bit for bit."""
     wheels = _build(session, Path.cwd(), "ours") + _build(session, TOY, "toy")
     session.install(*(str(wheel) for wheel in wheels), "pytest>=8.3")
     session.run("python", "tests/thirdparty/campaign.py", *session.posargs)
@@ -61,7 +63,7 @@ def thirdparty(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def minimums(session: nox.Session) -> None:
-    """Run the tests with the lowest versions that we claim to support (needs uv, and Python 3.11 for torch 2.6)."""
+    """Run the tests with the lowest supported versions (needs uv, and Python 3.11 for torch 2.6)."""
     session.install("uv")
     lowest = ["pyproject.toml", "--group", "test", "--resolution", "lowest-direct", "--python-version", "3.11"]
     pins = Path(session.create_tmp()) / "minimums.txt"
@@ -80,14 +82,14 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def faults(session: nox.Session) -> None:
-    """Inject faults by the thousand: hostile recipes, checkpoints and photos, kills, a long run (15 minutes)."""
+    """Inject faults by the thousand: hostile recipes, checkpoints and images, kills, a long run (15 minutes)."""
     session.install(".", *_group("test"))
     session.run("python", "-m", "faults", *session.posargs, env={"PYTHONPATH": "benchmarks", "OMP_NUM_THREADS": "1"})
 
 
 @nox.session(default=False)
 def build(session: nox.Session) -> None:
-    """Build sdist -> wheel, install it in a clean environment, list the plugins."""
+    """Build an sdist and a wheel from it, install the wheel in a clean environment, list the plugins."""
     [wheel] = _build(session, Path.cwd(), "ours")
     session.install(str(wheel))
     with session.chdir(session.create_tmp()):
@@ -97,7 +99,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """Execute every code block of the documentation and check its links."""
+    """Execute every code block of the documentation; check its commands, links and line lengths."""
     session.install(".", *_group("test"))
     session.run("pytest", "tests/docs", *session.posargs)
 

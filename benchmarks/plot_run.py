@@ -32,7 +32,7 @@ SMOOTH = 11
 
 
 def main(folder: Path, out: Path, title: str = "") -> None:
-    """Write the picture."""
+    """Write the figure."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     figure, axes = plt.subplots(4, 2, figsize=(12, 13), layout="constrained")
     figure.suptitle(title or str(folder))

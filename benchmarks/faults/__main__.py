@@ -1,11 +1,11 @@
 """The fault campaign: `nox -s faults`, or `PYTHONPATH=benchmarks python -m faults`.
 
     --short         what the test suite runs: a few of each
-    --seed N        of everything that is drawn; 0 by default
+    --seed N        seed of all random draws; 0 by default
     --only PART     kills, images, recipes, checkpoints, memory; may be repeated
     --out FILE      figures and faults as JSON
 
-The exit code is 1 where something was not survived; each such case is printed with what makes it again.
+The exit code is 1 if sslkit did not survive something; each such case is printed with what reproduces it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ PARTS: dict[str, Callable[[Path, int], Part]] = {
     "kills": lambda folder, seed: kills.campaign(folder, seed, kills=12, steps=60),
     "memory": lambda folder, seed: memory.campaign(folder, steps=2000, workers=3),
 }
-"""Name -> runs that part in an empty folder."""
+"""Name -> function that runs the part in an empty folder."""
 SHORT: dict[str, Callable[[Path, int], Part]] = {
     "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=100, mutate=22),
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder, checkpoints.FEW),
     "images": lambda folder, seed: images.campaign(folder, seed, damaged=80, good=40),
     "memory": lambda folder, seed: memory.campaign(folder, steps=120, workers=2),
 }
-"""What the test suite runs; it kills runs in tests of its own."""
+"""The sizes that the test suite runs; kills have tests of their own."""
 
 
 def run(parts: dict[str, Callable[[Path, int], Part]], seed: int) -> dict[str, Part]:
-    """Run parts, each in an empty folder, and say how each went."""
+    """Run parts, each in an empty folder, and print the result of each."""
     done = {}
     for name, campaign in parts.items():
         began = time.monotonic()
@@ -68,8 +68,8 @@ def main() -> int:
     done = run({name: part for name, part in offered.items() if not asked.only or name in asked.only}, asked.seed)
     if asked.out:
         about = {"python": platform.python_version(), "torch": torch.__version__, "seed": asked.seed}
-        told = {**about, "parts": [part.told() for part in done.values()]}
-        asked.out.write_text(json.dumps(told, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
+        report = {**about, "parts": [part.as_json() for part in done.values()]}
+        asked.out.write_text(json.dumps(report, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
     return int(any(part.faults for part in done.values()))
 
 

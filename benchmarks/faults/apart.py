@@ -1,4 +1,4 @@
-"""Runs the command line in a process of its own, with bounds, and watches what it does besides answering."""
+"""Run the command line in a process of its own, with limits, and watch its side effects."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from typing import Any
 from faults import warm
 
 MEMORY_MB = 1024
-"""What a process may take above what it began with, resident."""
+"""Resident memory that a process may add to what it had at the start."""
 _ADDRESSES = 6 * 2**30
-"""Bytes of addresses above those at the beginning: the machine is not to suffer when the bound above does not hold."""
+"""Address space that a process may add, in bytes: protects the machine if the limit above fails."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _STARTING = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "subprocess.Popen", "pty.spawn",
@@ -41,9 +41,9 @@ class Ended:
         code: Its exit code; negative where a signal ended it, None where it took too long.
         out: Its standard output.
         err: Its standard error.
-        seconds: That it took.
-        peak_mb: Resident memory at its largest, above that at the beginning.
-        did: What it did besides: processes started, files changed outside `where`, code made of a canary's text.
+        seconds: Time of the command.
+        peak_mb: Peak resident memory above that at the start.
+        did: Side effects: processes started, files changed outside `where`, code compiled from a canary's text.
     """
 
     code: int | None
@@ -55,7 +55,7 @@ class Ended:
 
     @property
     def crashed(self) -> str | None:
-        """Say how it ended otherwise than in words."""
+        """Describe an end without a proper message."""
         if self.code is None:
             return f"it was not done after {self.seconds:.0f} s"
         if self.code < 0:
@@ -66,18 +66,18 @@ class Ended:
 
 
 class Watch:
-    """Notes, through Python's audit events, what commands do besides answering; there is one for a process."""
+    """A recorder of the side effects of commands, through Python's audit events; each process has one."""
 
     def __init__(self) -> None:
         self.where: Path | None = None
         self.canary = ""
         self.did: list[str] = []
-        sys.dont_write_bytecode = True  # what is imported late is no file that a command wrote
+        sys.dont_write_bytecode = True  # late imports must not count as files that a command wrote
         sys.addaudithook(self._see)
 
     @contextmanager
     def over(self, where: Path, canary: str) -> Iterator[list[str]]:
-        """Watch: files below `where` may be written, `canary` must not be compiled."""
+        """Start watching: files below `where` may be written, `canary` must not be compiled."""
         self.did, self.where, self.canary = [], where.resolve(), canary
         try:
             yield self.did
@@ -99,7 +99,7 @@ class Watch:
 
 
 def _own(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Say whether this is what runs do by themselves: ask for the commit and the processor, open libraries."""
+    """Say whether every run does this: ask for the commit and the processor, open libraries."""
     asked = [["git", "describe"], ["uname", "-p"]]
     return event == "ctypes.dlopen" or (event == "subprocess.Popen" and list(arguments[1])[:2] in asked)
 
@@ -126,9 +126,9 @@ def run(
     """Run `sslkit` with these arguments in `folder`, in a process of its own that has sslkit loaded.
 
     Args:
-        arguments: Of the command line.
+        arguments: Arguments of the command line.
         folder: The current folder; the only one below which files may be written.
-        timeout_s: It is killed behind that.
+        timeout_s: Time after which the process is killed.
         canary: A text that must not be compiled.
         also: Returns the plugins to work with; can be pickled.
     """
@@ -138,7 +138,7 @@ def run(
         process = context.Process(target=_child, args=(list(arguments), str(folder), aside, canary, also))
         began = time.monotonic()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that forking a process with threads can fail: ours wait
+            warnings.simplefilter("ignore")  # forking a process with threads can fail: our threads wait
             process.start()
         process.join(timeout_s)
         seconds = time.monotonic() - began
@@ -189,12 +189,12 @@ def _addresses() -> int:
 
 
 class LateError(BaseException):
-    """Something took longer than it may; not one of the exceptions that programs catch."""
+    """A block took too long; not one of the exceptions that programs catch."""
 
 
 @contextmanager
 def bounded(seconds: float, megabytes: int = MEMORY_MB) -> Iterator[None]:
-    """Bound what a block of this process takes; behind the time it is ended with `LateError`, in the main thread."""
+    """Limit the time of a block of this process; after that it ends with `LateError`, in the main thread."""
 
     def late(number: int, frame: FrameType | None) -> None:
         raise LateError(f"it was not done after {seconds:g} s")
@@ -212,7 +212,7 @@ def bounded(seconds: float, megabytes: int = MEMORY_MB) -> Iterator[None]:
 
 
 def in_words(arguments: Sequence[str], also: Callable[[], Any] | None = None) -> int:
-    """Run a command as `python -m sslkit` does; `also` returns other plugins than the installed ones."""
+    """Run a command as `python -m sslkit` does; `also` returns plugins to use in place of the installed ones."""
     from sslkit import __main__, cli
 
     if also is None:

@@ -1,4 +1,4 @@
-"""Files that would execute code, or take all memory, offered wherever sslkit loads weights or checkpoints."""
+"""Offer files that would execute code, or take all memory, wherever sslkit loads weights or checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from faults import apart
 from faults.outcome import Part
 
 Make = Callable[[Path, Path], None]
-"""Writes a hostile file to the first path; where its code is executed, it makes the second."""
+"""Write a hostile file to the first path; if its code is executed, it creates the second path."""
 TIMEOUT_S = 60
 RECIPE = """
 steps = 4
@@ -72,11 +72,11 @@ def _python(canary: Path) -> str:
     return f"open({str(canary)!r}, 'w').close()"
 
 
-# ------------------------------------------------------------------------------------------- what is written
+# ------------------------------------------------------------------------------------------- hostile files
 
 
 def _zipped(value: Callable[[Path], Any]) -> Make:
-    """Write with `torch.save`, as part of what looks like a checkpoint."""
+    """Write with `torch.save`, as a part of a file that looks like a checkpoint."""
 
     def make(path: Path, canary: Path) -> None:
         model = {"online.backbone.w": torch.zeros(3), "x": value(canary)}
@@ -101,7 +101,7 @@ def _legacy(value: Callable[[Path], Any]) -> Make:
 
 
 def _opcodes(text: Callable[[Path], bytes]) -> Make:
-    """Write a pickle's opcodes themselves, in the place of an archive's."""
+    """Write opcodes of a pickle by hand, in place of those of an archive."""
     return lambda path, canary: _archive(path, {"data.pkl": text(canary)})
 
 
@@ -142,7 +142,7 @@ def _tar(path: Path, canary: Path) -> None:
 
 
 def _whole_module(path: Path, canary: Path) -> None:
-    """Write a module and not its state dict, with a class that is found by its name."""
+    """Write a module and not its state dict, with a class that is looked up by its name."""
     module = torch.nn.Linear(2, 2)
     module.hook = Calls(os.system, _touch(canary))  # type: ignore[assignment]
     torch.save(module, path)
@@ -155,7 +155,7 @@ def _by_name(path: Path, canary: Path) -> None:
 
 
 def _dill(canary: Path) -> bytes:
-    """Return what dill writes of a function: a code object, and `_create_function` that makes one of it."""
+    """Return a function as dill writes it: a code object, and `_create_function`, which makes a function of it."""
     return (
         b"cdill._dill\n_create_function\n(cdill._dill\n_load_type\n(X\x08\x00\x00\x00CodeTypetRX"
         + struct.pack("<I", len(str(canary)))
@@ -186,12 +186,12 @@ def _extension(canary: Path) -> bytes:
 
 
 def _persistent(canary: Path) -> bytes:
-    """Return a persistent id that is no storage but a call."""
+    """Return a persistent id that is a call and not a storage."""
     return b"\x80\x02(cos\nsystem\nX" + struct.pack("<I", len(_touch(canary))) + _touch(canary).encode() + b"\x85RtQ."
 
 
 def _getattr_chain(canary: Path) -> bytes:
-    """Return a way to `exec` through attributes of what may be loaded."""
+    """Return a way to `exec` through attributes of allowed globals."""
     code = _python(canary).encode()
     return (
         b"\x80\x02c__builtin__\ngetattr\nctorch\nserialization\nX\x02\x00\x00\x00os\x86RX" + struct.pack("<I", len(code))
@@ -200,7 +200,7 @@ def _getattr_chain(canary: Path) -> bytes:
 
 
 def _call(name: str, arguments: bytes) -> Callable[[Path], bytes]:
-    """Return opcodes that call something that may be loaded with arguments that it should not be given."""
+    """Return opcodes that call an allowed global with arguments that it should not get."""
     module, _, attribute = name.rpartition(".")
     return lambda _: b"\x80\x02c" + module.encode() + b"\n" + attribute.encode() + b"\n" + arguments + b"R."
 
@@ -234,7 +234,7 @@ def _huge_strided(path: Path, canary: Path) -> None:
 
 
 def _numbers_for_tensors(path: Path, canary: Path) -> None:
-    """Write a checkpoint whose tables hold numbers where tensors should be."""
+    """Write a checkpoint whose tables have numbers in place of tensors."""
     with path.open("wb") as file:
         torch.save(
             {"format": 1, "step": 4, "model": {"online.backbone.w": 1, 2: None}, "optimizer": {}, "plugins": 1}, file
@@ -242,12 +242,12 @@ def _numbers_for_tensors(path: Path, canary: Path) -> None:
 
 
 def _huge_claimed(path: Path, canary: Path) -> None:
-    """Write a storage that claims 4 TB, and holds 4 bytes."""
+    """Write a storage that claims 4 TB, and has 4 bytes."""
     _archive(path, _tensor((2**40,), (1,), 2**40, b"\0" * 4))
 
 
 def _outside_storage(path: Path, canary: Path) -> None:
-    """Write a tensor that reaches behind its storage."""
+    """Write a tensor that reaches beyond its storage."""
     _archive(path, _tensor((10**6,), (1,), 1, b"\0" * 4))
 
 
@@ -279,7 +279,7 @@ def _overlapping(path: Path, canary: Path) -> None:
 
 
 def _traversal(path: Path, canary: Path) -> None:
-    """Write members whose names lead out of any folder that they would be unpacked to."""
+    """Write members whose names lead out of any folder that they are unpacked to."""
     members = _tensor((1,), (1,), 1, b"\0" * 4)
     with zipfile.ZipFile(path, "w") as file:
         for name, data in {**members, f"../../../../../../../..{canary}": b"x", "version": b"3\n"}.items():
@@ -299,7 +299,7 @@ def _odd_format(path: Path, canary: Path) -> None:
 
 
 def _wrong_kinds(path: Path, canary: Path) -> None:
-    """Write a checkpoint of plain values, every one of them of another kind than it should be."""
+    """Write a checkpoint of plain values, each of the wrong kind."""
     with path.open("wb") as file:
         torch.save({"format": 1, "step": [4], "model": "w", "optimizer": 3, "counts": None, "bad_images": 7}, file)
 
@@ -356,7 +356,7 @@ CODE: dict[str, Make] = {
     "torch.hub": _opcodes(_call("torch.hub.load", b"X\x04\x00\x00\x00nobo\x85")),
     "names that lead out of the archive": _traversal,
 }
-"""Each would make its canary, or run other code, if it were unpickled."""
+"""Each would create its canary, or run other code, if it were unpickled."""
 RESOURCES: dict[str, Make] = {
     "4 GB, compressed to 4 MB": _bomb,
     "20,000 members that overlap": _overlapping,
@@ -410,7 +410,7 @@ SAFETENSORS: dict[str, Make] = {
     "metadata that are no strings": _safetensors(b'{"__metadata__":{"a":[1]}}'),
     "empty": lambda path, canary: path.write_bytes(b"") and None,
 }
-"""Each under a name that ends in .safetensors."""
+"""Each has a name that ends in .safetensors."""
 HOSTILE = {
     **{(kind, name): make for kind, found in (("code", CODE), ("resources", RESOURCES), ("malformed", MALFORMED),
                                               ("safetensors", SAFETENSORS)) for name, make in found.items()},
@@ -419,17 +419,17 @@ FEW = (
     ("code", "os.system in an archive"), ("code", "raw pickle, protocol 2"), ("code", "STACK_GLOBAL"),
     ("resources", "4 TB by a stride of 0"), ("malformed", "other kinds of values"), ("safetensors", "a pickle by the name"),
 )  # fmt: skip
-"""What the test suite offers."""
+"""The files that the test suite offers."""
 
 
-# ------------------------------------------------------------------------------------------- where it is offered
+# ------------------------------------------------------------------------------------------- places
 
 
 class Places:
-    """A run that has stopped, and every place of it where a file of weights is read.
+    """A stopped run, and every place of it where a file of weights is read.
 
     Args:
-        folder: Empty; the run is made here.
+        folder: An empty folder for the run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -480,7 +480,7 @@ class Places:
 
 
 def judge(ended: apart.Ended, file: str, canary: Path) -> str | None:
-    """Say what is wrong with how a hostile file was met; None when it was refused in words."""
+    """Say what is wrong with the answer to a hostile file; None if it was refused with a message."""
     if canary.exists():
         canary.unlink()
         return "its code was executed"
@@ -497,11 +497,11 @@ def campaign(folder: Path, only: Iterable[tuple[str, str]] | None = None, places
     """Offer every hostile file in every place.
 
     Args:
-        folder: Empty.
+        folder: An empty folder.
         only: Kinds and names of `HOSTILE`; all of them by default.
-        places: All of them by default.
+        places: Names of places; all of them by default.
     """
-    warnings.filterwarnings("ignore", message="Duplicate name")  # of zipfile: two records of one name are meant
+    warnings.filterwarnings("ignore", message="Duplicate name")  # of zipfile: two records of one name are intended
     part, offered = Part("checkpoints"), Places(folder)
     canary = folder / "canary"
     seconds = peak = 0.0

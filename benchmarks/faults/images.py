@@ -1,4 +1,4 @@
-"""Damaged image files of every kind among good ones: a run over all of them, and `sslkit data check`."""
+"""Train on damaged image files of every kind among good ones, and run `sslkit data check` on them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sslkit.plugins import Owner, Plugins
 MIN_SIDE = 8
 TIMEOUT_S = 1800
 _MOST = 500_000_000
-"""Pixels of the largest image that is decoded, as the documentation says."""
+"""Pixels of the largest image that is decoded, according to the documentation."""
 RECIPE = f"""
 epochs = 1
 batch_size = 16
@@ -62,12 +62,12 @@ base_lr = 0.01
 
 @dataclass(frozen=True)
 class Broken:
-    """A file and what is known of it by the way it was made.
+    """A file and what is known of it from its making.
 
     Attributes:
-        kind: What was done to it.
-        name: Its path below the photos' folder.
-        usable: Whether it can be decoded; None leaves that to `decodes`.
+        kind: The kind of damage.
+        name: Its path below the folder of images.
+        usable: Whether it can be decoded; None if `decodes` decides.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class Broken:
 
 
 def photo(rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    """Draw something with smooth parts and edges, as photos have."""
+    """Draw something with smooth parts and edges, like a photograph."""
     rows, columns = np.mgrid[0:height, 0:width]
     waves = [np.sin(rows / rng.uniform(3, 20) + columns / rng.uniform(3, 20)) for _ in range(3)]
     pixels = 127 + 90 * np.stack(waves, -1) + rng.normal(0, 12, (height, width, 3))
@@ -104,7 +104,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "g.tiff": ("TIFF", {}),
     "h.gif": ("GIF", {}),
 }
-"""Ending -> what Pillow writes."""
+"""Suffix -> format that Pillow writes."""
 
 
 def _png(width: int, height: int, data: bytes, depth: int = 8, colour: int = 2) -> bytes:
@@ -137,7 +137,7 @@ def _flipped(rng: random.Random, data: bytes, name: str) -> tuple[bytes, None]:
 
 
 def _hole(rng: random.Random, data: bytes, name: str) -> tuple[bytes, None]:
-    """Fill a part with zeros, as a disk does that has lost a block."""
+    """Fill a part with zeros, like a disk that has lost a block."""
     start = rng.randrange(len(data))
     size = min(rng.choice([64, 512, 4096]), len(data) - start)
     return data[:start] + bytes(size) + data[start + size :], None
@@ -191,13 +191,13 @@ def _text_bomb(rng: random.Random, data: bytes, name: str) -> tuple[bytes, bool]
 
 
 def _other_ending(rng: random.Random, data: bytes, name: str) -> tuple[bytes, bool]:
-    """Write another format than the name says: it can be used."""
+    """Write a format that differs from the suffix: it can be used."""
     format_, options = FORMATS["c.png" if not name.endswith(".png") else "a.jpg"]
     return encoded(photo(np.random.default_rng(rng.randrange(2**32)), 40, 50), format_, **options), True
 
 
 def _odd(rng: random.Random, data: bytes, name: str) -> tuple[bytes, bool]:
-    """Write one of the unusual kinds of picture that can be used."""
+    """Write one of the unusual kinds of image that can be used."""
     image = photo(np.random.default_rng(rng.randrange(2**32)), 40, 50)
     grey = np.asarray(image.convert("L"))
     exif = Image.Exif()
@@ -232,7 +232,7 @@ DAMAGE: dict[str, tuple[int, Callable[[random.Random, bytes, str], tuple[bytes, 
     "compressed text of 200 MB": (0, _text_bomb), "another format than the name's": (4, _other_ending),
     "unusual, and usable": (10, _odd),
 }  # fmt: skip
-"""Kind -> its share of the files that are damaged at random, and what does it."""
+"""Kind -> its share of the files that are damaged at random, and the function that damages them."""
 SPECIAL = (
     "a folder",
     "a named pipe",
@@ -247,7 +247,7 @@ SPECIAL = (
 
 
 def make(folder: Path, seed: int, damaged: int, good: int) -> list[Broken]:
-    """Fill a folder, and return what is in it; the order of the names mixes good and damaged ones."""
+    """Fill a folder, and return its files; the order of the names mixes good and damaged ones."""
     folder.mkdir(parents=True)
     rng, drawn = random.Random(seed), np.random.default_rng(seed)
     kinds = ["good"] * good + ["compressed text of 200 MB"] + _shares(damaged - 1 - len(SPECIAL))
@@ -273,7 +273,7 @@ def _shares(count: int) -> list[str]:
 
 
 def _special(folder: Path) -> list[Broken]:
-    """Make what has the name of a photo and is no file."""
+    """Create entries with the name of an image that are not regular files."""
     import socket
 
     (folder / "folder.jpg").mkdir()
@@ -300,11 +300,11 @@ def _special(folder: Path) -> list[Broken]:
     ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------- what must be found
+# ------------------------------------------------------------------------------------------- files to be listed
 
 
 def decodes(path: Path) -> bool:
-    """Say whether Pillow alone makes RGB pixels of a file, all of them, within the limits."""
+    """Say whether Pillow alone decodes all pixels of a file to RGB, within the limits."""
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")
@@ -319,12 +319,12 @@ def decodes(path: Path) -> bool:
 
 
 def unusable(folder: Path, made: Sequence[Broken]) -> set[str]:
-    """Return the names that must be listed: known by how they were made, else by what Pillow alone says."""
+    """Return the names that must be listed: known from their making, else from Pillow alone."""
     return {item.name for item in made if not (decodes(folder / item.name) if item.usable is None else item.usable)}
 
 
 def against(must: set[str], listed: Sequence[dict[str, Any]], made: Sequence[Broken]) -> list[tuple[str, str]]:
-    """Compare what must be listed with what is; return (case, what is wrong)."""
+    """Compare the files that must be listed with those that are; return (case, what is wrong)."""
     kinds = {item.name: item.kind for item in made}
     names = [row["key"] for row in listed]
     wrong = [(f"{kinds[name]}: {name}", "it cannot be used, and is not listed") for name in sorted(must - set(names))]
@@ -346,10 +346,10 @@ def campaign(folder: Path, seed: int, damaged: int, good: int) -> Part:
     """Check and train over damaged files.
 
     Args:
-        folder: Empty.
-        seed: Of the files.
-        damaged: So many files that are damaged, or look so.
-        good: So many good ones among them.
+        folder: An empty folder.
+        seed: Seed of the files.
+        damaged: Number of files that are damaged, or look damaged.
+        good: Number of good files among them.
     """
     part = Part("images")
     photos = folder / "photos"
@@ -360,10 +360,10 @@ def campaign(folder: Path, seed: int, damaged: int, good: int) -> Part:
     again = f"images.make(folder, seed={seed}, damaged={damaged}, good={good})"
     (folder / "damaged.toml").write_text(RECIPE, encoding="utf-8")
     checked = apart.run(["data", "check", "photos", "--jobs", "2", "--out", "bad.json"], folder, TIMEOUT_S)
-    _told(part, "sslkit data check", checked, 5 if must else 0, folder / "bad.json", must, made, again)
+    _record(part, "sslkit data check", checked, 5 if must else 0, folder / "bad.json", must, made, again)
     ran = apart.run(["run", "damaged.toml", "--workers", "0"], folder, TIMEOUT_S)
     bad = folder / "runs/damaged/full-s0/bad_images.json"
-    _told(part, "sslkit run", ran, 0, bad, must, made, again)
+    _record(part, "sslkit run", ran, 0, bad, must, made, again)
     vanishing(part, folder, seed, max(8, good // 4))
     boxes(part, folder, seed)
     part.figures |= {
@@ -375,13 +375,13 @@ def campaign(folder: Path, seed: int, damaged: int, good: int) -> Part:
     return part
 
 
-def _told(
+def _record(
     part: Part, what: str, ended: apart.Ended, code: int, file: Path, must: set[str], made: Sequence[Broken], again: str
 ) -> None:
-    """Note what is wrong with how a command ended, and with its list."""
+    """Record what is wrong with the end of a command, and with its list."""
     if ended.crashed or ended.code != code or ended.did:
-        said = ended.crashed or f"exit code {ended.code} in place of {code}; it did {ended.did[:3]}"
-        part.fault(what, f"{said}: {ended.err.strip()[-500:]}", again)
+        answer = ended.crashed or f"exit code {ended.code} in place of {code}; it did {ended.did[:3]}"
+        part.fault(what, f"{answer}: {ended.err.strip()[-500:]}", again)
         return
     for case, wrong in against(must, json.loads(file.read_text(encoding="utf-8")), made):
         part.fault(f"{what}: {case}", wrong, again)
@@ -391,7 +391,7 @@ def _told(
 
 
 class Vanishing:
-    """An observer that deletes files behind a step."""
+    """An observer that deletes files after a step."""
 
     def __init__(self, step: int, files: Sequence[Path]) -> None:
         self.step, self.files = step, files
@@ -410,7 +410,7 @@ def _with(name: str, module: Any) -> Plugins:
 
 
 def vanishing(part: Part, folder: Path, seed: int, count: int) -> None:
-    """Delete files while a run goes on: those not drawn yet must be listed, and no other."""
+    """Delete files during a run: those not drawn yet must be listed, and no others."""
     from sslkit.data.epochs import Epochs
 
     photos, drawn = folder / "vanishing", np.random.default_rng(seed)
@@ -428,7 +428,7 @@ def vanishing(part: Part, folder: Path, seed: int, count: int) -> None:
     part.cases["gone while the run goes on"] = count
     made = [Broken("gone while the run goes on", file.name, file not in gone) for file in files]
     bad = folder / "runs/damaged/vanishing-s0/bad_images.json"
-    _told(
+    _record(
         part,
         "sslkit run, files gone",
         ended,
@@ -446,7 +446,7 @@ HOSTILE = (np.nan, np.inf, -np.inf, -1.0, 0.0, -0.0, 0.5, 1.0, 10.0, 23.0, 24.0,
 
 
 def hostile_boxes(rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
-    """Return boxes that lie outside, have no area, are inverted or not finite; shape (count, 4)."""
+    """Return boxes that are outside the image, have no area, are inverted or not finite; shape (count, 4)."""
     return rng.choice(np.array(HOSTILE, np.float32), (count, 4))
 
 
@@ -478,7 +478,7 @@ class HostileBoxes(Proposer):
 
 
 class Strict(ViewSampler):
-    """Raises on boxes that the core should have kept from it, and cuts views of the others."""
+    """A sampler that raises on boxes that the core should have removed, and crops views of the others."""
 
     name = "strict"
     needs_proposals = True
@@ -495,7 +495,7 @@ class Strict(ViewSampler):
 
 
 def faulty(boxes: npt.NDArray[np.float32], height: int, width: int) -> str | None:
-    """Say which box is not one of at least a pixel inside the image."""
+    """Say which box does not cover at least a pixel inside the image."""
     left, top, right, bottom = boxes.reshape(-1, 4).T
     good = (left >= 0) & (top >= 0) & (right <= width) & (bottom <= height) & (right - left >= 1) & (bottom - top >= 1)
     return None if good.all() else f"a sampler was given {boxes[~good][0].tolist()} of an image of {width} x {height}"

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments, and inside saves, compared bit for bit with runs that are not."""
+"""Kill runs at random moments, and inside saves, and compare them bit for bit with undisturbed runs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
         "sampler.local_crops=2", "augment.global.0.size=32", "augment.global.1.size=32", "augment.local.0.size=24",
     )),
 }  # fmt: skip
-"""Name -> a recipe, and what makes it small enough for a CPU."""
+"""Name -> a recipe, and the overrides that make it small enough for a CPU."""
 
 
 def command(name: str, steps: int) -> list[str]:
-    """Return the arguments that train a recipe for so many steps, to its end."""
+    """Return the arguments that train a recipe for this many steps, to its end."""
     recipe, own = RECIPES[name]
     sets = (SOURCE, *SMALL, *own, f"epochs={steps * BATCH / IMAGES}")
     given = [part for item in sets for part in ("--set", item)]
@@ -38,9 +38,9 @@ def command(name: str, steps: int) -> list[str]:
 
 
 def judge(name: str, made: ResumeComparison, kills: int, again: str) -> list[Fault]:
-    """Say what is wrong with a comparison: bits that differ, or fewer kills than were asked for."""
+    """Say what is wrong with a comparison: bits that differ, or fewer kills than requested."""
     wrong = [
-        Fault(name, f"{part} differs: {made.whole.get(part)} and {made.killed.get(part)}", again)
+        Fault(name, f"{part} differs: {made.uninterrupted.get(part)} and {made.killed.get(part)}", again)
         for part in made.differs
     ]
     if len(made.kills) < kills:
@@ -52,11 +52,11 @@ def campaign(folder: Path, seed: int, kills: int, steps: int, only: Iterable[str
     """Kill runs.
 
     Args:
-        folder: Empty.
-        seed: Of the moments.
-        kills: So many for each recipe, every third inside a save.
+        folder: An empty folder.
+        seed: Seed of the moments.
+        kills: Number of kills of each recipe, every third inside a save.
         steps: Optimizer steps of each run.
-        only: Of `RECIPES`.
+        only: Names in `RECIPES`.
     """
     part = Part("kills")
     for number, name in enumerate(only):
@@ -74,6 +74,6 @@ def campaign(folder: Path, seed: int, kills: int, steps: int, only: Iterable[str
         part.faults += judge(name, made, kills, again)
         part.figures[name] = {
             "kills": len(made.kills), "inside_a_save": sum(kill.saving for kill in made.kills), "steps": steps,
-            "components": len(made.whole), "components_that_differ": len(made.differs), "hashes": made.whole,
+            "components": len(made.uninterrupted), "components_that_differ": len(made.differs), "hashes": made.uninterrupted,
         }  # fmt: skip
     return part

@@ -1,4 +1,4 @@
-"""A long run with loader processes, and the memory that it and they hold."""
+"""Train a long run with loader processes, and measure the memory of all of them."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ use = "sgd"
 base_lr = 0.05
 """
 BOUNDS = {"resident": 1.05, "own": 1.1}
-"""Of what is held behind a tenth of the steps; pages stop being shared when either process writes to them."""
+"""Factor on the memory after a tenth of the steps; pages stop being shared when either process writes to them."""
 _EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a run and its loader processes hold, in MB, each kind summed over them.
+    """Memory of a run and its loader processes, in MB, each kind summed over them.
 
     Attributes:
         resident: Resident set; pages that several processes map count in each.
-        own: What would be free if they ended: pages that no other process maps.
+        own: Memory that would be free if they ended: pages that no other process maps.
     """
 
     step: int
@@ -61,8 +61,8 @@ class Memory:
     own: float
 
 
-def held(step: int, pid: int, workers: int) -> Memory | None:
-    """Return what a process and its loader processes hold; None where not all of them are there."""
+def memory_of(step: int, pid: int, workers: int) -> Memory | None:
+    """Return the memory of a process and its loader processes; None while not all of them run."""
     try:
         parent = psutil.Process(pid)
         found = [process.memory_full_info() for process in (parent, *parent.children(recursive=True))]
@@ -74,10 +74,10 @@ def held(step: int, pid: int, workers: int) -> Memory | None:
 
 
 def campaign(folder: Path, steps: int, workers: int) -> Part:
-    """Train, and compare the resident memory behind a tenth of the steps with that at the end.
+    """Train, and compare the resident memory after a tenth of the steps with that at the end.
 
     Args:
-        folder: Empty.
+        folder: An empty folder.
         steps: Optimizer steps.
         workers: Loader processes.
     """
@@ -93,7 +93,7 @@ def campaign(folder: Path, steps: int, workers: int) -> Part:
         while process.poll() is None:
             time.sleep(_EVERY_S)
             step = len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
-            if step and (now := held(step, process.pid, workers)):
+            if step and (now := memory_of(step, process.pid, workers)):
                 seen.append(now)
     part.cases[f"{steps} steps, {workers} loader processes"] = 1
     if process.returncode:
@@ -104,7 +104,7 @@ def campaign(folder: Path, steps: int, workers: int) -> Part:
 
 
 def judge(part: Part, seen: Sequence[Memory], steps: int) -> None:
-    """Compare what was held behind a tenth of the steps with what was held at the end."""
+    """Compare the memory after a tenth of the steps with that at the end."""
     training = [item for item in seen if steps // 10 <= item.step < steps]
     count = max(3, len(training) // 20)
     early, late = training[:count], training[-count:]

@@ -1,4 +1,4 @@
-"""What a part of the campaign found."""
+"""The outcome of a part of the campaign."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that sslkit did not survive.
+    """A case that sslkit did not survive.
 
     Attributes:
         case: Its name.
-        what: What happened, beside what should have.
-        again: What is needed to see it again: a seed, a mutation, a file's contents.
+        what: What happened, beside what should have happened.
+        again: What reproduces it: a seed, a mutation, a file's contents.
     """
 
     case: str
@@ -27,10 +27,10 @@ class Part:
     """A part of the campaign.
 
     Attributes:
-        name: Of the part.
-        cases: Kind of case -> how many there were.
-        faults: What was not survived.
-        figures: What else was measured.
+        name: Name of the part.
+        cases: Kind of case -> number of cases.
+        faults: Cases that sslkit did not survive.
+        figures: Other measurements.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Part:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def fault(self, case: str, what: str, again: str) -> None:
-        """Note what was not survived."""
+        """Record a case that sslkit did not survive."""
         self.faults.append(Fault(case, what, again))
 
-    def told(self) -> dict[str, Any]:
-        """Return it as JSON takes it."""
+    def as_json(self) -> dict[str, Any]:
+        """Return the part as values for JSON."""
         faults = [vars(fault) for fault in self.faults]
         return {"name": self.name, "cases": dict(self.cases), "faults": faults, "figures": self.figures}

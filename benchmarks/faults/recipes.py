@@ -1,4 +1,4 @@
-"""Recipes that are wrong in thousands of ways, and `sslkit check` on each."""
+"""Run `sslkit check` on recipes that are wrong in thousands of ways."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from faults.outcome import Part
 SHIPPED = Path(__file__).parent.parent.parent / "recipes"
 CANARY = "canary_of_the_campaign"
 TIMEOUT_S = 30
-"""That a check may take; most take less than a second."""
+"""Time limit of a check, in seconds; most take less than one."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe and what must be said of it.
+    """A recipe and the expected answer to it.
 
     Attributes:
-        kind: What was done to it.
-        text: Of the file.
-        codes: Exit codes that are right.
-        line: That a problem must name, where it is known.
-        again: Makes it once more.
+        kind: The kind of change.
+        text: Text of the file.
+        codes: Correct exit codes.
+        line: Line that a problem must name, where it is known.
+        again: What reproduces the case.
     """
 
     kind: str
@@ -47,13 +47,13 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a check came to.
+class Answer:
+    """The answer of a check.
 
     Attributes:
-        code: Exit code; None where it raised.
+        code: Exit code; None if it raised.
         out: Standard output and error.
-        did: Besides: see `apart.Watch`.
+        did: Side effects: see `apart.Watch`.
     """
 
     code: int | None
@@ -110,7 +110,7 @@ warmup_epochs = 1
 k = 3
 size = 32
 """
-"""A recipe that uses every table, and that is fine."""
+"""A valid recipe that uses every table."""
 
 HOSTILE_WORDS = (
     "", " ", "\t", "\\", "'", "\n\n[source]\nuse = 1", "a\0b", "../../../../etc/passwd", "/etc/shadow", "~root", "$HOME",
@@ -240,7 +240,7 @@ def _moved(rng: random.Random, lines: list[str]) -> list[str]:
 
 
 def _noise(rng: random.Random, lines: list[str]) -> list[str]:
-    """Put a character that does not belong there, or leave one out."""
+    """Insert a character that does not belong there, or leave one out."""
     text = "\n".join(lines)
     place = rng.randrange(len(text))
     char = rng.choice([*"[]{}=\"'\\#.,\n\t\r", "\0", "\x7f", "\ufeff", "é", "\u2028", ""])
@@ -265,7 +265,7 @@ def _other_header(rng: random.Random, lines: list[str]) -> list[str]:
 
 
 def _other_ids(rng: random.Random, lines: list[str]) -> list[str]:
-    """Name a component that there is not, or one of another kind."""
+    """Name an unknown component, or one of another kind."""
     places = [place for place in _pairs(lines) if lines[place].startswith("use = ")]
     if not places:
         return lines
@@ -310,9 +310,9 @@ def _put(lines: list[str], place: int, text: str) -> list[str]:
 
 
 def _typo(rng: random.Random, lines: list[str]) -> tuple[list[str], int]:
-    """Put a letter into a key.
+    """Insert a letter into a key.
 
-    Without its `use`, a table is named, for nobody knows what its other keys are: unless its own name is a component's.
+    Without its `use`, a table itself is named, because its other keys are not known, unless its name is a component's.
     """
     place = rng.choice(_own_keys(lines))
     key, equals, rest = lines[place].partition(" = ")
@@ -329,7 +329,7 @@ def _doubled(rng: random.Random, lines: list[str]) -> tuple[list[str], int]:
 
 
 def _of_other_type(rng: random.Random, lines: list[str]) -> tuple[list[str], int]:
-    """Give a key a value of a type that no option has: a date, or a table in a list."""
+    """Set a key to a value of a type that no option has: a date, or a table in a list."""
     place = rng.choice(_own_keys(lines))
     return _put(
         lines, place, lines[place].partition(" = ")[0] + " = " + rng.choice(["1979-05-27", "[[{ a = 1 }]]"])
@@ -376,7 +376,7 @@ def _unknown_component(rng: random.Random, lines: list[str]) -> tuple[list[str],
 
 
 def _required(rng: random.Random, lines: list[str]) -> tuple[list[str], int | None]:
-    """Leave out a key that has no default; the table it stood in is to be named, or nothing at the top."""
+    """Leave out a key that has no default; its table must be named, or nothing at the top."""
     at = {
         key: place
         for place, line in enumerate(lines)
@@ -408,7 +408,7 @@ MUTATIONS: dict[str, Callable[[random.Random, list[str]], tuple[list[str], int |
 # ------------------------------------------------------------------------------------------- the check
 
 
-def check(file: Path, watch: apart.Watch) -> Said:
+def check(file: Path, watch: apart.Watch) -> Answer:
     """Run `sslkit check FILE` in this process."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), watch.over(file.parent, CANARY) as did:
@@ -418,31 +418,33 @@ def check(file: Path, watch: apart.Watch) -> Said:
         except BaseException:
             code = None
             traceback.print_exc(file=out)
-    return Said(code, out.getvalue(), tuple(did))
+    return Answer(code, out.getvalue(), tuple(did))
 
 
-def judge(case: Case, said: Said, file: Path) -> str | None:
-    """Say what is wrong with what a check said; None where nothing is."""
-    if said.code is None or "Traceback (most" in said.out:
-        return f"it raised: {said.out.strip().splitlines()[-1][:300]}"
-    if said.did:
-        return f"more was done than reading: {'; '.join(said.did[:3])}"
+def judge(case: Case, answer: Answer, file: Path) -> str | None:
+    """Say what is wrong with an answer; None if nothing is."""
+    if answer.code is None or "Traceback (most" in answer.out:
+        return f"it raised: {answer.out.strip().splitlines()[-1][:300]}"
+    if answer.did:
+        return f"more was done than reading: {'; '.join(answer.did[:3])}"
     if others := sorted(path.name for path in file.parent.iterdir() if path != file):
         return f"files were made: {', '.join(others[:3])}"
-    if said.code not in case.codes:
-        return f"exit code {said.code}, and it must be {' or '.join(map(str, case.codes))}: {said.out.strip()[-300:]}"
-    if said.code and not said.out.strip():
-        return "no word was said"
-    if case.line is not None and not re.search(rf"(:{case.line}: |line {case.line},|line {case.line}\b)", said.out):
-        return f"line {case.line} is not named: {said.out.strip()[-400:]}"
+    if answer.code not in case.codes:
+        return (
+            f"exit code {answer.code}, and it must be {' or '.join(map(str, case.codes))}: {answer.out.strip()[-300:]}"
+        )
+    if answer.code and not answer.out.strip():
+        return "no message"
+    if case.line is not None and not re.search(rf"(:{case.line}: |line {case.line},|line {case.line}\b)", answer.out):
+        return f"line {case.line} is not named: {answer.out.strip()[-400:]}"
     return None
 
 
 class Checks:
-    """Checks recipes in one folder, and counts how they end.
+    """A checker of recipes in one folder, which counts their exit codes.
 
     Args:
-        folder: Empty, and the current one.
+        folder: An empty folder, the current one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -452,18 +454,18 @@ class Checks:
         self.texts: set[str] = set()
 
     def wrong(self, case: Case) -> str | None:
-        """Say what is wrong with what a check says of a recipe; None where nothing is."""
+        """Check a recipe and say what is wrong with the answer; None if nothing is."""
         self.texts.add(case.text)
         self.file.write_bytes(case.text.encode("utf-8", "surrogatepass"))
-        said = check(self.file, self.watch)
-        self.ends[str(said.code)] += 1
-        wrong = judge(case, said, self.file)
+        answer = check(self.file, self.watch)
+        self.ends[str(answer.code)] += 1
+        wrong = judge(case, answer, self.file)
         _empty(self.file.parent)
         return wrong
 
 
 def search(checks: Checks, part: Part, seed: int, count: int) -> None:
-    """Let hypothesis generate recipes, and make each that is not survived as small as it can."""
+    """Let hypothesis generate recipes, and shrink each that sslkit does not survive."""
     smallest: dict[str, Case] = {}
 
     @hypothesis.seed(seed)
@@ -490,10 +492,10 @@ def campaign(folder: Path, seed: int, generate: int, mutate: int) -> Part:
     """Check recipes that are wrong.
 
     Args:
-        folder: Empty.
-        seed: Of the cases.
-        generate: So many changed in hostile ways.
-        mutate: So many of this repository, with a mutation that must be refused where it stands.
+        folder: An empty folder.
+        seed: Seed of the cases.
+        generate: Number of recipes with hostile changes.
+        mutate: Number of mutated recipes of this repository; the mutated line must be named.
     """
     part = Part("recipes")
     with contextlib.chdir(folder):

@@ -1,4 +1,4 @@
-"""What processes of `apart` have loaded when they begin, so that each is there in a moment."""
+"""Load the modules that processes of `apart` share, so that each process starts at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def up() -> None:
 
     from sslkit.plugins import Plugins
 
-    for asked in (matplotlib.get_configdir, matplotlib.get_cachedir):  # both make a folder, once
+    for asked in (matplotlib.get_configdir, matplotlib.get_cachedir):  # both create a folder, once
         asked()
     torch.set_num_threads(1)
     dict(Plugins.load().components)

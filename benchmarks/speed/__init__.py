@@ -1,1 +1,1 @@
-"""How fast sslkit is beside what users would write without it: `PYTHONPATH=benchmarks python -m speed`."""
+"""Measure sslkit's speed beside what users would write without it: `PYTHONPATH=benchmarks python -m speed`."""

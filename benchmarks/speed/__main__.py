@@ -1,12 +1,12 @@
-"""All that is claimed of speed, in one run: `nox -s bench`, or `PYTHONPATH=benchmarks python -m speed`.
+"""Measure every claim about speed in one run: `nox -s bench`, or `PYTHONPATH=benchmarks python -m speed`.
 
-    --size SIZE     small (two minutes; tells that it works), medium or full, which the page has; medium by default
+    --size SIZE     small (two minutes; shows that it works), medium or full (as on the page); medium by default
     --only PART     views, loader, end-to-end, step, univip, loop, help or transport; may be repeated
-    --photos DIR    JPEGs to read; scenes are drawn without it
+    --photos DIR    JPEGs to read; without it, scenes are drawn
     --out DIR       for speed.md, speed.json and speed.png; the working folder by default
 
-Variants of the same work take turns. Ratios come first, each beside what it is to reach. The exit code is 0 whatever
-they are: a ratio is measured here, not tested.
+Variants of the same work take turns. Ratios come first, each beside its target. The exit code is 0 whatever they are: a
+ratio is measured here, not tested.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from speed.timing import Row
 
 
 class Size(NamedTuple):
-    """How much of everything: rounds that are timed, photos of a round, batches of a loader, steps of a run."""
+    """The amount of work: timed rounds, images of a round, batches of a loader, steps of a run."""
 
     rounds: int
     photos: int
@@ -36,7 +36,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "small": Size(1, 4, 3, 2, (32, 8), (64, 8)),  # smaller ones divide by the spread of next to nothing
+    "small": Size(1, 4, 3, 2, (32, 8), (64, 8)),  # smaller sizes divide by a spread close to zero
     "medium": Size(3, 32, 50, 6, (96, 32), (224, 4)),
     "full": Size(7, 64, 200, 24),
 }
@@ -94,11 +94,11 @@ PARTS: Mapping[str, tuple[Callable[[Size, Path], list[Row]], int | None]] = {
     "views": (views, 1), "loader": (loader, 1), "end-to-end": (end_to_end, None), "step": (step, None),
     "univip": (univip, None), "loop": (loop, 1), "help": (help_, None), "transport": (transport, 1),
 }  # fmt: skip
-"""Name -> what measures it, and how many threads it has; None for as many as there are cores."""
+"""Name -> the function that measures it, and its number of threads; None for one per core."""
 
 
 def main() -> None:
-    """Measure each part in a process of its own, so that none has another's threads, and write the page."""
+    """Measure each part in a process of its own, with its own number of threads, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(SIZES), default="medium")
     parser.add_argument("--only", action="append", choices=list(PARTS))

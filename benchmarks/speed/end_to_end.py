@@ -1,11 +1,11 @@
-"""From photos on disk to weights: BYOL by sslkit as it is by default, and by lightly as its documentation writes it.
+"""From images on disk to weights: BYOL by sslkit with its defaults, and by lightly as in its documentation.
 
 PYTHONPATH=benchmarks python -m speed.end_to_end --photos FOLDER
 
-Both train ResNet-18 on 96 px views for one epoch of the same photos, from opening the folder to weights on disk, each
-in a process of its own; imports are not counted. Ours also keeps its metrics, monitors and a checkpoint. Default
-against default: ours takes bf16 where the processor is fast at it, and channels last; lightly's page takes float32,
-and torch's layout.
+Both train ResNet-18 on 96 px views for one epoch of the same images, from opening the folder to weights on disk, each
+in a process of its own; imports are not counted. Ours also saves its metrics, monitors and a checkpoint. Default
+against default: ours uses bf16 where the processor is fast at it, and channels last; lightly's page uses float32 and
+torch's layout.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ weight_decay = 0.0
 
 
 def ours(root: Path, folder: Path, batch: int, size: int) -> Callable[[], None]:
-    """Return what trains as `sslkit run` does, in a new folder."""
+    """Return a function that trains as `sslkit run` does, in a new folder."""
 
     def trained() -> None:
         plan, text = planned(RECIPE.format(root=root, size=size, batch=batch))
@@ -82,7 +82,7 @@ def ours(root: Path, folder: Path, batch: int, size: int) -> Callable[[], None]:
 
 
 def lightlys(root: Path, folder: Path, batch: int, size: int) -> Callable[[], None]:
-    """Return what trains as lightly's page does; with a loader process for each core, of which it has eight."""
+    """Return a function that trains as lightly's page does, with one loader process per core (the page has eight)."""
 
     def trained() -> None:
         model = Documented("resnet18")
@@ -109,7 +109,7 @@ def lightlys(root: Path, folder: Path, batch: int, size: int) -> Callable[[], No
 
 
 def many(root: Path, folder: Path, count: int) -> Path:
-    """Make a folder of so many files out of fewer."""
+    """Make a folder of this many files out of fewer."""
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     folder.mkdir()
     for number in range(count):
@@ -122,7 +122,7 @@ def many(root: Path, folder: Path, count: int) -> Path:
 
 
 def end_to_end(root: Path, steps: int, batch: int, n: int, size: int = 96) -> list[Row]:
-    """Photos on disk to weights, seconds per photo."""
+    """Measure seconds per image from images on disk to weights."""
     count = steps * batch
     with tempfile.TemporaryDirectory() as folder:
         images = many(root, Path(folder) / "photos", count)

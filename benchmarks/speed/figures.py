@@ -1,4 +1,4 @@
-"""What was measured: as a page with ratios first, as JSON and as a picture."""
+"""Write the measurements as a page with ratios first, as JSON and as a figure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from speed.timing import Row, machine, ratio, table
 
 
 class Claim(NamedTuple):
-    """A figure that is to reach something.
+    """A figure with a target.
 
     Attributes:
-        part: Of the benchmark.
-        slow: Variant that is so many times as slow as `fast`, or takes so much longer in `unit`.
-        what: The rows are of, in part; where a part has several kinds.
-        unit: "x", or seconds of which the figure is the difference, or of `slow` alone where `fast` is empty.
+        part: Part of the benchmark.
+        slow: Variant whose time is divided by that of `fast`, or from which it is subtracted, by `unit`.
+        what: Text in the name of the rows, where a part has several kinds.
+        unit: "x" for the ratio, else the unit of the difference, or of `slow` alone where `fast` is empty.
         most: Whether less is better.
     """
 
@@ -32,7 +32,7 @@ class Claim(NamedTuple):
     most: bool = False
 
     def value(self, rows: Sequence[Row]) -> float | None:
-        """Return the figure, where it was measured."""
+        """Return the figure, None where it was not measured."""
         kind = [row for row in rows if self.what in row["what"]]
         medians = {row["variant"]: row["median_s"] for row in kind}
         if self.slow not in medians or (self.fast and self.fast not in medians):
@@ -78,8 +78,8 @@ def written(found: Mapping[str, Sequence[Row]], out: Path, size: str) -> str:
     """Write speed.md, speed.json and speed.png; return the page."""
     out.mkdir(parents=True, exist_ok=True)
     conditions = {"size": size, **machine()}
-    told = {"conditions": conditions, "rows": found}
-    (out / "speed.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    report = {"conditions": conditions, "rows": found}
+    (out / "speed.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     claims = list(measured(found))
     page = "\n".join(["# Speed, measured", "", *_conditions(conditions), "", *_claims(claims), "", *_tables(found)])
     (out / "speed.md").write_text(page, encoding="utf-8")
@@ -88,7 +88,7 @@ def written(found: Mapping[str, Sequence[Row]], out: Path, size: str) -> str:
 
 
 def measured(found: Mapping[str, Sequence[Row]]) -> Iterator[tuple[Claim, float]]:
-    """Yield what can be said of what was measured."""
+    """Yield the claims that were measured."""
     for claim in CLAIMS:
         value = claim.value(found.get(claim.part, ()))
         if value is not None:
@@ -117,7 +117,7 @@ def _tables(found: Mapping[str, Sequence[Row]]) -> list[str]:
 
 
 def draw(claims: Sequence[tuple[Claim, float]], file: Path) -> None:
-    """Draw each figure as a share of what it is to reach: 1 is enough, and the tick is the aim."""
+    """Draw each figure as a fraction of its target: 1 is enough, and the tick is the aim."""
     import matplotlib as mpl
 
     mpl.use("Agg")

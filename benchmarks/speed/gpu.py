@@ -1,14 +1,14 @@
-"""On one GPU: our step beside the bare passes of the same networks, the peak memory of UniVIP, and what a loader feeds.
+"""On one GPU: our step beside bare passes of the same networks, the peak memory of UniVIP, and the loader's rate.
 
 PYTHONPATH=benchmarks python -m speed.gpu --batch 512 --photos FOLDER
 
-`step` has images that are there already, as bytes on the GPU: what is compared are a run's optimizer step with its
-gradient norm and monitors, which normalises its images and in a variant also augments them on the GPU, and forward,
-forward, backward and the optimizer of the same networks on normalised images. `memory` is the peak of UniVIP's step, as
-torch's allocator counts it. `loader` counts photos a second from JPEG files, with as many loader processes as there are
-cores but one. Where it gives more than the step takes, input is not the limit.
+`step` uses images in memory, as bytes on the GPU. It compares a run's optimizer step with forward, forward, backward
+and the optimizer of the same networks on normalised images. The run's step includes gradient norm and monitors; it
+normalises its images, and in a variant also augments them on the GPU. `memory` is the peak of UniVIP's step, as torch's
+allocator counts it. `loader` counts images per second from JPEG files, with one loader process per core but one. Where
+it gives more than the step consumes, input is not the limit.
 
-Without a GPU all of it runs on the CPU, to be tested at small sizes; its figures are of no interest there.
+Without a GPU all of it runs on the CPU, to be tested at small sizes; its figures mean nothing there.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def done() -> None:
-    """Wait until the device has come to its end."""
+    """Wait until the device has finished."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 def options() -> RunOptions:
-    """Return one device, without the costlier monitors."""
+    """Return options for one device, without the more costly monitors."""
     return RunOptions(accelerator="cuda" if DEVICE == "cuda" else "cpu", devices="1", workers=0, monitor_every=0)
 
 
 def of_coco(name: str, network: str, batch: int, size: int) -> tuple[str, list[str]]:
-    """Return a shipped recipe's text without its photos, and what is changed in it."""
+    """Return a shipped recipe's text without its source, and the changes to it."""
     text = (ROOT / "recipes" / f"{name}.toml").read_text().replace('root = "data/coco"', "")
     text = text.replace('split = "train2017"', "")
     sizes = [f"augment.scene.{view}.size={size}" for view in (0, 1)]
@@ -63,7 +63,7 @@ def of_coco(name: str, network: str, batch: int, size: int) -> tuple[str, list[s
 
 
 def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[Row]:
-    """Our BYOL step beside bare passes of the same networks; blocks of steps, for one of them to fill the queue."""
+    """Measure our BYOL step beside bare passes of the same networks, in blocks of steps that fill the GPU's queue."""
     ours, augmenting = (Ours(BYOL.format(network=network, size=size, batch=batch), options=options()) for _ in "ab")
     for one in (ours, augmenting):
         one.ready.batch = {
@@ -86,7 +86,7 @@ def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[R
 
 
 def draws(plan: Plan, images: int) -> dict[str, Tensor]:
-    """Return what is drawn for the augmentation of every view, as a loader gives it to a GPU."""
+    """Return the random draws for the augmentation of every view, as a loader gives them to a GPU."""
     return {
         f"draws.{group}.{network}": torch.tensor(
             [
@@ -99,7 +99,7 @@ def draws(plan: Plan, images: int) -> dict[str, Tensor]:
 
 
 def bare_step(ours: Ours) -> Callable[[], None]:
-    """Return forward, forward, backward and the optimizer of a stepper's networks, on copies of its images."""
+    """Return forward, forward, backward and the optimizer of a step's networks, on copies of its images."""
     network = ours.setup.network
     assert network.target
     views = [
@@ -145,7 +145,7 @@ def memory(network: str, size: int, batch: int, saving: bool) -> int:
 
 
 def loader(root: Path, size: int, batch: int, batches: int, workers: int) -> list[Row]:
-    """Seconds per photo of UniVIP's views from JPEG, to the host's memory, the first batch left out."""
+    """Measure seconds per image of UniVIP's views from JPEG to the host's memory, without the first batch."""
     text, sets = of_coco("byol_coco", "resnet50", batch, size)
     plan, given = planned(text.replace('use = "coco"', f'use = "folder"\nroot = "{root}"'), *sets, "source.use=folder")
     source, proposals = prepare(plan, given)

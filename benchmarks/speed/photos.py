@@ -1,4 +1,4 @@
-"""Photographs to measure on: the user's, or drawn ones of COCO's size."""
+"""Images to measure on: the user's photographs, or drawn scenes of COCO's size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ base_lr = 0.1
 
 
 def draw(folder: Path, count: int) -> Path:
-    """Write scenes as JPEGs of 640 x 480 pixels, for who has no photographs at hand."""
+    """Write scenes as JPEGs of 640 x 480 pixels, for users without photographs."""
     source, _ = prepare(*planned(DRAWN.format(count=count)))
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):

@@ -1,4 +1,4 @@
-"""Plans of recipes that are written in these modules."""
+"""Make plans of recipes that are texts in these modules."""
 
 from __future__ import annotations
 

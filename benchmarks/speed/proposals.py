@@ -1,13 +1,13 @@
-"""Region proposals: seconds a photo and recall of labelled boxes, per search, working size and control.
+"""Region proposals: seconds per image and recall of labelled boxes, per search, working size and control.
 
 python benchmarks/speed/proposals.py COCO_PHOTOS INSTANCES.json --photos 20              # timed, one process
-python benchmarks/speed/proposals.py COCO_PHOTOS INSTANCES.json --jobs 2                 # recall on every photo
+python benchmarks/speed/proposals.py COCO_PHOTOS INSTANCES.json --jobs 2                 # recall on every image
 
-Give photos at full size; they are read before. A photo is decoded, reduced, searched and filtered once per variant, the
-variants in turn on each photo, in an order that moves on. Recall at IoU 0.5 is that of all raw regions, and of what the
-filter keeps of them under the default rules, all of them or the first so many (`equal`: as many as the first variant
-keeps of that photo); crowds are left out. Random boxes and a grid, under the same constraints and as many as the first
-variant has, are controls.
+Give images at full size; they are read before the timing. An image is decoded, reduced, searched and filtered once per
+variant, with the variants in turn on each image, in a rotating order. Recall at IoU 0.5 is that of all raw regions, and
+of the boxes that pass the filter under the default rules, either all of them or the first ones (`equal`: as many as the
+first variant has for that image); crowds are left out. Random boxes and a grid, under the same constraints and as many
+as the first variant has, are controls.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sslkit_proposals.select import Rules, filter_boxes, select
 DATA_SETS = {"COCO train2017": 118_287, "ImageNet-1k": 1_281_167}
 CORES = 16
 SEEDS = 5
-"""Of random boxes: their recall is a mean over these."""
+"""Seeds of random boxes: their recall is a mean over these."""
 VARIANTS: Mapping[str, Search] = {
     **{f"OpenCV fast, {side or 'full size'}": OpenCVSearch(working_side=side) for side in (None, 480, 320, 240, 200)},
     **{f"dlib, {side or 'full size'}": DlibSearch(working_side=side) for side in (None, 320, 240, 200)},
@@ -51,9 +51,9 @@ class Photo(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one variant made of one photo: seconds, how many boxes, and each labelled box's overlaps.
+    """Result of one variant on one image: seconds, numbers of boxes, and each labelled box's overlaps.
 
-    `best_raw` (n) is the largest with any raw region; `kept` (n, m) are those with the boxes that the filter kept.
+    `best_raw` (n) is the largest with any raw region; `kept` (n, m) are those with the boxes that passed the filter.
     """
 
     seconds: float
@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
 
 
 def read(root: Path, annotations: Path, count: int | None) -> list[Photo]:
-    """Return photos with at least one box that is not a crowd, by name."""
+    """Return images with at least one box that is not a crowd, by name."""
     labels = json.loads(annotations.read_text())
     boxes: dict[int, list[list[float]]] = {}
     for one in labels["annotations"]:
@@ -93,7 +93,7 @@ def outcome(seconds: float, photo: Photo, raw: IntBoxes, kept: IntBoxes) -> Outc
 
 
 def searched(photo: Photo, search: Search, rules: Rules) -> tuple[Outcome, int]:
-    """Do with a photo what a build does; return also the minimum side that was used."""
+    """Process an image as a build does; also return the minimum side that was used."""
     begun = time.perf_counter()
     image = decode(photo.data, photo.name)
     raw = find_regions(image, search)
@@ -104,7 +104,7 @@ def searched(photo: Photo, search: Search, rules: Rules) -> tuple[Outcome, int]:
 
 
 def random(photo: Photo, first: Outcome, least: int, rules: Rules, seed: int) -> Outcome:
-    """Draw as many boxes as `first` has, raw under no constraint and kept under those of the filter."""
+    """Draw as many boxes as `first` has, raw without constraints and kept with those of the filter."""
     height, width = decode(photo.data, photo.name).shape[:2]
     rng = np.random.default_rng([seed, len(photo.data)])
     raw = draw(height, width, BoxConstraints(first.raw, 10, 10.0, 1.0, seed), rng)
@@ -113,7 +113,7 @@ def random(photo: Photo, first: Outcome, least: int, rules: Rules, seed: int) ->
 
 
 def grid(photo: Photo, first: Outcome, least: int, rules: Rules) -> Outcome:
-    """Lay windows of the photo's shape, half and twice as wide, over it, coarse to fine, half of each overlapping."""
+    """Lay windows of the image's shape, half and twice as wide, over it, coarse to fine, half of each overlapping."""
     height, width = decode(photo.data, photo.name).shape[:2]
     fine, coarse = lattice(height, width, 16), lattice(height, width, least)
     raw = fine[: first.raw]
@@ -122,7 +122,7 @@ def grid(photo: Photo, first: Outcome, least: int, rules: Rules) -> Outcome:
 
 
 def lattice(height: int, width: int, least: float) -> IntBoxes:
-    """Return windows whose shorter side falls from the whole photo to `least` pixels by roots of two."""
+    """Return windows whose shorter side falls from the whole image to `least` pixels by roots of two."""
     boxes = []
     for level in range(40):
         for shape in (1.0, 0.5, 2.0):
@@ -142,7 +142,7 @@ def _gaps(size: np.ndarray, width: int, height: int) -> list[tuple[float, float]
 
 
 def measure(photo: Photo, turn: int, variants: Mapping[str, Search], rules: Rules) -> dict[str, list[Outcome]]:
-    """Search one photo in every way, beginning with another one each time; add the controls."""
+    """Search one image in every way, starting with another variant each time; add the controls."""
     names = list(variants)
     order = names[turn % len(names) :] + names[: turn % len(names)]
     found = {name: searched(photo, variants[name], rules) for name in order}
@@ -154,12 +154,12 @@ def measure(photo: Photo, turn: int, variants: Mapping[str, Search], rules: Rule
 
 
 def count(one: Outcome) -> int:
-    """Return how many boxes the filter kept."""
+    """Return the number of boxes that passed the filter."""
     return one.kept.shape[1]
 
 
 def recall(photos: Sequence[Photo], hits: Sequence[Sequence[np.ndarray]], least: float) -> np.ndarray:
-    """Return for each photo how many labelled boxes of `least` pixels a side there are, and how many are hit."""
+    """Return for each image the number of labelled boxes of `least` pixels a side, and how many of them are hit."""
     rows = []
     for photo, trials in zip(photos, hits, strict=True):
         wanted = (photo.boxes[:, 2:] - photo.boxes[:, :2]).min(axis=1) >= least
@@ -168,7 +168,7 @@ def recall(photos: Sequence[Photo], hits: Sequence[Sequence[np.ndarray]], least:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return a 95 % interval of the difference of two recalls: bootstrap over photos, which are paired."""
+    """Return a 95 % interval of the difference of two recalls: bootstrap over images, which are paired."""
     picks = np.random.default_rng(0).integers(0, len(one), (4000, len(one)))
     share = [rows[picks, 1].sum(axis=1) / rows[picks, 0].sum(axis=1) for rows in (one, other)]
     low, high = np.quantile(share[0] - share[1], [0.025, 0.975])
@@ -176,7 +176,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 
 def recalls(photos: Sequence[Photo], results: Sequence[dict[str, list[Outcome]]], large: float) -> list[dict[str, Any]]:
-    """Return one row a variant: boxes a photo, and recall of all labelled boxes, and of those of `large` pixels."""
+    """Return one row per variant: boxes per image, and recall of all labelled boxes and of those of `large` pixels."""
     firsts = [count(one[next(iter(one))][0]) for one in results]
     table: list[dict[str, Any]] = []
     reference = None
@@ -207,7 +207,7 @@ def _hit(one: Outcome, top: int | None) -> np.ndarray:
 
 
 def timings(results: Sequence[dict[str, list[Outcome]]], variants: Mapping[str, Search]) -> list[dict[str, Any]]:
-    """Return one row a variant: median and quartiles of the seconds a photo, and their mean, which a data set costs."""
+    """Return one row per variant: median, quartiles and mean of the seconds per image."""
     rows = []
     for name in variants:
         seconds = [one[name][0].seconds for one in results if np.isfinite(one[name][0].seconds)]
@@ -220,19 +220,19 @@ def timings(results: Sequence[dict[str, list[Outcome]]], variants: Mapping[str, 
 
 
 def steps(photos: Sequence[Photo], side: int | None) -> list[dict[str, Any]]:
-    """Return where the time goes around OpenCV's and dlib's search: decoding, reducing, filtering."""
+    """Return the time around OpenCV's and dlib's search: decoding, reducing, filtering."""
     import cv2
 
-    spent: dict[str, list[float]] = {"decode": [], "reduce": [], "filter, OpenCV": [], "filter, dlib": []}
+    seconds_of: dict[str, list[float]] = {"decode": [], "reduce": [], "filter, OpenCV": [], "filter, dlib": []}
     for photo in photos:
-        image = _clocked(spent["decode"], partial(decode, photo.data, photo.name))
+        image = _clocked(seconds_of["decode"], partial(decode, photo.data, photo.name))
         scale = OpenCVSearch(working_side=side).scale(*image.shape[:2])
         size = tuple(round(edge * scale) for edge in image.shape[1::-1])
-        _clocked(spent["reduce"], partial(cv2.resize, image, size, interpolation=cv2.INTER_AREA))
+        _clocked(seconds_of["reduce"], partial(cv2.resize, image, size, interpolation=cv2.INTER_AREA))
         for name, search in (("OpenCV", OpenCVSearch(working_side=side)), ("dlib", DlibSearch(working_side=side))):
             raw = find_regions(image, search)
-            _clocked(spent[f"filter, {name}"], partial(select, raw, *image.shape[:2], Rules()))
-    rows = [(name, np.quantile(seconds, [0.25, 0.5, 0.75])) for name, seconds in spent.items()]
+            _clocked(seconds_of[f"filter, {name}"], partial(select, raw, *image.shape[:2], Rules()))
+    rows = [(name, np.quantile(seconds, [0.25, 0.5, 0.75])) for name, seconds in seconds_of.items()]
     what = f"around the search, {side}"
     return [
         {"what": what, "variant": name, "median_s": mid, "low_s": low, "high_s": high, "n": len(photos)}
@@ -250,7 +250,7 @@ def _clocked(seconds: list[float], job: Callable[[], Any]) -> Any:
 def bench(
     photos: Sequence[Photo], variants: Mapping[str, Search], rules: Rules, jobs: int = 1, keep: Path | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the rows of `timings`, without what more than one job did, and of `recalls`."""
+    """Return the rows of `timings` and of `recalls`; images searched by several jobs are not timed."""
     known: dict[str, dict[str, list[Outcome]]] = pickle.loads(keep.read_bytes()) if keep and keep.exists() else {}
     job = partial(measure, variants=variants, rules=rules)
     new = [(turn, photo) for turn, photo in enumerate(photos) if photo.name not in known]
@@ -271,7 +271,7 @@ def _untimed(found: Mapping[str, list[Outcome]]) -> dict[str, list[Outcome]]:
 
 
 def extrapolated(row: Mapping[str, Any]) -> str:
-    """Say how long whole data sets take on 16 cores at this rate."""
+    """Return how long whole data sets take on 16 cores at this rate."""
     hours = {name: images * row["mean_s"] / CORES / 3600 for name, images in DATA_SETS.items()}
     return ", ".join(f"{name} {60 * h:.0f} min" if h < 2 else f"{name} {h:.1f} h" for name, h in hours.items())
 

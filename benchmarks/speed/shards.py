@@ -1,9 +1,9 @@
-"""Photos as files and in tars: what it takes to list them, and to read them at random.
+"""Images as files and in tars: the time to index them, and to read them at random.
 
     PYTHONPATH=benchmarks python -m speed.shards PHOTOS [--copies N] [--folder DIR]
 
-Photos are copied N times, as files and packed. Before each round the kernel is told to forget files, where it may be
-(root, Linux): then reads are from the disk, and files have to be found there first. Else everything is in memory.
+Images are copied N times, as files and packed. Before each round the kernel's file cache is dropped where that is
+allowed (root, Linux): then reads are from the disk, and files must be located there first. Otherwise all is in memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ READ = 1000
 
 
 def copied(photos: Path, folder: Path, copies: int) -> Path:
-    """Copy the photos so many times, each into folders of a thousand."""
+    """Copy the images this many times, into folders of a thousand."""
     files = sorted(photos.rglob("*.jpg"))
     for number in range(copies * len(files)):
         target = folder / f"{number // 1000:04d}/{number:08d}.jpg"
@@ -37,7 +37,7 @@ def copied(photos: Path, folder: Path, copies: int) -> Path:
 
 
 def forget() -> bool:
-    """Let the kernel forget files, and say whether it did."""
+    """Drop the kernel's file cache, and say whether that worked."""
     try:
         os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
@@ -47,7 +47,7 @@ def forget() -> bool:
 
 
 def opening(make: dict[str, type[Source]], roots: dict[str, Path]) -> list[Row]:
-    """Time how long each source takes to know its photos, the first time and again, in seconds a photo."""
+    """Time how long each source takes to index its images, the first time and again, in seconds per image."""
     rows = []
     for name, kind in make.items():
         for when in ("at first", "again"):
@@ -61,7 +61,7 @@ def opening(make: dict[str, type[Source]], roots: dict[str, Path]) -> list[Row]:
 
 
 def reading(sources: dict[str, Source], rounds: int) -> list[Row]:
-    """Time reads of photos in an order that is drawn anew for each round."""
+    """Time reads of images in an order that is drawn anew for each round."""
     draws = np.random.default_rng(0)
     kept = "from the disk" if forget() else "from memory"
 

@@ -7,8 +7,8 @@ PYTHONPATH=benchmarks python -m speed.step loop
 PYTHONPATH=benchmarks python -m speed.step options
 PYTHONPATH=benchmarks python -m speed.step help
 
-Images are noise that is there already: reading photos is measured elsewhere. What is compared is interleaved, step by
-step in turn, in one process. The first line of each is the ratio.
+Images are noise in memory: reading images is measured elsewhere. Variants take turns step by step, in one process. The
+first line of each output is the ratio.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ lr_scaling = "none"
 momentum = 0.0
 weight_decay = 0.0
 """
-"""What lightly's documentation builds: widths, loss, learning rate and target momentum."""
+"""The recipe of lightly's documentation: widths, loss, learning rate and target momentum."""
 
 SMALLEST = """
 steps = 100000
@@ -96,7 +96,7 @@ size = 8
 use = "sgd"
 base_lr = 0.01
 """
-"""A step in which tensors cost next to nothing, so that what a loop costs is seen."""
+"""A step in which tensors cost almost nothing, so that the cost of the loop shows."""
 
 
 class OneLayer(Backbone):
@@ -120,7 +120,7 @@ class _Plugin:
 
 
 def with_one_layer() -> Plugins:
-    """Return what is installed, and `OneLayer`."""
+    """Return the installed plugins, and `OneLayer`."""
     plugins = Plugins.load()
     plugins.add(Owner("speed", "sslkit-speed", "1"), _Plugin())
     return plugins
@@ -130,7 +130,7 @@ def with_one_layer() -> Plugins:
 
 
 class Nothing:
-    """Stands for images that are never read."""
+    """A stand-in for images that are never read."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -144,7 +144,7 @@ class Nothing:
 
 
 class Ready:
-    """Gives the same batch again and again, in place of a loader."""
+    """A stand-in for a loader that repeats one batch."""
 
     def __init__(self, plan: Plan, images: int) -> None:
         noise = torch.Generator().manual_seed(0)
@@ -154,7 +154,7 @@ class Ready:
         for (group, network), views in plan.views.items():
             shape = (images, len(views), 3, views[0].size, views[0].size)
             pixels = torch.randint(256, (*shape[:2], *shape[3:], 3), generator=noise, dtype=torch.uint8)
-            self.batch[f"pixels.{group}.{network}"] = pixels.permute(0, 1, 4, 2, 3)  # as loaders give them
+            self.batch[f"pixels.{group}.{network}"] = pixels.permute(0, 1, 4, 2, 3)  # the layout that loaders give
             self.batch[f"boxes.{group}"] = torch.tensor([0.0, 0.0, 256.0, 256.0]).expand(images, len(views), 4)
             self.batch[f"flipped.{group}"] = torch.zeros(images, len(views))
 
@@ -172,7 +172,7 @@ class Ready:
 
 
 class Ours:
-    """Takes optimizer steps as a run does, on images that are there already."""
+    """A run's optimizer steps, on images in memory."""
 
     def __init__(
         self, text: str, *sets: str, options: RunOptions | None = None, plugins: Plugins | None = None
@@ -188,7 +188,7 @@ class Ours:
         self.ready = Ready(plan, images)
 
     def normalised(self) -> dict[str, Any]:
-        """Return the batch as networks see it."""
+        """Return the batch as the networks see it."""
         return to_device(next(self.ready), self.setup.plan.views, self.setup.device)
 
     def __call__(self) -> dict[str, float]:
@@ -223,7 +223,7 @@ class Documented(nn.Module):
 
 
 class Theirs:
-    """One step of lightly's documented loop, the reading of images left out.
+    """Take one step of lightly's documented loop, without reading images.
 
     Args:
         network: "resnet18" or "resnet50".
@@ -268,14 +268,14 @@ def same_weights(ours: Ours, theirs: Theirs) -> None:
                 a.copy_(b)
 
 
-# --------------------------------------------------------------------------------------------- what is measured
+# --------------------------------------------------------------------------------------------- measurements
 
 
 def byol(network: str, size: int, batch: int, n: int) -> list[Row]:
-    """BYOL: lightly's as documented, the same with channels last, ours in float32, and ours as it is by default.
+    """Measure BYOL: lightly's as documented, the same with channels last, ours in float32, and ours by default.
 
-    Each has a process of its own. Before anything is timed, both are given the same weights, and their losses of the
-    first step must agree.
+    Each has a process of its own. Before timing, both get the same weights, and the losses of their first step must
+    agree.
     """
     same_work(network, size, batch)
     text = BYOL.format(network=network, size=size, batch=batch)
@@ -294,7 +294,7 @@ def _theirs(network: str, size: int, batch: int, layout: torch.memory_format) ->
 
 
 def same_work(network: str, size: int, batch: int) -> None:
-    """Make sure that one step of lightly's and one of ours have the same loss, from the same weights and images."""
+    """Check that one step of lightly's and one of ours have the same loss, from the same weights and images."""
     ours = Ours(BYOL.format(network=network, size=size, batch=batch), "precision=32-true")
     views = ours.normalised()["pixels.scene.online"].unbind(1)
     theirs = Theirs(network, views, torch.contiguous_format)
@@ -304,7 +304,7 @@ def same_work(network: str, size: int, batch: int) -> None:
 
 
 def univip(network: str, batch: int, n: int, size: int = 224) -> list[Row]:
-    """UniVIP's step beside BYOL's, both ours, as the recipes for COCO have them, smaller batches apart."""
+    """Measure UniVIP's step beside BYOL's, both ours, as in the recipes for COCO except for smaller batches."""
     more = [f"batch_size={batch}", f"backbone.use={network}", "source.use=sample-scenes"]
     lanes = {}
     for name, file in (("BYOL", "byol_coco"), ("UniVIP", "univip_coco")):
@@ -316,13 +316,12 @@ def univip(network: str, batch: int, n: int, size: int = 224) -> list[Row]:
 
 
 def loop(n: int) -> list[Row]:
-    """Our whole loop on the smallest of networks beside bare loops over the same module.
+    """Measure our whole loop on the smallest network beside bare loops over the same module.
 
-    Blocks of 50 steps in turn; seconds are per step. All normalise the same bytes, and the module takes its monitors
-    in all of them. A bare loop goes forward and backward, steps, and moves the target; the other one also reads back
-    what is logged, the loss and the gradient norm. Ours seeds, schedules, measures, checks, snapshots running
-    statistics, records, and looks for signals besides. RankMe and the conflict map, which are due every 50 steps, are
-    left out.
+    Blocks of 50 steps in turn; seconds are per step. All normalise the same bytes, and the module computes its monitors
+    in all of them. A bare loop runs forward and backward, steps, and updates the target; the other one also reads back
+    the logged values, loss and gradient norm. Our loop also seeds, schedules, measures, checks, snapshots running
+    statistics, records, and looks for signals. RankMe and the conflict map, which are due every 50 steps, are left out.
     """
     steps = 50
     with tempfile.TemporaryDirectory() as folder:
@@ -346,7 +345,7 @@ def _again(step: Callable[[], None], times: int) -> None:
 
 
 def _run(folder: Path, log_every: int) -> Trainer:
-    """Make a run that reports as any other, over images that are there already, and that saves nothing."""
+    """Make a run that reports like any other, over images in memory, and saves nothing."""
     plugins = with_one_layer()
     plan, text = planned(SMALLEST, plugins=plugins)
     options = RunOptions(accelerator="cpu", workers=0, save_every=10**9, log_every=log_every, monitor_every=0)
@@ -364,19 +363,19 @@ def _run(folder: Path, log_every: int) -> Trainer:
 
 
 def _bare(ours: Ours, reads: bool) -> Callable[[], None]:
-    """Return the least that takes the same step: forward, backward, optimizer, target."""
+    """Return the smallest loop body that takes the same step: forward, backward, optimizer, target."""
     network = ours.setup.network
     assert network.target
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     followed = dict(network.online.named_parameters())
-    target = [held for _, held in network.target.named_parameters()]
+    target = [parameter for _, parameter in network.target.named_parameters()]
     online = [followed[name] for name, _ in network.target.named_parameters()]
 
     def step() -> None:
         loss = network(ours.normalised()).loss
         loss.backward()
         if reads:
-            grads = [held.grad for held in network.parameters() if held.grad is not None]
+            grads = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
             torch.stack([loss.detach(), torch.nn.utils.get_total_norm(grads)]).tolist()
         optimizer.step()
         optimizer.zero_grad()
@@ -386,7 +385,7 @@ def _bare(ours: Ours, reads: bool) -> Callable[[], None]:
 
 
 def help_(n: int) -> list[Row]:
-    """`sslkit --help`, beside Python that does nothing."""
+    """Measure `sslkit --help` beside Python that does nothing."""
 
     def started(*arguments: str) -> Callable[[], object]:
         command = [sys.executable, *arguments]
@@ -397,7 +396,7 @@ def help_(n: int) -> list[Row]:
 
 
 def options(n: int, network: str = "resnet18", size: int = 96, batch: int = 32) -> list[Row]:
-    """A BYOL step as it is, with --compile, and with --checkpoint-activations."""
+    """Measure a BYOL step as it is, with --compile, and with --checkpoint-activations."""
     text = BYOL.format(network=network, size=size, batch=batch)
     lanes: dict[str, RunOptions] = {
         "as it is": RunOptions(accelerator="cpu", workers=0, monitor_every=0),
@@ -421,8 +420,8 @@ RATIOS = (
 )
 
 
-def told(rows: Sequence[Row]) -> str:
-    """Write ratios, then what they are made of."""
+def format_ratios(rows: Sequence[Row]) -> str:
+    """Format ratios, then the times that they are made of."""
     medians = {item["variant"]: item["median_s"] for item in rows}
     lines = [f"{ratio(rows, a, b):.3f}x  {name}" for name, a, b in RATIOS if {a, b} <= set(medians)]
     if "bare loop" in medians:
@@ -449,7 +448,7 @@ def main() -> None:
         "loop": lambda: loop(args.n), "options": lambda: options(args.n, args.network, args.size, args.batch),
         "help": lambda: help_(args.n),
     }  # fmt: skip
-    print(told(measured[args.what]()))
+    print(format_ratios(measured[args.what]()))
     print(machine())
 
 

@@ -1,4 +1,4 @@
-"""Times variants of the same work in turn, and tells the figures: ratios first."""
+"""Time variants of the same work in turn, and format the figures: ratios first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import torch
 Row = dict[str, Any]
 """`what`, `variant`, `median_s`, `low_s` and `high_s` (the quartiles), `n`."""
 Lanes = Mapping[str, Callable[[], object]]
-"""Variant -> what is timed."""
+"""Variant -> the function to time."""
 LIBRARIES = (
     "sslkit", "torch", "torchvision", "lightly", "pot", "numpy", "pillow", "simplejpeg",
     "opencv-contrib-python-headless",
@@ -32,11 +32,11 @@ def interleaved(what: str, lanes: Lanes, n: int, units: int = 1, warm: int = 1) 
     """Call every lane in turn, there and back again; the first rounds warm up and are not counted.
 
     Args:
-        what: Is the same in all lanes.
+        what: Name of the work, the same in all lanes.
         lanes: Variants.
-        n: Rounds that are timed.
-        units: Of work in a call; seconds are told for one.
-        warm: Rounds that are not.
+        n: Timed rounds.
+        units: Units of work in a call; seconds are per unit.
+        warm: Rounds before these, which are not timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in lanes}
     for number in range(warm + n):
@@ -50,10 +50,10 @@ def interleaved(what: str, lanes: Lanes, n: int, units: int = 1, warm: int = 1) 
 
 @contextmanager
 def apart(lanes: Mapping[str, tuple[Callable[..., Callable[[], object]], tuple[Any, ...]]]) -> Iterator[Lanes]:
-    """Give every lane a process of its own, so that what one sets for its process does not reach the others.
+    """Run every lane in a process of its own, so that its settings do not reach the others.
 
     Args:
-        lanes: Variant -> a function that makes what is called, and what it is given; both have to be picklable.
+        lanes: Variant -> a function that makes the function to time, and its argument; both must be picklable.
     """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def apart(lanes: Mapping[str, tuple[Callable[..., Callable[[], object]], tuple[A
             stack.callback(process.join)
             stack.callback(here.send, "end")
             made[name] = partial(_ask, here)
-        for ask in made.values():  # one that cannot be made ends it all before anything is timed
+        for ask in made.values():  # a lane that cannot be made ends all before anything is timed
             ask("ready?")
         yield made
 
@@ -108,7 +108,7 @@ def ratio(rows: Sequence[Row], slow: str, fast: str) -> float:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Write rows as a Markdown table: each beside the first of its kind."""
+    """Format rows as a Markdown table: each beside the first of its kind."""
     lines = ["| variant | ratio | median | quartiles | n |", "| --- | ---: | ---: | ---: | ---: |"]
     first = rows[0]["median_s"]
     for item in rows:
@@ -119,7 +119,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds in a unit that suits them."""
+    """Format seconds in a suitable unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size or unit == "us":
             return f"{seconds / size:.3g} {unit}"
@@ -127,7 +127,7 @@ def duration(seconds: float) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Say on what this is measured, with what, and when."""
+    """Return machine, system, versions and date of the measurement."""
     return {
         "machine": f"{processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
@@ -137,7 +137,7 @@ def machine() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Name the processor."""
+    """Return the processor's name."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor()

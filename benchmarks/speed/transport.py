@@ -1,4 +1,4 @@
-"""Transport plans of one batch, in turn by a loop over POT, by POT's batched solver and by ours.
+"""Compute transport plans of one batch, in turn by a loop over POT, by POT's batched solver and by ours.
 
 python benchmarks/speed/transport.py --images 256 --k 4 --iterations 50
 """
@@ -47,10 +47,10 @@ class Row(TypedDict):
 
 
 def solvers(images: int, k: int, iterations: int, d: int = 256) -> dict[str, Solver]:
-    """Return what is measured, each of which gives the plans (images k k) of the same problems.
+    """Return the solvers; each gives the plans (images k k) of the same problems.
 
-    All of them do the same number of iterations, in float32, from tensors and to tensors. POT's checks for convergence
-    come as they are, every tenth iteration, with a tolerance of 0 or less so that none stops early. The loop is given
+    All run the same number of iterations, in float32, from tensors and to tensors. POT's checks for convergence are
+    left as they are, every tenth iteration, with a tolerance of 0 or less so that none stops early. The loop gets
     transposed problems, since `ot.sinkhorn` updates columns first.
     """
     draw = torch.Generator().manual_seed(0)
@@ -87,7 +87,7 @@ def solvers(images: int, k: int, iterations: int, d: int = 256) -> dict[str, Sol
 
 
 def disagreement(made: dict[str, Solver]) -> float:
-    """Return by how much any element of any plan differs between solvers; it must be rounding, or times say nothing."""
+    """Return the largest difference between the plans of the solvers; unless it is rounding, times mean nothing."""
     plans = [solve() for solve in made.values()]
     return max(float((plan - plans[0]).abs().max()) for plan in plans)
 
@@ -122,13 +122,13 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
-    told = parser.parse_args()
-    torch.set_num_threads(told.threads)
-    found = rows(told.images, told.k, told.iterations, told.rounds)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    found = rows(options.images, options.k, options.iterations, options.rounds)
     median = {row["variant"]: row["median_s"] for row in found}
     for slow, fast, words in RATIOS:
         print(f"{median[slow] / median[fast]:8.2f}  {words}")
-    print(f"\n{found[0]['what']}, {told.threads} threads, POT {ot.__version__}, torch {torch.__version__}; ms")
+    print(f"\n{found[0]['what']}, {options.threads} threads, POT {ot.__version__}, torch {torch.__version__}; ms")
     for row in found:
         low, middle, high = (1e3 * row[key] for key in ("low_s", "median_s", "high_s"))
         print(f"{row['variant']:48} {middle:9.3f}  ({low:.3f} to {high:.3f}, n = {row['n']})")

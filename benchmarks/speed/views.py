@@ -2,12 +2,12 @@
 
 PYTHONPATH=benchmarks python -m speed.views --photos FOLDER
 
-Each photo gives UniVIP's six views, 2 x 224 and 4 x 96 pixels, with BYOL's colours. Every variant decodes a photo once
-and reads the same files. What comes out:
+Each image gives UniVIP's six views, 2 x 224 and 4 x 96 pixels, with BYOL's augmentation. Every variant decodes an image
+once and reads the same files. The outputs:
 
-- float: normalised float32, what a network takes; like for like;
+- float: normalised float32, the input of a network; like for like;
 - uint8: augmented bytes, which the training process normalises;
-- colour on the device: bytes that are only cut, and 13 numbers a view that say what is left to do.
+- colour on the device: bytes that are only cropped, and 13 numbers per view for the rest of the augmentation.
 """
 
 from __future__ import annotations
@@ -81,15 +81,16 @@ interpolation = "{{filter_}}"
 use = "sgd"
 base_lr = 0.1
 """
-"""The same numbers of views, sizes, scales and colours as lightly's transforms below."""
+"""The same views, sizes, scales and augmentation as lightly's transforms below."""
 
 
 class Ours:
-    """Makes batches as a run's loader does; an epoch further with each call, so that nothing repeats.
+    """A maker of batches as in a run's loader; each call is an epoch further, so that nothing repeats.
 
     Args:
-        root: Of the photos.
-        filter_: That resizes. Lightly's transforms have torchvision's default, "bilinear"; ours is BYOL's, "bicubic".
+        root: Folder of the images.
+        filter_: Filter that resizes. Lightly's transforms have torchvision's default, "bilinear"; ours is BYOL's,
+            "bicubic".
     """
 
     def __init__(self, root: Path, filter_: str = "bilinear") -> None:
@@ -101,7 +102,7 @@ class Ours:
         return ViewDataset(self.plan, self.source, self.proposals, colours, cache)
 
     def one_core(self, count: int, colours: bool, floats: bool = False, cached: bool = False) -> Callable[[], None]:
-        """Return what makes the views of so many photos."""
+        """Return a function that makes the views of this many images."""
         cache = Cache(len(self.source), 3 * 640 * 640 * len(self.source)) if cached else None
         dataset = self.dataset(colours, cache)
 
@@ -115,7 +116,7 @@ class Ours:
         return made
 
     def loader(self, batches: int, workers: int, colours: bool, floats: bool) -> Callable[[], None]:
-        """Return what starts a loader, takes so many batches from it and ends it."""
+        """Return a function that starts a loader, takes this many batches from it and ends it."""
         dataset = self.dataset(colours)
 
         def made() -> None:
@@ -130,7 +131,7 @@ class Ours:
         return made
 
     def items(self, batches: int) -> Iterator[list[Item]]:
-        """List photos in an order of its own for each epoch."""
+        """List images in an order of its own for each epoch."""
         for _ in range(batches):
             epoch = next(self.epochs)
             order = torch.randperm(len(self.source), generator=torch.Generator().manual_seed(epoch)).tolist()
@@ -144,7 +145,7 @@ def transforms() -> list[Callable[[Any], torch.Tensor]]:
 
 
 def lightlys(files: Sequence[bytes]) -> Callable[[], None]:
-    """Return what makes lightly's views of some photos, decoded by Pillow as its data sets do."""
+    """Return a function that makes lightly's views of some images, decoded by Pillow as in its data sets."""
     made = MultiViewTransform(transforms())
 
     def views() -> None:
@@ -155,7 +156,7 @@ def lightlys(files: Sequence[bytes]) -> Callable[[], None]:
 
 
 def torchvisions(files: Sequence[bytes]) -> Callable[[], None]:
-    """Return what makes the same views by torchvision's transforms v2 on tensors of bytes."""
+    """Return a function that makes the same views by torchvision's transforms v2 on tensors of bytes."""
 
     def view(size: int, blur: float, solarize: float) -> v2.Compose:
         return v2.Compose([
@@ -181,7 +182,7 @@ def torchvisions(files: Sequence[bytes]) -> Callable[[], None]:
 
 
 def one_core(root: Path, count: int, n: int) -> list[Row]:
-    """Photos to views on one core, one thread."""
+    """Measure images to views on one core, one thread."""
     ours, bicubic = Ours(root), Ours(root, "bicubic")
     count = min(count, len(ours.source))
     files = [ours.source.read(image) for image in range(count)]
@@ -200,7 +201,7 @@ def one_core(root: Path, count: int, n: int) -> list[Row]:
 
 
 class _Repeated(Dataset[Any]):
-    """A data set as long as is asked for, over fewer photos."""
+    """A data set of any length over fewer images."""
 
     def __init__(self, dataset: LightlyDataset, length: int) -> None:
         self.dataset, self.length = dataset, length
@@ -213,7 +214,7 @@ class _Repeated(Dataset[Any]):
 
 
 def lightlys_loader(root: Path, batches: int, workers: int) -> Callable[[], None]:
-    """Return what starts lightly's loader as it is documented, and takes so many batches."""
+    """Return a function that starts lightly's loader as documented, and takes this many batches."""
     dataset = _Repeated(LightlyDataset(str(root), transform=MultiViewTransform(transforms())), batches * BATCH)
 
     def made() -> None:
@@ -224,7 +225,7 @@ def lightlys_loader(root: Path, batches: int, workers: int) -> Callable[[], None
 
 
 def loader(root: Path, batches: int, n: int, workers: int = 2) -> list[Row]:
-    """Photos to views through the real loaders, each started anew: the first batch is included."""
+    """Measure images to views through the real loaders, each started anew: the first batch is included."""
     ours = Ours(root)
     lanes = {
         "lightly's loader": lightlys_loader(root, batches, workers),

@@ -59,21 +59,21 @@ def test_code_that_is_executed_is_noticed(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("campaign")
 def test_what_a_check_should_not_say_is_noticed(tmp_path):
     from faults import recipes
-    from faults.recipes import Case, Said
+    from faults.recipes import Answer, Case
 
     file = tmp_path / "recipe.toml"
     case = Case("typo", "", (3,), "", line=7)
-    assert recipes.judge(case, Said(3, "recipe.toml:7: [seed] unknown"), file) is None
-    for said, wrong in (
-        (Said(None, "KeyError: 'x'"), "it raised: KeyError"),
-        (Said(3, "Traceback (most recent call last)\nKeyError"), "it raised"),
-        (Said(0, "fine"), "exit code 0"),
-        (Said(3, "recipe.toml:17: [seed] unknown"), "line 7 is not named"),
-        (Said(3, "recipe.toml:7: x", ("open /etc/passwd",)), "more was done than reading"),
+    assert recipes.judge(case, Answer(3, "recipe.toml:7: [seed] unknown"), file) is None
+    for answer, wrong in (
+        (Answer(None, "KeyError: 'x'"), "it raised: KeyError"),
+        (Answer(3, "Traceback (most recent call last)\nKeyError"), "it raised"),
+        (Answer(0, "fine"), "exit code 0"),
+        (Answer(3, "recipe.toml:17: [seed] unknown"), "line 7 is not named"),
+        (Answer(3, "recipe.toml:7: x", ("open /etc/passwd",)), "more was done than reading"),
     ):
-        assert wrong in recipes.judge(case, said, file)
+        assert wrong in recipes.judge(case, answer, file)
     (tmp_path / "made").touch()
-    assert "files were made: made" in recipes.judge(case, Said(3, "recipe.toml:7: x"), file)
+    assert "files were made: made" in recipes.judge(case, Answer(3, "recipe.toml:7: x"), file)
 
 
 @pytest.mark.usefixtures("campaign")
@@ -95,7 +95,7 @@ def test_images_that_are_not_listed_or_should_not_be_are_noticed(tmp_path):
     from faults import images
 
     made = [images.Broken("text", "a.jpg", False), images.Broken("good", "b.jpg", True)]
-    row = {"key": "a.jpg", "reason": "a.jpg is no image"}
+    row = {"key": "a.jpg", "reason": "a.jpg is not an image"}
     assert not images.against({"a.jpg"}, [row], made)
     assert images.against({"a.jpg"}, [], made)[0][1] == "it cannot be used, and is not listed"
     assert (

@@ -1,4 +1,4 @@
-"""The speed benchmark: every part runs at its smallest size, and what it measured is told as it was."""
+"""The speed benchmark: every part runs at its smallest size, and its figures are reported as measured."""
 
 from __future__ import annotations
 
