@@ -44,7 +44,7 @@ class Objects:
     Attributes:
         boxes: Shape (n, 4), xyxy pixels.
         labels: Shape (n,), int64, indices into the source's `categories`.
-        difficult: Shape (n,), bool: objects that count neither for nor against a classifier; None for none.
+        difficult: Shape (n,), bool: objects that count neither for nor against a classifier; None if there are none.
     """
 
     boxes: Boxes = field(default_factory=empty)
@@ -64,7 +64,7 @@ class Source(ABC):
     """Whether `cls(root=folder)` reads any folder of images. Commands that accept a folder in place of a recipe use the
     one installed source that declares this."""
     example: ClassVar[Mapping[str, Any] | None] = None
-    """Options that open labelled images of the user's own, such as `{"root": "images"}`, for hints in messages."""
+    """Options to open the user's labelled images, such as `{"root": "images"}`, for hints in messages."""
     categories: Sequence[str] = ()
     """Names of the labels, if any; known after `open`."""
 
@@ -73,7 +73,7 @@ class Source(ABC):
         return None
 
     def prepare(self, progress: Progress) -> None:  # noqa: B027 - most sources have nothing to prepare
-        """Make what is missing and can be made, such as a rendered data set."""
+        """Create what is missing and can be created, such as a rendered data set."""
 
     @abstractmethod
     def open(self) -> None:
@@ -130,9 +130,9 @@ class Proposer(ABC):
 
     @abstractmethod
     def missing(self, source: Source) -> str | None:
-        """Say what `open` lacks for `source`, and the command that makes it, or return None.
+        """Say what `open` lacks for `source` and which command builds it, or return None.
 
-        The core replaces the word RECIPE in the message by the recipe in use, with its overrides.
+        The core replaces the word RECIPE in the message with the recipe in use, with its overrides.
         """
 
     @abstractmethod
@@ -144,7 +144,7 @@ class Proposer(ABC):
         """Return the proposals of `source`, memory-mapped or computed on the fly.
 
         Raises:
-            DataError: They have not been built.
+            DataError: The proposals have not been built.
         """
 
 
@@ -193,13 +193,13 @@ class ViewSampler(ABC):
 class Backbone(nn.Module, ABC):
     """Map images to features.
 
-    The class attribute `gives` names what `forward` returns: always `features`, and `map` and `tokens` where there are
-    any. The constructor sets `dim`, the size of the features, also on the meta device.
+    The class attribute `gives` names what `forward` returns: always `features`, and `map` and `tokens` if the backbone
+    has them. The constructor sets `dim`, the size of the features, also on the meta device.
     """
 
     name: ClassVar[str]
     gives: ClassVar[Mapping[str, str]] = {"features": "f"}
-    """Row -> axes after that of the batch: `{"features": "f", "map": "f h w"}`."""
+    """Row -> axes after the batch axis: `{"features": "f", "map": "f h w"}`."""
     dim: int
     """Size of axis `f`."""
 
@@ -215,7 +215,7 @@ class Head(nn.Module, ABC):
     takes: ClassVar[str] = "features"
     """The backbone row that a projector reads: features, map or tokens."""
     example: ClassVar[Mapping[str, Any] | None] = None
-    """Options, such as `{}`, with which hints in messages suggest this head; None: they suggest others."""
+    """Options, such as `{}`, that hints in messages suggest for this head; None: hints do not suggest it."""
     gives: ClassVar[str] = "d"
     """Axes of the output after (n): "d", or "d h w" for a head that keeps a map."""
     out_dim: int
@@ -254,14 +254,14 @@ class Objective(nn.Module, ABC):
     Rows are `{online|target}.{features|map|tokens|projection|prediction}.{group}` (`target.prediction` does not exist)
     and `batch.{boxes|flipped}.{group}`, `batch.{size|index}`. Rows of the target network arrive detached; everything
     is float32. The constructor gets `dims`, the sizes of the named axes. It raises ValueError for sizes that it does
-    not support ("needs two views or more, got 1"), and the recipe is refused with that reason. Where `couples_batch`
-    is true, `dims` also has `b`, the images of a micro-batch over all ranks.
+    not support ("needs two views or more, got 1"), and the recipe is refused with that reason. If `couples_batch`
+    is true, `dims` also has `b`, the number of images in a micro-batch over all ranks.
     """
 
     name: ClassVar[str]
     requires: ClassVar[Mapping[str, str]]
     optional: ClassVar[Mapping[str, str]] = {}
-    """Rows that are passed where the sampler gives their group. Otherwise the parameter is None, and `dims` lacks the
+    """Rows that are passed only if the sampler gives their group. Otherwise the parameter is None, and `dims` lacks the
     axes that only these rows name."""
     couples_batch: ClassVar[bool] = False
     """Whether an image's loss depends on the other images. If so, every rank gets the rows of all ranks, in the order
@@ -276,7 +276,7 @@ class Objective(nn.Module, ABC):
 
         Args:
             step: Optimizer steps done, from 1.
-            epoch: The same in epochs: `step` / steps per epoch.
+            epoch: `step` divided by the steps per epoch.
         """
 
 
@@ -292,8 +292,8 @@ class Labelled:
         labels: Shape (n,), int64: one category each; or shape (n, c), bool: a set of categories each.
         categories: The c names of the labels; may be empty where each has one label.
         images: Shape (n,), int64: the image that each comes from, so that a split keeps an image's crops together.
-            None: each comes from an image of its own.
-        ignored: Shape (n, c), bool, with sets of labels: where the label is unknown, so that no answer is wrong.
+            None: each comes from a different image.
+        ignored: Shape (n, c), bool, for sets of labels: where the label is unknown, so that no answer is wrong.
         device: Where a probe may compute: the backbone's device.
     """
 
@@ -306,7 +306,7 @@ class Labelled:
 
     @property
     def multi_label(self) -> bool:
-        """Whether each has a set of labels rather than a single one."""
+        """Whether each sample has a set of labels rather than a single one."""
         return self.labels.ndim == 2
 
     def __len__(self) -> int:
@@ -323,9 +323,9 @@ class Probe(ABC):
 
     @abstractmethod
     def evaluate(self, train: Labelled, test: Labelled) -> Mapping[str, float]:
-        """Return named figures of the test features.
+        """Return named scores of the test features.
 
-        Figures are rates in [0, 1], unless the name begins with `chosen_` (a setting that the probe has chosen) or
+        Scores are rates in [0, 1], unless the name begins with `chosen_` (a setting that the probe has chosen) or
         `count_`.
 
         Raises:
@@ -338,7 +338,7 @@ class Probe(ABC):
 
 @dataclass
 class Run:
-    """The state of a run as observers see it. They must not change it.
+    """The state of a run as observers see it. Observers must not change it.
 
     Attributes:
         folder: The run's folder.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Axis = str | int
+"""The name of an axis, or its size."""
 
 
 def parse(spec: str) -> tuple[Axis, ...]:
@@ -38,17 +39,17 @@ def unify(required: Sequence[Axis], actual: Sequence[Axis], bound: dict[str, Axi
 
     Args:
         required: Axes of a requirement.
-        actual: Axes of what is there; a name here is a size that is known only from the data.
+        actual: The actual axes; a name stands for a size that is known only from the data.
         bound: Name -> size or name that it is bound to; extended in place.
 
     Returns:
         None when they match, else the reason.
     """
     if len(required) != len(actual):
-        return f"'{show(required)}' has {len(required)} axes, but what is given has {len(actual)}: '{show(actual)}'"
+        return f"'{show(required)}' has {len(required)} axes, but the actual row has {len(actual)}: '{show(actual)}'"
     for axis, size in zip(required, actual, strict=True):
         expected = bound.setdefault(axis, size) if isinstance(axis, str) else axis
         if expected != size:
             also = f" (it is {expected} elsewhere in this component)" if isinstance(axis, str) else ""
-            return f"axis '{axis}' of '{show(required)}' meets {size} in '{show(actual)}'{also}"
+            return f"axis '{axis}' of '{show(required)}' does not match {size} in '{show(actual)}'{also}"
     return None

@@ -11,6 +11,7 @@ FloatBoxes = npt.NDArray[np.float64]
 """Boxes of shape (..., 4): left, top, right, bottom. Those drawn here are whole numbers."""
 
 Range = tuple[float, float]
+"""The lowest and the highest value."""
 
 TRIES = 10
 """Sizes drawn for each crop before it falls back to a central crop, as in torchvision."""
@@ -19,10 +20,10 @@ TRIES = 10
 def random_crops(
     height: int, width: int, shape: tuple[int, ...], scale: Range, ratio: Range, rng: np.random.Generator
 ) -> FloatBoxes:
-    """Draw crops as torchvision's RandomResizedCrop does: the share of the area uniform, the aspect ratio log-uniform.
+    """Draw crops as torchvision's RandomResizedCrop does: a uniform share of the area, a log-uniform aspect ratio.
 
-    The first of ten sizes that fits the image is placed at random. Where none fits, the crop is central and as large as
-    `ratio` allows. How many random numbers are drawn does not depend on their values.
+    The first of ten sizes that fits the image is placed at random. If none fits, the crop is central and as large as
+    `ratio` allows. The number of random draws does not depend on their values.
 
     Returns:
         Shape (*shape, 4), whole pixels inside the image, at least one pixel high and wide.

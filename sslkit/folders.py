@@ -8,16 +8,16 @@ from sslkit.errors import DataError
 
 def cache_dir() -> Path:
     """Return the cache folder: `$SSLKIT_CACHE`, else `$XDG_CACHE_HOME/sslkit`, else `~/.cache/sslkit`."""
-    own = os.environ.get("SSLKIT_CACHE")
-    if own:
-        return Path(own).expanduser()
+    folder = os.environ.get("SSLKIT_CACHE")
+    if folder:
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sslkit"
 
 
 def require_within_reach(path: Path) -> None:
     """Refuse to write to a path that a recipe names, unless it is in the current folder or in the cache folder.
 
-    The recipe may be somebody else's; these two folders are the user's own choice.
+    The recipe may be somebody else's; these two folders are the user's choice.
 
     Raises:
         DataError: `path` is in neither of them.

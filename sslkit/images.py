@@ -158,13 +158,13 @@ def cuts(
         Shape (n, size, size, 3).
     """
     crops = np.empty((len(boxes), size, size, 3), np.uint8) if out is None else out
-    whole = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
+    pixels = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
     squares = torch.from_numpy(crops).permute(0, 3, 1, 2)
     for place, (left, top, right, bottom) in enumerate(_fitted(boxes, image)):
         if left % 1 or top % 1 or right % 1 or bottom % 1:
             crops[place] = _crop(image, (left, top, right, bottom), size, _RESAMPLING[interpolation])
             continue
-        part = whole[:, :, int(top) : int(bottom), int(left) : int(right)]
+        part = pixels[:, :, int(top) : int(bottom), int(left) : int(right)]
         _RESIZE[interpolation](part, [size, size], False, None, None, out=squares[place : place + 1])
     return crops
 

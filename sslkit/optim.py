@@ -13,9 +13,13 @@ from torch.optim import SGD, AdamW, Optimizer
 from sslkit.errors import PluginError, RecipeError, closest
 
 Decay = Annotated[float, Field(ge=0, description="Weight decay")]
+"""Type of the option `weight_decay`."""
 Momentum = Annotated[float, Field(ge=0, lt=1, description="Momentum; 0 keeps no buffers")]
+"""Type of the option `momentum`."""
 Exclude = Annotated[bool, Field(description="No weight decay for biases and normalisation layers")]
+"""Type of the option `exclude`."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Type of each of AdamW's two `betas`."""
 
 _NORMS: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
@@ -55,11 +59,11 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw, "
 
 
 def make_optimizer(name: str, module: nn.Module, lr: float, options: Mapping[str, Any]) -> Optimizer:
-    """Make the optimizer of the trainable parameters of `module`.
+    """Make the optimizer for the trainable parameters of `module`.
 
     Args:
         name: One of `OPTIMIZERS`.
-        module: Holds the parameters; those with `requires_grad=False` are left out.
+        module: The module to train; parameters with `requires_grad=False` are left out.
         lr: Learning rate of the first step; set `param_groups[i]["lr"]` of every group before each step.
         options: The optimizer's options, already validated.
 
@@ -87,9 +91,9 @@ def param_groups(module: nn.Module, weight_decay: float, exclude: bool) -> list[
     dimensions, not by name: `downsample.1`, the batch norm of a ResNet's shortcut, has no "bn" in its name.
 
     Args:
-        module: A parameter shared by two of its modules counts once.
+        module: The module to train; a parameter that two of its modules share counts once.
         weight_decay: Weight decay of the first group.
-        exclude: Make a second group, of all biases and all parameters of normalisation layers.
+        exclude: Whether to put all biases and all parameters of normalisation layers into a second group.
 
     Returns:
         One or two groups; empty groups are left out.

@@ -29,7 +29,7 @@ _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Owner:
-    """Who provides a plugin: the entry point's name, its distribution and that distribution's version."""
+    """The provider of a plugin: the entry point's name, its distribution and that distribution's version."""
 
     plugin: str
     distribution: str
@@ -59,7 +59,7 @@ def blamed(component: Component) -> Iterator[None]:
     """Name the component, its plugin and the line when the code inside the block fails.
 
     Raises:
-        PluginError: An exception was raised other than our own errors and those of exhausted memory.
+        PluginError: Any exception was raised other than sslkit's errors and out-of-memory errors.
     """
     try:
         yield
@@ -106,7 +106,7 @@ class Plugins:
             points: Entry points instead of the installed ones, for tests.
 
         Raises:
-            PluginError: A name in `only` is not that of an installed plugin.
+            PluginError: A name in `only` is not an installed plugin.
         """
         plugins = cls(_manager())
         claims = _claims(entry_points(group=GROUP) if points is None else points)
@@ -198,7 +198,7 @@ class Plugins:
         """Return the source for plain folders of images: the one that declares `opens_folder`.
 
         Raises:
-            PluginError: None or several do.
+            PluginError: No source declares it, or several do.
         """
         return self._only("source", "opens_folder")
 
@@ -206,7 +206,7 @@ class Plugins:
         """Return the proposer for plain folders of images: the one that declares `is_default`.
 
         Raises:
-            PluginError: None or several do.
+            PluginError: No proposer declares it, or several do.
         """
         return self._only("proposer", "is_default")
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 
 def ramp(step: int, steps: int, start: float, end: float) -> float:
-    """Go linearly from `start` at step 0 to `end` at step `steps`, and stay there."""
+    """Interpolate linearly from `start` at step 0 to `end` at step `steps`, and stay there."""
     if step >= steps:
         return end
     return start + (end - start) * step / steps
@@ -25,11 +25,11 @@ def cosine_schedule(
 
     Args:
         step: The step about to be taken, from 0; from `steps` on the value is `end`.
-        steps: Of the whole schedule, the warm-up included.
-        start: Where the cosine begins.
-        end: Where it ends.
+        steps: Steps of the whole schedule, including the warm-up.
+        start: Value at the start of the cosine.
+        end: Value at the end of the cosine.
         warmup: Steps of the warm-up.
-        warmup_start: Where the warm-up begins, at step 0; it reaches `start` at step `warmup`.
+        warmup_start: Value of the warm-up at step 0; it reaches `start` at step `warmup`.
     """
     if step < warmup:
         return ramp(step, warmup, warmup_start, start)

@@ -32,7 +32,7 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
 
     def error(self) -> SslkitError | None:
-        """Return one error with all problems, whose exit code is that of the gravest kind; None without problems."""
+        """Return one error with all problems and the exit code of the most serious kind; None without problems."""
         if not self.problems:
             return None
         kinds = {problem.kind for problem in self.problems}
@@ -55,19 +55,19 @@ def read(name: str, sets: Sequence[str], plugins: Plugins) -> RecipeFile:
 
 
 def check(recipe_file: RecipeFile, plugins: Plugins, data: bool = True, announce: bool = True) -> Checked:
-    """Find every problem of a recipe. Problems of structure come first, and before torch is imported.
+    """Find every problem in a recipe. Structural problems come first, before torch is imported.
 
     Args:
         recipe_file: The recipe.
-        plugins: Offer its components.
+        plugins: The plugins that offer its components.
         data: Also check that its images are there.
-        announce: Print problems of structure at once.
+        announce: Print structural problems at once.
     """
     recipe, problems = check_structure(recipe_file)
     if problems:
         if announce:
             listing = format_problems(recipe_file, problems)
-            typer.echo(f"{recipe_file.origin}: problems of structure, looking for more\n{listing}", err=True)
+            typer.echo(f"{recipe_file.origin}: structural problems, looking for more\n{listing}", err=True)
         recipe = _repaired(recipe_file, problems)
     checked = Checked(recipe_file, problems=list(problems))
     if recipe is None:
@@ -87,7 +87,7 @@ def load(name: str, sets: Sequence[str], plugins: Plugins, data: bool = False) -
     """Return the plan of a recipe.
 
     Raises:
-        RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
+        RecipeError: The recipe has problems, all listed; PluginError or DataError when all of them are of that kind.
     """
     recipe_file = read(name, sets, plugins)
     checked = check(recipe_file, plugins, data)
@@ -101,7 +101,7 @@ def require_data(plan: Plan, recipe_file: RecipeFile) -> None:
     """Check that the images of a recipe are there.
 
     Raises:
-        DataError: With every source that is missing.
+        DataError: Images are missing; the message lists every such source.
     """
     if error := Checked(recipe_file, problems=_missing(plan)).error():
         raise error
@@ -109,16 +109,16 @@ def require_data(plan: Plan, recipe_file: RecipeFile) -> None:
 
 def _missing(plan: Plan) -> list[Problem]:
     missing = plan.source.make().missing()
-    own = [Problem(missing, ("source",), kind="data")] if missing else []
-    return own + missing_data(plan.probes, beside=plan.source)
+    problems = [Problem(missing, ("source",), kind="data")] if missing else []
+    return problems + missing_data(plan.probes, beside=plan.source)
 
 
 def missing_data(probes: Mapping[str, ProbePlan], beside: ConfiguredComponent | None = None) -> list[Problem]:
     """Return a problem for each source of the probes whose images are missing.
 
     Args:
-        probes: Each source is checked once, however many probes use it.
-        beside: The recipe's own source, which the caller has checked.
+        probes: The probes; a source that several of them use is checked once.
+        beside: The recipe's source, which the caller has checked.
     """
     checked = [(beside.component.id, beside.options)] if beside else []
     problems = []
@@ -142,15 +142,15 @@ def load_probes(
     """Return the plan of the probes of a run, or of a recipe.
 
     Args:
-        run: A run's folder: backbone and seed are its own, and so are the probes without a `recipe`.
+        run: A run's folder, which supplies backbone and seed, and without a `recipe` also the probes.
         recipe: A recipe's path or name.
         backbone: Name of the backbone, in place of the recipe's.
         only: Names of the probes to measure; those that the recipe does not have get their defaults. All by default.
-        sets: Overrides, as of `--set`.
-        plugins: Offer the components.
+        sets: Overrides, as in `--set`.
+        plugins: The plugins that offer the components.
 
     Raises:
-        RecipeError: With every problem; PluginError or DataError when all of them are of that kind.
+        RecipeError: The recipe has problems, all listed; PluginError or DataError when all of them are of that kind.
         UsageError: A probe is unknown, or the backbone or the probes are missing.
     """
     recipe_file = _probe_recipe(run, recipe, backbone, sets, plugins)
@@ -173,14 +173,14 @@ def load_probes(
 def _probe_recipe(
     run: Path | None, recipe: str | None, backbone: str | None, sets: Sequence[str], plugins: Plugins
 ) -> RecipeFile:
-    """Return the recipe with the probes and the backbone; backbone and seed of a run are its own."""
+    """Return the recipe with the probes and the backbone; a run supplies its backbone and seed."""
     sets = [*([f'backbone={{use="{backbone}"}}'] if backbone else []), *sets]
     if recipe is None and run is None:
         return files.parse("", "probe", "the command line", sets)
     recipe_file = read(recipe or str(run), sets, plugins)
     if recipe and run:
-        own = read(str(run), [], plugins).values
-        recipe_file.values.update({key: own[key] for key in ("backbone", "seed") if key in own})
+        values = read(str(run), [], plugins).values
+        recipe_file.values.update({key: values[key] for key in ("backbone", "seed") if key in values})
     return recipe_file
 
 
@@ -258,8 +258,8 @@ def _repaired(recipe_file: RecipeFile, problems: Sequence[Problem]) -> Recipe | 
     for problem in problems:
         _remove(values, problem.key)
     _fill_in(values)
-    recipe, left = check_structure(RecipeFile(recipe_file.name, recipe_file.origin, values))
-    return recipe if not left else None
+    recipe, remaining = check_structure(RecipeFile(recipe_file.name, recipe_file.origin, values))
+    return recipe if not remaining else None
 
 
 def _fill_in(values: dict[str, Any]) -> None:

@@ -268,7 +268,7 @@ def test_every_objective_beside_instance_instance_trains_or_is_refused_with_a_re
     assert (len(ids), len(trained), len(refused)) == (31, 23, 8)
     assert refused.keys() == MULTI_CROP.keys() | DENSE.keys()
     assert all("gives no view group 'global'" in refused[name].what for name in MULTI_CROP)
-    assert all("has 5 axes, but what is given has 3" in refused[name].what for name in DENSE)
+    assert all("has 5 axes, but the actual row has 3" in refused[name].what for name in DENSE)
 
 
 @pytest.mark.parametrize(("name", "more"), [*MULTI_CROP.items(), *DENSE.items()])

@@ -9,7 +9,7 @@ from sslkit.planning.resolver import Resolver
 
 
 def wire_head(resolver: Resolver, name: str, table: HeadTable, backbone: Backbone | None) -> HeadPlan | None:
-    """Choose and build the projector and predictor of `[heads.NAME]`; None, and problems, where they do not fit."""
+    """Choose and build the projector and predictor of `[heads.NAME]`; None, with problems, if they do not fit."""
     key = ("heads", name)
     projector = resolver.choose("head", table.projector, (*key, "projector"))
     predictor = resolver.choose("head", table.predictor, (*key, "predictor")) if table.predictor else None
@@ -38,8 +38,8 @@ def _reads(resolver: Resolver, projector: ConfiguredComponent, backbone: Backbon
 def _check_predictor(
     resolver: Resolver, projector: ConfiguredComponent, predictor: ConfiguredComponent, key: tuple[str, ...]
 ) -> None:
-    """Refuse a predictor of vectors after a projector of maps, and the reverse."""
+    """Refuse a predictor of vectors after a projector of maps, and vice versa."""
     takes, gives = predictor.component.cls.gives, projector.component.cls.gives
     if takes != gives:
         what = f"{predictor.component.id} works on '{takes}', but {projector.component.id} gives '{gives}'"
-        resolver.fault(key, what, "choose a predictor for what the projector gives")
+        resolver.fault(key, what, "choose a predictor that takes what the projector gives")

@@ -57,12 +57,12 @@ def _alternative(item: Component, table: type[Choice], definitions: dict[str, An
 
 
 def _merged(maker: Any, table: type[Choice], names: Iterable[str], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Merge the keys that the core reads with the component's own options."""
-    core, own = table.model_json_schema(), schema(maker).model_json_schema()
-    definitions |= core.pop("$defs", {}) | own.pop("$defs", {})
-    properties = core["properties"] | own.get("properties", {})
+    """Merge the keys that the core reads with the component's options."""
+    core, options = table.model_json_schema(), schema(maker).model_json_schema()
+    definitions |= core.pop("$defs", {}) | options.pop("$defs", {})
+    properties = core["properties"] | options.get("properties", {})
     properties["use"] = {"enum": list(names)}
-    required = sorted({*core.get("required", []), *own.get("required", [])})
+    required = sorted({*core.get("required", []), *options.get("required", [])})
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 

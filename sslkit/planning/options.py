@@ -46,9 +46,9 @@ def validate(
     """Validate options strictly: `"4"` is not a number, and `1.5` is not an integer.
 
     Args:
-        model: From `schema`, or any pydantic model.
+        model: A model from `schema`, or any other pydantic model.
         values: The options in the recipe.
-        key: The path of their table, for the problems.
+        key: The path of the options' table, for problems.
         beside: Other keys of the same table, which an unknown option may be a misspelling of.
 
     Returns:

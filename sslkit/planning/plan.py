@@ -172,7 +172,8 @@ class Plan:
     recipe_file: RecipeFile | None = field(default=None, compare=False, repr=False)
 
     def __repr__(self) -> str:
-        objectives = " + ".join(f"{item.weight:g} {item.name}" for item in self.objectives)
+        weights = {item.name: f"{item.weight:g} x " if item.weight != 1 else "" for item in self.objectives}
+        objectives = " + ".join(weight + name for name, weight in weights.items())
         views = ", ".join(f"{count} {group}" for group, count in self.groups.items())
         return f"Plan({self.name}: {objectives}; {views} views; {self.backbone.component.id}; {self.recipe.length})"
 

@@ -1,6 +1,6 @@
 """Turn a recipe into a plan, and report everything that is wrong with it, before any tensor is allocated.
 
-Components are built once on torch's meta device (shapes without memory), so that what their constructors refuse shows
+Components are built once on torch's meta device (shapes without memory), so that errors of their constructors show
 here and not in the first step.
 """
 
@@ -101,7 +101,7 @@ class Planner(Resolver):
         """Refuse a batch that does not divide into micro-batches of two images or more."""
         recipe = self.recipe
         if recipe.batch_size % recipe.accumulate:
-            what = f"batch_size = {recipe.batch_size} does not divide by accumulate = {recipe.accumulate}"
+            what = f"batch_size = {recipe.batch_size} is not divisible by accumulate = {recipe.accumulate}"
             self.fault(("accumulate",), what)
         elif recipe.batch_size // recipe.accumulate == 1:
             self.fault(
@@ -126,7 +126,7 @@ class Planner(Resolver):
             plan.proposer = None
 
     def _notes(self, plan: Plan) -> list[str]:
-        """Say what the recipe names and the plan leaves out, and which plugins have another version."""
+        """Note what the recipe names but the plan leaves out, and which plugins' versions differ."""
         recipe, owners = self.recipe, self.plugins.owners
         unused = recipe.heads.keys() - plan.heads.keys()
         uncropped = recipe.augment.keys() - plan.groups.keys()
@@ -138,7 +138,7 @@ class Planner(Resolver):
             *(f"no objective reads view group '{group}': it is not cropped" for group in uncropped),
             *(f"[forward] batch_norm names view group '{group}', which no objective reads" for group in unnormalised),
             *(
-                f"the recipe was resolved with {plugin} {version}; installed is {owners[plugin].version}"
+                f"the recipe was resolved with {plugin} {version}, but {owners[plugin].version} is installed"
                 for plugin, version in recipe.plugins.items()
                 if plugin in owners and owners[plugin].version != version
             ),

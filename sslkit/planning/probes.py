@@ -34,7 +34,7 @@ def plan_probes(recipe: ProbeRecipe, plugins: Plugins) -> tuple[ProbingPlan | No
 def wire_probe(
     resolver: Resolver, name: str, table: ProbeTable, source: ConfiguredComponent | None, backbone: Backbone | None
 ) -> ProbePlan | None:
-    """Wire one probe; `source` is the recipe's own, for a probe that names none."""
+    """Wire one probe; `source` is the recipe's, for a probe that names none."""
     key = ("probes", name)
     probe = resolver.choose("probe", table, key)
     train_source = resolver.choose("source", table.source, (*key, "source")) if table.source else source
@@ -43,8 +43,8 @@ def wire_probe(
     _check_labels(resolver, key, table, built)
     _check_crops(resolver, key, table)
     if train_source and test_source and _same(train_source, test_source):
-        what = "test_source is the very source that is trained on: each test image would be its own neighbour"
-        resolver.fault((*key, "test_source"), what, "name another split, or write test_share in its place")
+        what = "test_source is the training source itself: each test image would be its own neighbour"
+        resolver.fault((*key, "test_source"), what, "name another split, or write test_share instead")
     _check_size(resolver, key, table, backbone)
     return ProbePlan(probe, train_source, test_source, table) if probe and train_source else None
 

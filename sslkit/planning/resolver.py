@@ -18,7 +18,7 @@ class Resolver:
     """Find components, validate their options, and collect problems.
 
     Attributes:
-        plugins: Offer the components.
+        plugins: The plugins that offer the components.
         problems: Every problem so far.
     """
 
@@ -45,12 +45,12 @@ class Resolver:
 
         Args:
             maker: The class or function whose signature defines the options.
-            table: Where the recipe sets them.
-            key: Of that table.
-            name: Of the component, for messages.
+            table: The recipe table that sets the options.
+            key: Key path of that table.
+            name: Name of the component, for messages.
 
         Returns:
-            The options with every default, or None when the rest is no valid set of options.
+            The options with every default, or None when the rest is not a valid set of options.
         """
         try:
             model = schema(maker)
@@ -67,7 +67,7 @@ class Resolver:
         return None if problems else options
 
     def build(self, configured: ConfiguredComponent | None, key: tuple[str, ...], *wiring: Any) -> Any:
-        """Build a component on the meta device; a ValueError from its constructor is a problem of the recipe."""
+        """Build a component on the meta device; a ValueError from its constructor is a problem in the recipe."""
         if configured is None:
             return None
         try:

@@ -16,7 +16,7 @@ RowKey = EmbeddingKey | str
 _BATCH: Mapping[str, tuple[Axis, ...]] = {"size": ("b", 2), "index": ("b",)}
 """Key of the batch -> its axes."""
 _BATCH_OF_GROUP: Mapping[str, tuple[Axis, ...]] = {"boxes": (4,), "flipped": ()}
-"""Key of the batch that each view group has -> its axes after those of the batch and the views."""
+"""Key of the batch, one per view group -> its axes after the batch and view axes."""
 _HEAD_KINDS = ("projection", "prediction")
 _ROWS = (
     "{online|target}.{features|map|tokens|projection|prediction}.{group} (target.prediction does not exist), "
@@ -28,11 +28,11 @@ class RowMatcher:
     """Match the required rows of each objective; problems go to the resolver.
 
     Args:
-        resolver: Collects the problems.
+        resolver: The resolver that collects the problems.
         recipe: The recipe.
         groups: View group -> number of views, as the sampler gives them.
-        backbone: Built on the meta device.
-        heads: Name -> head; None for one that has problems of its own.
+        backbone: The backbone, built on the meta device.
+        heads: Name -> head; None for a head that has problems.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RowMatcher:
         return rows, {axis: size for axis, size in bound.items() if isinstance(size, int)}
 
     def used_head(self, table: ObjectiveTable, rows: Mapping[str, RowKey], key: tuple[str, ...]) -> str:
-        """Return the objective's head: the default where it reads none, but an unknown name is still a problem."""
+        """Return the objective's head, or the default if it reads none; an unknown name is a problem in any case."""
         if any(isinstance(row, EmbeddingKey) and row.head for row in rows.values()):
             return table.head
         default = str(ObjectiveTable.model_fields["head"].default)
@@ -79,7 +79,7 @@ class RowMatcher:
             )
         return default
 
-    # ------------------------------------------------------------------------------------- what is required
+    # ------------------------------------------------------------------------------------- required rows
 
     def _required(self, cls: type[Objective], table: ObjectiveTable) -> dict[str, str]:
         """Return the required rows, and those optional ones whose group the sampler gives or the recipe rebinds."""
@@ -115,8 +115,8 @@ class RowMatcher:
     def _check_repeated_groups(self, component: Component, table: ObjectiveTable, key: tuple[str, ...]) -> None:
         """Refuse an optional group that is bound to a required one: views would be compared with themselves."""
         cls = component.cls
-        own = {_group_of(spec) for spec in cls.requires.values()}
-        required = {table.inputs.get(group, group): group for group in own}
+        required_groups = {_group_of(spec) for spec in cls.requires.values()}
+        required = {table.inputs.get(group, group): group for group in required_groups}
         for group in {_group_of(spec) for spec in cls.optional.values()}:
             bound = table.inputs.get(group, group)
             if bound in required:
@@ -127,10 +127,10 @@ class RowMatcher:
                     f"leave {group} out, which is optional, or bind it to another group",
                 )
 
-    # ---------------------------------------------------------------------------------------- what is given
+    # ----------------------------------------------------------------------------------------- actual rows
 
     def _axes(self, row: RowKey, key: tuple[str, ...]) -> tuple[Axis, ...] | None:
-        """Return the axes of a row in this recipe; None, and a problem, where the recipe does not give it."""
+        """Return the axes of a row in this recipe; add a problem and return None if the recipe does not give it."""
         if isinstance(row, str) and row.count(".") == 1:
             return _BATCH[row.partition(".")[2]]
         group = row.rpartition(".")[2] if isinstance(row, str) else row.group
@@ -160,7 +160,7 @@ class RowMatcher:
         )
 
     def _backbone_axes(self, row: EmbeddingKey, key: tuple[str, ...]) -> tuple[Axis, ...] | None:
-        """Return the axes of a backbone's row after those of the batch and the views."""
+        """Return the axes of a backbone's row after the batch and view axes."""
         gives = self.backbone.gives
         if row.kind not in gives:
             self.resolver.fault(
@@ -172,7 +172,7 @@ class RowMatcher:
         return tuple(self.backbone.dim if axis == "f" else axis for axis in parse(gives[row.kind]))
 
     def _head_axes(self, row: EmbeddingKey, key: tuple[str, ...]) -> tuple[Axis, ...] | None:
-        """Return the axes of a head's row after those of the batch and the views."""
+        """Return the axes of a head's row after the batch and view axes."""
         name, example = row.head, self.resolver.example("head")
         if name not in self.heads:
             known = ", ".join(self.heads) or "none"
@@ -198,7 +198,7 @@ def _group_of(spec: str) -> str:
 
 
 def _default_groups(component: Component) -> Mapping[str, int]:
-    """Return the view groups that a sampler gives with its default options; none where it has required ones."""
+    """Return the view groups that a sampler gives with its default options; none if some options are required."""
     try:
         sampler: ViewSampler = component.cls()
     except Exception:  # a third party's constructor may raise anything

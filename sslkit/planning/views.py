@@ -30,19 +30,19 @@ def plan_views(resolver: Resolver, plan: Plan) -> None:
 
 
 def _add_views(resolver: Resolver, plan: Plan, group: str, network: str, tables: list[View]) -> None:
-    """Give each view of a group that a network reads its table."""
+    """Assign a table to each view of a group that a network reads."""
     if not any(row.network == network and row.group == group for row in plan.rows):
         return
     count = plan.groups[group]
-    own = [table for table in tables if table.network in ("both", network)]
-    if len(own) not in (1, count):
+    matching = [table for table in tables if table.network in ("both", network)]
+    if len(matching) not in (1, count):
         resolver.fault(
             ("augment", group),
-            f"group '{group}' has {count} views, but {len(own)} [[augment.{group}]] for the {network} network",
+            f"group '{group}' has {count} views, but {len(matching)} [[augment.{group}]] for the {network} network",
             f"write one for all of them, or {count}",
         )
         return
-    plan.views[group, network] = own * (count // len(own))
+    plan.views[group, network] = matching * (count // len(matching))
 
 
 def check_sizes(resolver: Resolver, plan: Plan, backbone: Backbone | None) -> None:

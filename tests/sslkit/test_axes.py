@@ -32,10 +32,10 @@ def test_unify_binds_names(required, actual, bound):
 @pytest.mark.parametrize(
     ("required", "actual", "reason"),
     [
-        ("b v d", ("b", 256), "has 3 axes, but what is given has 2: 'b 256'"),
-        ("b 2 d", ("b", 4, 256), "axis '2' of 'b 2 d' meets 4"),
-        ("b k k", ("b", 4, 5), "axis 'k' of 'b k k' meets 5 in 'b 4 5' (it is 4 elsewhere"),
-        ("b 8 d", ("b", "t", 3), "meets t"),
+        ("b v d", ("b", 256), "has 3 axes, but the actual row has 2: 'b 256'"),
+        ("b 2 d", ("b", 4, 256), "axis '2' of 'b 2 d' does not match 4"),
+        ("b k k", ("b", 4, 5), "axis 'k' of 'b k k' does not match 5 in 'b 4 5' (it is 4 elsewhere"),
+        ("b 8 d", ("b", "t", 3), "does not match t"),
     ],
 )
 def test_unify_says_what_clashes(required, actual, reason):

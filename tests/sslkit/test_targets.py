@@ -29,7 +29,7 @@ def test_problems_of_structure_do_not_hide_the_others(recipe, plugins, capsys):
         targets.load(recipe, ["batch_size=0", "sampler.use=pear"], plugins)
     assert [problem.key for problem in caught.value.problems] == [("batch_size",), ("sampler", "use")]
     assert "has 2 problems:" in str(caught.value)
-    assert "problems of structure, looking for more" in capsys.readouterr().err
+    assert "structural problems, looking for more" in capsys.readouterr().err
 
 
 def test_missing_images_are_a_data_error(recipe, plugins):

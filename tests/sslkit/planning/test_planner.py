@@ -100,7 +100,7 @@ def test_hints_suggest_the_head_that_declares_an_example(make, plugins, recipe_t
 
 
 def test_sizes_that_clash_say_where(make):
-    assert says(make("heads.main.predictor.out=5")[1], "axis 'd' of 'b v d' meets 6 in 'b 2 6' (it is 5 elsewhere")
+    assert says(make("heads.main.predictor.out=5")[1], "axis 'd' of 'b v d' does not match 6 in 'b 2 6' (it is 5 elsewhere")
 
 
 def test_an_objectives_own_words_are_heard(make, plugins, recipe_text):
@@ -124,7 +124,7 @@ def test_unknown_components_and_options_come_together(make):
         "unknown sampler 'pear': did you mean 'pair'?",
         "unknown option 'widht': did you mean 'width'?",
         "unknown optimizer 'sgdd': did you mean 'sgd'?",
-        "does not divide",
+        "is not divisible",
     )
 
 
@@ -161,7 +161,7 @@ def test_views_that_the_backbone_cannot_take_are_refused(make):
 
 
 def test_batches_must_divide_and_fill_batch_norm(make):
-    assert says(make("accumulate=3")[1], "batch_size = 4 does not divide by accumulate = 3")
+    assert says(make("accumulate=3")[1], "batch_size = 4 is not divisible by accumulate = 3")
     assert says(make("batch_size=1")[1], "one image per micro-batch leaves batch norm nothing to normalise over")
     assert says(make("accumulate=4")[1], "one image per micro-batch")
 
@@ -175,7 +175,7 @@ def test_probes_and_their_sources_are_checked(make):
 
 def test_other_plugin_versions_are_noted(make):
     plan, _ = make('plugins={fake="1.0"}')
-    assert "the recipe was resolved with fake 1.0; installed is 1.2" in plan.notes
+    assert "the recipe was resolved with fake 1.0, but 1.2 is installed" in plan.notes
 
 
 CONTRAST = ("objectives.contrast={}",)
@@ -240,6 +240,6 @@ def test_a_dense_head_keeps_the_map(make, recipe_text):
     assert not problems
     assert plan.objectives[1].dims == {"v": 2, "d": 5}
     _, problems = make("objectives.flat={}")
-    assert says(problems, "'b v d h w' has 5 axes, but what is given has 3")
+    assert says(problems, "'b v d h w' has 5 axes, but the actual row has 3")
     _, problems = make('heads.dense={projector = {use = "dense"}, predictor = {use = "linear"}}', dense[1])
     assert says(problems, "fake/linear works on 'd', but fake/dense gives 'd h w'")

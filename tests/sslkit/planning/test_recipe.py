@@ -59,7 +59,7 @@ def test_missing_tables_are_named(recipe_text):
 
 
 def test_epochs_and_steps_exclude_each_other(recipe_text):
-    assert "either epochs = ... or steps = ..." in problems(recipe_text, "steps=3")
+    assert "exactly one of epochs = ... and steps = ..." in problems(recipe_text, "steps=3")
 
 
 @pytest.mark.parametrize(
