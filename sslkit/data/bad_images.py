@@ -37,11 +37,11 @@ def read_usable(source: Source, index: int, min_side: int) -> images.Image:
 
 @dataclass
 class BadImages:
-    """The images that a run has skipped so far, each of them once.
+    """The images that a run has skipped so far, each once.
 
     Attributes:
         images: Number of images in the source.
-        max_count: How many may be skipped.
+        max_count: Number of images that may be skipped.
         max_share: Share of the images that may be skipped.
         reasons: Image -> what is wrong with it.
     """
@@ -81,9 +81,9 @@ class BadImages:
         return [{"image": image, "key": key(image), "reason": self.reasons[image]} for image in sorted(self.reasons)]
 
     def state_dict(self) -> dict[int, str]:
-        """Return what a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return dict(self.reasons)
 
     def load_state_dict(self, state: Mapping[int, str]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.reasons = dict(state)

@@ -13,7 +13,7 @@ from sslkit.api import Source
 from sslkit.seeds import generator
 
 MAX_TRIES = 100
-"""How many images are tried in place of one that cannot be used."""
+"""Number of replacements to try for an image that cannot be used."""
 
 
 class Item(NamedTuple):
@@ -21,7 +21,7 @@ class Item(NamedTuple):
 
     Attributes:
         image: Index in the source.
-        replaces: The image that this one replaces, and the number of the try.
+        replaces: The image that this one replaces, and the number of the attempt.
     """
 
     epoch: int
@@ -30,7 +30,7 @@ class Item(NamedTuple):
 
     @property
     def seeds(self) -> tuple[int | str, ...]:
-        """The path of seeds for its randomness, after the recipe's seed."""
+        """The path of seeds for the item's random numbers, after the recipe's seed."""
         return (self.epoch, self.image, *(("in place of", *self.replaces) if self.replaces else ()))
 
     def replacements(self, seed: int, images: int) -> Iterator[Item]:
@@ -48,7 +48,7 @@ class Epochs:
         images: Number of images in the source.
         batch_size: Images per optimizer step, over all devices.
         accumulate: Micro-batches per optimizer step.
-        pad: Whether an epoch's last batch is filled up from the start of the epoch, or left out.
+        pad: Whether to fill an epoch's last batch from the start of the epoch instead of leaving it out.
         rank: This rank.
         world: Number of ranks.
         skipped: Indices of the batches that are left out because they diverged, in order.

@@ -33,10 +33,10 @@ class Loader:
     """Batches of items in order, made ahead by loader processes, which end with the loader's `with` block.
 
     The pixels of a batch stay valid until the next one is requested. Their memory is allocated once: (2 w + 1) batches
-    with w processes. Besides it, the loader needs one decoded image in each process.
+    with w processes. In addition, each process holds one decoded image.
 
     Args:
-        dataset: Makes the batches.
+        dataset: The dataset that makes the batches.
         items: The items of each batch; no batch has more than the first.
         workers: Number of loader processes; with 0, batches are made in this process when they are requested.
         device: The device that the batches will be moved to.
@@ -70,7 +70,7 @@ class Loader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """End the loader processes; report one that died, for which torch may raise at any time and place."""
+        """End the loader processes, and report one that died; torch may raise because of it at any time."""
         deaths: list[str] = []
         for _again in range(2):  # torch may report the death here, too
             with suppress(RuntimeError):
@@ -100,7 +100,7 @@ class Loader:
         ]
 
     def _wait_for_a_death(self) -> None:
-        """Wait a moment: the connections of a dying process end before the process does."""
+        """Wait a moment: the connections of a dying process close before it ends."""
         if processes := self.processes():
             wait([process.sentinel for process in processes], _EXIT_WAIT_S)
 

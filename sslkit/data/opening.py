@@ -1,4 +1,4 @@
-"""Open what a run reads: its source and its proposals, which are prepared where they are missing and may be made."""
+"""Open a run's source and proposals, after preparing what is missing and may be made."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def prepare(plan: Plan, recipe_file: RecipeFile | None = None) -> tuple[Source, 
     """Open and return the source and the proposals of a plan.
 
     Args:
-        plan: Says which they are.
+        plan: The plan that names them.
         recipe_file: The plan's recipe, so that a message can name the exact command that makes what is missing.
 
     Raises:
-        DataError: Something is missing that this run may not make; the message names the command that does.
+        DataError: Something is missing that this run may not make; the message names the command that makes it.
     """
     source = open_source(plan.source.make())
     return source, _open_proposals(plan, source, recipe_file)
@@ -31,7 +31,7 @@ def open_source(source: Source, progress: Progress | None = None) -> Source:
 
     Args:
         source: A source that has not been opened.
-        progress: Shows the preparation; a bar of its own by default.
+        progress: Shows the preparation; a new bar by default.
 
     Raises:
         DataError: Its data is missing.

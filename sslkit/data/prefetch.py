@@ -57,7 +57,7 @@ class Prefetcher:
         self.error: Exception | None = None
 
     def start(self) -> None:
-        """Fetch the next batch, if there is one; `take` raises the errors of it."""
+        """Fetch the next batch, if there is one; `take` raises its errors."""
         try:
             self.batch = self.fetch(self.batches)
         except StopIteration:

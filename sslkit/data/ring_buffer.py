@@ -48,8 +48,8 @@ class RingBuffer:
 class BatchMessage:
     """A message that carries a batch out of a loader process, and unpickles as a dictionary.
 
-    Of the pixels, only their position is sent. Other tensors, which are small, go through the pipe themselves, instead
-    of each in shared memory of its own.
+    Only the position of the pixels is sent. Other tensors are small and go through the pipe, instead of each in
+    separate shared memory.
 
     Args:
         ring: The buffers with the pixels.

@@ -20,9 +20,9 @@ def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progr
     """Return the images of an opened source that a run could not use, in order, with the reasons.
 
     Args:
-        source: The images to read and decode.
-        min_side: Smaller images count as bad, in pixels.
-        jobs: Number of processes. When an image crashes one, check the unfinished images one by one to name it.
+        source: The source of the images to read and decode.
+        min_side: Images with a shorter side, in pixels, count as bad.
+        jobs: Number of processes. When an image crashes one, the unfinished images are checked one by one to name it.
         progress: Shows how many images are done.
     """
     waiting = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]

@@ -19,7 +19,7 @@ def recompute(backbone: nn.Module) -> None:
     """Let every block of a backbone keep only its input, in place.
 
     Raises:
-        UsageError: It has no blocks, that is, no list of modules of one class.
+        UsageError: The backbone has no list of modules of one class, so it has no blocks.
     """
     repeated = list(blocks(backbone))
     if not repeated:
@@ -37,7 +37,7 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 
 class _BufferCopies:
-    """Let a block work on copies of its buffers; may be entered more than once.
+    """A reentrant context in which a block works on copies of its buffers.
 
     Running statistics already include the batch when the block is recomputed.
     """

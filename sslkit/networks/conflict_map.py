@@ -18,7 +18,7 @@ class Timer:
     """A stopwatch for laps in milliseconds, with the device's queue empty at both ends of a lap.
 
     Args:
-        on: Otherwise, do not wait for the device; laps then mean nothing.
+        on: Whether to wait for the device; if not, laps mean nothing.
     """
 
     def __init__(self, device: torch.device, on: bool) -> None:
@@ -49,7 +49,7 @@ class ObjectiveLoss(NamedTuple):
 
 
 def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor | None:
-    """Return d loss / d parameters as one vector, keeping the graph; None where the loss reaches none of them.
+    """Return d loss / d parameters as one vector, keeping the graph; None if the loss reaches none of them.
 
     Gradients are not accumulated into `.grad`, and no hook of DDP fires.
     """
@@ -82,7 +82,7 @@ def conflict_map(
         losses: Objective -> its loss.
         parameters: Parameters of the backbone; those that are not trained are left out.
         scale: Factor on the losses in the backward pass, so that half precision does not underflow; norms exclude it.
-        mean: Averages a vector over ranks, where there are several.
+        mean: Averages a vector over ranks; None with a single rank.
     """
     trained = [p for p in parameters if p.requires_grad]
     values: dict[str, float] = {}

@@ -18,8 +18,8 @@ class Cost:
     """Cost of one training step, per image.
 
     Attributes:
-        flops: Forward and backward passes of everything the plan builds (a multiply-add counts two).
-        online_parameters: Number of trained parameters, those of objectives included.
+        flops: Operations of the forward and backward passes of all that the plan builds (a multiply-add counts as two).
+        online_parameters: Number of trained parameters, including those of objectives.
         target_parameters: Number of parameters that the EMA updates.
         activations: Bytes that the forward pass saves for the backward pass, in float32.
     """

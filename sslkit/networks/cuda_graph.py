@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 WARM_UP = 3
-"""Micro-batches without a change that precede a recording: libraries choose their algorithms in them."""
+"""Unchanged micro-batches before a recording, in which libraries choose their algorithms."""
 PATIENCE = 20
-"""Micro-batches in a row without a recording after which an error says what changes."""
+"""Micro-batches in a row without a recording, after which an error names what changes."""
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 
 
 class StepGraph:
     """Run micro-batches like `run`, with the same numbers, but from the fourth on by replaying a graph.
 
-    A graph works on the memory that it was recorded with, and repeats Python's decisions at that time. So each batch is
-    copied to that memory. The state of objectives and heads, apart from numbers in tensors, is compared before every
-    replay; that of backbones only before the recording. After a change, micro-batches run without a graph until a new
-    one is recorded.
+    A graph works on the memory that it was recorded with, and repeats Python's decisions at that time. Each batch is
+    therefore copied to that memory. The state of objectives and heads, apart from numbers in tensors, is compared
+    before every replay; that of backbones only before the recording. After a change, micro-batches run without a graph
+    until a new one is recorded.
 
     Args:
         run: Runs a batch forward and backward, which leaves gradients, and returns the output.
@@ -65,7 +65,7 @@ class StepGraph:
             self._forget()
             self.unchanged = 0
             if self.unrecorded >= PATIENCE:
-                raise UsageError(f"--cuda-graph: {changed[0]} changes again and again, which no graph can follow")
+                raise UsageError(f"--cuda-graph: {changed[0]} keeps changing, which a graph cannot follow")
         if self.unchanged < WARM_UP:
             self.unchanged, self.unrecorded = self.unchanged + 1, self.unrecorded + 1
             return self.run(batch)

@@ -12,12 +12,12 @@ from torch import Tensor
 def ema_update(target: Sequence[Tensor], online: Sequence[Tensor], momentum: float) -> None:
     """Move every target tensor towards its online tensor, in place: target <- m target + (1 - m) online.
 
-    Computed as target + (1 - m) (online - target): the same up to rounding, and exact where both are equal. A momentum
+    Computed as target + (1 - m) (online - target): the same up to rounding, and exact if both are equal. A momentum
     of 1 changes no bit, a momentum of 0 copies.
 
     Args:
         target: Tensors to change.
-        online: As many tensors, of the same shapes, in the same order.
+        online: The online tensors, with the same shapes and in the same order.
         momentum: m, in [0, 1].
 
     Raises:

@@ -11,12 +11,12 @@ from sslkit.api import Backbone
 
 
 class NormalisedBackbone(nn.Module):
-    """A backbone that takes images as they are decoded, and returns features.
+    """A backbone that takes decoded images and returns features.
 
     Args:
         backbone: The backbone.
-        mean: Subtracted from each colour channel, of pixels in [0, 1].
-        std: Divided by after that.
+        mean: Mean to subtract from each colour channel of pixels in [0, 1].
+        std: Standard deviation to divide each channel by after that.
 
     Attributes:
         dim: Number of features.

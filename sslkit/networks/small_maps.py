@@ -1,6 +1,6 @@
 """Compute convolutions in float32 on maps so small that part of the kernel sees only padding, where torch needs it.
 
-The gradient of that part of the kernel is zero. On CPUs, torch (2.6 to 2.14 at least, by way of oneDNN) leaves
+The gradient of that part of the kernel is zero. On CPUs, torch (2.6 to 2.14 at least, through oneDNN) leaves
 these entries of a bfloat16 gradient uninitialised where a map is narrower than the stride or much narrower than the
 kernel: any number, finite or not. ResNets meet this with images of 16 pixels or less.
 """

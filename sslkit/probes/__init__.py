@@ -1,1 +1,1 @@
-"""Measure a frozen backbone: crops and labels, features, and what each probe makes of them."""
+"""Measure a frozen backbone: crops and labels, features, and the probes' scores."""

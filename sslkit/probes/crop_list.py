@@ -17,7 +17,7 @@ from sslkit.planning.recipe import ProbeTable
 
 @dataclass(frozen=True)
 class CropList:
-    """The labelled crops of one opened source; the crops of one image stand together.
+    """The labelled crops of one opened source; the crops of one image are adjacent.
 
     Attributes:
         images: Shape (n,): indices into the source.
@@ -42,17 +42,17 @@ class CropList:
         Raises:
             DataError: The source has a category that is not among them.
         """
-        own = list(self.source.categories)
-        if own == list(categories):
+        names = list(self.source.categories)
+        if names == list(categories):
             return self
-        unknown = sorted(set(own) - set(categories))
+        unknown = sorted(set(names) - set(categories))
         if unknown:
             raise DataError(
                 f"{len(unknown)} categories of the test source '{self.source.name}' are not among the "
                 f"{len(categories)} of the training images: {', '.join(unknown[:5])}"
                 f"{', ...' if len(unknown) > 5 else ''}"
             )
-        positions = np.array([list(categories).index(name) for name in own], np.int64)
+        positions = np.array([list(categories).index(name) for name in names], np.int64)
         if self.labels.ndim == 1:
             return replace(self, labels=positions[self.labels])
         assert self.ignored is not None
@@ -63,14 +63,14 @@ class CropList:
 
 
 def _spread(columns: npt.NDArray[np.generic], positions: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.bool_]:
-    """Move columns (n own) to their positions in an array (n width) that is False elsewhere."""
+    """Move columns (n c) to their positions in an array (n width) that is False elsewhere."""
     spread = np.zeros((len(columns), width), np.bool_)
     spread[:, positions] = columns
     return spread
 
 
 def list_crops(source: Source, table: ProbeTable, order: Sequence[int] | npt.NDArray[np.int64]) -> CropList:
-    """List the labelled crops of a source, image by image in this order, up to the limit in the probe's table."""
+    """List the labelled crops of a source, image by image in the given order, up to the limit in the probe's table."""
     width = len(source.categories)
     rows: list[tuple[int, Boxes, npt.NDArray[np.generic], npt.NDArray[np.bool_]]] = []
     count = 0
@@ -80,16 +80,16 @@ def list_crops(source: Source, table: ProbeTable, order: Sequence[int] | npt.NDA
         count += len(image_boxes)
         if table.limit and count >= table.limit:
             break
-    kept = slice(table.limit)
+    limit = slice(table.limit)
     indices = [np.full(len(image_boxes), index, np.int64) for index, image_boxes, _, _ in rows]
     multi_label = table.labels == "multi-label"
     no_labels = np.zeros((0, width), np.bool_) if multi_label else np.zeros(0, np.int64)
     return CropList(
         source,
-        np.concatenate([np.zeros(0, np.int64), *indices])[kept],
-        np.concatenate([boxes.empty(), *(row[1] for row in rows)])[kept],
-        np.concatenate([no_labels, *(row[2] for row in rows)])[kept],
-        np.concatenate([no_labels, *(row[3] for row in rows)])[kept] if multi_label else None,
+        np.concatenate([np.zeros(0, np.int64), *indices])[limit],
+        np.concatenate([boxes.empty(), *(row[1] for row in rows)])[limit],
+        np.concatenate([no_labels, *(row[2] for row in rows)])[limit],
+        np.concatenate([no_labels, *(row[3] for row in rows)])[limit] if multi_label else None,
     )
 
 
@@ -100,11 +100,11 @@ def _crops_of_image(
 
     Labels have shape (n) and ignored categories (0 c) with one label each; both have shape (n c) with sets of labels.
     """
-    whole = np.array([[0, 0, np.inf, np.inf]], np.float32)
+    image_box = np.array([[0, 0, np.inf, np.inf]], np.float32)
     if table.crops == "images":
         label = source.label(index)
         labels = [] if label is None else [label]
-        return whole[: len(labels)], np.array(labels, np.int64), np.zeros((0, width), np.bool_)
+        return image_box[: len(labels)], np.array(labels, np.int64), np.zeros((0, width), np.bool_)
     objects = source.objects(index)
     clear = np.ones(len(objects.labels), np.bool_) if objects.difficult is None else ~objects.difficult
     if table.crops == "objects":
@@ -114,4 +114,4 @@ def _crops_of_image(
     present[0, objects.labels[clear]] = True
     unclear[0, objects.labels[~clear]] = True
     annotated = len(objects.labels) > 0  # an image without objects may just not have been annotated
-    return whole[:annotated], present[:annotated], (unclear & ~present)[:annotated]
+    return image_box[:annotated], present[:annotated], (unclear & ~present)[:annotated]

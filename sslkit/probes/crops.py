@@ -66,7 +66,7 @@ class Crops:
     def one_sided_categories(self) -> str:
         """Name the categories with crops on one side of the split only; return "" if there are none.
 
-        A category with a single crop is always among them. With sets of labels the answer is always "".
+        A category with a single crop is always among them. With sets of labels the result is always "".
         """
         if self.labels.ndim == 2:
             return ""
@@ -76,7 +76,7 @@ class Crops:
             f"{', ...' if len(one_sided) > 5 else ''}"
             for one_sided, reason in (
                 (train - test, "without a test crop, not tested"),
-                (test - train, "without a training crop, never right"),
+                (test - train, "without a training crop, never predicted"),
             )
             if one_sided
         ]

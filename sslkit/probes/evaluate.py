@@ -35,7 +35,7 @@ def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Ex
     """Put a backbone into eval mode and yield its feature extractor; restore its modes afterwards.
 
     Args:
-        backbone: On `device`.
+        backbone: The backbone, on `device`.
         device: Device that computes the features.
         view: Mean and standard deviation that pixels are normalised with.
     """
@@ -68,7 +68,7 @@ def extract_features(
     """Read the crops once and return the training and test features of each extractor.
 
     Args:
-        crops: Read in batches. All features are in memory: n * f * 4 bytes for each extractor.
+        crops: The crops, read in batches. All features are held in memory: n * f * 4 bytes for each extractor.
         extractors: Name -> extractor.
         device: Device that probes may compute on.
         progress: Shows how many crops have been read.

@@ -81,19 +81,19 @@ class Measurement:
     written: Path | None = None
 
     def save(self, folder: RunFolder, note: str) -> Measurement:
-        """Add the scores to the run's folder, where other scores stay as they are; return what to show.
+        """Add the scores to the run's folder, without changing other scores; return what to show.
 
         Args:
             folder: The run's folder.
-            note: Changes to the run's recipe, which become part of the name of the features; "" without any.
+            note: Changes to the run's recipe, which become part of the name of the features; "" if there are none.
         """
-        own = {name + note: scores for name, scores in self.probes.items()}
+        renamed = {name + note: scores for name, scores in self.probes.items()}
         with folder.locked():
             stored: dict[str, ProbeScores] = folder.read(PROBES, {})
-            stored |= {name: stored.get(name, {}) | scores for name, scores in own.items()}
+            stored |= {name: stored.get(name, {}) | scores for name, scores in renamed.items()}
             folder.write(PROBES, stored)
-        shown = stored if not note else own
-        return Measurement(self.weights, self.partial, own, shown, folder.path / PROBES)
+        shown = stored if not note else renamed
+        return Measurement(self.weights, self.partial, renamed, shown, folder.path / PROBES)
 
 
 def measure(
@@ -106,7 +106,7 @@ def measure(
         probing: Probes and backbone.
         weights: Weights to measure.
         device: Device that the backbone computes on.
-        progress: Shows what takes long.
+        progress: Shows the progress of long operations.
         partial: Continue when only some of the weights fit.
         references: Also measure raw pixels and the recipe's random weights.
         warn: Receives warnings at once: weights that do not fit, images and categories that cannot be measured well.
@@ -131,7 +131,7 @@ def measure(
 
 
 def _backbone(probing: ProbingPlan, device: torch.device) -> nn.Module:
-    """Build the backbone with the weights that a run begins with."""
+    """Build the backbone with a run's initial weights."""
     with torch_seeded(probing.seed, "backbone"):
         backbone: nn.Module = probing.backbone.make()
     return backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

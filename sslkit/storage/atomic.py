@@ -15,7 +15,7 @@ from sslkit.storage.file_errors import first_line, os_error
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; on success, flush that file to disk and rename it to `path`.
 
-    The folder is created where it is missing.
+    The folder is created if it is missing.
 
     Raises:
         StorageError: The disk is full or not writable.

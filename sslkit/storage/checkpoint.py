@@ -38,7 +38,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint aside, flush it to disk and rename it: a crash leaves the old file or the new one.
 
     Args:
-        path: Its folder is created where it is missing; an existing file is replaced.
+        path: The file to write; a missing folder is created, an existing file replaced.
         state: Tensors and plain Python values (numbers, strings, bytes, dicts, lists, tuples, sets).
 
     Raises:
@@ -55,7 +55,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: It is missing, cut short or damaged.
-        DataError: It holds other things than tensors and plain values, or is of a newer format.
+        DataError: It holds more than tensors and plain values, or has a newer format.
     """
     if not path.is_file():
         raise DamagedError(f"no checkpoint at {path}")
@@ -81,7 +81,7 @@ def _checked(state: Any, path: Path) -> dict[str, Any]:
     """Return the state of a checkpoint without its format.
 
     Raises:
-        DataError: It is not a checkpoint of sslkit, or of a newer format.
+        DataError: It is not a checkpoint of sslkit, or has a newer format.
     """
     if not isinstance(state, dict):
         raise DataError(f"{path} holds a {type(state).__name__}, not a checkpoint")
@@ -90,7 +90,7 @@ def _checked(state: Any, path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is not a checkpoint of sslkit: its format is {str(written)[:80]!r}, not a number")
     if written > FORMAT:
         raise DataError(
-            f"{path} is of format {written}, and this sslkit reads up to {FORMAT}: resume with the version that "
+            f"{path} has format {written}, and this sslkit reads up to {FORMAT}: resume with the version that "
             "wrote it (environment.json in the run's folder names it), or with a newer one"
         )
     if not isinstance(state.get("step"), int):
@@ -99,7 +99,7 @@ def _checked(state: Any, path: Path) -> dict[str, Any]:
 
 
 def refuse_inflating(path: Path) -> None:
-    """Refuse an archive that takes more memory than disk; do nothing where `path` is not an archive.
+    """Refuse an archive that takes more memory than disk; do nothing if `path` is not an archive.
 
     `torch.save` compresses nothing and writes each record once.
 
@@ -127,7 +127,7 @@ def _verify(path: Path) -> None:
 
 
 def _refuse_code(value: object, path: str) -> None:
-    """Refuse a value unless it is exactly of a type that loads without executing code."""
+    """Refuse a value unless its exact type loads without executing code."""
     if type(value) in _PLAIN:
         return
     if type(value) in (dict, OrderedDict):
@@ -158,10 +158,10 @@ def add(folder: Path, state: dict[str, Any], keep: int, keep_every: int | None =
 
 
 def restore(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
-    """Load the newest checkpoint that is not damaged; None where the folder has no checkpoints.
+    """Load the newest checkpoint that is not damaged; return None if the folder has none.
 
     Returns:
-        Its path, its state, and what is wrong with each newer checkpoint that was passed over.
+        Its path, its state, and what is wrong with each newer checkpoint that was skipped.
 
     Raises:
         DataError: Every checkpoint is damaged, or `load` refuses the newest one that is not.
@@ -179,12 +179,12 @@ def restore(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
 
 
 def latest(folder: Path) -> Path | None:
-    """Return the checkpoint that the folder points to; without a pointer, that of the highest step, or None."""
+    """Return the checkpoint that the folder points to; without a pointer, the one with the highest step, or None."""
     return next(iter(_candidates(folder)), None)
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """Return the checkpoints to resume from, best first: the one that is pointed to, then those before it.
+    """Return the checkpoints to resume from, best first: the one pointed to, then those before it.
 
     A checkpoint after the pointer was written by a save that was interrupted, or before a rollback to an older one.
     """
@@ -205,7 +205,7 @@ def point(path: Path) -> None:
 
 
 def _pointed(folder: Path) -> int | None:
-    """Return the step of the checkpoint that is pointed to; None where the pointer is missing or damaged."""
+    """Return the step of the checkpoint pointed to; None if the pointer is missing or damaged."""
     try:
         return int(json.loads((folder / NEWEST).read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -217,7 +217,7 @@ def prune(folder: Path, keep: int, keep_every: int | None = None) -> None:
 
     Args:
         folder: The folder of checkpoints.
-        keep: How many to keep, up to the one that is pointed to; those after it are deleted.
+        keep: Number of checkpoints to keep, up to the one pointed to; those after it are deleted.
         keep_every: Also keep those whose step is a multiple of it.
 
     Raises:

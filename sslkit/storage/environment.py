@@ -70,7 +70,7 @@ def _cpu() -> str:
 
 
 def _git() -> str | None:
-    """Return the commit of the current folder, "+" appended when it has changes; None outside a repository."""
+    """Return the commit of the current folder, with "+" appended if it has changes; None outside a repository."""
     try:
         process = subprocess.run(
             ["git", "describe", "--always", "--dirty=+"],  # noqa: S607

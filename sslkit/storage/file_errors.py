@@ -1,4 +1,4 @@
-"""Put errors of reading and writing files into words."""
+"""Describe errors from reading and writing files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where the message is empty."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

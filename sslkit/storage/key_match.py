@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sslkit.errors import DataError
 
 _MOST_KEYS = 8
-"""Keys of one kind that a message names."""
+"""Number of keys of one kind that a message names."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,17 @@ def load_into(
     """Copy the tensors of a file into a backbone.
 
     Args:
-        backbone: Changed in place.
+        backbone: The backbone, changed in place.
         tensors: All tensors of the file.
         origin: Name of the file, for messages.
-        prefix: Use only the keys that begin with it, without it.
+        prefix: Use only the keys with this prefix, and remove it.
         partial: Continue with what matches.
 
     Returns:
-        What was not loaded, in words; None when everything fits.
+        A description of what was not loaded; None when everything fits.
 
     Raises:
-        DataError: Keys or shapes do not match, all of them listed by kind; or nothing matches at all.
+        DataError: Keys or shapes do not match (the message lists them by kind), or nothing matches at all.
     """
     expected = backbone.state_dict()
     selected = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -119,6 +119,6 @@ def prefix_hint(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
 
 
 def _tails(key: str) -> list[str]:
-    """Return a key and what is left of it after each of its dots."""
+    """Return a key and the parts of it after each of its dots."""
     parts = key.split(".")
     return [".".join(parts[start:]) for start in range(len(parts))]

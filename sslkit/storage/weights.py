@@ -18,16 +18,16 @@ from sslkit.storage.checkpoint import refuse_inflating
 from sslkit.storage.file_errors import first_line, refused_name, truncation_hint
 
 _MOST_KEYS = 8
-"""Keys of a file that an error names."""
+"""Number of a file's keys that an error names."""
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors as safetensors, whole or not at all; the same tensors and metadata give the same bytes.
 
     Args:
-        path: Its folder is created where it is missing; an existing file is replaced.
-        tensors: Of any layout and device; tensors that share memory are written separately.
-        metadata: Strings to strings, stored in the file's header.
+        path: The file to write; a missing folder is created, an existing file replaced.
+        tensors: Tensors of any layout and device; those that share memory are written separately.
+        metadata: Strings -> strings, stored in the file's header.
 
     Raises:
         StorageError: The disk is full or not writable.
@@ -118,7 +118,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         problem = f"no state dict: it has the keys {', '.join(map(str, list(content)[:_MOST_KEYS]))}"
     else:
         problem = f"no state dict: it has {type(content).__name__}"
-    raise DataError(f"{path} holds {problem}; save the right one to a file of its own")
+    raise DataError(f"{path} holds {problem}; save the right one to a separate file")
 
 
 def _is_state_dict(table: Any) -> bool:

@@ -3,7 +3,7 @@
 A view's bits must not depend on its batch. So the only operations are those that round each element exactly (IEEE +,
 -, *, /, floor, comparisons), one at a time; fused and transcendental ones may differ between their vectorised and
 scalar forms. Sums over pixels are sums of integers. The parameters are sent to the device in one piece, so that nothing
-waits for it.
+waits for the device.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ def _where(columns: Columns, name: str) -> list[int]:
 
 
 def _jitter(columns: Columns) -> Iterator[Edit]:
-    """Apply each view's four operations in the order that it has drawn.
+    """Apply each view's four operations in the order drawn for it.
 
-    Views are independent, so each may wait for the others: hue, by far the most expensive, runs once for all of them,
-    and the other operations a number of places before or after it.
+    Views are independent, so each may wait for the others: hue, by far the most expensive operation, runs once for all
+    views, and the others run by their distance from hue in the order.
     """
     orders = [
         [JITTER[int(number)] for number in order] for order in zip(*(columns[name] for name in ORDER), strict=True)

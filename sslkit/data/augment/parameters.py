@@ -1,4 +1,4 @@
-"""Draw the parameters of a view's augmentation; two modules execute them, and agree.
+"""Draw the parameters of a view's augmentation, which two modules apply.
 
 The operations and their order are those of BYOL (arXiv 2006.07733, appendix B) and ORL: flip, colour jitter, greyscale,
 Gaussian blur, solarize, normalise. Brightness multiplies, as torchvision's does (DeepMind's adds).
@@ -24,7 +24,7 @@ are factors, `hue` a shift in turns; `first` to `fourth` are indices of operatio
 pixels, 0 for none."""
 JITTER = ("brightness", "contrast", "saturation", "hue")
 IDENTITY = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
-"""Values with which the jitter operations change nothing."""
+"""Values that make the jitter operations change nothing."""
 ORDER = ("first", "second", "third", "fourth")
 GRAY = (0.2989, 0.587, 0.114)
 """torchvision's weights of R, G, B."""
@@ -35,7 +35,7 @@ _UNIFORMS = 14  # drawn for every view, whether they are used or not
 def draw(view: View, *parts: int | str) -> list[float]:
     """Draw the augmentation of one view of one image, as a function of a path of names and numbers.
 
-    Each number has its own place in the stream whatever the options, so that streams stay paired when one changes.
+    Each number has a fixed place in the stream, so that streams stay paired when an option changes.
 
     Returns:
         Thirteen numbers, the columns of `PARAMETERS`.

@@ -233,5 +233,5 @@ def test_categories_on_one_side_of_the_split_are_named(dots, monkeypatch):
     monkeypatch.setattr(source, "label", lambda index: int(labels[index]), raising=False)
     message = collect_crops(source, table(crops="images"), seed=0).one_sided_categories()
     assert message == (
-        "of 4 categories, 1 without a test crop, not tested: trained; 1 without a training crop, never right: tested"
+        "of 4 categories, 1 without a test crop, not tested: trained; 1 without a training crop, never predicted: tested"
     )

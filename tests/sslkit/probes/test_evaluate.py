@@ -164,7 +164,7 @@ def problems(plugins, source=True, **probes):
             {"crops": "multi-label"}, "crops",
             'gives multi-label samples, and probe "nearest" takes only single-label ones', 'write crops = "objects"',
         ),
-        ({"test_source": {"use": "dots"}}, "test_source", "the very source that is trained on", "another split"),
+        ({"test_source": {"use": "dots"}}, "test_source", "the training source itself", "another split"),
         ({"fit": "centre-crop"}, "fit", "is for whole images", 'crops = "images"'),
         ({"size": 30}, "size", "cannot take crops of 30 x 30 pixels: not of 8", ""),
         ({"test_source": {"use": "dts"}}, "test_source.use", "did you mean 'dots'", ""),
