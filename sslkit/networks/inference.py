@@ -16,7 +16,7 @@ class NormalisedBackbone(nn.Module):
     Args:
         backbone: The backbone.
         mean: Mean to subtract from each colour channel of pixels in [0, 1].
-        std: Standard deviation to divide each channel by after that.
+        std: Standard deviation to divide each colour channel by afterwards.
 
     Attributes:
         dim: Number of features.

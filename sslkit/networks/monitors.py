@@ -19,15 +19,15 @@ from sslkit.nn import cosine_similarity, unit
 EVERY_STEP = ("feature_std", "prediction_std", "alignment", "uniformity", "target_similarity")
 """Names of the monitors that are computed in every step."""
 MAX_IMAGES = 256
-"""The most images of a micro-batch whose pairs uniformity is computed over."""
+"""Largest number of a micro-batch's images whose pairs uniformity is computed over."""
 ROWS_PER_DIMENSION = 2
-"""Rows per dimension that RankMe is computed over; with fewer, it is not computed."""
+"""Rows per dimension that RankMe needs; with fewer, it is not computed."""
 MAX_DIMENSIONS = 2048
-"""RankMe is not computed for wider rows: their window would not stay small."""
+"""RankMe is not computed for wider rows: their window would be large."""
 
 
 def is_measured(name: str) -> bool:
-    """Return whether a value is measured every n steps only."""
+    """Return whether a value is measured only every n steps."""
     return name.startswith(("rankme.", "conflict.")) or name.endswith((".forward_ms", ".backward_ms", ".gradient_norm"))
 
 
@@ -85,9 +85,9 @@ def every_step(online: Tensor, target: Tensor | None = None, prediction: Tensor 
     """Return the monitors of one step, as scalars on the device.
 
     Args:
-        online: Shape (b v d): projections of the watched view group, or features where there is no projection.
-        target: The same from the target network, where there is one.
-        prediction: Shape (b v d): predictions from `online`, where some objective reads them.
+        online: Shape (b v d): projections of the watched view group, or features if there is no projection.
+        target: The same from the target network, if there is one.
+        prediction: Shape (b v d): predictions from `online`, if some objective reads them.
     """
     z = unit(online)
     values = {"feature_std": _std(z[:, 0]), "uniformity": _uniformity(z[:MAX_IMAGES, 0])}
@@ -148,15 +148,15 @@ class Window:
         return ROWS_PER_DIMENSION * self.width
 
     def refusal(self) -> str | None:
-        """Return why RankMe cannot be computed from these rows; None where it can."""
+        """Return why RankMe cannot be computed from these rows, or None if it can."""
         if self.width > MAX_DIMENSIONS:
-            return f"D = {self.width} is more than {MAX_DIMENSIONS}, for which a window of rows would not stay small"
+            return f"D = {self.width} is more than {MAX_DIMENSIONS}, for which the window of rows would be large"
         if self.count < self.size:
             return f"N = {self.count} images so far are fewer than {ROWS_PER_DIMENSION} D = {self.size}"
         return None
 
     def rows(self) -> Tensor:
-        """Return the newest rows (n d), as many as RankMe needs, or all where there are fewer."""
+        """Return the newest rows (n d), at most the `size` that RankMe needs."""
         return torch.cat(list(self.chunks))[-self.size :]
 
 
@@ -166,14 +166,14 @@ class Monitors:
 
     Attributes:
         every: Optimizer steps between measurements; 0 switches them off.
-        whole: Whether every rank holds whole parameters, as the conflict map needs.
-        device: Where restored rows are placed.
+        has_full_parameters: Whether every rank holds full parameters, as the conflict map needs.
+        device: Device that restored rows are placed on.
         windows: Kind of row -> its newest rows on this rank.
         reported: Kind of row -> why RankMe was not computed for it, as already reported.
     """
 
     every: int
-    whole: bool = True
+    has_full_parameters: bool = True
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     windows: dict[str, Window] = field(default_factory=dict)
     reported: dict[str, str] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class Monitors:
 
     def conflict_map_due(self, step: int) -> bool:
         """Return whether to compute the conflict map in optimizer step `step`."""
-        return self.whole and self.due(step)
+        return self.has_full_parameters and self.due(step)
 
     def add(self, rows: Mapping[str, Tensor]) -> None:
         """Add the rows of a micro-batch, kind -> (b d)."""
@@ -193,7 +193,7 @@ class Monitors:
                 self.windows.setdefault(kind, Window()).add(added)
 
     def ranks(self) -> dict[str, float]:
-        """Return RankMe where there are enough rows, and always N and D: `rankme.KIND`, `..._n`, `..._d`."""
+        """Return RankMe if there are enough rows, and always N and D: `rankme.KIND`, `..._n`, `..._d`."""
         values: dict[str, float] = {}
         for kind, window in self.windows.items():
             values |= {f"rankme.{kind}_n": min(window.count, window.size), f"rankme.{kind}_d": window.width}

@@ -26,7 +26,7 @@ ON_CPU = hasattr(torch.cpu.Stream, "record_event")
 
 
 def strategy() -> ModelParallelStrategy:
-    """Return the strategy of `--strategy fsdp` for Lightning Fabric."""
+    """Return Lightning Fabric's strategy for `--strategy fsdp`."""
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
     return ModelParallelStrategy(shard)
@@ -36,8 +36,8 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Shard a module's parameters over all ranks, block by block, in place.
 
     Args:
-        module: The same on every rank.
-        mesh: Over all ranks, machines first.
+        module: The module, the same on every rank.
+        mesh: A device mesh over all ranks, machines first.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -73,29 +73,29 @@ def is_sharded_tensor(value: object) -> TypeGuard[DTensor]:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this rank's shard of a tensor, or the tensor itself where it is not sharded."""
+    """Return this rank's shard of a tensor, or the tensor itself if it is not sharded."""
     return tensor.to_local() if is_sharded_tensor(tensor) else tensor
 
 
-def whole(value: Any, keep: bool = True) -> Any:
+def gather_to_cpu(value: Any, keep: bool = True) -> Any:
     """Gather every sharded tensor of a nested value onto the CPU; leave other values unchanged.
 
     Args:
         value: Mappings, lists and tuples of tensors and other values.
-        keep: Whether this rank needs the tensors; a rank that does not takes part and gets empty ones.
+        keep: Whether this rank needs the tensors; if not, it still takes part, and gets empty ones.
     """
     if is_sharded_tensor(value):
         gathered = value.full_tensor().detach()
         return gathered.cpu() if keep else gathered.new_empty(0)
     if isinstance(value, Mapping):
-        return {name: whole(item, keep) for name, item in value.items()}
+        return {name: gather_to_cpu(item, keep) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(whole(item, keep) for item in value)
+        return type(value)(gather_to_cpu(item, keep) for item in value)
     return value
 
 
 def shard_like(value: Tensor, like: Tensor) -> Tensor:
-    """Shard a whole tensor like `like`; where that is not sharded, use its memory layout.
+    """Shard a full tensor like `like`; if that is not sharded, use its memory layout.
 
     Fused optimizers read memory in order, so layouts must agree.
     """
@@ -110,15 +110,15 @@ def shard_like(value: Tensor, like: Tensor) -> Tensor:
 
 
 def shard_model_state(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
-    """Shard a whole state dict like the module's own; return it unchanged where the module is not sharded."""
+    """Shard a full state dict like that of the module; return it unchanged if the module is not sharded."""
     if not is_sharded(module):
         return state
-    own = module.state_dict()
-    return {name: shard_like(value, own[name]) if name in own else value for name, value in state.items()}
+    current = module.state_dict()
+    return {name: shard_like(value, current[name]) if name in current else value for name, value in state.items()}
 
 
 def shard_optimizer_state(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """Shard an optimizer's whole state like its parameters, given in their order."""
+    """Shard an optimizer's full state like its parameters, in their order."""
     sharded = {
         number: {
             name: shard_like(value, parameters[number]) if isinstance(value, Tensor) else value
@@ -136,7 +136,7 @@ def broadcast_buffers(module: nn.Module) -> None:
 
 
 def describe(module: nn.Module) -> str:
-    """Return how many of a module's parameters this rank holds, in words."""
+    """Describe how many of a module's parameters this rank holds."""
     parameters = list(module.parameters())
-    own, total = (sum(tensor.numel() for tensor in tensors) for tensors in (map(local, parameters), parameters))
-    return f"sharded: {own:,} of {total:,} parameters on each rank, with their gradients and optimizer state"
+    local_count, total = (sum(tensor.numel() for tensor in tensors) for tensors in (map(local, parameters), parameters))
+    return f"sharded: {local_count:,} of {total:,} parameters on each rank, with their gradients and optimizer state"

@@ -72,8 +72,8 @@ class StepOutput(NamedTuple):
         loss: Scalar, the weighted sum of the terms.
         terms: "objective.term" -> scalar, unweighted.
         monitors: Name -> scalar.
-        rows: "features" and, where there is one, "projection" -> rows of the first monitored view (b d), detached.
-        measured: The conflict map, where it was requested: name -> value, the same on all ranks except for times.
+        rows: "features" and, if there is one, "projection" -> rows of the first monitored view (b d), detached.
+        measured: The conflict map, if it was requested: name -> value, the same on all ranks except for times.
     """
 
     loss: Tensor
@@ -84,7 +84,7 @@ class StepOutput(NamedTuple):
 
 
 class StepModule(nn.Module):
-    """The online network, the target network where an objective reads it, and the objectives."""
+    """The online network, the target network if an objective reads it, and the objectives."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -104,9 +104,9 @@ class StepModule(nn.Module):
         trained = (self.online.projectors, self.online.predictors, self.objectives)
         self._stateful: list[Any] = [part for parts in trained for part in parts.values()]
         self.gather: Callable[[Tensor], Tensor] | None = None
-        """Concatenates a tensor's rows (b ...) over all ranks, with gradients; None where there is one rank."""
+        """Concatenates a tensor's rows (b ...) over all ranks, with gradients; None with a single rank."""
         self.mean: Callable[[Tensor], Tensor] | None = None
-        """Averages a tensor over all ranks, without gradients; None where there is one rank."""
+        """Averages a tensor over all ranks, without gradients; None with a single rank."""
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
         self.scale = 2.0**12 if plan.recipe.precision == "16-mixed" else 1.0
         self.to(memory_format=torch.channels_last)
@@ -197,10 +197,10 @@ class StepModule(nn.Module):
         if self._pairs is not None:
             return self._pairs
         online, named = dict(self.online.named_parameters()), list(target.named_parameters())
-        own, followed = [parameter for _, parameter in named], [online[name] for name, _ in named]
-        if any(map(is_sharded_tensor, own)):  # a rank's shards may have moved in memory by the next step
-            return [*map(local, own)], [*map(local, followed)]
-        self._pairs = list[Tensor](own), list[Tensor](followed)
+        parameters, followed = [parameter for _, parameter in named], [online[name] for name, _ in named]
+        if any(map(is_sharded_tensor, parameters)):  # a rank's shards may have moved in memory by the next step
+            return [*map(local, parameters)], [*map(local, followed)]
+        self._pairs = list[Tensor](parameters), list[Tensor](followed)
         return self._pairs
 
     def after_step(self, step: int, epoch: float) -> None:
@@ -246,8 +246,8 @@ def _watched(plan: Plan) -> dict[str, EmbeddingKey]:
     """Return the embeddings to monitor, those of the sampler's first view group that the online network sees.
 
     `features` always; `projection` of the first head whose projections are vectors, computed for an objective anyway;
-    `target`, the target's projection of the same, and `prediction`, the online network's, where some objective reads
-    them.
+    `target`, the target's projection of the same, and `prediction`, the online network's, if some objective
+    reads them.
     """
     group = next(name for name in plan.groups if _heads(plan, "online", name, all_keys=True))
     keys = {"features": EmbeddingKey("online", "features", group)}

@@ -1,1 +1,1 @@
-"""Train a plan: the loop, the step, and what keeps a long run safe."""
+"""Train a plan: the loop, the step, checkpoints, and the safety of long runs."""

@@ -1,4 +1,4 @@
-"""What ranks share: rows and means inside a step, and what all of them must know before the next one."""
+"""Communication between ranks: rows and means inside a step, signals and bad images before the next one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def check_same_images(fabric: Fabric, listing: Mapping[str, Any]) -> None:
-    """Refuse ranks whose images differ from rank 0's, as on machines with folders of their own.
+    """Refuse ranks whose images differ from rank 0's, as on machines with separate folders.
 
     Raises:
-        DataError: They differ.
+        DataError: The images differ.
     """
     first = fabric.broadcast(listing)
     if first != listing:
@@ -51,12 +51,12 @@ class Agreement:
     """Average a step's values over ranks, and let all ranks know of a signal to stop and of bad images.
 
     Args:
-        fabric: Joins the ranks.
+        fabric: The Fabric that joins the ranks.
         interrupt: Whether this rank, or any, was asked to stop.
-        bad: Images that the run has skipped; those of all ranks are added.
+        bad: Images that the run has skipped, extended by those of all ranks.
 
     Attributes:
-        news: Messages about images that could not be used, since they were last taken; None where `bad` is unchanged.
+        news: Messages about images that could not be used, since they were last taken; None if `bad` is unchanged.
     """
 
     def __init__(self, fabric: Fabric, interrupt: Interrupt, bad: BadImages) -> None:
@@ -70,7 +70,7 @@ class Agreement:
         return Reading(values)
 
     def finish(self, reading: Reading, bad: Sequence[BadImage]) -> list[float]:
-        """Return the averaged values; where any rank has a signal or new bad images, share them first."""
+        """Return the averaged values; if any rank has a signal or new bad images, share them first."""
         values = reading.numbers()
         *values, stops, finds = values if self.fabric.world_size > 1 else [*values, *self._flags(bad)]
         if stops:
@@ -88,6 +88,6 @@ class Agreement:
         self.news = [*(self.news or ()), *self.bad.add(images)]
 
     def take_news(self) -> list[str] | None:
-        """Return the messages about bad images, and forget them; None where there are no new ones."""
+        """Return the messages about bad images, and forget them; None if there are no new ones."""
         news, self.news = self.news, None
         return news

@@ -10,7 +10,7 @@ _LARGEST, _ALL = 1 << 30, (1 << 31) - 1
 
 
 def keep_freed() -> bool:
-    """Keep freed memory where the C library is glibc; return whether it is kept.
+    """Keep freed memory if the C library is glibc; return whether it is kept.
 
     By default glibc returns blocks of more than 32 MB to the system at once, which then clears each page again in every
     step: 5 to 10 % of the time of a step on a CPU. The peak memory of the process stays about the same.

@@ -16,10 +16,10 @@ from sslkit.training.state import TrainState
 
 
 def restore(state: TrainState, path: Path, saved: Mapping[str, Any]) -> None:
-    """Restore the state of a run from what a checkpoint holds.
+    """Restore the state of a run from the contents of a checkpoint.
 
     Raises:
-        DataError: It holds other networks or optimizers than this version builds from the recipe.
+        DataError: Its networks or optimizers are not those that this version builds from the recipe.
     """
     try:
         state.load_state_dict(saved)
@@ -31,9 +31,9 @@ class Checkpointer:
     """Write and read the checkpoints of a run.
 
     Args:
-        folder: Of the run.
-        setup: What the run trains.
-        state: What is saved and restored.
+        folder: The run's folder.
+        setup: The networks, optimizer and batches of the run.
+        state: The state to save and restore.
         note: Shows lines.
     """
 
@@ -44,7 +44,7 @@ class Checkpointer:
         """Write a checkpoint, to be called on all ranks.
 
         Returns:
-            Its path on rank 0, and on all ranks what went wrong.
+            The checkpoint's path on rank 0, and on all ranks what went wrong.
         """
         options, fabric = self.setup.options, self.setup.fabric
         state = self.state.state_dict()
@@ -58,7 +58,7 @@ class Checkpointer:
         return path, fabric.broadcast(wrong)
 
     def about(self) -> dict[str, Any]:
-        """Return what a checkpoint says of its run, besides the state."""
+        """Return what a checkpoint says about its run, besides the state."""
         return {
             "processes": self.setup.fabric.world_size,
             "listing": self.setup.listing,
@@ -68,10 +68,10 @@ class Checkpointer:
         }
 
     def resume(self) -> None:
-        """Restore the newest complete checkpoint, where there is one, and say so.
+        """Restore the newest complete checkpoint, if there is one, and say so.
 
         Raises:
-            DataError: It does not fit the recipe, or the images changed and `on_changed_images` is "stop".
+            DataError: The checkpoint does not fit the recipe, or the images changed and `on_changed_images` is "stop".
         """
         fabric, state = self.setup.fabric, self.state
         newest = checkpoint.restore(self.folder.checkpoints)
@@ -85,7 +85,7 @@ class Checkpointer:
             raise DataError(f"ranks would resume from different checkpoints in {self.folder.checkpoints}")
 
     def compare(self, saved: Mapping[str, Any]) -> None:
-        """Warn of what changed since a checkpoint was written and changes the run's numbers.
+        """Warn about changes since a checkpoint that alter the run's numbers.
 
         Raises:
             DataError: The images changed, and `on_changed_images` is "stop".
@@ -107,7 +107,7 @@ class Checkpointer:
 
 
 def _misfit(path: Path, saved: Mapping[str, Any], plan: Plan, error: Exception) -> str:
-    """Say that a checkpoint does not fit, which versions differ, and what can be done."""
+    """Explain that a checkpoint does not fit, which versions differ, and what to do."""
     now = {"sslkit": __version__, **plan.resolved()["plugins"]}
     plugins = saved.get("plugins")
     then = {"sslkit": saved.get("sslkit", "an unknown version"), **(plugins if isinstance(plugins, dict) else {})}

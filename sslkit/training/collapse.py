@@ -11,7 +11,7 @@ Values = Mapping[str, float]
 SPREAD = 0.05
 """A standard deviation below this counts as constant: the mean cosine of two images is above 0.997."""
 TIGHT = 0.1
-"""The same where target and online network agree to `AGREED`: both went to one constant together."""
+"""The same if target and online network agree to `AGREED`: both went to one constant together."""
 AGREED = 0.99
 UNIFORM = -0.01
 """`uniformity` above this counts as constant: all images but a few are the same."""
@@ -22,12 +22,12 @@ PATIENCE = 50
 MEASUREMENTS = 3
 """Measurements of RankMe in a row that must be low."""
 GRACE = (100, 1000)
-"""The least and the largest number of first steps without alarm; in between, it is the learning rate's warm-up."""
+"""The smallest and largest number of first steps without an alarm; in between, the learning rate's warm-up."""
 
 
 @dataclass(frozen=True)
 class RecipeTraits:
-    """What a recipe does to keep features apart.
+    """The traits of a recipe that keep features apart.
 
     Attributes:
         predicts: Whether some objective reads a predictor's output.
@@ -90,15 +90,15 @@ _SIGNS: Mapping[str, tuple[Callable[[Values], bool | None], int]] = {
     "constant-predictions": (_constant_predictions, PATIENCE),
     "few-dimensions": (_few_dimensions, MEASUREMENTS),
 }
-"""Sign -> (whether a step shows it, None where it cannot say; how often in a row it must)."""
+"""Sign -> (whether a step shows it, None if it cannot tell; how often in a row it must)."""
 
 
 @dataclass
 class CollapseDetector:
-    """Watch every step's values, and raise an alarm when a sign lasts for long enough after the first steps.
+    """Watch every step's values, and raise an alarm when a sign lasts long enough after the first steps.
 
     Attributes:
-        traits: Of the recipe, for the likely cause.
+        traits: Traits of the recipe, for the likely cause.
         counts: Sign -> times in a row that it was seen.
         reported: Signs that raised an alarm.
         first: Values of the first step, for comparison.
@@ -115,7 +115,7 @@ class CollapseDetector:
         return min(max(self.traits.warmup, GRACE[0]), GRACE[1])
 
     def update(self, step: int, terms: Values, once: bool = True) -> Alarm | None:
-        """Take in the values of a step; return an alarm where a sign has lasted for long enough.
+        """Add the values of a step; return an alarm if a sign has lasted long enough.
 
         Args:
             step: The step, from 1.
@@ -147,8 +147,8 @@ class CollapseDetector:
     def _message(self, sign: str, step: int, terms: Values) -> str:
         what = {
             "constant": f"the features are nearly the same for all images, for {self.counts[sign]} steps in a row",
-            "constant-predictions": "the predictor gives nearly the same for all images, while projections are spread, "
-            f"for {self.counts[sign]} steps in a row",
+            "constant-predictions": "the predictor's output is nearly the same for all images, but projections are "
+            f"spread, for {self.counts[sign]} steps in a row",
             "few-dimensions": f"the features lie in few dimensions, in {self.counts[sign]} measurements in a row",
         }[sign]
         began = _in_words(self.first)
@@ -176,7 +176,7 @@ def causes(traits: RecipeTraits, first: Values, sign: str = "constant") -> list[
     """Return possible causes of a collapse, likeliest first, each with what to change; never empty.
 
     Args:
-        traits: Of the recipe.
+        traits: Traits of the recipe.
         first: Values of the first step; identical views of an image show there.
         sign: The sign that was seen.
     """

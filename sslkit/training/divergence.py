@@ -10,15 +10,15 @@ from sslkit.errors import DivergedError
 
 
 class NonFiniteError(DivergedError):
-    """A loss or gradient is not finite; the optimizer step was not made.
+    """A loss or gradient is not finite; the optimizer step was not taken.
 
     Attributes:
         step: The step, from 1.
         names: Terms that are not finite.
         terms: All terms of the step.
         batches: Images and boxes of each micro-batch of this rank.
-        record: Where the flight record is, in words.
-        advice: Further lines.
+        record: Text that says where the flight record is.
+        advice: Further lines of the message.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class NonFiniteError(DivergedError):
         shown = ", ".join(f"{name} = {self.terms[name]}" for name in self.names)
         record = f" {self.record}." if self.record else ""
         return (
-            f"step {self.step} is not finite: {shown}. The optimizer step was not made.{record} "
+            f"step {self.step} is not finite: {shown}. The optimizer step was not taken.{record} "
             f"Common causes: a learning rate too high for the batch (now {self.lr:.4g}), too short a warm-up, "
             f"16-bit precision{self.advice}"
         )
 
 
 class CollapsedError(DivergedError):
-    """The features collapsed, and the run was asked to stop there."""
+    """The features collapsed, and the options ask to stop then."""

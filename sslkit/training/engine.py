@@ -41,7 +41,7 @@ class Engine:
             self.fabric.backward(loss)
 
     def without_sync(self, when: bool) -> AbstractContextManager[None]:
-        """Leave gradients on their ranks inside the block, `when` a later micro-batch of the step will sync them."""
+        """Keep gradients local to each rank inside the block, `when` a later micro-batch of the step will sync them."""
         return self.fabric.no_backward_sync(self.setup.module) if when else nullcontext()
 
     def gradient_norm(self) -> Tensor:
@@ -57,7 +57,7 @@ class Engine:
         return total.sqrt()
 
     def clip_gradients(self) -> None:
-        """Scale the gradients down where the recipe bounds their norm."""
+        """Scale the gradients down if the recipe bounds their norm."""
         limit = self.setup.recipe.optimizer.clip_grad_norm
         if limit is not None:
             self.fabric.clip_gradients(

@@ -1,8 +1,8 @@
-"""The flight record of a step that was not finite: its images and boxes, and everything that is needed to replay it.
+"""The flight record of a step that was not finite: its images and boxes, and everything needed to replay it.
 
 diverged-step-00000123/
     record.json     terms, parameters without a finite gradient, learning rate, seeds; images and boxes of every rank
-    before.pt       a checkpoint: everything as it was before the step
+    before.pt       a checkpoint: the state before the step
     recipe.toml     resolved
 """
 
@@ -28,9 +28,9 @@ _MOST_NAMES = 50
 
 
 def write(error: NonFiniteError, train_step: TrainStep, checkpointer: Checkpointer) -> str:
-    """Write the record of a step that was not made, to be called on all ranks; return where it is, in words.
+    """Write the record of a step that was not taken; call it on all ranks. Return text that says where the record is.
 
-    The state of the run is put back to what it was before the step.
+    The state of the run is reset to what it was before the step.
     """
     fabric = train_step.setup.fabric
     record = _record(error, train_step)
@@ -48,10 +48,10 @@ def write(error: NonFiniteError, train_step: TrainStep, checkpointer: Checkpoint
 
 
 def _record(error: NonFiniteError, train_step: TrainStep) -> dict[str, Any]:
-    """Return what goes into `record.json`, gathered from all ranks."""
+    """Return the contents of `record.json`, gathered from all ranks."""
     setup, recipe, fabric = train_step.setup, train_step.recipe, train_step.setup.fabric
-    own = (_plain(error.batches), parameters_without_finite_gradient(train_step.network))
-    batches, parameters = zip(*(fabric.broadcast(own, src=rank) for rank in range(fabric.world_size)), strict=True)
+    local = (_plain(error.batches), parameters_without_finite_gradient(train_step.network))
+    batches, parameters = zip(*(fabric.broadcast(local, src=rank) for rank in range(fabric.world_size)), strict=True)
     for batch in (batch for of_rank in batches for batch in of_rank):
         batch["keys"] = [setup.source.key(index) for index in batch["images"]]
     return {
@@ -73,7 +73,7 @@ def _plain(batches: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Any]]:
 
 
 def parameters_without_finite_gradient(network: nn.Module) -> list[str]:
-    """Name the parameters whose gradient is not finite, the first few."""
+    """Name the first few parameters whose gradient is not finite."""
     named = network.named_parameters()
     return [name for name, one in named if one.grad is not None and not _finite(one.grad)][:_MOST_NAMES]
 
@@ -91,7 +91,7 @@ class FirstNonFinite:
     """Find the first module that turns finite inputs into a non-finite output, inside the block.
 
     Attributes:
-        module: Its name and type, the size of its inputs, and whether its parameters are finite; None where none did.
+        module: The module's name and type, its largest input value, and whether its parameters are finite; or None.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -53,7 +53,7 @@ class Interrupt:
 
     def agree(self, fabric: Fabric) -> None:
         """Learn which signal any rank received, to be called on all ranks."""
-        own = torch.tensor(signal.Signals[self.signal] if self.signal else 0, device=fabric.device)
-        numbers = fabric.all_gather(own)
+        number = torch.tensor(signal.Signals[self.signal] if self.signal else 0, device=fabric.device)
+        numbers = fabric.all_gather(number)
         assert isinstance(numbers, Tensor)
         self.agreed, self.signal = True, signal.Signals(int(numbers.max())).name

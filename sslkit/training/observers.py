@@ -1,4 +1,4 @@
-"""Who sees what a run does: the person at the terminal, and plugins; on rank 0 only."""
+"""Observers of a run: the person at the terminal, and plugins; on rank 0 only."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Observers:
     """The display and the plugins of a run.
 
     Args:
-        plugins: Their reporting hooks are called.
-        run: What they see of it.
-        display: Shows it.
+        plugins: The plugins whose reporting hooks are called.
+        run: The run as plugins see it.
+        display: The display of the run.
         is_first: Whether this is rank 0; other ranks report nothing.
     """
 
@@ -36,7 +36,7 @@ class Observers:
             except Exception as error:  # an observer must not end the run
                 owner = self.plugins.owners[impl.plugin_name]
                 self.plugins.manager.unregister(impl.plugin)
-                self.note(f"{owner} failed in {hook} and is switched off: {type(error).__name__}: {error}")
+                self.note(f"{owner} failed in {hook} and is disabled: {type(error).__name__}: {error}")
 
     def note(self, *lines: str) -> None:
         """Show lines."""

@@ -114,7 +114,7 @@ def check_options(values: Mapping[str, Any]) -> RunOptions:
     """Return the options of a run, with their types and ranges checked. None leaves an option at its default.
 
     Raises:
-        UsageError: With every option that is unknown or has an invalid value.
+        UsageError: Options are unknown or have invalid values; the message lists them.
     """
     plain = toml.plain({name: value for name, value in values.items() if value is not None}, "options")
     if isinstance(plain.get("devices"), int):

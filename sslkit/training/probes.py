@@ -30,12 +30,12 @@ class RunProbes:
 
     def backbone(self) -> nn.Module:
         """Return the online backbone, whole on rank 0; to be called on all ranks."""
-        own = self.setup.network.online.backbone
+        online = self.setup.network.online.backbone
         if not self.setup.is_sharded:
-            return own
-        state = sharding.whole(own.state_dict(), self.fabric.is_global_zero)
+            return online
+        state = sharding.gather_to_cpu(online.state_dict(), self.fabric.is_global_zero)
         if not self.fabric.is_global_zero:
-            return own
+            return online
         with torch_seeded(self.plan.recipe.seed, "backbone"):
             backbone: nn.Module = self.plan.backbone.make()
         backbone.load_state_dict(state)

@@ -34,11 +34,11 @@ _LOST = ("gloo", "connection closed", "connection reset", "monitoredbarrier", "n
 def check_launcher(fabric: Fabric) -> None:
     """Refuse a number of ranks that differs from the number of processes that torchrun, srun or mpirun started.
 
-    If each took itself for the only one, all would train the same run in the same folder; if some were missing, the
+    If each believed it was the only one, all would train the same run in the same folder; if some were missing, the
     others would wait for them forever.
 
     Raises:
-        UsageError: With the options to write.
+        UsageError: The numbers differ; the message gives the options to write.
     """
     count, by = _started()
     environment = getattr(fabric.strategy, "cluster_environment", None)  # none for one device
@@ -68,8 +68,8 @@ class Watch(threading.Thread):
 
     Args:
         children: Processes that this one started; the first of them is rank 1.
-        parent: Id of the process that started this one, where that belongs to the run.
-        leave: Ends the process with a code; its main thread may hang forever.
+        parent: Id of the process that started this one, if that belongs to the run.
+        leave: Ends the process with a code, because its main thread may hang forever.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Watch(threading.Thread):
 
     def dead(self) -> list[tuple[int, int]]:
         """Return (rank, exit code) of the processes that failed."""
-        gone = [(0, 1)] if self.parent is not None and os.getppid() != self.parent else []
-        return gone + [(rank, child.returncode) for rank, child in enumerate(self.children, 1) if child.poll()]
+        failed = [(0, 1)] if self.parent is not None and os.getppid() != self.parent else []
+        return failed + [(rank, child.returncode) for rank, child in enumerate(self.children, 1) if child.poll()]
 
     def wait(self, seconds: float, enough: Callable[[list[bool]], bool]) -> None:
         """Wait until `enough` of the others have ended, so that their last messages are printed."""
@@ -108,7 +108,7 @@ class Watch(threading.Thread):
         return [self.parent is None or os.getppid() != self.parent]
 
     def code(self) -> int:
-        """Return the most telling exit code: of a process that did not merely lose another one."""
+        """Return the most telling exit code: that of a process that did not merely lose another one."""
         codes = [code for _, code in self.dead()]
         return next((code for code in codes if code > 1), 1)
 
@@ -151,7 +151,7 @@ def watching(fabric: Fabric) -> Iterator[None]:
         if fabric.is_global_zero and not watch.children:
             time.sleep(
                 _LAST_MESSAGES_S
-            )  # srun and torchrun end all as soon as one has failed: the others end before it
+            )  # srun and torchrun end all processes as soon as one has failed: the others end first
         raise
     finally:
         watch.done.set()
@@ -161,7 +161,7 @@ def watching(fabric: Fabric) -> Iterator[None]:
 
 
 def _watch(fabric: Fabric) -> Watch:
-    """Return a watch over the processes of Fabric's launcher, in place of its own."""
+    """Return a watch over the processes of Fabric's launcher, to replace the launcher's own."""
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     launched = isinstance(fabric.strategy.cluster_environment, LightningEnvironment)  # type: ignore[attr-defined]

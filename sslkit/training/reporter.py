@@ -23,10 +23,10 @@ class Reporter:
     """Report on a run; ranks other than 0 report nothing.
 
     Args:
-        setup: What the run trains.
-        state: Where it is.
-        folder: Of the run.
-        plugins: Their reporting hooks are called.
+        setup: The networks, optimizer and batches of the run.
+        state: The state of the run.
+        folder: The run's folder.
+        plugins: The plugins whose reporting hooks are called.
     """
 
     def __init__(self, setup: Setup, state: TrainState, folder: RunFolder, plugins: Plugins) -> None:
@@ -46,7 +46,7 @@ class Reporter:
         self.observers.call("sslkit_run_finished", error=error)
 
     def step(self, terms: dict[str, float]) -> None:
-        """Show and log a step; its terms get what else is known of it."""
+        """Show and log a step, after adding what else is known of it to its terms."""
         state, setup = self.state, self.setup
         measured = state.monitors.due(state.step)
         terms |= {f"sampler.{name}": value for name, value in state.counts.means.items()}
@@ -68,7 +68,7 @@ class Reporter:
         self.observers.call("sslkit_checkpoint_saved", step=self.state.step, path=path)
 
     def bad_images(self, news: list[str] | None) -> None:
-        """Name images that could not be used, and write the list of all of them; nothing where there is no news."""
+        """Name images that could not be used, and write the list of all of them; do nothing without news."""
         if news is None:
             return
         self.observers.note(*news)
@@ -76,14 +76,14 @@ class Reporter:
             self.write(BAD_IMAGES, self.state.bad.rows(self.setup.source.key))
 
     def collapse(self, alarm: Alarm) -> None:
-        """Write down a collapse."""
+        """Record a collapse."""
         if self.is_first:
             values = {name: repr(value) for name, value in alarm.values.items()}
             record = {"step": alarm.step, "sign": alarm.sign, "values": values, "message": alarm.message}
             self.folder.write(collapsed_name(alarm.step), record)
 
     def status(self, state: str) -> None:
-        """Write where the run is and what it has used."""
+        """Write the run's step and usage into its status."""
         if self.is_first and self.folder.path.exists():
             where: Mapping[str, Any] = {"state": state, "step": self.state.step, "steps": self.setup.steps}
             self.write(STATUS, {**where, **self.usage.status(self.setup.device)})

@@ -1,4 +1,4 @@
-"""From a plan to what is trained: networks, optimizer, schedules and batches, on the devices of this rank."""
+"""Turn a plan into networks, optimizer, schedules and batches on the device of this rank."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _MOST_WORKERS = 8
 
 @dataclass
 class Setup:
-    """What a run trains, and on what.
+    """The networks, optimizer, schedules and batches of a run.
 
     Attributes:
-        epochs: Which images make up each batch of this rank.
+        epochs: The images of each batch of this rank.
         listing: Number of images, and a hash of their names.
         steps: Optimizer steps of the whole run.
         lr: Learning rate as a function of the step.
         network: The networks and objectives.
         module: The same, wrapped by Fabric.
-        cache: Decoded images, where the options ask for that.
+        cache: Decoded images, if the options ask for a cache.
     """
 
     plan: Plan
@@ -104,7 +104,7 @@ def make_network(plan: Plan, fabric: Fabric) -> StepModule:
 
 
 def shares_batch_norm(plan: Plan, fabric: Fabric) -> bool:
-    """Whether batch norm takes its statistics over all ranks; torch supports that on GPUs only."""
+    """Return whether batch norm takes its statistics over all ranks; torch supports that on GPUs only."""
     return plan.recipe.forward.sync_batch_norm and fabric.world_size > 1 and fabric.device.type == "cuda"
 
 
@@ -115,13 +115,13 @@ def set_up(
     """Build what a plan trains, to be called on all ranks.
 
     Raises:
-        DataError: Ranks see different images, or the images make no batch.
+        DataError: Ranks see different images, or there are too few for a batch.
         UsageError: An option is not possible with this recipe or device.
     """
     epochs, images = _epochs(plan.recipe, fabric, source), listing(source)
     agreement.check_same_images(fabric, images)
     if not epochs.steps:
-        what = f"{len(source)} images make no batch of {plan.recipe.batch_size}"
+        what = f"{len(source)} images do not fill a batch of {plan.recipe.batch_size}"
         raise DataError(f'{what}: write a smaller batch_size, or last_batch = "pad"')
     steps = plan.recipe.steps or max(1, math.ceil(plan.recipe.epochs * epochs.steps - 1e-9))  # type: ignore[operator]
     lr = _learning_rate(plan.recipe, steps, epochs.steps)
@@ -165,7 +165,7 @@ def _prepared(network: StepModule, recipe: Recipe, options: RunOptions, fabric: 
 
 def _optimizer(network: StepModule, lr: float, plan: Plan, fabric: Fabric) -> _FabricOptimizer:
     optimizer = make_optimizer(plan.recipe.optimizer.use, network, lr, plan.optimizer)
-    if plan.recipe.precision == "16-mixed":  # Fabric does not clip where an optimizer unscales gradients by itself
+    if plan.recipe.precision == "16-mixed":  # Fabric does not clip if an optimizer unscales gradients by itself
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     wrapped = fabric.setup_optimizers(optimizer)
     assert not isinstance(wrapped, tuple)
@@ -179,7 +179,7 @@ def _cache(images: int, options: RunOptions, fabric: Fabric) -> Cache | None:
 
 
 def recipe_traits(setup: Setup) -> RecipeTraits:
-    """Return what the recipe does against collapse."""
+    """Return the traits of the recipe that keep features apart."""
     plan, recipe, online = setup.plan, setup.recipe, setup.network.online
     heads = [part for modules in (online.projectors, online.predictors) for part in modules.modules()]
     return RecipeTraits(

@@ -29,7 +29,7 @@ class Stateful(Protocol):
 
 
 class SamplerCounts:
-    """What the sampler counts, averaged over the epoch so far.
+    """The sampler's counts, averaged over the epoch so far.
 
     Attributes:
         means: Name -> mean.
@@ -39,7 +39,7 @@ class SamplerCounts:
         self.means: dict[str, float] = {}
 
     def add(self, counts: Mapping[str, float], place: int) -> None:
-        """Take in the counts of a micro-batch; `place` is its step in the epoch, from 0, where averages begin anew."""
+        """Add the counts of a micro-batch; `place` is its step in the epoch, from 0, where averages start afresh."""
         if place == 0:
             self.means = {}
         for name, value in counts.items():
@@ -96,7 +96,9 @@ class TrainState:
         self.counts = SamplerCounts()
         recipe = setup.recipe
         self.bad = BadImages(len(setup.source), recipe.max_bad_images, recipe.max_bad_share)
-        self.monitors = Monitors(setup.options.monitor_every, whole=not setup.is_sharded, device=setup.device)
+        self.monitors = Monitors(
+            setup.options.monitor_every, has_full_parameters=not setup.is_sharded, device=setup.device
+        )
         self.collapse = CollapseDetector(recipe_traits(setup))
         self._buffers = BufferSnapshot(setup.network)
         self._counts_before = self.counts.state_dict()
@@ -119,10 +121,10 @@ class TrainState:
         return {**self._trained(), "step": self.step, **pieces}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state; pieces that an older checkpoint does not have stay as they are.
+        """Restore the state; pieces that an older checkpoint does not have are left unchanged.
 
         Raises:
-            Exception: Of many kinds, where the state is of other networks, optimizers or versions.
+            Exception: An exception of any type, if the state is of other networks, optimizers or versions.
         """
         self.setup.network.load_state_dict(sharding.shard_model_state(state["model"], self.setup.network))
         self._load_optimizer(state["optimizer"])
@@ -137,19 +139,19 @@ class TrainState:
         for group in optimizer["param_groups"]:
             group.pop("fused", None)  # belongs to the machine, not to the run
         state = {"model": self.setup.network.state_dict(), "optimizer": optimizer}
-        return sharding.whole(state, self.setup.fabric.is_global_zero) if self.setup.is_sharded else state
+        return sharding.gather_to_cpu(state, self.setup.fabric.is_global_zero) if self.setup.is_sharded else state
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
-        own = self.setup.optimizer.param_groups
-        parameters = [parameter for group in own for parameter in group["params"]]
+        groups = self.setup.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
         restored = sharding.shard_optimizer_state(state, parameters)
         restored["param_groups"] = [
             {**saved, **({"fused": group["fused"]} if "fused" in group else {})}
-            for saved, group in zip(restored["param_groups"], own, strict=True)
+            for saved, group in zip(restored["param_groups"], groups, strict=True)
         ]
         self.setup.optimizer.load_state_dict(restored)
 
-    # -------------------------------------------------------------------------------------------- a step undone
+    # ------------------------------------------------------------------------------------------ undoing a step
 
     def snapshot(self) -> None:
         """Copy what forward passes change: the buffers of the networks, and the sampler's counts."""
@@ -157,9 +159,9 @@ class TrainState:
         self._counts_before = self.counts.state_dict()
 
     def before_step(self) -> dict[str, Any]:
-        """Return the state as it was at the snapshot, to be called on all ranks; the buffers are put back.
+        """Return the state as it was at the snapshot, to be called on all ranks; restore the buffers.
 
-        For a step whose optimizer step was not made.
+        For a step whose optimizer step was not taken.
         """
         self._buffers.restore()
         return {**self.state_dict(), "counts": self._counts_before}

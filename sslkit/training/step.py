@@ -30,10 +30,10 @@ from sslkit.training.state import TrainState
 
 @dataclass
 class MicroBatches:
-    """What the micro-batches of one step were, and what they gave.
+    """The micro-batches of one step, and their results.
 
     Attributes:
-        batches: Images and boxes of each.
+        batches: Images and boxes of each micro-batch.
         bad: Images that could not be used.
         waiting: Seconds spent waiting for data.
     """
@@ -48,7 +48,7 @@ class TrainStep:
     """Take the optimizer steps of a run, one at each call.
 
     Attributes:
-        state: What a checkpoint holds; its `step` counts the steps done.
+        state: The state that checkpoints hold; its `step` counts the steps done.
         interrupt: Whether the run was asked to stop.
         reads_ahead: Whether the next batch is prepared while the device is busy.
     """
@@ -96,7 +96,7 @@ class TrainStep:
     # ---------------------------------------------------------------------------------------------- schedules
 
     def schedule(self) -> float:
-        """Set and return the learning rate of this step, and set weight decay where that has a schedule."""
+        """Set and return the learning rate of this step, and set weight decay if that has a schedule."""
         step, lr, end = self.state.step, self.setup.lr(self.state.step), self.recipe.optimizer.final_weight_decay
         for group in self.setup.optimizer.param_groups:
             group["lr"] = lr
@@ -118,7 +118,7 @@ class TrainStep:
         seed, step, count = self.recipe.seed, self.state.step, self.recipe.accumulate
         for part in range(count):
             batch = self.next_batch(loader, micro)
-            # After the data: a loader that is new after a resume takes random numbers of its own.
+            # After the data: a loader that is new after a resume draws random numbers itself.
             seed_all(seed, "pass", step, part, self.setup.fabric.global_rank)
             measure = part == 0 and self.state.monitors.conflict_map_due(step + 1)
             with self.engine.without_sync(when=part < count - 1):
@@ -128,7 +128,7 @@ class TrainStep:
         return micro
 
     def next_batch(self, loader: Loader, micro: MicroBatches) -> dict[str, Any]:
-        """Return the next micro-batch on the device; add what is known of it to `micro`."""
+        """Return the next micro-batch on the device; add its data to `micro`."""
         started = time.monotonic()
         if self.prefetcher is None or self.prefetcher.batches is not loader:  # a rollback drops a batch read ahead
             self.prefetcher = Prefetcher(loader, self.fetch)
@@ -160,8 +160,8 @@ class TrainStep:
         images. On a GPU the next batch is prepared meanwhile.
 
         Args:
-            micro: Of this rank.
-            last: Whether no further batch is to be read.
+            micro: This rank's micro-batches.
+            last: Whether there is no further batch to read.
         """
         bad = self.state.bad.new(micro.bad)
         losses = [{"loss": output.loss.detach(), **output.terms, **output.monitors} for output in micro.outputs]
@@ -172,7 +172,7 @@ class TrainStep:
         return dict(zip([*losses[0], "grad_norm"], self.agreement.finish(reading, bad), strict=True))
 
     def read_ahead(self, reading: Reading, micro: MicroBatches) -> None:
-        """Prepare the next batch; the time counts as waiting where the device has finished before."""
+        """Prepare the next batch; the time counts as waiting if the device finishes first."""
         assert self.prefetcher is not None
         started = time.monotonic()
         self.prefetcher.start()
@@ -193,7 +193,7 @@ class TrainStep:
             raise NonFiniteError(self.state.step + 1, names, terms, self.setup.lr(self.state.step), micro.batches)
 
     def measure(self, micro: MicroBatches) -> dict[str, float]:
-        """Return what is not measured at every step: feature ranks, of rank 0's images, and the conflict map."""
+        """Return what is measured only at some steps: feature ranks, of rank 0's images, and the conflict map."""
         fabric, monitors = self.setup.fabric, self.state.monitors
         if fabric.is_global_zero:
             for output in micro.outputs:

@@ -89,7 +89,7 @@ class Trainer:
         self.unsaved: str | None = None
 
     def run(self) -> Result:
-        """Resume, train, probe, and leave the folder in a state that says where it is."""
+        """Resume, train, probe, and leave the final status in the folder."""
         started = time.monotonic()
         self.checkpointer.resume()
         result = Result(self.folder.path, "finished", self.state.step, self.setup.steps, resumed_from=self.state.step)
@@ -245,7 +245,7 @@ class Trainer:
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint; where that fails, the older ones are intact and the run continues.
+        """Write a checkpoint; if that fails, the older ones are intact and the run continues.
 
         Raises:
             StorageError: Writing failed after the last step.

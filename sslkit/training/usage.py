@@ -1,4 +1,4 @@
-"""What a run has used so far, over all of its sessions: time, images and memory."""
+"""Count what a run has used so far, over all of its sessions: time, images and memory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Usage:
 
     Attributes:
         seconds: Wall-clock time of earlier sessions, from opening the data to the last probe.
-        step_seconds: The share of it that optimizer steps took, waiting for data included.
-        images: Images trained on; steps that were lost in a crash and made again count twice.
-        peak_memory: Bytes: of the GPU where there is one, else of the process (loader workers are not counted).
+        step_seconds: The part of it that optimizer steps took, including waiting for data.
+        images: Images trained on; steps that were lost in a crash and repeated count twice.
+        peak_memory: Bytes: of the GPU if there is one, else of the process (loader workers are not counted).
         started: When this session began, on the monotonic clock.
     """
 

@@ -237,7 +237,7 @@ def test_a_step_that_diverged_over_two_processes_is_done_again_by_two(tmp_path: 
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("the same as in the record, bit for bit") == 1
     assert main(["verify", "replay", str(record)]) == 2
-    assert "is of a run on 2 ranks, not 1: write --devices 2" in capsys.readouterr().err
+    assert "is from a run on 2 ranks, not 1: write --devices 2" in capsys.readouterr().err
 
 
 def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path: Path) -> None:

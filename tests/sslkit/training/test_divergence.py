@@ -17,11 +17,11 @@ def test_one_family_with_one_exit_code() -> None:
 def test_the_message_names_what_is_not_finite_where_the_record_is_and_what_to_do() -> None:
     error = NonFiniteError(7, ["a.loss"], {"a.loss": float("nan"), "b.loss": 1.0}, 0.25, [])
     assert str(error) == (
-        "step 7 is not finite: a.loss = nan. The optimizer step was not made. Common causes: a learning rate too high "
+        "step 7 is not finite: a.loss = nan. The optimizer step was not taken. Common causes: a learning rate too high "
         "for the batch (now 0.25), too short a warm-up, 16-bit precision"
     )
     error.record, error.advice = "`sslkit verify replay X` replays it", "\n    more"
-    assert "was not made. `sslkit verify replay X` replays it. Common causes" in str(error)
+    assert "was not taken. `sslkit verify replay X` replays it. Common causes" in str(error)
     assert str(error).endswith("16-bit precision\n    more")
 
 

@@ -339,7 +339,7 @@ def test_the_first_step_can_be_rolled_back_too(run, poisoned):
 def test_rollbacks_come_to_an_end(run, poisoned):
     poisoned(*range(2, 50))
     with pytest.raises(
-        DivergedError, match=r"step 3 is not finite(.|\n)*skipped 2 times, which is all of --max-rollbacks"
+        DivergedError, match=r"step 3 is not finite(.|\n)*skipped 2 times, the limit of --max-rollbacks"
     ):
         run(on_divergence="rollback", max_rollbacks=2)
 
@@ -534,7 +534,7 @@ def test_a_signal_in_the_last_step_leaves_a_whole_run(run, monkeypatch):
 
 
 def test_too_few_images_per_pass_are_refused(run):
-    with pytest.raises(DataError, match="12 images make no batch of 64"):
+    with pytest.raises(DataError, match="12 images do not fill a batch of 64"):
         run("batch_size=64", 'last_batch="drop"')
     with pytest.raises(UsageError, match="1 images per micro-batch"):
         check_batch(4, 2, 2)
