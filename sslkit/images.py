@@ -149,7 +149,7 @@ def cuts(
 
     Args:
         image: Shape (h, w, 3).
-        boxes: Shape (n, 4), xyxy pixels; clipped to the image, and widened to a pixel where they are smaller.
+        boxes: Shape (n, 4), xyxy pixels; clipped to the image, and widened to a pixel if they are smaller.
         size: Side of the squares, pixels.
         interpolation: "bicubic" or "bilinear".
         out: Shape (n, size, size, 3), contiguous: filled and returned instead of a new array.

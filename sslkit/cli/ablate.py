@@ -24,7 +24,7 @@ Changes = list[str] | None
 
 
 class Launcher(StrEnum):
-    """Where runs are trained."""
+    """Ways to launch runs."""
 
     local = "local"
     pool = "local-pool"
@@ -32,19 +32,19 @@ class Launcher(StrEnum):
 
 
 class Emit(StrEnum):
-    """What can be printed instead of training."""
+    """Forms of the commands to print instead of training."""
 
     sh = "sh"
 
 
-Drop = Annotated[Changes, typer.Option(metavar="NAME[,NAME]", help="An arm without these; repeatable.")]
+Drop = Annotated[Changes, typer.Option(metavar="NAME[,NAME]", help="An arm without these objectives; repeatable.")]
 DropEach = Annotated[bool, typer.Option("--drop-each", help="One arm without each objective.")]
 Add = Annotated[Changes, typer.Option(metavar="NAME[={...}]", help="An arm with one more objective; repeatable.")]
 Swap = Annotated[Changes, typer.Option(metavar="A=B", help="An arm with B in place of A; repeatable.")]
 Vary = Annotated[Changes, typer.Option(metavar="KEY=V,V", help="An arm per value of a key; repeatable.")]
 Combine = Annotated[Changes, typer.Option(metavar="'NAME: CHANGES'", help="An arm with several changes; repeatable.")]
 Factorial = Annotated[bool, typer.Option("--factorial", help="One arm per non-empty subset of objectives.")]
-PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the arms and what they cost; train nothing.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the arms and their costs; train nothing.")]
 Collect = Annotated[bool, typer.Option("--collect", help="Make the table from the runs so far; train nothing.")]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Runs at a time; by default one, or one per GPU with local-pool.")

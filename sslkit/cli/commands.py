@@ -13,7 +13,7 @@ from sslkit.cli.options import loaded_plugins
 
 
 def check(context: typer.Context, recipe: opt.RecipeOrRun, sets: opt.Sets = None, as_json: opt.Json = False) -> None:
-    """Report every problem of a recipe, or what it would build."""
+    """Report every problem in a recipe, or what the recipe would build."""
     from sslkit import targets
 
     plugins = loaded_plugins(context)
@@ -76,7 +76,7 @@ def recipes(
 ) -> None:
     """List the available recipes, or print one.
 
-    As a start for your own: `sslkit recipes byol_coco > mine.toml`.
+    To start your own: `sslkit recipes byol_coco > mine.toml`.
     """
     from sslkit.planning.recipe_file import locate, read, shipped_recipes
 

@@ -38,7 +38,7 @@ def check(
 ) -> None:
     """Decode every image, and list those that cannot be used.
 
-    Ends with code 5 when there are any.
+    Ends with code 5 if there are any.
     """
     from sslkit.cli.show.runs import print_bad_images
     from sslkit.cli.show.tables import print_json

@@ -14,7 +14,7 @@ def doctor(
     context: typer.Context,
     recipe: opt.RecipeOrRun,
     sets: opt.Sets = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a few that are not timed.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a few untimed ones.")] = 20,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per arm, to estimate the cost of an ablation.")] = 1,
     accelerator: opt.Accelerator = "auto",
     devices: opt.Devices = "auto",
@@ -29,8 +29,7 @@ def doctor(
 ) -> None:
     """Time some real steps, and show what to change.
 
-    The report says where time and memory go, and what the whole recipe takes. Neither weights nor a run's folder are
-    written.
+    The report says where time and memory go, and what the whole recipe takes. Writes no weights and no run folder.
     """
     from sslkit import targets
 

@@ -66,7 +66,7 @@ Slurm = Annotated[
     typer.Option(metavar="KEY=VALUE", help="A parameter of submitit, as in --slurm timeout_min=600; repeatable."),
 ]
 LAUNCHER = typer.Option(help="Where to train: on this machine, or as SLURM jobs.")
-"""Of commands that offer different launchers."""
+"""The option of commands that offer several launchers."""
 
 # ------------------------------------------------------------------------------------------------ what commands share
 
@@ -79,7 +79,7 @@ def loaded_plugins(context: typer.Context) -> Plugins:
 
 
 def set_arguments(sets: list[str] | None) -> list[str]:
-    """Write overrides as arguments of another command."""
+    """Return overrides as arguments for another command."""
     return [part for item in sets or [] for part in ("--set", item)]
 
 

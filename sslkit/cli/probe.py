@@ -24,7 +24,7 @@ def probe(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Recipe to take [probes] from, and for a weights file [backbone], too; a run has its own recipe."
+            help="Recipe to take [probes] from, and for a weights file also [backbone]; a run has its own recipe."
         ),
     ] = None,
     backbone: Annotated[
@@ -33,7 +33,7 @@ def probe(
     sets: opt.Sets = None,
     prefix: Annotated[str, typer.Option(help="Use only the keys of a weights file that start with this.")] = "",
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Continue when only a part of the weights fits.")
+        bool, typer.Option("--allow-partial", help="Continue even if only part of the weights fits.")
     ] = False,
     references: Annotated[
         bool, typer.Option("--references", help="Measure raw pixels and random weights as well.")
@@ -43,7 +43,7 @@ def probe(
 ) -> None:
     """Measure the frozen backbone of a run or a weights file.
 
-    Probes are those of the recipe: kNN, a linear classifier, and others.
+    The recipe names the probes: kNN, a linear classifier, and others.
     """
     plugins = loaded_plugins(context)
     is_run = Path(target).is_dir()
@@ -63,17 +63,17 @@ def probe(
     with bar() as progress:
         measurement = measure(probing, weights, device, progress, allow_partial, references, print_message)
     if folder and folder.busy:
-        print_message("the run is still training: its folder was left alone, and these scores were not written")
+        print_message("the run is still training: these scores were not written to its folder")
     elif folder:
         measurement = measurement.save(folder, _note(recipe, sets or []))
     print_json(describe_measurement(measurement)) if as_json else print_measurement(measurement)
 
 
 def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) -> None:
-    """Check that a folder is a run's, and that no option of weights files is given for a run.
+    """Check that a folder is a run's folder, and that a run comes without options for weights files.
 
     Raises:
-        UsageError: The folder is not a run's, or an option is for weights files.
+        UsageError: The folder is not a run's folder, or an option is for weights files only.
     """
     from sslkit.storage.run_folder import RunFolder
 
@@ -90,6 +90,6 @@ def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) 
 
 
 def _note(recipe: str | None, sets: Sequence[str]) -> str:
-    """Return a suffix that tells scores of other settings from the run's own; empty for the run's own settings."""
+    """Return a suffix that marks scores measured with settings other than the run's; empty for the run's settings."""
     parts = [*(["--recipe", recipe] if recipe else []), *sets]
     return f" ({shlex.join(parts)})" if parts else ""

@@ -30,9 +30,7 @@ def run(
     strategy: opt.Strategy = "auto",
     workers: opt.Workers = None,
     cache_gb: opt.CacheGB = 0.0,
-    stop_after: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this optimizer step; the run can be resumed.")
-    ] = None,
+    stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after this optimizer step; resumable.")] = None,
     save_every: opt.SaveEvery = None,
     keep: Annotated[int, typer.Option(min=1, help="Number of newest checkpoints to keep.")] = 2,
     keep_every: Annotated[int | None, typer.Option(min=1, help="Also keep every n-th checkpoint permanently.")] = None,

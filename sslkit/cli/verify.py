@@ -1,4 +1,4 @@
-"""`sslkit verify`: test what runs promise: exact replay, exact resume, and equal results on any number of ranks."""
+"""`sslkit verify`: test exact replay, exact resume, and equal results on any number of ranks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def replay(
 ) -> None:
     """Repeat a diverged step and find the first non-finite output.
 
-    Use as many devices as the run had. Ends with code 1 when values or images differ from the record.
+    Use as many devices as the run had. Ends with code 1 if values or images differ from the record.
     """
     from sslkit.storage.run_folder import RunFolder
 
@@ -60,11 +60,11 @@ def resume(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of both runs, at most.")] = 60,
     save_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = 5,
     workers: Annotated[int, typer.Option(min=0, help="Loader processes per device.")] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of the moments of the kills.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for the times of the kills.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of both runs; a temporary one by default.")] = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Compare a run that is killed and resumed with a whole one.
+    """Compare a killed and resumed run with an uninterrupted one.
 
     Both train the recipe; one is killed at random moments. Ends with code 1 unless they are the same, bit for bit:
     weights, target, optimizer, queues, counts and metrics.
@@ -79,7 +79,7 @@ def resume(
 
     prepare(plan, text)
     if out and any(out.glob("*")):
-        raise UsageError(f"--out {out} is not empty: both runs have to start anew")
+        raise UsageError(f"--out {out} is not empty: both runs must start from scratch")
     options = ["--stop-after", str(steps), "--save-every", str(save_every), "--workers", str(workers)]
     command = ["run", recipe, *set_arguments(sets), *options]
     with TemporaryDirectory() as temporary:
@@ -102,7 +102,7 @@ def world_size(
     """Compare the same steps on one rank and on several.
 
     All take the same global batches. Both networks compute in float64, so that rounding hides nothing. Names what
-    makes the results differ, and ends with code 1 when anything does.
+    makes the results differ, and ends with code 1 if anything does.
     """
     from sslkit import targets
 
@@ -127,7 +127,7 @@ def world_size(
 
 
 def _counts(sizes: str) -> list[int]:
-    """Read numbers of ranks, two or more."""
+    """Parse two or more numbers of ranks."""
     parts = sizes.split(",")
     if len(parts) < 2 or not all(part.strip().isdecimal() and int(part) for part in parts):
         raise UsageError(f"--sizes {sizes}: write two or more numbers of ranks, as in --sizes 1,2")

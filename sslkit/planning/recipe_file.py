@@ -228,7 +228,7 @@ def locate(name: str, known: Mapping[str, Path]) -> Path:
 
 
 def _known_recipes(path: Path, known: Iterable[str]) -> str:
-    """Return what to say of a recipe that was not found and has no close match; a path needs no list of names."""
+    """Return a hint for a recipe that was not found and has no close match; a path needs no list of names."""
     if path.is_dir():
-        return "; it is a folder without recipe.toml, so it is not that of a run"
+        return "; it is a folder without recipe.toml, so it is not a run's folder"
     return "; `sslkit recipes` lists the names" if len(path.parts) > 1 else f"; known: {', '.join(sorted(known))}"

@@ -182,7 +182,7 @@ class RunFolder:
 
 
 def run_at(path: Path, refused: Mapping[str, Any]) -> RunFolder | None:
-    """Return the run in a folder, or None where the path is that of a weights file.
+    """Return the run in a folder, or None if the path is a weights file.
 
     Args:
         path: A run's folder or a weights file.

@@ -73,7 +73,7 @@ class Case:
 
         Args:
             seed: Seed of torch's global generator.
-            dims: Axis -> size, which replace those of `wiring`.
+            dims: Axis -> size; they replace those of `wiring`.
         """
         wiring = tuple({**part, **dims} for part in self.wiring)
         with torch.random.fork_rng(devices=[]):

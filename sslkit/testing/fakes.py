@@ -25,7 +25,7 @@ _AXES: Mapping[str, tuple[str | int, ...]] = {
     "tokens": ("batch", "views", "late", "size"), "boxes": ("batch", "views", 4), "flipped": ("batch", "views"),
     "size": ("batch", 2), "index": ("batch",),
 }  # fmt: skip
-"""Kind -> what each axis of a row is; sizes of "batch" and "late" axes are known only when there is data."""
+"""Kind -> meaning of each axis of a row; sizes of "batch" and "late" axes are known only with data."""
 _HEADS: Mapping[int, tuple[str | int, ...]] = {3: _AXES["features"], 4: _AXES["tokens"], 5: _AXES["map"]}
 """The same for projections and predictions by number of axes: of plain, token and dense heads."""
 
@@ -34,7 +34,7 @@ def kind_of(path: str) -> str:
     """Return the kind of a row: "projection" of "online.projection.scene".
 
     Raises:
-        ValueError: There is no such row.
+        ValueError: The row does not exist.
     """
     if path.startswith("target.prediction."):
         raise ValueError(f"'{path}' does not exist: the target network has no predictor; write target.projection")
@@ -64,7 +64,7 @@ def split(requirement: str) -> tuple[str, str, tuple[Axis, ...]]:
 
 
 def _places(kind: str, axes: int) -> tuple[str | int, ...]:
-    """Return what each axis of a row is, of a kind and with a number of axes."""
+    """Return the meaning of each axis of a row, from its kind and number of axes."""
     return _AXES[kind] if kind in _AXES else _HEADS.get(axes, _HEADS[3])
 
 

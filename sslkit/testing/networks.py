@@ -134,7 +134,7 @@ def check_items_are_apart(case: Case) -> None:
         together, alone = _first(net(x))[:1], _first(net(x[:1]))
     difference = (together - alone).abs().max().item()
     limit = 1e-3 * max(1.0, alone.abs().max().item())
-    assert difference <= limit, f"in eval mode, an item's output differs by {difference:.3g} alone and in a batch"
+    assert difference <= limit, f"in eval mode, an item's outputs alone and in a batch differ by {difference:.3g}"
 
 
 def check_input_untouched(case: Case) -> None:
@@ -155,8 +155,8 @@ def check_copies(case: Case) -> None:
     other = case.make(seed=9).eval()
     other.load_state_dict(net.state_dict())
     twin = copy.deepcopy(net)
-    own = {value.data_ptr() for value in net.parameters()}
-    assert not any(value.data_ptr() in own for value in twin.parameters()), (
+    addresses = {value.data_ptr() for value in net.parameters()}
+    assert not any(value.data_ptr() in addresses for value in twin.parameters()), (
         "a deep copy shares memory with the original"
     )
     x = _input(case)

@@ -33,7 +33,7 @@ def terms_of(returned: Any) -> Terms:
     assert isinstance(returned, Terms), (
         f"forward returned {type(returned).__name__}: return a scalar tensor, a dict of them, or sslkit.api.Terms"
     )
-    assert returned.terms, "forward returned no terms: return one at least"
+    assert returned.terms, "forward returned no terms: return at least one"
     for name, value in [*returned.terms.items(), *returned.monitors.items()]:
         assert isinstance(value, Tensor), f"'{name}' is a {type(value).__name__}: return a scalar tensor"
         assert value.ndim == 0, f"'{name}' has shape {tuple(value.shape)}: reduce it to a scalar"
@@ -163,7 +163,7 @@ def _check_finite(case: Case, change: Callable[[Tensor], Tensor], condition: str
 
 
 def _changed(row: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the changed embedding; boxes, indices and the like stay as they are."""
+    """Return the changed embedding; return boxes, indices and the like unchanged."""
     if row.ndim < 3 or not row.is_floating_point():
         return row
     return change(row.detach()).clone().requires_grad_(row.requires_grad)
@@ -256,9 +256,9 @@ def check_couples_batch(case: Case) -> None:
         return
     rows = rows_of(case)
     halves = [{name: row[part] for name, row in rows.items()} for part in (slice(0, 3), slice(3, 6))]
-    whole, mean = loss_of(case.make(), rows), torch.stack([loss_of(case.make(), half) for half in halves]).mean()
-    difference = (whole - mean).abs().item()
-    assert difference <= 1e-4 * max(1.0, whole.abs().item()), (
+    loss, mean = loss_of(case.make(), rows), torch.stack([loss_of(case.make(), half) for half in halves]).mean()
+    difference = (loss - mean).abs().item()
+    assert difference <= 1e-4 * max(1.0, loss.abs().item()), (
         f"the loss of a batch differs by {difference:.3g} from the mean over its halves, so that it depends on the "
         "number of ranks: write couples_batch = True, and every rank gets the whole batch"
     )

@@ -23,7 +23,7 @@ def _scores(case: Case, train: Labelled, test: Labelled) -> dict[str, float]:
 
 
 def _label_kinds(case: Case) -> list[bool]:
-    """Return False for "single-label" and True for "multi-label", for each kind of labels that it takes."""
+    """Return False for "single-label" and True for "multi-label", for each kind of labels that the probe takes."""
     return [kind == "multi-label" for kind in case.cls.takes]
 
 
@@ -42,7 +42,7 @@ def check_figures(case: Case) -> None:
     """`evaluate` returns named, finite numbers; rates lie in [0, 1]."""
     for multi_label in _label_kinds(case):
         scores = _scores(case, *_train_and_test(multi_label))
-        assert scores, "evaluate() returned nothing: return one score at least"
+        assert scores, "evaluate() returned nothing: return at least one score"
         for name, value in scores.items():
             assert isinstance(name, str), f"the name {name!r} is not a string"
             assert isinstance(value, (int, float)), f"'{name}' is a {type(value).__name__}, not a number"
@@ -54,7 +54,7 @@ def check_figures(case: Case) -> None:
 
 
 def check_tells_apart(case: Case) -> None:
-    """Features that are easy to separate score higher than noise, in one score at least."""
+    """Features that are easy to separate score higher than noise, in at least one score."""
     for multi_label in _label_kinds(case):
         train, test = _train_and_test(multi_label)
         easy, hard = _scores(case, train, test), _scores(case, _noise(train, 2), _noise(test, 3))

@@ -51,7 +51,7 @@ def _check_draw(sampler: ViewSampler, height: int, width: int, proposals: Boxes,
 def check_groups(case: Case) -> None:
     """`groups` names at least one view group, each with a positive number of views, and does not change."""
     groups = dict(case.shared.groups)
-    assert groups, "groups is empty: name one view group at least"
+    assert groups, "groups is empty: name at least one view group"
     for name, count in groups.items():
         valid = isinstance(name, str) and name.replace("_", "-").replace("-", "").isalnum()
         assert valid, f"group {name!r}: write letters, digits, '-' and '_' only"
@@ -91,9 +91,9 @@ def check_poor_proposals(case: Case) -> None:
     """Boxes are valid with one proposal, with repeated ones, and with one of the whole image or of one pixel."""
     height, width = SIZES[0]
     one = proposals_of(height, width, 1)
-    whole = np.array([[0, 0, width, height]], np.float32)
+    full = np.array([[0, 0, width, height]], np.float32)
     pixel = np.array([[5, 5, 6, 6]], np.float32)
-    for boxes in (one, np.repeat(one, 30, axis=0), whole, pixel):
+    for boxes in (one, np.repeat(one, 30, axis=0), full, pixel):
         for seed in range(5):
             _check_draw(case.shared, height, width, boxes, seed)
 

@@ -57,7 +57,7 @@ def check_images(case: Case) -> None:
         assert isinstance(data, bytes), f"read({index}) returned {type(data).__name__}, not bytes"
         height, width = upright_size(data, first.key(index))
         assert height > 0, f"{first.key(index)} has the size {height} x {width}"
-        assert second.read(index) == data, f"{first.key(index)} has other bytes when the source is opened again"
+        assert second.read(index) == data, f"{first.key(index)} has different bytes when the source is opened again"
 
 
 def check_labels(case: Case) -> None:
@@ -91,7 +91,7 @@ def check_workers(case: Case) -> None:
     """After `open`, the source can be sent to worker processes, and reads the same there."""
     source = opened(case)
     copy = pickled(source)
-    assert len(copy) == len(source), "it has another length after pickling"
+    assert len(copy) == len(source), "its length differs after pickling"
     for index in _indices(source)[:3]:
         assert copy.key(index) == source.key(index), "keys differ after pickling"
         assert copy.read(index) == source.read(index), "bytes differ after pickling"

@@ -53,7 +53,7 @@ def replay(plan: Plan, recipe_file: RecipeFile, record: Path, options: RunOption
         plan: Plan of the record's recipe.
         recipe_file: The record's recipe.
         record: A folder `diverged-step-...`.
-        options: Must name as many devices as the run had.
+        options: Options with as many devices as the run had.
 
     Raises:
         DataError: The record is damaged, or images are missing.
@@ -65,7 +65,7 @@ def replay(plan: Plan, recipe_file: RecipeFile, record: Path, options: RunOption
     fabric = launch(plan, options)
     ranks = recorded["processes"]
     if ranks != fabric.world_size:
-        raise UsageError(f"{record} is of a run on {ranks} ranks, not {fabric.world_size}: write --devices {ranks}")
+        raise UsageError(f"{record} is from a run on {ranks} ranks, not {fabric.world_size}: write --devices {ranks}")
     source, proposals = prepare(plan, recipe_file)
     setup = set_up(plan, options, fabric, source, proposals)
     train_step, before = TrainStep(setup), record / flight_record.BEFORE

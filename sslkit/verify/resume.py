@@ -24,7 +24,7 @@ from sslkit.storage.run_folder import METRICS, WEIGHTS, RunFolder
 
 LOG = "log.txt"
 _TIMINGS = ("images_per_s", "waiting", "_ms")
-"""Endings of metrics that measure time."""
+"""Suffixes of metrics that measure time."""
 _POLL_S = 0.0005
 
 
@@ -47,14 +47,14 @@ class ResumeComparison:
 
     Attributes:
         steps: Optimizer steps of both runs.
-        whole: Component -> hash, of the run without kills.
+        uninterrupted: Component -> hash, of the run without kills.
         killed: Component -> hash, of the killed run.
         kills: The kills, in order.
         lines: Faults in the metrics of the killed run: steps that are missing, doubled or different.
     """
 
     steps: int
-    whole: dict[str, str]
+    uninterrupted: dict[str, str]
     killed: dict[str, str]
     kills: list[Kill] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -62,8 +62,8 @@ class ResumeComparison:
     @property
     def differs(self) -> list[str]:
         """Components that differ in any bit, and faults in the metrics."""
-        names = dict.fromkeys([*self.whole, *self.killed])
-        return [name for name in names if self.whole.get(name) != self.killed.get(name)] + self.lines
+        names = dict.fromkeys([*self.uninterrupted, *self.killed])
+        return [name for name in names if self.uninterrupted.get(name) != self.killed.get(name)] + self.lines
 
 
 def compare(
@@ -76,15 +76,17 @@ def compare(
         folder: Folder for both runs.
         steps: Optimizer steps of each run.
         kills: Number of kills; every third one hits a checkpoint being written.
-        seed: Seed of the moments of the kills.
+        seed: Seed for the times of the kills.
         report: Receives a line of progress at each kill.
 
     Raises:
         SslkitError: A run fails on its own; the message shows its log.
     """
-    whole, killed = (_Attempts([*command, "--runs", str(folder), "--arm", arm], folder) for arm in ("whole", "killed"))
+    uninterrupted, killed = (
+        _Attempts([*command, "--runs", str(folder), "--arm", arm], folder) for arm in ("whole", "killed")
+    )
     report("training without kills")
-    whole.finish()
+    uninterrupted.finish()
     comparison = ResumeComparison(steps, {}, {})
     moments = random.Random(seed)
     for number in range(kills):
@@ -96,8 +98,8 @@ def compare(
         comparison.kills.append(kill)
         report(f"kill {number + 1} of {kills}: at step {kill.step}{', during a save' if kill.saving else ''}")
     killed.finish()
-    comparison.whole, comparison.killed = hashes(whole.run), hashes(killed.run)
-    comparison.lines = faults(whole.run, killed.run)
+    comparison.uninterrupted, comparison.killed = hashes(uninterrupted.run), hashes(killed.run)
+    comparison.lines = faults(uninterrupted.run, killed.run)
     return comparison
 
 
@@ -111,7 +113,7 @@ class _Attempts:
 
     @property
     def run(self) -> RunFolder:
-        """The run's folder; before the run creates it, one that does not exist."""
+        """The run's folder; before the run creates it, a path that does not exist."""
         folders = sorted(self.folder.glob(f"*/{self.arm}-s*"))
         return RunFolder(folders[0] if folders else self.folder / "none")
 
@@ -177,7 +179,7 @@ class _Attempts:
 
 
 def hashes(run: RunFolder) -> dict[str, str]:
-    """Return component -> hash of what a run ends with: the parts of its newest checkpoint, and its weights.
+    """Return component -> hash of a run's final state: the parts of its newest checkpoint, and its weights.
 
     Raises:
         SslkitError: The run has no checkpoint.
@@ -208,7 +210,7 @@ def _hash(value: Any) -> str:
 
 
 def _feed(update: Callable[[bytes], object], value: Any) -> None:
-    """Feed a nested value to a hash, in a form that is equal exactly where the bits are."""
+    """Feed a nested value to a hash, in a form that is equal exactly if the bits are."""
     if isinstance(value, torch.Tensor):
         update(f"{value.dtype}{tuple(value.shape)}".encode())
         update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -224,9 +226,9 @@ def _feed(update: Callable[[bytes], object], value: Any) -> None:
         update(value if isinstance(value, bytes) else repr(value).encode())
 
 
-def faults(whole: RunFolder, killed: RunFolder) -> list[str]:
-    """Name the steps where the metrics of a killed run are missing, doubled, or unlike those of the whole run."""
-    first, second = _metrics(whole), _metrics(killed)
+def faults(uninterrupted: RunFolder, killed: RunFolder) -> list[str]:
+    """Name the steps at which the metrics of a killed run are missing, doubled, or unlike the uninterrupted run's."""
+    first, second = _metrics(uninterrupted), _metrics(killed)
     steps = [step for step, _ in second]
     faulty = {
         "missing": sorted({step for step, _ in first} - set(steps)),
@@ -234,7 +236,7 @@ def faults(whole: RunFolder, killed: RunFolder) -> list[str]:
         "different": sorted(step for step, values in dict(second).items() if dict(first).get(step) != values),
     }
     lines = [f"metrics: {what} at steps {', '.join(map(str, at[:10]))}" for what, at in faulty.items() if at]
-    return lines if lines or steps == sorted(steps) else ["metrics: steps are not in order"]
+    return lines if lines or steps == sorted(steps) else ["metrics: steps are out of order"]
 
 
 def _metrics(run: RunFolder) -> list[tuple[int, dict[str, Any]]]:

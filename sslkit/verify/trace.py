@@ -1,4 +1,4 @@
-"""Record what a few steps are made of, so that different numbers of ranks can be compared.
+"""Record a few steps in detail, so that different numbers of ranks can be compared.
 
 Everything computes in float64, so that differences come from the method and not from the order of additions.
 """
@@ -37,7 +37,7 @@ KINDS = (
     "forward", "terms", "gradients", "online", "target", "state", "processes",
 )  # fmt: skip
 """Kinds of records. Each depends on those before it, so that the first that differs is the origin of a difference.
-"processes" is how far the weights of the ranks are apart."""
+"processes" is how far apart the ranks' weights are."""
 PER_ROW = ("images", "boxes", "views", "forward")
 """Kinds whose rows are distributed over ranks."""
 
@@ -50,7 +50,7 @@ def trace(
     Args:
         plan: The plan to train.
         recipe_file: The plan's recipe.
-        options: Says how many ranks there are.
+        options: Options that set the number of ranks.
         steps: Optimizer steps.
         whole_batch_norm: Take batch norm statistics over all ranks, even on devices where torch does not support that.
 
@@ -78,13 +78,13 @@ class TracedSteps(TrainStep):
     """Take optimizer steps, and record everything that goes into and comes out of each.
 
     Attributes:
-        record: Of the current step.
+        record: The record of the current step.
     """
 
     record: Step
 
     def trace(self, steps: int) -> list[Step]:
-        """Return the records of `steps` optimizer steps, or of as many as the run has."""
+        """Return the records of `steps` optimizer steps, or fewer if the run is shorter."""
         self.network.train()
         stop = min(steps, self.setup.steps)
         records: list[Step] = []
@@ -135,7 +135,7 @@ class TracedSteps(TrainStep):
         self.record["state"] = _digests((name, one) for name, one in saved.items() if name not in parameters)
 
     def _joined(self) -> Step:
-        """Join the rows of all ranks, and add how far their weights are apart."""
+        """Join the rows of all ranks, and add how far apart their weights are."""
         fabric = self.setup.fabric
         records = [fabric.broadcast(self.record, src=rank) for rank in range(fabric.world_size)]
         rows = {
@@ -212,7 +212,7 @@ def use_global_batch_norm(network: nn.Module, gather: Callable[[Tensor], Tensor]
     This is `torch.nn.SyncBatchNorm`, which needs a GPU, for comparisons on any device; it is not fast.
 
     Args:
-        network: Changed in place.
+        network: The network, changed in place.
         gather: Joins the rows (b ...) of all ranks, the same number from each, with gradients.
     """
     for part in network.modules():

@@ -70,19 +70,19 @@ class WorldSizeComparison:
         steps: Optimizer steps that were compared.
         largest: Kind -> the largest relative difference.
         first: The first difference, if any.
-        whole: The same comparison with batch norm over all ranks, if batch norm is the first difference.
+        whole_batch_norm: The same comparison with batch norm over all ranks, if batch norm is the first difference.
     """
 
     sizes: tuple[int, int]
     steps: int
     largest: dict[str, float]
     first: FirstDifference | None
-    whole: WorldSizeComparison | None = None
+    whole_batch_norm: WorldSizeComparison | None = None
 
     @property
     def breaking(self) -> list[str]:
         """Everything that breaks equality: batch norm, and what else does so."""
-        later = self.whole.breaking if self.whole else []
+        later = self.whole_batch_norm.breaking if self.whole_batch_norm else []
         return ([self.first.component] if self.first else []) + later
 
 
@@ -106,19 +106,22 @@ def compare(
     for size in others:
         comparison = compare_traces(base, _trace(command, folder, size, False, report), (first, size))
         if comparison.first and comparison.first.component == BATCH_NORM:
-            whole = base if first == 1 else _trace(command, folder, first, True, report)
-            comparison.whole = compare_traces(whole, _trace(command, folder, size, True, report), (first, size))
+            one = base if first == 1 else _trace(command, folder, first, True, report)
+            other = _trace(command, folder, size, True, report)
+            comparison.whole_batch_norm = compare_traces(one, other, (first, size))
         comparisons.append(comparison)
     return comparisons
 
 
-def _trace(command: Sequence[str], folder: Path, size: int, whole: bool, report: Callable[[str], None]) -> list[Step]:
+def _trace(
+    command: Sequence[str], folder: Path, size: int, whole_batch_norm: bool, report: Callable[[str], None]
+) -> list[Step]:
     """Take the steps on `size` ranks, in separate processes."""
     ranks = f"{size} rank{'s' * (size > 1)}"
-    report(f"{ranks}{', batch norm over all of them' if whole else ''}")
-    file = folder / f"{size}{'-whole' * whole}.pt"
+    report(f"{ranks}{', batch norm over all of them' if whole_batch_norm else ''}")
+    file = folder / f"{size}{'-whole' * whole_batch_norm}.pt"
     more = ["--devices", str(size), "--strategy", "ddp" if size > 1 else "auto", "--out", str(file)]
-    args = [sys.executable, "-m", "sslkit", *command, *more, *(["--whole-batch-norm"] if whole else [])]
+    args = [sys.executable, "-m", "sslkit", *command, *more, *(["--whole-batch-norm"] if whole_batch_norm else [])]
     done = subprocess.run(args, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
     if done.returncode:
         lines = "\n".join(f"    {line}" for line in done.stderr.splitlines()[-15:])

@@ -47,7 +47,7 @@ def print_result(result: Result) -> None:
 def probe_table(probes: Mapping[str, ProbeScores]) -> Table:
     """Lay out the scores of probes: one row per probe and metric, one column per set of features."""
     rows = dict.fromkeys((name, metric) for scores in probes.values() for name in scores for metric in scores[name])
-    table = make_table("Frozen features", "probe", "figure", *probes, left=2)
+    table = make_table("Frozen features", "probe", "metric", *probes, left=2)
     last = None
     for name, metric in rows:
         if last not in (None, name):

@@ -16,7 +16,7 @@ def print_json(value: Any) -> None:
 
 
 def print_parts(*parts: Any) -> None:
-    """Print tables and lines of text, one below the other. Text is printed as it is, without rich's markup."""
+    """Print tables and lines of text, one below the other. Text is printed verbatim, without rich's markup."""
     console = make_console(stderr=False)
     for part in parts:
         console.print(part, markup=False) if isinstance(part, str) else console.print(part)

@@ -34,7 +34,7 @@ def print_replay(result: ReplayResult) -> None:
     bad = result.first_bad
     print_parts(f"first non-finite output: {bad}" if bad else "the output of every module was finite")
     if not result.same_images:
-        print_parts("the images are not those of the record: the source has changed")
+        print_parts("the images differ from the record: the source has changed")
     if result.differs:
         print_parts(f"{len(result.differs)} of {len(result.then)} values differ from the record")
     else:
@@ -46,7 +46,7 @@ def describe_resume(comparison: ResumeComparison) -> dict[str, Any]:
     return {
         "steps": comparison.steps,
         "kills": [{"step": kill.step, "saving": kill.saving} for kill in comparison.kills],
-        "whole": comparison.whole,
+        "whole": comparison.uninterrupted,
         "killed": comparison.killed,
         "differs": comparison.differs,
     }
@@ -55,7 +55,7 @@ def describe_resume(comparison: ResumeComparison) -> dict[str, Any]:
 def print_resume(comparison: ResumeComparison) -> None:
     """Print the hashes of both runs, component by component."""
     table = make_table("", "component", "without kills", "with kills", "", left=4)
-    for name, value in comparison.whole.items():
+    for name, value in comparison.uninterrupted.items():
         other = comparison.killed.get(name, "(none)")
         table.add_row(name, value, other, "same" if value == other else "differs")
     saving = sum(kill.saving for kill in comparison.kills)
@@ -70,7 +70,7 @@ def describe_world_sizes(comparisons: Sequence[WorldSizeComparison]) -> list[dic
         {
             "sizes": list(item.sizes), "steps": item.steps, "largest": item.largest, "breaking": item.breaking,
             "first": item.first and asdict(item.first),
-            "whole_batch_norm": describe_world_sizes([item.whole])[0] if item.whole else None,
+            "whole_batch_norm": describe_world_sizes([item.whole_batch_norm])[0] if item.whole_batch_norm else None,
         }
         for item in comparisons
     ]  # fmt: skip
@@ -79,14 +79,14 @@ def describe_world_sizes(comparisons: Sequence[WorldSizeComparison]) -> list[dic
 def print_world_sizes(comparisons: Sequence[WorldSizeComparison]) -> None:
     """Print the largest differences between the first number of ranks and each of the others."""
     for item in comparisons:
-        columns = ["as it is", "batch norm over all ranks"] if item.whole else ["difference"]
+        columns = ["as configured", "batch norm over all ranks"] if item.whole_batch_norm else ["difference"]
         table = make_table("", "", *columns, left=3)
         for kind, value in item.largest.items():
-            others = [item.whole.largest[kind]] if item.whole else []
+            others = [item.whole_batch_norm.largest[kind]] if item.whole_batch_norm else []
             table.add_row(kind, *(_difference(relative) for relative in (value, *others)))
         print_parts(table, _verdict(item, ""))
-        if item.whole:
-            print_parts(_verdict(item.whole, ", with batch norm over all ranks"))
+        if item.whole_batch_norm:
+            print_parts(_verdict(item.whole_batch_norm, ", with batch norm over all ranks"))
 
 
 def _difference(relative: float) -> str:

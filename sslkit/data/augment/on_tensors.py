@@ -121,7 +121,7 @@ def _jitter(columns: Columns) -> Iterator[Edit]:
     """Apply each view's four operations in the order drawn for it.
 
     Views are independent, so each may wait for the others: hue, by far the most expensive operation, runs once for all
-    views, and the others run by their distance from hue in the order.
+    views, and the others run by their distance from hue in the view's order.
     """
     orders = [
         [JITTER[int(number)] for number in order] for order in zip(*(columns[name] for name in ORDER), strict=True)

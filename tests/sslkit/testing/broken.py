@@ -491,7 +491,7 @@ class Twice(Squares):
         return "same.png"
 
 
-@breaks("source", "images", "has other bytes")
+@breaks("source", "images", "has different bytes")
 class Changing(Squares):
     rng = np.random.default_rng(0)
 

@@ -60,7 +60,7 @@ def test_the_metrics_of_both_are_compared_without_timings(tmp_path: Path) -> Non
         (rows[:1] + rows[2:], "metrics: missing at steps 2"),
         ([*rows, rows[1]], "metrics: doubled at steps 2"),
         ([rows[0], {**rows[1], "loss": 7.0}, rows[2]], "metrics: different at steps 2"),
-        (rows[::-1], "metrics: steps are not in order"),
+        (rows[::-1], "metrics: steps are out of order"),
     ]):  # fmt: skip
         assert resume.faults(whole, make_run(tmp_path / f"c{number}", lines)) == [words]
 

@@ -44,6 +44,6 @@ def test_a_replayed_step_of_other_images(capsys):
     assert "3 differs" in output
     assert output.splitlines()[-3:] == [
         "the output of every module was finite",
-        "the images are not those of the record: the source has changed",
+        "the images differ from the record: the source has changed",
         "1 of 2 values differ from the record",
     ]
