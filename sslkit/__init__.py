@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 hookimpl = HookimplMarker("sslkit")
-"""Marks a plugin's hook implementations."""
+"""Mark a plugin's hook implementations."""
 
 __all__ = ["__version__", "ablate", "backbone", "cost", "hookimpl", "load", "objective", "plan", "probe", "train"]
 

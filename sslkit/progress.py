@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from sslkit.api import Progress
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
     from rich.table import Table
+
+    from sslkit.api import Progress  # imports torch
 
 PLAIN_EVERY_S = 10.0
 """Seconds between plain lines without a terminal."""

@@ -15,10 +15,16 @@ class Result:
     """The outcome of a run.
 
     Attributes:
+        folder: The run's folder.
         state: "finished", or "stopped" and resumable.
-        terms: Of the last step.
-        bad: Images that were skipped.
+        step: Optimizer steps done.
+        steps: Optimizer steps of the whole run.
+        terms: Terms of the last step; empty for a run that had finished before.
         probes: "raw pixels", "random weights" and "trained" -> scores.
+        seconds: Wall-clock time of the training and its probes.
+        rank: This process's rank.
+        resumed_from: The step of the checkpoint that this session began with; 0 for a new run.
+        bad: Images that were skipped.
     """
 
     folder: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import tomllib
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+import sslkit
 from sslkit.cli import make_app
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,6 +37,47 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     names: dict[str, object] = {"__name__": "docs"}
     for body in blocks(page, "python"):
         exec(compile(body, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", "py")], ids=lambda page: page.name)
+def test_code_imports_public_names_only(page):
+    private = [name for body in blocks(page, "python", "py") for name in imported(body) if not is_public(name)]
+    assert not private, "docs/api.md lists what is public"
+
+
+def imported(code: str) -> list[str]:
+    """Return the dotted names that code imports."""
+    nodes = list(ast.walk(ast.parse(code)))
+    whole = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    parts = [(node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return [*whole, *(f"{module}.{name}" for module, name in parts)]
+
+
+def is_public(name: str) -> bool:
+    """Return whether a dotted name is public: of ours, those on docs/api.md, and what the plugins' packages export."""
+    package, *rest = name.split(".")
+    if package == "sslkit":
+        modules = re.findall(r"^## sslkit\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+        return not rest or (rest[0] in sslkit.__all__ and len(rest) == 1) or rest[0] in modules
+    return not (ROOT / "plugins" / package).is_dir() or len(rest) < 2
+
+
+@pytest.mark.parametrize(
+    ("code", "public"),
+    [
+        ("import sslkit", True),
+        ("from sslkit import hookimpl", True),
+        ("from sslkit.api import Objective", True),
+        ("from sslkit_univip import sinkhorn", True),
+        ("from sslkit import report", False),
+        ("import sslkit.plugins", False),
+        ("from sslkit.planning.planner import make_plan", False),
+        ("from sslkit_univip.instances import InstanceInstance", False),
+        ("def f():\n    from sslkit.facade import load", False),
+    ],
+)
+def test_private_imports_are_recognised(code, public):
+    assert all(map(is_public, imported(code))) == public
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")], ids=lambda page: page.name)

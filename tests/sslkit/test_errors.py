@@ -30,3 +30,7 @@ def test_close_matches_are_named(word, hint) -> None:
 def test_a_recipe_error_carries_its_problems() -> None:
     problems = [errors.Problem("a"), errors.Problem("b", ("x",))]
     assert errors.RecipeError("two", problems).problems == tuple(problems)
+
+
+def test_a_notebook_shows_the_message_alone() -> None:
+    assert errors.DataError("no images")._render_traceback_() == ["DataError: no images"]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from sslkit import progress
-from sslkit.progress import Display, bar
+from sslkit.progress import Display, bar, make_console
 
 TERMS = {
     "loss": -1.5,
@@ -137,3 +137,16 @@ def test_the_time_left_is_smoothed_and_unknown_at_first() -> None:
     for step in range(1, 51):
         display.update(step, TERMS, 1.0, 0.0, (100 - step) * (2.0 if step % 2 else 4.0))
     assert display._head().endswith(("ETA 0:02:28", "ETA 0:02:29", "ETA 0:02:30", "ETA 0:02:31", "ETA 0:02:32"))
+
+
+@pytest.mark.parametrize("stderr", [True, False])
+def test_a_pipe_is_never_interactive_even_with_forced_colours(stderr, monkeypatch) -> None:
+    """Jupyter sets FORCE_COLOR for every process that a notebook starts; their lines must not hold control codes."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not make_console(stderr=stderr).is_interactive
+
+
+def test_a_notebook_gets_plain_text_on_stderr_and_tables_as_html_on_stdout(monkeypatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert not make_console(stderr=True).is_jupyter
+    assert make_console(stderr=False).is_jupyter

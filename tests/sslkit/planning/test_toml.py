@@ -1,8 +1,12 @@
 import tomllib
+from pathlib import Path
 
+import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sslkit.errors import UsageError
 from sslkit.planning import toml
 
 VALUES = {"a": 1, "b": {"c": [1, 2]}, "d": [{"x": 1}, {"x": 2}]}
@@ -37,3 +41,19 @@ def test_an_inline_table_is_read_back():
     line = toml.inline(options)
     assert line == '{ use = "mlp", root = "my images", out = 256, bias = false }'
     assert tomllib.loads(f"head = {line}") == {"head": options}
+
+
+@pytest.mark.parametrize("key", ["a b", "a.b", 'a"b', "ä", ""])
+def test_keys_are_quoted_where_toml_needs_it(key):
+    assert tomllib.loads(f"table = {toml.inline({key: {}})}") == {"table": {key: {}}}
+
+
+def test_values_of_python_become_values_of_toml():
+    value = {"n": np.int64(3), "x": np.float32(0.5), "b": np.bool_(True), "t": (1, [2]), "p": Path("a"), 1: "s"}
+    assert toml.plain(value, "key") == {"n": 3, "x": 0.5, "b": True, "t": [1, [2]], "p": "a", "1": "s"}
+
+
+@pytest.mark.parametrize(("value", "key"), [(None, "a"), ({"b": None}, "a.b"), ([object], "a"), ({1, 2}, "a")])
+def test_other_values_are_refused_with_their_key(value, key):
+    with pytest.raises(UsageError, match=f"^{key} = .*: a recipe has no such value"):
+        toml.plain(value, "a")
