@@ -62,12 +62,12 @@ def inside(boxes: Boxes, region: npt.ArrayLike) -> npt.NDArray[np.bool_]:
 
 
 def within(boxes: Boxes, height: float, width: float) -> Boxes:
-    """Clip to an image, and drop boxes that are then less than a pixel wide or high, or not finite."""
+    """Clip boxes to an image, and drop those then less than a pixel wide or high, or not finite."""
     clipped = clip(boxes, height, width)
     return clipped[(clipped[:, 2:] - clipped[:, :2] >= 1).all(axis=1)]
 
 
 def clip(boxes: Boxes, height: float, width: float) -> Boxes:
-    """Clip to an image of `height` x `width` pixels."""
+    """Clip boxes to an image of `height` x `width` pixels."""
     limit = np.array([width, height, width, height], np.float32)
     return np.clip(boxes, 0, limit).astype(np.float32)

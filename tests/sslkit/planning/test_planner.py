@@ -100,7 +100,9 @@ def test_hints_suggest_the_head_that_declares_an_example(make, plugins, recipe_t
 
 
 def test_sizes_that_clash_say_where(make):
-    assert says(make("heads.main.predictor.out=5")[1], "axis 'd' of 'b v d' does not match 6 in 'b 2 6' (it is 5 elsewhere")
+    assert says(
+        make("heads.main.predictor.out=5")[1], "axis 'd' of 'b v d' does not match 6 in 'b 2 6' (it is 5 elsewhere"
+    )
 
 
 def test_an_objectives_own_words_are_heard(make, plugins, recipe_text):
