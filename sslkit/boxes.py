@@ -62,7 +62,7 @@ def inside(boxes: Boxes, region: npt.ArrayLike) -> npt.NDArray[np.bool_]:
 
 
 def within(boxes: Boxes, height: float, width: float) -> Boxes:
-    """Clip boxes to an image, and drop those then less than a pixel wide or high, or not finite."""
+    """Clip boxes to an image, and drop those that are then less than a pixel wide or high, or not finite."""
     clipped = clip(boxes, height, width)
     return clipped[(clipped[:, 2:] - clipped[:, :2] >= 1).all(axis=1)]
 
