@@ -13,7 +13,7 @@ from sslkit.cli.options import loaded_plugins
 
 
 def check(context: typer.Context, recipe: opt.RecipeOrRun, sets: opt.Sets = None, as_json: opt.Json = False) -> None:
-    """Report every problem in a recipe, or what the recipe would build."""
+    """Report every problem in a recipe, or what it would build."""
     from sslkit import targets
 
     plugins = loaded_plugins(context)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from sslkit.cli import make_app
 
@@ -33,9 +35,9 @@ def test_no_summary_is_cut_off_at_80_columns(app):
     groups = [path for path, command in commands(typer.main.get_command(app)) if hasattr(command, "commands")]
     assert {(), ("data",), ("verify",), ("images",), ("proposals",)} <= set(groups)
     for path in groups:
-        result = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"})
-        assert result.exit_code == 0
-        listing = result.output.partition("Commands:\n")[2]
+        command = [sys.executable, "-m", "sslkit", *path, "--help"]  # typer's own runner has two columns more
+        done = subprocess.run(command, env=os.environ | {"COLUMNS": "80"}, capture_output=True, text=True, check=True)
+        listing = done.stdout.partition("Commands:\n")[2]
         assert listing
         assert "..." not in listing, f"sslkit {' '.join(path)} --help: shorten the first sentence of\n{listing}"
 
