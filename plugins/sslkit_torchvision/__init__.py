@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sslkit_backbones() -> Sequence[type[Backbone]]:
-    """Return ResNets, ConvNeXt-T and vision transformers."""
-    from sslkit_torchvision import convnext, resnet, vit
+    """Return ResNets, a small one for small views, ConvNeXt-T and vision transformers."""
+    from sslkit_torchvision import convnext, resnet, small_resnet, vit
 
     return [
         resnet.ResNet18,
         resnet.ResNet34,
         resnet.ResNet50,
         resnet.ResNet101,
+        small_resnet.SmallResNet,
         convnext.ConvNeXtTiny,
         vit.ViTSmall,
         vit.ViTBase,

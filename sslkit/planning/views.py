@@ -60,8 +60,14 @@ def check_sizes(resolver: Resolver, plan: Plan, backbone: Backbone | None) -> No
 
 def _check_size(resolver: Resolver, plan: Plan, group: str, size: int, backbone: Backbone) -> None:
     """Send two images through the backbone on the meta device: sizes too small or not divisible fail there."""
+    use = plan.recipe.backbone.use
     try:
-        backbone.train()(torch.zeros(2, 3, size, size, device="meta"))
+        rows = backbone.train()(torch.zeros(2, 3, size, size, device="meta"))
     except Exception as error:  # a backbone may raise anything for a size
-        use = plan.recipe.backbone.use
         resolver.fault(("augment", group), f"backbone '{use}' cannot take views of {size} x {size} pixels: {error}")
+        return
+    if "map" in backbone.gives and rows["map"].shape[-2:] == (1, 1):
+        plan.notes.append(
+            f"backbone '{use}' reduces views of {size} x {size} pixels (group '{group}') to a map of 1 x 1, from which "
+            "little may be learned: use larger views, or a backbone with fewer strides"
+        )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import models
 
-from sslkit_torchvision import convnext, resnet, sslkit_backbones, vit
+from sslkit_torchvision import convnext, resnet, small_resnet, sslkit_backbones, vit
 
 RESNETS = {
     resnet.ResNet18: models.resnet18,
@@ -30,7 +30,7 @@ def load(ours: nn.Module, theirs: nn.Module) -> set[str]:
 
 def test_ids():
     assert [cls.name for cls in sslkit_backbones()] == [
-        "resnet18", "resnet34", "resnet50", "resnet101", "convnext-tiny", "vit-small", "vit-base",
+        "resnet18", "resnet34", "resnet50", "resnet101", "small-resnet", "convnext-tiny", "vit-small", "vit-base",
     ]  # fmt: skip
     assert all("Args:" in cls.__doc__ for cls in sslkit_backbones())
 
@@ -170,6 +170,7 @@ def test_inits():
     ("cls", "options"),
     [
         (resnet.ResNet18, {"stem": "small"}),
+        (small_resnet.SmallResNet, {}),
         (convnext.ConvNeXtTiny, {"stochastic_depth": 0.0}),
         (vit.ViTSmall, {"image_size": 64}),
     ],

@@ -245,3 +245,14 @@ def test_a_dense_head_keeps_the_map(make, recipe_text):
     assert says(problems, "'b v d h w' has 5 axes, but the actual row has 3")
     _, problems = make('heads.dense={projector = {use = "dense"}, predictor = {use = "linear"}}', dense[1])
     assert says(problems, "fake/linear works on 'd', but fake/dense gives 'd h w'")
+
+
+@pytest.mark.parametrize(("size", "noted"), [(8, True), (11, False), (16, False)])
+def test_a_map_of_one_position_is_noted(make, size, noted):
+    """The tiny backbone has two convolutions of stride 2 without padding: 16 pixels give a map of 3 x 3, 8 one of 1."""
+    plan, problems = make(f"augment.scene.0.size={size}")
+    assert not problems
+    notes = [note for note in plan.notes if "map of 1 x 1" in note]
+    assert bool(notes) == noted
+    if notes:
+        assert f"views of {size} x {size} pixels (group 'scene')" in notes[0]
