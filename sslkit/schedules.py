@@ -73,13 +73,28 @@ class LearningRate:
         return cosine_schedule(step, self.steps, self.base, self.final, self.warmup, lowest)
 
 
-def target_momentum(step: int, steps: int, start: float, end: float = 1.0) -> float:
-    """Return the target momentum of a step: BYOL's 1 - (1 - m_0) (cos(pi k / K) + 1) / 2, for any end.
+def target_momentum(
+    step: int, steps: int, start: float, end: float = 1.0, schedule: Literal["cosine", "linear", "constant"] = "cosine"
+) -> float:
+    """Return the target momentum of step k, from 0, of K steps.
+
+        cosine      m_1 - (m_1 - m_0) (cos(pi k / K) + 1) / 2
+        linear      m_0 + (m_1 - m_0) k / K
+        constant    m_0
+
+    Sources:
+        cosine: BYOL (Grill et al. 2020, section 3.3), with m_1 = 1; here for any end. Also DINO and MoCo v3.
+        linear: I-JEPA (Assran et al. 2023, appendix A.1), from 0.996 to 1. data2vec (Baevski et al. 2022) reaches the
+            end after a part of the steps; here step K would.
+        constant: MoCo (He et al. 2020, section 3.2, equation 2), with 0.999.
 
     Args:
         step: k, the optimizer step just taken, from 0.
         steps: K, optimizer steps of the whole run.
         start: m_0, the momentum at step 0.
-        end: The momentum that it approaches; 1 in the paper.
+        end: m_1, the momentum that it approaches; a constant schedule does not read it.
+        schedule: The formula.
     """
-    return cosine_schedule(step, steps, start, end)
+    if schedule == "constant":
+        return start
+    return ramp(step, steps, start, end) if schedule == "linear" else cosine_schedule(step, steps, start, end)

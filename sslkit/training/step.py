@@ -108,7 +108,8 @@ class TrainStep:
     def momentum(self) -> float:
         """Return the target momentum of this step."""
         table = self.recipe.target
-        return target_momentum(self.state.step, self.setup.steps, table.momentum, table.momentum_end)
+        step, steps = self.state.step, self.setup.steps
+        return target_momentum(step, steps, table.momentum, table.momentum_end, table.schedule)
 
     # ------------------------------------------------------------------------------------- forward and backward
 

@@ -29,6 +29,37 @@ def test_target_momentum_has_known_values_and_any_end() -> None:
 
 
 @pytest.mark.parametrize("step", PLACES)
+def test_target_momentum_along_a_line_is_that_of_i_jepa(step: int) -> None:
+    """I-JEPA: ema[0] + k (ema[1] - ema[0]) / K, of its list of momenta."""
+    line = [0.996 + k * (1.0 - 0.996) / STEPS for k in range(STEPS + 1)]
+    assert target_momentum(step, STEPS, 0.996, 1.0, "linear") == pytest.approx(line[step], abs=1e-15)
+
+
+def test_target_momentum_along_a_line_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 0.9, 0.96, total_iters=40)
+    for step in range(60):  # beyond the last step, the end
+        expected = scheduler.get_last_lr()[0]
+        assert target_momentum(step, 40, 0.9, 0.96, "linear") == pytest.approx(expected, abs=1e-12)
+        optimizer.step()
+        scheduler.step()
+
+
+@given(start=st.floats(0, 1), end=st.floats(0, 1), steps=st.integers(1, 300))
+def test_target_momentum_of_each_schedule_has_its_ends(start: float, end: float, steps: int) -> None:
+    for schedule in ("cosine", "linear"):
+        assert target_momentum(0, steps, start, end, schedule) == pytest.approx(start, abs=1e-15)
+        assert target_momentum(steps, steps, start, end, schedule) == end
+    assert {target_momentum(step, steps, start, end, "constant") for step in range(steps + 2)} == {start}
+
+
+def test_target_momentum_goes_along_the_cosine_unless_asked() -> None:
+    values = [target_momentum(step, 20, 0.97, 0.999) for step in range(20)]
+    assert values == [target_momentum(step, 20, 0.97, 0.999, "cosine") for step in range(20)]
+    assert values == [cosine_schedule(step, 20, 0.97, 0.999) for step in range(20)]
+
+
+@pytest.mark.parametrize("step", PLACES)
 def test_cosine_agrees_with_torch(step: int) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
     scheduler = CosineAnnealingLR(optimizer, T_max=STEPS, eta_min=0.01)

@@ -142,3 +142,39 @@ def test_learning_rate_scaling(rule, lr):
 def test_reading_what_is_not_there(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         recipe_file.read(tmp_path)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_target_momentum_has_an_end(recipe_text, schedule):
+    table, _ = recipe_file.check_structure(
+        parsed(recipe_text, f"target.schedule={schedule}", "target.momentum_end=0.995")
+    )
+    assert (table.target.schedule, table.target.momentum_end) == (schedule, 0.995)
+    assert table.target.model_dump() == {"momentum": 0.99, "schedule": schedule, "momentum_end": 0.995}
+
+
+def test_a_constant_target_momentum_has_no_end(recipe_text):
+    text = recipe_text + '\n[target]\nschedule = "constant"\nmomentum = 0.999\n'
+    table, faults = recipe_file.check_structure(parsed(text))
+    assert not faults
+    assert (table.target.momentum, table.target.momentum_end) == (0.999, 0.999)
+    assert table.target.model_dump() == {"momentum": 0.999, "schedule": "constant"}
+    assert recipe.TargetTable.model_validate(table.target.model_dump()) == table.target
+
+
+@pytest.mark.parametrize(
+    "order", ['schedule = "constant"\nmomentum_end = 0.9', 'momentum_end = 0.9\nschedule = "constant"']
+)
+def test_a_constant_target_momentum_refuses_an_end(recipe_text, order):
+    message = problems(f"{recipe_text}\n[target]\n{order}\n")
+    line = f"{recipe_text}\n[target]\n{order}\n".splitlines().index("momentum_end = 0.9") + 1
+    assert message == (
+        f'test.toml:{line}: [target.momentum_end] momentum_end = 0.9: schedule = "constant" keeps momentum throughout; '
+        'leave momentum_end out, or write schedule = "cosine" or "linear"'
+    )
+
+
+def test_an_unknown_schedule_of_the_target_names_those_that_exist(recipe_text):
+    message = problems(recipe_text, "target.schedule=step", "target.momentum_end=0.9")
+    assert message.startswith('--set target.schedule=step: [target.schedule] schedule = "step": must be ')
+    assert all(f"'{name}'" in message for name in ("cosine", "linear", "constant"))

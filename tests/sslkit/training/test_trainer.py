@@ -1,4 +1,5 @@
 import json
+import math
 import multiprocessing
 import random
 import shutil
@@ -231,6 +232,28 @@ def test_the_target_moves_once_per_optimizer_step(run, plugins, recipe_text):
     assert len(moves) == 6
     assert moves[0] == pytest.approx(0.9, abs=1e-12)
     assert moves == sorted(moves)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [0.8 + 0.1 * k / 6 for k in range(6)]),
+        ("constant", [0.8] * 6),
+        (None, [0.9 - 0.05 * (1 + math.cos(math.pi * k / 6)) for k in range(6)]),
+    ],
+)
+def test_the_target_momentum_follows_its_schedule(run, monkeypatch, schedule, expected):
+    moves = []
+    monkeypatch.setattr(StepModule, "update_target", lambda self, momentum: moves.append(momentum))
+    sets = [f"target.schedule={schedule}"] if schedule else []
+    run("target.momentum=0.8", *sets, *([] if schedule == "constant" else ["target.momentum_end=0.9"]))
+    assert moves == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_run_with_a_constant_target_momentum_resumes(run):
+    sets = ("target.momentum=0.8", "target.schedule=constant")
+    assert run(*sets, stop_after=1).state == "stopped"
+    assert run(*sets).state == "finished"
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(run, recipe_text):
