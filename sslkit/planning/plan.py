@@ -118,9 +118,10 @@ class ProbePlan:
 
     @property
     def shared(self) -> str:
-        """A key for all that the features depend on besides the backbone; probes with equal keys share features."""
+        """A key for all that the crops and their split depend on; probes with equal keys read the crops once."""
         sources = [(source.component.id, source.options) for source in (self.source, self.test_source) if source]
-        return repr((sources, self.table.model_dump(exclude={"use", "source", "test_source", *self.table.options})))
+        keys = {"crops", "size", "fit", "min_side", "loosen", "limit", "test_share"}
+        return repr((sources, self.table.model_dump(include=keys)))
 
     def resolved(self) -> dict[str, Any]:
         """Return its recipe table, with every default filled in."""

@@ -42,6 +42,7 @@ def wire_probe(
     built: Probe | None = resolver.build(probe, key)
     _check_labels(resolver, key, table, built)
     _check_crops(resolver, key, table)
+    _check_loosen(resolver, key, table)
     if train_source and test_source and _same(train_source, test_source):
         what = "test_source is the training source itself: each test image would be its own neighbour"
         resolver.fault((*key, "test_source"), what, "name another split, or write test_share instead")
@@ -71,6 +72,13 @@ def _check_crops(resolver: Resolver, key: tuple[str, ...], table: ProbeTable) ->
     if table.crops == "objects" and table.fit != "stretch":
         what = f'fit = "{table.fit}" is for whole images, and crops = "objects" crops objects'
         resolver.fault((*key, "fit"), what, 'leave it out, or write crops = "images" or "multi-label"')
+
+
+def _check_loosen(resolver: Resolver, key: tuple[str, ...], table: ProbeTable) -> None:
+    """Refuse to loosen the boxes of whole images, which have none."""
+    if table.loosen and table.crops != "objects":
+        what = f'loosen shifts and scales the boxes of objects, and crops = "{table.crops}" takes whole images'
+        resolver.fault((*key, "loosen"), what, 'leave it out, or write crops = "objects"')
 
 
 def _check_size(resolver: Resolver, key: tuple[str, ...], table: ProbeTable, backbone: Backbone | None) -> None:

@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveFloat,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
@@ -146,6 +147,24 @@ class OptimizerTable(Choice):
         return self.base_lr * factor
 
 
+class LoosenTable(RecipeTable):
+    """How the boxes of a probe's objects are shifted and scaled, so that no object fills its crop like a template."""
+
+    shift: float = Field(
+        default=0.15, ge=0, le=0.5, description="Largest shift on each axis, as a share of the box's own side"
+    )
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(0.9, 1.5), description="Range of the factor that both sides of a box are multiplied by"
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"the lowest factor comes first; write scale = [{value[1]:g}, {value[0]:g}]")
+        return value
+
+
 class ProbeTable(Choice):
     """A measurement of the frozen backbone, before the first step and after the last."""
 
@@ -165,6 +184,9 @@ class ProbeTable(Choice):
         description="How a whole image becomes a square: stretched, or a central crop of 224/256 of the shorter side",
     )
     min_side: float = Field(default=16.0, ge=1, description="Smaller objects are not cropped, pixels")
+    loosen: LoosenTable | None = Field(
+        default=None, description="Shift and scale the boxes of objects at random; {} takes the defaults"
+    )
     limit: int | None = Field(default=None, ge=2, description="Largest number of crops from each source")
     test_share: float = Field(
         default=0.25, gt=0, lt=1, description="Share of the images to test on, without a test_source"

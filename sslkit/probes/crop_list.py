@@ -13,6 +13,7 @@ from sslkit.api import Source
 from sslkit.boxes import Boxes
 from sslkit.errors import DataError
 from sslkit.planning.recipe import ProbeTable
+from sslkit.probes.loosen import loosen
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,22 @@ def _spread(columns: npt.NDArray[np.generic], positions: npt.NDArray[np.int64], 
     return spread
 
 
-def list_crops(source: Source, table: ProbeTable, order: Sequence[int] | npt.NDArray[np.int64]) -> CropList:
-    """List the labelled crops of a source, image by image in the given order, up to the limit in the probe's table."""
+def list_crops(
+    source: Source, table: ProbeTable, order: Sequence[int] | npt.NDArray[np.int64], seed: int
+) -> CropList:  # fmt: skip
+    """List the labelled crops of a source, image by image in the given order, up to the limit in the probe's table.
+
+    Args:
+        source: The opened source.
+        table: The probe's table.
+        order: Indices of images.
+        seed: The recipe's seed, which decides how boxes are loosened.
+    """
     width = len(source.categories)
     rows: list[tuple[int, Boxes, npt.NDArray[np.generic], npt.NDArray[np.bool_]]] = []
     count = 0
     for index in map(int, order):
-        image_boxes, labels, ignored = _crops_of_image(source, index, table, width)
+        image_boxes, labels, ignored = _crops_of_image(source, index, table, width, seed)
         rows.append((index, image_boxes, labels, ignored))
         count += len(image_boxes)
         if table.limit and count >= table.limit:
@@ -94,7 +104,7 @@ def list_crops(source: Source, table: ProbeTable, order: Sequence[int] | npt.NDA
 
 
 def _crops_of_image(
-    source: Source, index: int, table: ProbeTable, width: int
+    source: Source, index: int, table: ProbeTable, width: int, seed: int
 ) -> tuple[Boxes, npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
     """Return the boxes (n 4), labels and ignored categories of one image.
 
@@ -109,7 +119,10 @@ def _crops_of_image(
     clear = np.ones(len(objects.labels), np.bool_) if objects.difficult is None else ~objects.difficult
     if table.crops == "objects":
         keep = clear & (boxes.sides(objects.boxes).min(axis=1, initial=np.inf) >= table.min_side)
-        return objects.boxes[keep], objects.labels[keep], np.zeros((0, width), np.bool_)
+        object_boxes = objects.boxes[keep]
+        if table.loosen:
+            object_boxes = loosen(object_boxes, np.flatnonzero(keep), table.loosen, seed, source.key(index))
+        return object_boxes, objects.labels[keep], np.zeros((0, width), np.bool_)
     present, unclear = np.zeros((1, width), np.bool_), np.zeros((1, width), np.bool_)
     present[0, objects.labels[clear]] = True
     unclear[0, objects.labels[~clear]] = True

@@ -171,13 +171,13 @@ def collect_crops(source: Source, table: ProbeTable, seed: int, test_source: Sou
             a category that the training source lacks.
     """
     rng = generator(seed, "probe")
-    train = list_crops(source, table, rng.permutation(len(source)))
+    train = list_crops(source, table, rng.permutation(len(source)), seed)
     _check_labels(train, table)
     if test_source is None:
         tested = rng.random(len(source)) < table.test_share
         crops = Crops([train], tested[train.images], table)
     else:
-        test = list_crops(test_source, table, generator(seed, "probe", "test").permutation(len(test_source)))
+        test = list_crops(test_source, table, generator(seed, "probe", "test").permutation(len(test_source)), seed)
         if not len(test):
             raise _too_few_labels(test, table, "no")
         sides = np.repeat([False, True], [len(train), len(test)])

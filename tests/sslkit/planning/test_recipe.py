@@ -178,3 +178,13 @@ def test_an_unknown_schedule_of_the_target_names_those_that_exist(recipe_text):
     message = problems(recipe_text, "target.schedule=step", "target.momentum_end=0.9")
     assert message.startswith('--set target.schedule=step: [target.schedule] schedule = "step": must be ')
     assert all(f"'{name}'" in message for name in ("cosine", "linear", "constant"))
+
+
+def test_loosened_boxes_have_defaults_and_ranges(recipe_text):
+    table = recipe_file.check_structure(parsed(recipe_text, "probes.knn.loosen={}"))[0].probes["knn"]
+    assert (table.loosen.shift, table.loosen.scale) == (0.15, (0.9, 1.5))
+    assert recipe.ProbeTable(use="knn").loosen is None
+    message = problems(recipe_text, "probes.knn.loosen={shift=0.6, scale=[1.5, 0.9]}", "probes.x.loosen.scale=[0, 1]")
+    assert "[probes.knn.loosen.shift] shift = 0.6: must be less than or equal to 0.5" in message
+    assert "the lowest factor comes first; write scale = [0.9, 1.5]" in message
+    assert "must be greater than 0" in message

@@ -166,6 +166,7 @@ def problems(plugins, source=True, **probes):
         ),
         ({"test_source": {"use": "dots"}}, "test_source", "the training source itself", "another split"),
         ({"fit": "centre-crop"}, "fit", "is for whole images", 'crops = "images"'),
+        ({"loosen": {}, "crops": "images"}, "loosen", 'crops = "images" takes whole images', 'crops = "objects"'),
         ({"size": 30}, "size", "cannot take crops of 30 x 30 pixels: not of 8", ""),
         ({"test_source": {"use": "dts"}}, "test_source.use", "did you mean 'dots'", ""),
         ({"unused": "x"}, "unused", "unused", ""),
@@ -176,6 +177,11 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(plugins, options, ke
     assert problem[0] == f"probes.nearest.{key}"
     assert words in problem[1]
     assert instead in problem[2]
+
+
+def test_loosened_boxes_are_refused_for_sets_of_labels(plugins):
+    words = [what for _, what, _ in problems(plugins, nearest={"loosen": {}, "crops": "multi-label"})]
+    assert any('crops = "multi-label" takes whole images' in what for what in words)
 
 
 def test_a_probe_without_any_source_is_refused(plugins):
@@ -198,4 +204,7 @@ def test_a_whole_recipe_is_checked_alike(plugins, recipe_text):
     assert plan.probing.view.mean == (0, 0, 0)
     resolved = plan.resolved()["probes"]["nearest"]
     assert (resolved["source"]["use"], resolved["fit"], resolved["unused"]) == ("fake/dots", "stretch", 1)
-    assert "test_source" not in resolved
+    assert not {"test_source", "loosen"} & set(resolved)
+    text = recipe_file.parse(recipe_text, "r", "r.toml", ["probes.nearest.loosen.shift=0.2"])
+    plan, _ = make_plan(recipe_file.check_structure(text)[0], plugins)
+    assert plan.resolved()["probes"]["nearest"]["loosen"] == {"shift": 0.2, "scale": [0.9, 1.5]}
