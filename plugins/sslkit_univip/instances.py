@@ -10,7 +10,9 @@ from torch import Tensor
 
 from sslkit.api import Dims, Objective, Terms
 from sslkit.nn import cosine_similarity, unit, widen
+from sslkit_univip import pot_solvers, solver_options
 from sslkit_univip.scenes import PairLoss, pair_loss
+from sslkit_univip.solver_options import Solver
 from sslkit_univip.transport import Side, entropy, marginal_error, sinkhorn
 
 
@@ -38,9 +40,14 @@ class InstanceInstance(Objective):
     In the form that the paper prints, the two totals differ, and no plan can meet both. Here each side is scaled to sum
     1, with a floor, as in DeepEMD, the source of the masses. `normalise = false, floor = 0` is the printed form.
 
+    Other solvers, by POT, replace the plan: `exact` has no entropy; `unbalanced` and `partial` do not require the two
+    sides to be met, so they take the printed masses as they are. Only `sinkhorn` works under --cuda-graph.
+
     Monitors: `plan_entropy`, as a fraction of log(k k) (1 uniform, 0.5 one to one); `diagonal_mass`, the fraction of
-    mass that matches an instance with itself; `marginal_error`, the fraction of mass in wrong rows or columns;
-    `cross_cosine`, the mean cosine of different instances (1 when instances are indistinguishable; 0 when k = 1).
+    mass that matches an instance with itself; `marginal_error`, the fraction of mass in wrong rows or columns, which
+    `unbalanced` and `partial` leave on purpose; `cross_cosine`, the mean cosine of different instances (1 when
+    instances are indistinguishable; 0 when k = 1). Those two add `transported_mass`, the plan's total over the smaller
+    total of the two sides.
 
     Args:
         pair_loss: `negative-cosine` (the paper's) or `squared-distance` (2 - 2 cos per unit of mass).
@@ -53,6 +60,12 @@ class InstanceInstance(Objective):
         normalise: Scale each side's masses to sum 1.
         floor: Added to each mass before that, to keep masses positive (DeepEMD's value).
         last_update: The side that each iteration updates second, and that the plan meets exactly.
+        solver: `sinkhorn` (ours), or by POT: `exact`, `unbalanced`, which charges for each deviation from the masses,
+            or `partial`, which moves only a part of them. `iterations`, `tolerance` and `last_update` are for
+            `sinkhorn`.
+        entropic: Whether the plan of `unbalanced` (yes by default) or `partial` (no) has an entropy, of weight epsilon.
+        marginal_penalty: Weight of the deviations of `unbalanced` (KL divergences), in units of cost; 1 by default.
+        mass: Part of the smaller side's total that `partial` moves; 0.75 by default, three of four equal instances.
     """
 
     name: ClassVar[str] = "instance-instance"
@@ -76,8 +89,16 @@ class InstanceInstance(Objective):
         normalise: bool = True,
         floor: Annotated[float, Field(ge=0)] = 1e-3,
         last_update: Side = "columns",
+        solver: Solver = "sinkhorn",
+        entropic: bool | None = None,
+        marginal_penalty: Annotated[float, Field(gt=0)] | None = None,
+        mass: Annotated[float, Field(gt=0, le=1)] | None = None,
     ) -> None:
         super().__init__()
+        options = {"epsilon": epsilon, "iterations": iterations, "tolerance": tolerance, "last_update": last_update}
+        options |= {"entropic": entropic, "marginal_penalty": marginal_penalty, "mass": mass}
+        entropic = solver in ("sinkhorn", "unbalanced") if entropic is None else entropic
+        solver_options.check(solver, entropic, normalise or marginals == "uniform", options)
         self.pair_loss = pair_loss
         self.epsilon = epsilon
         self.iterations = iterations
@@ -87,6 +108,10 @@ class InstanceInstance(Objective):
         self.normalise = normalise
         self.floor = floor
         self.last_update = last_update
+        self.solver = solver
+        self.entropic = entropic
+        self.marginal_penalty = 1.0 if marginal_penalty is None else marginal_penalty
+        self.mass = 0.75 if mass is None else mass
 
     def forward(self, o: Tensor, t: Tensor, p: Tensor, z: Tensor) -> Terms:  # type: ignore[override]
         """Match online predictions `o` with target projections `t` of instances, both (b k d).
@@ -101,14 +126,27 @@ class InstanceInstance(Objective):
         with torch.no_grad():
             transport = self.transport(cosines, o, t, p, z)
         losses = (transport.plan * pair_loss(cosines, self.pair_loss)).sum((1, 2))
-        return Terms({"loss": losses.mean()}, monitors(cosines.detach(), transport))
+        values = monitors(cosines.detach(), transport)
+        if self.solver in ("unbalanced", "partial"):
+            values["transported_mass"] = transported_mass(transport).mean()
+        return Terms({"loss": losses.mean()}, values)
 
     def transport(self, cosines: Tensor, o: Tensor, t: Tensor, p: Tensor, z: Tensor) -> Transport:
         """Compute the masses and solve for the plan; `cosines` is (b k k), the rest as in `forward`."""
         b, a = self.masses(o, z), self.masses(t, p)
-        options = {"cost_range": 2.0, "tolerance": self.tolerance}  # 1 - cosine lies in [0, 2]
-        plan = sinkhorn(1 - cosines, b, a, self.epsilon, self.iterations, self.last_update, **options)
-        return Transport(plan, b, a)
+        return Transport(self.plan(1 - cosines, b, a), b, a)
+
+    def plan(self, cost: Tensor, b: Tensor, a: Tensor) -> Tensor:
+        """Solve for the plan (b k k) of costs (b k k) in [0, 2] and the masses of rows and of columns, both (b k)."""
+        epsilon = self.epsilon if self.entropic else None
+        if self.solver == "exact":
+            return pot_solvers.exact(cost, b, a)
+        if self.solver == "unbalanced":
+            return pot_solvers.unbalanced(cost, b, a, self.marginal_penalty, epsilon)
+        if self.solver == "partial":
+            return pot_solvers.partial(cost, b, a, self.mass, epsilon)
+        options = {"cost_range": 2.0, "tolerance": self.tolerance}
+        return sinkhorn(cost, b, a, self.epsilon, self.iterations, self.last_update, **options)
 
     def masses(self, instances: Tensor, scenes: Tensor) -> Tensor:
         """Return the masses (b k) of instances (b k d): their agreement with the other network's mean scene (b v d)."""
@@ -125,6 +163,12 @@ def _normalise(weights: Tensor) -> Tensor:
     """Scale weights (b k) to sum 1; uniform if all are zero."""
     total = weights.sum(-1, keepdim=True)
     return torch.where(total > 0, weights / torch.where(total > 0, total, 1), 1 / weights.shape[-1])
+
+
+def transported_mass(transport: Transport) -> Tensor:
+    """Return the total of each plan over the smaller total of its two sides, shape (b); 0 where that is zero."""
+    smaller = torch.minimum(transport.b.sum(-1), transport.a.sum(-1))
+    return transport.plan.sum((1, 2)) / smaller.clamp_min(torch.finfo(smaller.dtype).tiny)
 
 
 def monitors(cosines: Tensor, transport: Transport) -> dict[str, Tensor]:
