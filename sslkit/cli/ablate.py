@@ -78,6 +78,7 @@ def ablate(
     workers: opt.Workers = None,
     cache_gb: opt.CacheGB = 0.0,
     save_every: opt.SaveEvery = None,
+    probe_every: opt.ProbeEvery = None,
     as_json: opt.Json = False,
 ) -> None:
     """Train variants of a recipe and compare them in one table.
@@ -99,7 +100,7 @@ def ablate(
     ablation.write_recipes()
     options = RunOptions(
         accelerator=accelerator, devices=devices, nodes=nodes, strategy=strategy, workers=workers, cache_gb=cache_gb,
-        save_every=save_every,
+        save_every=save_every, probe_every=probe_every,
     )  # fmt: skip
     if emit:
         _print_script(ablation, options)

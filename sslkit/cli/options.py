@@ -36,6 +36,9 @@ SaveEvery = Annotated[int | None, typer.Option(min=1, help="Optimizer steps betw
 MonitorEvery = Annotated[
     int, typer.Option(min=0, help="Optimizer steps between feature ranks and conflict maps; 0 switches them off.")
 ]
+ProbeEvery = Annotated[
+    int | None, typer.Option(min=1, help="Optimizer steps between online probes, for those without `every`.")
+]
 OnCollapse = Annotated[
     Literal["warn", "stop"], typer.Option(help="What to do when the features collapse; stop ends with code 6.")
 ]

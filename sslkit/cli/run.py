@@ -36,6 +36,7 @@ def run(
     keep_every: Annotated[int | None, typer.Option(min=1, help="Also keep every n-th checkpoint permanently.")] = None,
     log_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between records of the metrics.")] = 1,
     monitor_every: opt.MonitorEvery = 50,
+    probe_every: opt.ProbeEvery = None,
     on_collapse: opt.OnCollapse = "warn",
     on_divergence: opt.OnDivergence = "stop",
     max_rollbacks: Annotated[int, typer.Option(min=1, help="Batches that --on-divergence rollback may skip.")] = 3,
@@ -66,7 +67,7 @@ def run(
         accelerator=accelerator, devices=devices, nodes=nodes, strategy=strategy,
         workers=workers, cache_gb=cache_gb, stop_after=stop_after,
         save_every=save_every, keep=keep, keep_every=keep_every,
-        log_every=log_every, monitor_every=monitor_every, on_collapse=on_collapse,
+        log_every=log_every, monitor_every=monitor_every, probe_every=probe_every, on_collapse=on_collapse,
         on_divergence=on_divergence, max_rollbacks=max_rollbacks, on_changed_images=on_changed_images,
         compile=compiled, checkpoint_activations=checkpoint_activations, cuda_graph=cuda_graph,
     )  # fmt: skip

@@ -126,6 +126,8 @@ class ProbePlan:
     def resolved(self) -> dict[str, Any]:
         """Return its recipe table, with every default filled in."""
         names = {"use", "source", "test_source", *self.table.options}
+        if self.table.pool == "mean":  # as before there was such a key, so that older runs have equal recipes
+            names.add("pool")
         core = self.table.model_dump(exclude=names, exclude_none=True)
         sources = {"source": self.source, "test_source": self.test_source}
         return self.probe.table(**{key: source.table() for key, source in sources.items() if source}, **core)
@@ -152,6 +154,7 @@ class Plan:
     Attributes:
         groups: View group -> number of views, for the groups that some objective reads.
         views: (group, network) -> one `View` per view; networks that see the same pixels share "online".
+        single_cell: View group -> size of its views, where the backbone's last map is 1 x 1.
         rows: The rows of the embedding table that some objective reads.
         notes: Remarks for the user that are not problems.
         recipe_file: The recipe as it was written, if the plan was made from a file.
@@ -168,6 +171,7 @@ class Plan:
     probes: dict[str, ProbePlan] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     views: dict[tuple[str, str], list[View]] = field(default_factory=dict)
+    single_cell: dict[str, int] = field(default_factory=dict)
     rows: list[EmbeddingKey] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     recipe_file: RecipeFile | None = field(default=None, compare=False, repr=False)

@@ -13,7 +13,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
@@ -147,13 +146,16 @@ class OptimizerTable(Choice):
         return self.base_lr * factor
 
 
+Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class LoosenTable(RecipeTable):
     """How the boxes of a probe's objects are shifted and scaled, so that no object fills its crop like a template."""
 
     shift: float = Field(
         default=0.15, ge=0, le=0.5, description="Largest shift on each axis, as a share of the box's own side"
     )
-    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+    scale: tuple[Factor, Factor] = Field(
         default=(0.9, 1.5), description="Range of the factor that both sides of a box are multiplied by"
     )
 
@@ -183,11 +185,18 @@ class ProbeTable(Choice):
         default="stretch",
         description="How a whole image becomes a square: stretched, or a central crop of 224/256 of the shorter side",
     )
+    pool: Literal["mean", "grid-2", "grid-3", "grid-4"] = Field(
+        default="mean",
+        description="What is measured: the backbone's features, or the means of its map's cells in a grid of n x n",
+    )
     min_side: float = Field(default=16.0, ge=1, description="Smaller objects are not cropped, pixels")
     loosen: LoosenTable | None = Field(
         default=None, description="Shift and scale the boxes of objects at random; {} takes the defaults"
     )
     limit: int | None = Field(default=None, ge=2, description="Largest number of crops from each source")
+    every: int | None = Field(
+        default=None, ge=1, description="Also measure during training, every so many optimizer steps, on a few crops"
+    )
     test_share: float = Field(
         default=0.25, gt=0, lt=1, description="Share of the images to test on, without a test_source"
     )

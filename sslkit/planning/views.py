@@ -67,6 +67,7 @@ def _check_size(resolver: Resolver, plan: Plan, group: str, size: int, backbone:
         resolver.fault(("augment", group), f"backbone '{use}' cannot take views of {size} x {size} pixels: {error}")
         return
     if "map" in backbone.gives and rows["map"].shape[-2:] == (1, 1):
+        plan.single_cell[group] = size
         plan.notes.append(
             f"backbone '{use}' reduces views of {size} x {size} pixels (group '{group}') to a map of 1 x 1, from which "
             "little may be learned: use larger views, or a backbone with fewer strides"

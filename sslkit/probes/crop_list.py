@@ -37,6 +37,11 @@ class CropList:
         """Return the number of crops."""
         return len(self.images)
 
+    def first(self, count: int) -> CropList:
+        """Return the list up to `count` crops: what listing with this limit gives."""
+        ignored = None if self.ignored is None else self.ignored[:count]
+        return CropList(self.source, self.images[:count], self.boxes[:count], self.labels[:count], ignored)
+
     def renumber(self, categories: Sequence[str]) -> CropList:
         """Return the list with labels that are indices into `categories`, those of the training images.
 

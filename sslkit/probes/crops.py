@@ -63,6 +63,19 @@ class Crops:
         """Return the number of crops."""
         return len(self.test)
 
+    def first(self, count: int) -> Crops:
+        """Return the first `count` crops of each source; these same crops if there are no more.
+
+        Raises:
+            DataError: One side of the split would be empty.
+        """
+        if all(len(part) <= count for part in self.parts):
+            return self
+        kept = [np.arange(len(part)) < count for part in self.parts]
+        crops = Crops([part.first(count) for part in self.parts], self.test.numpy()[np.concatenate(kept)], self.table)
+        _check_both_sides(crops)
+        return crops
+
     def one_sided_categories(self) -> str:
         """Name the categories with crops on one side of the split only; return "" if there are none.
 

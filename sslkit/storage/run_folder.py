@@ -9,6 +9,7 @@ runs/<recipe>/<arm>-s<seed>/
     bad_images.json     skipped images, with reasons; absent if there are none
     checkpoints/        step-00000100.pt, newest.json points to the newest complete one
     probes.json         scores of the frozen backbone
+    online_probes.json  what probes during training measure on, and their baselines; their scores are in metrics.jsonl
     backbone.safetensors            weights of the trained backbone
     diverged-step-00000123/         the flight record of a step that was not finite
     collapsed-step-00000123.json    an alarm of collapse
@@ -51,6 +52,9 @@ FAILED = "failed.txt"
 BAD_IMAGES = "bad_images.json"
 CHECKPOINTS = "checkpoints"
 PROBES = "probes.json"
+ONLINE_PROBES = "online_probes.json"
+PROBE_TERM = "probe."
+"""How the names of online scores start in the metrics: `probe.NAME.METRIC`."""
 WEIGHTS = "backbone.safetensors"
 _LOCK = ".lock"
 _NOT_COMPARED = ("plugins", "summary", "auto_precision", "on_bad_image", "max_bad_images", "max_bad_share")
@@ -220,7 +224,12 @@ def digest(resolved: Mapping[str, Any]) -> str:
 
 
 def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in _NOT_COMPARED}
+    """Return the parts of a recipe that determine a run's numbers; `every` says only when a probe measures."""
+    compared = {key: value for key, value in values.items() if key not in _NOT_COMPARED}
+    if "probes" in compared:
+        probes = compared["probes"].items()
+        compared["probes"] = {name: {key: table[key] for key in table if key != "every"} for name, table in probes}
+    return compared
 
 
 def _shown(value: Any) -> str:

@@ -84,6 +84,8 @@ class MonitorOptions:
     Attributes:
         log_every: Optimizer steps between records of the metrics.
         monitor_every: Optimizer steps between feature ranks and conflict maps; 0 switches them off.
+        probe_every: Optimizer steps between measurements of the probes that do not set `every` themselves; None
+            measures them before and after training only.
         on_collapse: Warn when the features collapse, or stop the run.
         on_divergence: Stop when a loss or gradient is not finite, or return to the newest checkpoint and
             skip the batch.
@@ -93,6 +95,7 @@ class MonitorOptions:
 
     log_every: Count = 1
     monitor_every: Annotated[int, Field(ge=0)] = 50
+    probe_every: Count | None = None
     on_collapse: Literal["warn", "stop"] = "warn"
     on_divergence: Literal["stop", "rollback"] = "stop"
     max_rollbacks: Count = 3

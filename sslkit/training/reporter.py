@@ -11,7 +11,7 @@ from sslkit.errors import StorageError
 from sslkit.networks.monitors import is_measured
 from sslkit.plugins import Plugins
 from sslkit.progress import Display
-from sslkit.storage.run_folder import BAD_IMAGES, STATUS, RunFolder, collapsed_name
+from sslkit.storage.run_folder import BAD_IMAGES, PROBE_TERM, STATUS, RunFolder, collapsed_name
 from sslkit.training.collapse import Alarm
 from sslkit.training.observers import Observers
 from sslkit.training.setup import Setup
@@ -58,6 +58,7 @@ class Reporter:
             eta = (setup.steps - state.step) * setup.recipe.batch_size / terms["images_per_s"]
             shown = {name: terms[name] for name in terms if not is_measured(name)} if measured else terms
             display.update(state.step, shown, terms["images_per_s"], terms["waiting"], eta)
+        measured = measured or any(name.startswith(PROBE_TERM) for name in terms)
         if measured or state.step % setup.options.log_every == 0 or state.step == setup.steps:
             self.run.step = state.step
             self.observers.call("sslkit_step_finished", step=state.step, terms=terms)

@@ -23,6 +23,7 @@ from sslkit.planning.recipe import Recipe
 from sslkit.schedules import LearningRate
 from sslkit.training import agreement
 from sslkit.training.collapse import RecipeTraits
+from sslkit.training.early_verdict import SMALL_VIEW, USUAL_HUE, USUAL_SATURATION, LearningTraits
 from sslkit.training.hardware import is_single_device, precision_of
 from sslkit.training.options import RunOptions
 
@@ -190,3 +191,24 @@ def recipe_traits(setup: Setup) -> RecipeTraits:
         images=recipe.batch_size // (recipe.accumulate * setup.fabric.world_size),
         lr=setup.lr.base, warmup=setup.lr.warmup,
     )  # fmt: skip
+
+
+def learning_traits(setup: Setup) -> LearningTraits:
+    """Return the traits of the recipe that decide how soon features improve."""
+    plan = setup.plan
+    small = {group: views for (group, _), views in plan.views.items() if views[0].size < SMALL_VIEW}
+    weak = {
+        group: view
+        for group, views in small.items()
+        for view in views
+        if view.saturation <= USUAL_SATURATION and view.hue <= USUAL_HUE
+    }
+    return LearningTraits(
+        single_cell=plan.single_cell,
+        plain_projectors=tuple(
+            name for name, head in plan.heads.items() if head.projector.options.get("last_norm") is False
+        ),
+        blurred={group: views[0].size for group, views in small.items() if any(view.blur for view in views)},
+        weak_colour={group: (view.size, view.saturation, view.hue) for group, view in weak.items()},
+        lr=setup.lr.base,
+    )

@@ -15,7 +15,8 @@ from sslkit.data.bad_images import BadImages
 from sslkit.networks import sharding
 from sslkit.networks.monitors import Monitors
 from sslkit.training.collapse import CollapseDetector
-from sslkit.training.setup import Setup, recipe_traits
+from sslkit.training.early_verdict import EarlyVerdict
+from sslkit.training.setup import Setup, learning_traits, recipe_traits
 
 
 class Stateful(Protocol):
@@ -100,6 +101,7 @@ class TrainState:
             setup.options.monitor_every, has_full_parameters=not setup.is_sharded, device=setup.device
         )
         self.collapse = CollapseDetector(recipe_traits(setup))
+        self.verdict = EarlyVerdict(learning_traits(setup), setup.steps * recipe.batch_size)
         self._buffers = BufferSnapshot(setup.network)
         self._counts_before = self.counts.state_dict()
 
@@ -113,6 +115,7 @@ class TrainState:
             "skipped": self.setup.epochs,
             "windows": self.monitors,
             "sentinel": self.collapse,
+            "online_probes": self.verdict,
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from sslkit.training import flight_record
 from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.divergence import CollapsedError, NonFiniteError
 from sslkit.training.hardware import launch, precision_note, with_precision
+from sslkit.training.online_probes import OnlineProbes
 from sslkit.training.options import RunOptions
 from sslkit.training.probes import RunProbes
 from sslkit.training.processes import launcher_rank, watching
@@ -86,6 +87,7 @@ class Trainer:
         self.note = self.reporter.observers.note
         self.checkpointer = Checkpointer(folder, setup, self.state, self.note)
         self.probes = RunProbes(setup, self.state, folder, self.reporter.observers)
+        self.online_probes = OnlineProbes(setup, self.state, folder, self.reporter.observers)
         self.unsaved: str | None = None
 
     def run(self) -> Result:
@@ -125,6 +127,7 @@ class Trainer:
         if self.setup.is_sharded:
             self.note(sharding.describe(self.setup.network))
         self.probes.before()
+        self.online_probes.before(self.probes.evaluator)
 
     def outcome(self, error: BaseException | None = None) -> str:
         """Return "failed" after an error, "finished" at the last step, "stopped" before it or when interrupted."""
@@ -153,6 +156,7 @@ class Trainer:
         with self.setup.loader(self.state.step, stop) as loader:
             while self.state.step < stop:
                 terms = self.step(loader)
+                terms |= self.online_probes.measure(terms)
                 self.reporter.step(terms)
                 self.check_bad_images()
                 self.check_collapse(terms)

@@ -90,11 +90,11 @@ def test_a_state_that_is_saved_and_restored_takes_the_same_steps(train_step) -> 
 def test_every_piece_has_its_place_in_a_checkpoint(train_step) -> None:
     """Names in checkpoints stay: older ones must load."""
     state = train_step().state.state_dict()
-    pieces = {"precision", "counts", "bad_images", "skipped", "windows", "sentinel"}
+    pieces = {"precision", "counts", "bad_images", "skipped", "windows", "sentinel", "online_probes"}
     assert state.keys() == {"model", "optimizer", "step", *pieces}
 
 
-@pytest.mark.parametrize("missing", ["bad_images", "skipped", "windows", "sentinel", "precision"])
+@pytest.mark.parametrize("missing", ["bad_images", "skipped", "windows", "sentinel", "online_probes", "precision"])
 def test_pieces_that_an_older_checkpoint_does_not_have_stay_as_they_are(train_step, missing) -> None:
     made = train_step()
     take(made, 2)

@@ -1,0 +1,324 @@
+import json
+import random
+import subprocess
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from sslkit import hookimpl
+from sslkit.api import Probe
+from sslkit.errors import DataError
+from sslkit.plugins import Owner
+from sslkit.probes.crops import Crops
+from sslkit.storage import checkpoint
+from sslkit.training import online_probes
+from sslkit.training.reporter import Reporter
+
+ONLINE = "probes.nearest={size=16, test_share=0.5, every=2}"
+NEVER = "probes.nearest={size=16, test_share=0.5}"
+TERM = "probe.nearest.top1"
+CLOCKED = ("images_per_s", "waiting", "_ms")
+
+
+class Restless(Probe):
+    """Draw from every global generator and seed them anew, as a careless probe may."""
+
+    name = "restless"
+    calls = 0
+
+    def evaluate(self, train, test):
+        Restless.calls += 1
+        torch.manual_seed(1)
+        np.random.seed(1)
+        random.seed(1)
+        value = torch.rand(()).item() + np.random.rand() + random.random()
+        return {"top1": 0.1 * value, "chosen_lr": 5.0}
+
+
+class Broken(Probe):
+    """Measure twice, and then find no features fit to measure."""
+
+    name = "broken"
+    calls = 0
+
+    def evaluate(self, train, test):
+        Broken.calls += 1
+        if Broken.calls > 5:
+            raise DataError("3 of 6 test features are not finite")
+        return {"map": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def more_probes(plugins, request):
+    """Offer both probes beside the suite's own, and count their calls from 0."""
+    Restless.calls = Broken.calls = 0
+    module = types.ModuleType("more_probes")
+    module.sslkit_probes = hookimpl(lambda: [Restless, Broken])
+    plugins.add(Owner("more", "sslkit-more", "1"), module)
+
+
+@pytest.fixture
+def records(plugins):
+    """Every record of metrics that observers get."""
+    seen = []
+
+    def sslkit_step_finished(step, terms):
+        seen.append({"step": step, **terms})
+
+    module = types.ModuleType("recorder")
+    module.sslkit_step_finished = hookimpl(sslkit_step_finished)
+    plugins.add(Owner("recorder", "sslkit-recorder", "1"), module)
+    return seen
+
+
+def state(result):
+    return checkpoint.load(checkpoint.latest(result.folder / "checkpoints"))
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def curve(records):
+    return {record["step"]: record[TERM] for record in records if TERM in record}
+
+
+def numbers(records):
+    """Return what the run itself computed: no scores of probes, and no timings."""
+    return [
+        {name: value for name, value in record.items() if not name.startswith("probe.") and not name.endswith(CLOCKED)}
+        for record in records
+    ]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_online_probes_change_no_bit_of_a_run(run, records, accumulate):
+    sets = ("backbone.dropout=0.5", "epochs=4", f"accumulate={accumulate}")
+    kept = {}
+    for name, every in (("on", 2), ("off", None)):
+        probes = [f"probes.{probe}={{size=16, test_share=0.5}}" for probe in ("nearest", "restless")]
+        end = state(run(*sets, *probes, folder=name, probe_every=every, monitor_every=3))
+        kept[name] = end["model"], end["optimizer"], numbers(records)
+        assert bool(curve(records)) == (name == "on")
+        records.clear()
+    assert same(kept["on"], kept["off"])
+
+
+def test_a_probe_that_seeds_the_generators_leaves_those_of_the_run_as_they_were(run, monkeypatch):
+    drawn = []
+    original = Reporter.step
+
+    def step(self, terms):
+        drawn.append((torch.rand(()).item(), np.random.rand(), random.random()))
+        original(self, terms)
+
+    monkeypatch.setattr(Reporter, "step", step)
+    for folder, every in (("on", 1), ("off", None)):
+        run("probes.restless={size=16, test_share=0.5}", folder=folder, probe_every=every)
+    assert drawn[:6] == drawn[6:]
+    assert Restless.calls > 8
+
+
+def test_scores_are_recorded_at_multiples_and_at_the_last_step_whatever_is_logged(run, records):
+    run("epochs=3", "probes.nearest={size=16, test_share=0.5, every=4}", log_every=1000, monitor_every=0)
+    assert [record["step"] for record in records] == [4, 8, 9]
+    assert list(curve(records)) == [4, 8, 9]
+    assert all(0 <= value <= 1 for value in curve(records).values())
+    assert not [name for record in records for name in record if name.startswith("probe.") and name != TERM]
+
+
+def test_the_last_score_is_that_of_the_trained_backbone(run, records):
+    result = run(ONLINE)
+    assert curve(records)[6] == result.probes["trained"]["nearest"]["top1"]
+
+
+def test_probes_without_every_take_the_option_and_others_their_own(run, records):
+    sets = (ONLINE, "probes.restless={size=16, test_share=0.5}")
+    run(*sets, probe_every=3)
+    steps = {
+        name: [record["step"] for record in records if f"probe.{name}.top1" in record]
+        for name in ("nearest", "restless")
+    }
+    assert steps == {"nearest": [2, 4, 6], "restless": [3, 6]}
+
+
+def test_without_every_there_is_nothing_new(run, records):
+    result = run(NEVER)
+    assert not curve(records)
+    assert not (result.folder / "online_probes.json").exists()
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(run, records, stop):
+    run(ONLINE, "backbone.dropout=0.5", folder="whole")
+    whole = curve(records)
+    records.clear()
+    run(ONLINE, "backbone.dropout=0.5", folder="half", stop_after=stop)
+    run(ONLINE, "backbone.dropout=0.5", folder="half")
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert curve(records) == whole
+
+
+def test_after_a_kill_between_two_measurements_the_log_has_the_same_curve(run, small_recipe, installed, monkeypatch):
+    sets = ("steps=6", "probes.knn={size=32, k=1, test_share=0.5, every=2}")
+    given = {"text": small_recipe, "using": installed, "save_every": 3}
+
+    def lines(result):
+        rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+        return [{name: row[name] for name in row if not name.endswith(CLOCKED)} for row in rows]
+
+    whole = run(*sets, folder="whole", **given)
+    original = Reporter.step
+
+    def step(self, terms):
+        original(self, terms)
+        if self.state.step == 5:
+            raise KeyboardInterrupt  # dies after step 5, and its newest checkpoint is of step 3
+
+    monkeypatch.setattr(Reporter, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        run(*sets, folder="killed", **given)
+    monkeypatch.undo()
+    rest = run(*sets, folder="killed", **given)
+    assert rest.resumed_from == 3
+    assert lines(rest) == lines(whole)
+    assert [row["step"] for row in lines(rest) if "probe.knn.top1" in row] == [2, 4, 6]
+    assert same(state(whole)["model"], state(rest)["model"])
+
+
+def test_baselines_lie_in_the_folder_and_are_measured_once(run):
+    result = run(ONLINE, stop_after=3)
+    file = result.folder / "online_probes.json"
+    before = json.loads(file.read_text())["probes"]["nearest"]
+    assert before["metric"] == "top1"
+    assert before["every"] == 2
+    assert before["train_crops"] + before["test_crops"] == 12
+    scores = json.loads((result.folder / "probes.json").read_text())
+    for kind in ("raw pixels", "random weights"):
+        assert before["baselines"][kind] == scores[kind]["nearest"]["top1"], "all crops are within the limit"
+    changed = json.loads(file.read_text())
+    changed["probes"]["nearest"]["baselines"]["random weights"] = 0.123
+    file.write_text(json.dumps(changed))
+    run(ONLINE)
+    assert json.loads(file.read_text()) == changed, "read, and not measured again"
+
+
+def test_probes_switched_on_later_have_the_same_baselines_and_every_may_change(run, records):
+    first = run(ONLINE, folder="first")
+    run(NEVER, folder="later", stop_after=3)
+    records.clear()
+    later = run(NEVER, folder="later", probe_every=1)
+    entries = [json.loads((one.folder / "online_probes.json").read_text())["probes"] for one in (first, later)]
+    assert [one["nearest"].pop("every") for one in entries] == [2, 1]
+    assert entries[0] == entries[1]
+    assert list(curve(records)) == [4, 5, 6]
+
+
+def test_crops_are_the_first_of_the_probe_and_their_pixels_are_bounded(run, monkeypatch, capsys):
+    monkeypatch.setattr(online_probes, "ONLINE_LIMIT", 8)
+    result = run(ONLINE, folder="few")
+    entry = json.loads((result.folder / "online_probes.json").read_text())["probes"]["nearest"]
+    assert entry["train_crops"] + entry["test_crops"] == 8
+    assert "MiB" not in capsys.readouterr().err
+    monkeypatch.setattr(online_probes, "MEMORY", 7 * 3 * 16**2)
+    result = run(ONLINE, folder="fewer")
+    entry = json.loads((result.folder / "online_probes.json").read_text())["probes"]["nearest"]
+    assert entry["train_crops"] + entry["test_crops"] == 7
+    assert "online probes take 7 crops of each source, as 8 would take more than 0 MiB" in capsys.readouterr().err
+
+
+def test_pixels_are_read_once(run, monkeypatch):
+    reads = []
+    original = Crops._read
+    monkeypatch.setattr(Crops, "_read", lambda self: reads.append(len(self)) or original(self))
+    run(ONLINE, probe_every=1)
+    assert reads == [12], "by the probes before the run; the online ones have the same crops"
+
+
+def test_a_failing_probe_is_reported_once_and_does_not_end_the_run(run, records, capsys):
+    """Calls: the run's two baselines, two online ones, and the first measurement."""
+    with pytest.raises(DataError, match="not finite"):
+        run("probes.broken={size=16, test_share=0.5}", probe_every=1)  # the probe after the run raises as ever
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in records if "probe.broken.map" in record] == [1]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "online probes" in line]
+    assert warnings == ["warning: online probes stop here, and the run goes on: 3 of 6 test features are not finite"]
+
+
+def test_the_option_without_probes_is_pointed_out(run, capsys):
+    assert run(probe_every=2).state == "finished"
+    assert "note: --probe-every: the recipe has no probes" in capsys.readouterr().err
+
+
+def test_time_of_probes_is_not_that_of_training(run, records, monkeypatch):
+    original = online_probes.OnlineProbes._measure
+    monkeypatch.setattr(
+        online_probes.OnlineProbes, "_measure", lambda self, *rest: time.sleep(0.5) or original(self, *rest)
+    )
+    result = run(ONLINE, probe_every=1)
+    status = json.loads((result.folder / "status.json").read_text())
+    assert status["seconds"] > 1.5 > status["step_seconds"]
+    assert all(record["images_per_s"] > 4 / 0.5 for record in records)
+
+
+RECIPE = """
+steps = 4
+batch_size = 8
+precision = "32-true"
+[source]
+use = "sample-scenes"
+images = 16
+side = 96
+[sampler]
+use = "two-views"
+[backbone]
+use = "resnet18"
+width = 8
+[heads.main]
+projector = { use = "mlp", hidden = 16, out = 8 }
+predictor = { use = "mlp", hidden = 16 }
+[objectives.scene-scene]
+[[augment.scene]]
+size = 32
+[optimizer]
+use = "adamw"
+base_lr = 0.01
+[probes.knn]
+k = 1
+size = 32
+[probes.linear]
+size = 32
+epochs = 2
+"""
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_over_two_processes_they_change_no_bit_either(tmp_path, strategy):
+    (tmp_path / "two.toml").write_text(RECIPE)
+    ends = []
+    for arm, more in (("on", ["--probe-every", "2"]), ("off", [])):
+        command = [sys.executable, "-m", "sslkit", "run", "two.toml", "--arm", arm, "--accelerator", "cpu"]
+        command += ["--workers", "0", "--devices", "2", "--strategy", strategy, *more]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "online probes stop" not in done.stderr
+        folder = tmp_path / "runs" / "two" / f"{arm}-s0"
+        end = checkpoint.load(checkpoint.latest(folder / "checkpoints"))
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        ends.append((end["model"], end["optimizer"], numbers(rows)))
+        steps = {name: [row["step"] for row in rows if name in row] for name in ("probe.knn.top1", "probe.linear.top1")}
+        assert steps == dict.fromkeys(steps, [2, 4] if arm == "on" else [])
+        scores = json.loads((folder / "probes.json").read_text())
+        if arm == "on":
+            assert rows[-1]["probe.knn.top1"] == scores["trained"]["knn"]["top1"]
+    assert same(*ends)
