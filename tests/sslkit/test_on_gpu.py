@@ -14,6 +14,7 @@ from sslkit.planning.recipe import View
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training import trainer
 from sslkit.training.options import RunOptions
+from sslkit_univip import pot_solvers
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 ROOT = Path(__file__).parent.parent.parent
@@ -77,6 +78,27 @@ def test_a_graph_gives_the_bits_of_plain_steps(on_gpu, precision):
 def test_a_step_that_waits_for_the_gpu_is_not_recorded(on_gpu):
     with pytest.raises(UsageError, match="--cuda-graph: this recipe's step cannot be recorded"):
         on_gpu("32-true", "waits", "objectives.instance-instance.tolerance=0.01", cuda_graph=True)
+
+
+@pytest.mark.parametrize("solver", ["exact", "unbalanced", "partial"])
+def test_pots_solvers_are_not_recorded(on_gpu, solver):
+    with pytest.raises(UsageError, match='cannot be recorded: solver = "sinkhorn" is the only one'):
+        on_gpu("32-true", "waits", f"objectives.instance-instance.solver={solver}", cuda_graph=True)
+
+
+@pytest.mark.parametrize("entropic", [True, False])
+@pytest.mark.parametrize("name", ["exact", "unbalanced", "partial"])
+def test_plans_by_pot_are_those_of_the_cpu(name, entropic):
+    generator = torch.Generator().manual_seed(0)
+    problem = [2 * torch.rand(n, generator=generator) for n in ((600, 4, 4), (600, 4), (600, 4))]
+    problem[1][::3, 0] = problem[2][5] = 0.0
+    epsilon = 0.1 if entropic else None
+    options = {"exact": {}, "unbalanced": {"epsilon": epsilon}, "partial": {"mass": 0.6, "epsilon": epsilon}}[name]
+    solve = getattr(pot_solvers, name)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        plan = solve(*(x.cuda() for x in problem), **options)
+    assert plan.device.type == "cuda"
+    torch.testing.assert_close(plan.cpu(), solve(*problem, **options), atol=1e-6, rtol=1e-5)
 
 
 def test_both_devices_learn_the_same(on_gpu):

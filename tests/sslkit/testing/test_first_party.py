@@ -10,6 +10,7 @@ from PIL import Image
 
 from sslkit.plugins import Plugins
 from sslkit.testing import Case, check_component, fake_image, parametrize_with_checks
+from sslkit_univip import InstanceInstance
 
 NO_GRADIENT = {"gradcheck": "the transport plan and the masses carry no gradient, as in the paper"}
 STOPPED = "as in the paper, no gradient passes through "
@@ -62,6 +63,18 @@ def cases() -> list[Case]:
                     Case(component.cls, small.options, small.dims, small.sizes, small.expected_failed_checks)
                 )
     return all_cases
+
+
+SOLVERS = [{"solver": "exact"}] + [
+    {"solver": solver, "entropic": entropic, "normalise": False, "floor": 0.0}
+    for solver in ("unbalanced", "partial")
+    for entropic in (True, False)
+]
+
+
+@parametrize_with_checks([Case(InstanceInstance, o, expected_failed_checks=NO_GRADIENT) for o in SOLVERS])
+def test_solvers_of_instance_instance(case, check):
+    check(case)
 
 
 @parametrize_with_checks(cases())
