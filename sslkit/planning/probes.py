@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from sslkit.api import Backbone, Probe
 from sslkit.errors import Problem
@@ -86,7 +89,29 @@ def _check_size(resolver: Resolver, key: tuple[str, ...], table: ProbeTable, bac
     if backbone is None:
         return
     try:
-        backbone.eval()(torch.zeros(2, 3, table.size, table.size, device="meta"))
+        rows = backbone.eval()(torch.zeros(2, 3, table.size, table.size, device="meta"))
     except Exception as error:  # a backbone may raise anything for a size
         what = f"backbone '{backbone.name}' cannot take crops of {table.size} x {table.size} pixels: {error}"
         resolver.fault((*key, "size"), what)
+        return
+    _check_pool(resolver, key, table, backbone, rows)
+
+
+def _check_pool(
+    resolver: Resolver, key: tuple[str, ...], table: ProbeTable, backbone: Backbone, rows: Mapping[str, Tensor]
+) -> None:
+    """Refuse a grid for a backbone without a map, or with one of fewer cells."""
+    if table.pool == "mean":
+        return
+    if "map" not in rows:
+        what = f"pool = \"{table.pool}\" divides the map, and backbone '{backbone.name}' gives only {', '.join(rows)}"
+        resolver.fault((*key, "pool"), what, "leave it out, or use a backbone with a map")
+        return
+    height, width = rows["map"].shape[-2:]
+    cells = int(table.pool.removeprefix("grid-"))
+    if min(height, width) < cells:
+        what = (
+            f'pool = "{table.pool}" divides the map into {cells} x {cells} cells, and the map of backbone '
+            f"'{backbone.name}' has {height} x {width} positions for crops of {table.size} x {table.size} pixels"
+        )
+        resolver.fault((*key, "pool"), what, "write a larger size, or a pool that fits")

@@ -9,10 +9,9 @@ from torch import nn
 from sslkit.errors import DataError
 from sslkit.planning import recipe_file
 from sslkit.planning.probes import plan_probes
-from sslkit.planning.recipe import ProbeRecipe, ProbeTable, View
+from sslkit.planning.recipe import ProbeRecipe
 from sslkit.probes import evaluate
-from sslkit.probes.crops import collect_crops
-from sslkit.probes.evaluate import ProbeEvaluator, frozen, raw_pixels
+from sslkit.probes.evaluate import ProbeEvaluator
 
 CPU = torch.device("cpu")
 
@@ -28,7 +27,8 @@ class Net(nn.Module):
 
     def forward(self, x):
         self.seen += len(x)
-        return {"features": self.drop(self.norm(x)).mean((2, 3))}
+        x = self.drop(self.norm(x))
+        return {"features": x.mean((2, 3)), "map": x}
 
 
 def probing_plan(plugins, **probes):
@@ -36,70 +36,6 @@ def probing_plan(plugins, **probes):
     plan, problems = plan_probes(ProbeRecipe.model_validate(values), plugins)
     assert not problems, problems
     return plan
-
-
-def test_features_are_those_of_eval_mode_and_leave_the_backbone_as_it_was():
-    net = Net().train()
-    net.norm.eval()  # frozen on its own
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    pixels = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)
-    view = View(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    with frozen(net, CPU, view) as extract:
-        features = extract(pixels)
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
-    torch.testing.assert_close(features, ((pixels / 255 - mean) / std).mean((2, 3)), atol=1e-4, rtol=1e-4)
-    assert (net.training, net.norm.training, net.drop.training) == (True, False, True)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-
-
-def test_raw_pixels_are_centred_and_small():
-    pixels = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
-    raw = raw_pixels(pixels)
-    assert raw.shape == (5, 3 * 32 * 32)
-    assert raw.mean(1).abs().max() < 1e-3
-    blocks = pixels.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).flatten(1)
-    torch.testing.assert_close(raw, blocks - blocks.mean(1, keepdim=True))
-
-
-def test_features_go_to_their_side_with_labels_and_images(plugins):
-    source = plugins.find("source", "dots").cls(images=600)
-    source.open()
-    crops = collect_crops(source, ProbeTable(use="nearest", size=8), 0)
-    colour = {"colour": lambda pixels: pixels.float().mean((2, 3))}
-    train, test = evaluate.extract_features(crops, colour, torch.device("meta"))["colour"]
-    for part, side in ((train, ~crops.test), (test, crops.test)):
-        assert torch.equal(part.labels, crops.labels[side])
-        assert torch.equal(part.images, crops.images[side])
-        assert torch.equal(part.features.argmax(1), part.labels)
-        assert part.device.type == "meta"  # where probes may compute; the features stay on the CPU
-        assert part.features.device.type == "cpu"
-    assert len(train) + len(test) == 600
-
-
-def test_unreadable_images_are_left_out_of_the_features(plugins):
-    source = plugins.find("source", "dots").cls(images=60, broken=(7, 8, 9))
-    source.open()
-    crops = collect_crops(source, ProbeTable(use="nearest", size=8), 0)
-    sides = evaluate.extract_features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))[
-        "x"
-    ]
-    seen = torch.cat([part.images for part in sides])
-    assert sorted(seen.tolist()) == [image for image in range(60) if image not in (7, 8, 9)]
-    for part in sides:
-        assert len(part.features) == len(part.labels) == len(part.images)
-        assert torch.equal(part.features.argmax(1), part.labels)
-    assert len(crops.unreadable) == 3
-
-
-def test_a_side_without_readable_images_is_refused(plugins):
-    source = plugins.find("source", "dots").cls(images=8, broken=tuple(range(8)))
-    source.open()
-    crops = collect_crops(source, ProbeTable(use="nearest", size=8), 0)
-    with pytest.raises(
-        DataError,
-        match=r"none of the \d images that a probe would train on can be read; the first: 000\d\.png is not an image",
-    ):
-        evaluate.extract_features(crops, {"x": lambda pixels: pixels.float().mean((2, 3))}, torch.device("cpu"))
 
 
 def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypatch):
@@ -121,6 +57,29 @@ def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypat
     assert scores["raw pixels"] == evaluator.measure_pixels()
     assert scores["net"] == evaluator.measure_backbone(net, CPU)
     assert scores["net"]["first"]["top1"] == 1.0
+
+
+def test_probes_of_other_pools_share_the_pass_and_get_their_own_features(plugins, monkeypatch):
+    given = []
+    nearest = plugins.find("probe", "nearest").cls
+    evaluate_probe = nearest.evaluate
+
+    def record(self, train, test):
+        given.append(train.features.shape[1])
+        return evaluate_probe(self, train, test)
+
+    monkeypatch.setattr(nearest, "evaluate", record)
+    tables = {"mean": {}, "quarters": {"pool": "grid-2"}, "ninths": {"pool": "grid-3"}, "loose": {"loosen": {}}}
+    evaluator = ProbeEvaluator(
+        probing_plan(plugins, **{name: {"use": "nearest", "size": 16, **table} for name, table in tables.items()})
+    )
+    assert evaluator.crops["mean"] is evaluator.crops["quarters"] is evaluator.crops["ninths"]
+    assert evaluator.crops["loose"] is not evaluator.crops["mean"]
+    net = Net()
+    scores = evaluator.measure_with_pixels("net", net, CPU)
+    assert net.seen == 40 + 40
+    assert given == [3 * 32 * 32] * 3 + [3, 12, 27] + [3 * 32 * 32, 3]
+    assert scores["raw pixels"]["mean"] == scores["raw pixels"]["quarters"]
 
 
 def test_a_test_source_is_opened_and_used(plugins):
@@ -168,6 +127,7 @@ def problems(plugins, source=True, **probes):
         ({"fit": "centre-crop"}, "fit", "is for whole images", 'crops = "images"'),
         ({"loosen": {}, "crops": "images"}, "loosen", 'crops = "images" takes whole images', 'crops = "objects"'),
         ({"size": 30}, "size", "cannot take crops of 30 x 30 pixels: not of 8", ""),
+        ({"pool": "grid-4", "size": 16}, "pool", "has 3 x 3 positions for crops of 16 x 16 pixels", "a larger size"),
         ({"test_source": {"use": "dts"}}, "test_source.use", "did you mean 'dots'", ""),
         ({"unused": "x"}, "unused", "unused", ""),
     ],
@@ -177,6 +137,16 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(plugins, options, ke
     assert problem[0] == f"probes.nearest.{key}"
     assert words in problem[1]
     assert instead in problem[2]
+
+
+def test_a_grid_needs_a_map(plugins, monkeypatch):
+    tiny = plugins.find("backbone", "tiny").cls
+    assert not problems(plugins, nearest={"pool": "grid-3", "size": 16})
+    monkeypatch.setattr(tiny, "forward", lambda self, x: {"features": x.mean((2, 3)), "tokens": x.flatten(2)})
+    (problem,) = problems(plugins, nearest={"pool": "grid-2"})
+    assert problem[0] == "probes.nearest.pool"
+    assert problem[1] == "pool = \"grid-2\" divides the map, and backbone 'tiny' gives only features, tokens"
+    assert not problems(plugins, nearest={"pool": "mean"})
 
 
 def test_loosened_boxes_are_refused_for_sets_of_labels(plugins):
@@ -204,7 +174,11 @@ def test_a_whole_recipe_is_checked_alike(plugins, recipe_text):
     assert plan.probing.view.mean == (0, 0, 0)
     resolved = plan.resolved()["probes"]["nearest"]
     assert (resolved["source"]["use"], resolved["fit"], resolved["unused"]) == ("fake/dots", "stretch", 1)
-    assert not {"test_source", "loosen"} & set(resolved)
-    text = recipe_file.parse(recipe_text, "r", "r.toml", ["probes.nearest.loosen.shift=0.2"])
+    assert not {"test_source", "loosen", "pool"} & set(resolved)
+    text = recipe_file.parse(
+        recipe_text, "r", "r.toml", ["probes.nearest={size=16, loosen={shift=0.2}, pool='grid-2'}"]
+    )
     plan, _ = make_plan(recipe_file.check_structure(text)[0], plugins)
-    assert plan.resolved()["probes"]["nearest"]["loosen"] == {"shift": 0.2, "scale": [0.9, 1.5]}
+    resolved = plan.resolved()["probes"]["nearest"]
+    assert resolved["pool"] == "grid-2"
+    assert resolved["loosen"] == {"shift": 0.2, "scale": [0.9, 1.5]}
