@@ -167,7 +167,7 @@ def ablate(
 def probe(
     weights: str | Path, recipe: Recipe | None = None, *, probes: Words = (), backbone: str | None = None,
     set: Mapping[str, Any] | None = None, prefix: str = "", allow_partial: bool = False,  # noqa: A002
-    references: bool = False, accelerator: str = "auto",
+    references: bool = False, recalibrate: bool = False, accelerator: str = "auto",
 ) -> dict[str, ProbeScores]:  # fmt: skip
     """Measure the frozen backbone of a run, or of a weights file, with kNN, a linear classifier, and others.
 
@@ -179,7 +179,10 @@ def probe(
         set: As in `load`.
         prefix: Use only the keys of a weights file that start with this.
         allow_partial: Continue when only some of the weights fit.
-        references: Whether to measure raw pixels and random weights as well.
+        references: Whether to measure raw pixels and random weights as well, the latter as initialised and with
+            calibrated batch norm.
+        recalibrate: Whether to take the statistics of batch norm from each probe's training crops; the name of the
+            features then ends in ", calibrated", and the file of weights stays as it is.
         accelerator: "auto", "cpu", "cuda" or "mps".
 
     Returns:
@@ -187,7 +190,8 @@ def probe(
 
     Raises:
         DataError: The weights are not found or do not fit, or images or labels are missing.
-        UsageError: The backbone or the probes are missing or unknown.
+        UsageError: The backbone or the probes are missing or unknown, or a backbone without batch norm is to be
+            recalibrated.
     """
     from sslkit.probes.measure import BackboneWeights, measure
     from sslkit.training.hardware import torch_device
@@ -201,7 +205,9 @@ def probe(
     tensors = BackboneWeights.of_run(run) if run else BackboneWeights.of_file(Path(weights), prefix)
     with bar() as show:
         device = torch_device(accelerator)
-        return dict(measure(probing, tensors, device, show, allow_partial, references, _notify).probes)
+        return dict(
+            measure(probing, tensors, device, show, allow_partial, references, recalibrate, warn=_notify).probes
+        )
 
 
 def backbone(weights: str | Path, name: str | None = None, *, prefix: str = "", **options: Any) -> NormalisedBackbone:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sslkit.ablation.plan import Ablation, PlannedRun, Variant
 from sslkit.ablation.results import ArmResult, Results, Trial
-from sslkit.probes.evaluate import is_rate
+from sslkit.probes.evaluate import REFERENCES, is_rate
 from sslkit.storage.run_folder import ENVIRONMENT, PROBES
 
 
@@ -44,7 +44,7 @@ def _trial(run: PlannedRun) -> Trial:
     return Trial(
         seed=run.seed, folder=str(run.folder.path), state=state, reason=run.reason,
         metrics=_metrics(probes.get("trained", {})),
-        references={name: _metrics(values) for name, values in probes.items() if name != "trained"},
+        references={name: _metrics(values) for name, values in probes.items() if name in REFERENCES},
         images_per_s=status["images"] / step_seconds if step_seconds else None,
         hours=seconds / 3600 if seconds else None,
         peak_memory=status.get("peak_memory"),
@@ -85,4 +85,4 @@ def _hardware(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of the machine that the last bits of a run depend on."""
     kind = str(machine["device"]).partition(":")[0]
     parts = ("cpu", "threads") if kind == "cpu" else ("gpu",)
-    return {"device": kind, **{name: machine.get(name) for name in (*parts, "processes", "precision")}}
+    return {"device": kind, **{name: machine.get(name) for name in (*parts, "processes", "precision", "memory_format")}}

@@ -23,7 +23,8 @@ class Trial:
         state: Only a "finished" trial has metrics to compare; any other one is a hole.
         reason: Why the trial failed, in one line.
         metrics: "knn top1" -> value for the trained backbone, in [0, 1] if it is a rate.
-        references: "raw pixels" and "random weights" -> the same metrics for features that were not trained.
+        references: "raw pixels", "random weights" and "random weights, calibrated" -> the same metrics for features
+            that were not trained.
         images_per_s: Images per second of training, with waiting for data and without probes.
         hours: Wall-clock time of training, over all sessions.
         peak_memory: Peak memory of the process and its device, in bytes.

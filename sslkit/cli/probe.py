@@ -38,6 +38,9 @@ def probe(
     references: Annotated[
         bool, typer.Option("--references", help="Measure raw pixels and random weights as well.")
     ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Take batch norm statistics from each probe's training crops.")
+    ] = False,
     accelerator: opt.Accelerator = "auto",
     as_json: opt.Json = False,
 ) -> None:
@@ -61,7 +64,9 @@ def probe(
     folder = RunFolder(Path(target)) if is_run else None
     weights = BackboneWeights.of_run(folder) if folder else BackboneWeights.of_file(Path(target), prefix)
     with bar() as progress:
-        measurement = measure(probing, weights, device, progress, allow_partial, references, print_message)
+        measurement = measure(
+            probing, weights, device, progress, allow_partial, references, recalibrate, warn=print_message
+        )
     if folder and folder.busy:
         print_message("the run is still training: these scores were not written to its folder")
     elif folder:

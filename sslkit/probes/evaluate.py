@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -11,10 +12,16 @@ from torch import nn
 from sslkit.api import Probe, Progress, Source, no_progress
 from sslkit.data.opening import open_source
 from sslkit.planning.plan import ConfiguredComponent, ProbingPlan
+from sslkit.probes.calibration import batch_norms, calibrate
 from sslkit.probes.crops import Crops, collect_crops
 from sslkit.probes.features import Extractor, extract_features, frozen, raw_pixels
 
 _NOT_RATES = ("chosen_", "count_")
+
+RAW_PIXELS, RANDOM_WEIGHTS, CALIBRATED = "raw pixels", "random weights", ", calibrated"
+"""Names of features in tables; the last is added to the name of weights whose batch norm was calibrated."""
+REFERENCES = (RAW_PIXELS, RANDOM_WEIGHTS, RANDOM_WEIGHTS + CALIBRATED)
+"""What a trained backbone is compared with."""
 
 ProbeScores = dict[str, dict[str, float]]
 """Probe -> metric -> value."""
@@ -68,11 +75,21 @@ class ProbeEvaluator:
         return new
 
     def measure(
-        self, extractors: Mapping[str, Extractor], device: torch.device, progress: Progress = no_progress
-    ) -> dict[str, ProbeScores]:
-        """Read the crops once and return the scores of each extractor."""
+        self, extractors: Mapping[str, Extractor], device: torch.device, progress: Progress = no_progress,
+        prepare: Callable[[Crops], None] | None = None,
+    ) -> dict[str, ProbeScores]:  # fmt: skip
+        """Read the crops once and return the scores of each extractor.
+
+        Args:
+            extractors: Name -> extractor.
+            device: Device that probes may compute on.
+            progress: Shows how many crops have been read.
+            prepare: Called with each set of crops before its features are extracted; it may read them, too.
+        """
         scores: dict[str, ProbeScores] = {kind: {} for kind in extractors}
         for crops in dict.fromkeys(self.crops.values()):
+            if prepare:
+                prepare(crops)
             names = [name for name, item in self.crops.items() if item is crops]
             pools = list(dict.fromkeys(self.pools[name] for name in names))
             features = extract_features(crops, extractors, pools, device, progress)
@@ -92,23 +109,54 @@ class ProbeEvaluator:
             if warning not in self.warnings:
                 self.warnings.append(warning)
 
-    def measure_with_pixels(
-        self, name: str, backbone: nn.Module, device: torch.device, progress: Progress = no_progress
+    def measure_references(
+        self, backbone: nn.Module, device: torch.device, progress: Progress = no_progress
     ) -> dict[str, ProbeScores]:
-        """Return the scores of "raw pixels" and, under `name`, of a backbone, whose modes are restored."""
+        """Return the scores of the `REFERENCES`: of raw pixels, and of a backbone that was not trained.
+
+        Args:
+            backbone: The backbone, on `device`, which stays as it is. The reference with calibrated batch norm is left
+                out if it has none.
+            device: Device that the backbone computes on.
+            progress: Shows how many crops have been read.
+        """
         with frozen(backbone, device, self.view) as extract:
-            return self.measure({"raw pixels": raw_pixels, name: extract}, device, progress)
+            extractors = {RAW_PIXELS: raw_pixels, RANDOM_WEIGHTS: extract}
+            if not batch_norms(backbone):
+                return self.measure(extractors, device, progress)
+            with self._calibrated(backbone, device, progress) as (calibrated, prepare):
+                extractors[RANDOM_WEIGHTS + CALIBRATED] = calibrated
+                return self.measure(extractors, device, progress, prepare)
 
     def measure_pixels(self, progress: Progress = no_progress) -> ProbeScores:
         """Return the scores of raw pixels."""
-        return self.measure({"raw pixels": raw_pixels}, torch.device("cpu"), progress)["raw pixels"]
+        return self.measure({RAW_PIXELS: raw_pixels}, torch.device("cpu"), progress)[RAW_PIXELS]
 
     def measure_backbone(
-        self, backbone: nn.Module, device: torch.device, progress: Progress = no_progress
+        self, backbone: nn.Module, device: torch.device, progress: Progress = no_progress, recalibrate: bool = False
     ) -> ProbeScores:
-        """Return the scores of a backbone, whose modes are restored."""
+        """Return the scores of a backbone, which stays as it is.
+
+        Args:
+            backbone: The backbone, on `device`.
+            device: Device that the backbone computes on.
+            progress: Shows how many crops have been read.
+            recalibrate: Measure a copy whose batch norm statistics come from each probe's training crops.
+        """
+        if recalibrate:
+            with self._calibrated(backbone, device, progress) as (extract, prepare):
+                return self.measure({"backbone": extract}, device, progress, prepare)["backbone"]
         with frozen(backbone, device, self.view) as extract:
             return self.measure({"backbone": extract}, device, progress)["backbone"]
+
+    @contextmanager
+    def _calibrated(
+        self, backbone: nn.Module, device: torch.device, progress: Progress
+    ) -> Iterator[tuple[Extractor, Callable[[Crops], None]]]:
+        """Yield the extractor of a copy of a backbone, and the function that calibrates it on some crops."""
+        replica = copy.deepcopy(backbone)
+        with frozen(replica, device, self.view) as extract:
+            yield extract, lambda crops: calibrate(replica, crops, device, self.view, progress)
 
 
 class _Sources:

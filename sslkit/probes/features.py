@@ -22,6 +22,16 @@ Sides = tuple[Labelled, Labelled]
 """The features of the training and of the test side."""
 
 
+def normaliser(view: View, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return a function that maps uint8 pixels (n 3 h w) to what a backbone takes, on `device`."""
+    mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (view.mean, view.std))
+
+    def normalise(pixels: Tensor) -> Tensor:
+        return ((pixels.to(device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    return normalise
+
+
 @contextmanager
 def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Extractor]:
     """Put a backbone into eval mode and yield its feature extractor; restore its modes afterwards.
@@ -31,12 +41,11 @@ def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Ex
         device: Device that computes the features.
         view: Mean and standard deviation that pixels are normalised with.
     """
-    mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (view.mean, view.std))
+    normalise = normaliser(view, device)
     modes = [(module, module.training) for module in backbone.modules()]
 
     def extract(pixels: Tensor) -> Mapping[str, Tensor]:
-        x = ((pixels.to(device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-        rows: Mapping[str, Tensor] = backbone(x)
+        rows: Mapping[str, Tensor] = backbone(normalise(pixels))
         return rows
 
     backbone.eval()
@@ -96,7 +105,7 @@ def extract_features(
                 if pool not in tables[name]:
                     tables[name][pool] = _Table(crops, features.shape[1])
                 tables[name][pool].add(features)
-    _check_readable(crops)
+    check_readable(crops)
     sides = {
         name: {pool: table.labelled(device) for pool, table in by_pool.items()} for name, by_pool in tables.items()
     }
@@ -126,7 +135,12 @@ class _Table:
         return _labelled(self.crops, ~test, self.train, device), _labelled(self.crops, test, self.test, device)
 
 
-def _check_readable(crops: Crops) -> None:
+def check_readable(crops: Crops) -> None:
+    """Make sure that both sides have an image that can be read; to be called once the pixels have been read.
+
+    Raises:
+        DataError: One of them has none.
+    """
     for side, verb in ((~crops.test, "train"), (crops.test, "test")):
         if not crops.readable[side].any():
             count = len(set(crops.images[side].tolist()))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sslkit.api import Progress
-from sslkit.errors import DataError
+from sslkit.errors import DataError, UsageError
 from sslkit.planning.plan import ProbingPlan
-from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
+from sslkit.probes.calibration import batch_norms
+from sslkit.probes.evaluate import CALIBRATED, ProbeEvaluator, ProbeScores
 from sslkit.seeds import torch_seeded
 from sslkit.storage import checkpoint
 from sslkit.storage import weights as weight_files
@@ -98,7 +99,8 @@ class Measurement:
 
 def measure(
     probing: ProbingPlan, weights: BackboneWeights, device: torch.device, progress: Progress,
-    partial: bool = False, references: bool = False, warn: Callable[[str], None] = lambda text: None,  # noqa: ARG005
+    partial: bool = False, references: bool = False, recalibrate: bool = False,
+    warn: Callable[[str], None] = lambda text: None,  # noqa: ARG005
 ) -> Measurement:  # fmt: skip
     """Check that weights fit the backbone, before any image is read, and measure them.
 
@@ -108,13 +110,20 @@ def measure(
         device: Device that the backbone computes on.
         progress: Shows the progress of long operations.
         partial: Continue when only some of the weights fit.
-        references: Also measure raw pixels and the recipe's random weights.
+        references: Also measure raw pixels and the recipe's random weights, as they are and with calibrated batch norm.
+        recalibrate: Measure the weights with batch norm statistics from each probe's training crops.
         warn: Receives warnings at once: weights that do not fit, images and categories that cannot be measured well.
 
     Raises:
         DataError: The weights do not fit, or images or labels are missing.
+        UsageError: The backbone is to be recalibrated, and has no batch norm.
     """
-    backbone = _backbone(probing, device)
+    backbone = build_backbone(probing, device)
+    if recalibrate and not batch_norms(backbone):
+        raise UsageError(
+            f"backbone '{probing.backbone.component.id}' has no batch norm, so nothing can be recalibrated: measure it "
+            "as it is"
+        )
     misfits = load_into(backbone, weights.tensors, weights.origin, weights.prefix, partial)
     if misfits:
         warn(misfits)
@@ -123,14 +132,15 @@ def measure(
         warn(warning)
     scores: dict[str, ProbeScores] = {}
     if references:
-        scores = evaluator.measure_with_pixels("random weights", _backbone(probing, device), device, progress)
-    scores[weights.name] = evaluator.measure_backbone(backbone, device, progress)
+        scores = evaluator.measure_references(build_backbone(probing, device), device, progress)
+    name = weights.name + CALIBRATED if recalibrate else weights.name
+    scores[name] = evaluator.measure_backbone(backbone, device, progress, recalibrate)
     for warning in evaluator.new_warnings():
         warn(warning)
     return Measurement(weights.origin, misfits, scores, scores)
 
 
-def _backbone(probing: ProbingPlan, device: torch.device) -> nn.Module:
+def build_backbone(probing: ProbingPlan, device: torch.device) -> nn.Module:
     """Build the backbone with a run's initial weights."""
     with torch_seeded(probing.seed, "backbone"):
         backbone: nn.Module = probing.backbone.make()

@@ -6,8 +6,8 @@ from torch import nn
 
 from sslkit.networks import sharding
 from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
+from sslkit.probes.measure import build_backbone
 from sslkit.progress import bar
-from sslkit.seeds import torch_seeded
 from sslkit.storage import weights
 from sslkit.storage.run_folder import PROBES, RunFolder
 from sslkit.training.observers import Observers
@@ -19,7 +19,7 @@ class RunProbes:
     """Measure a run's backbone, and write scores and weights into its folder.
 
     Attributes:
-        scores: "raw pixels", "random weights" and "trained" -> scores, as far as they are known.
+        scores: the references of `ProbeEvaluator.measure_references` and "trained" -> scores, as far as they are known.
     """
 
     def __init__(self, setup: Setup, state: TrainState, folder: RunFolder, observers: Observers) -> None:
@@ -36,10 +36,9 @@ class RunProbes:
         state = sharding.gather_to_cpu(online.state_dict(), self.fabric.is_global_zero)
         if not self.fabric.is_global_zero:
             return online
-        with torch_seeded(self.plan.recipe.seed, "backbone"):
-            backbone: nn.Module = self.plan.backbone.make()
+        backbone = build_backbone(self.plan.probing, self.fabric.device)
         backbone.load_state_dict(state)
-        return backbone.to(self.fabric.device)
+        return backbone
 
     def before(self) -> None:
         """Measure raw pixels and, before the first step, random weights; to be called on all ranks."""
@@ -56,9 +55,10 @@ class RunProbes:
             self.evaluator = ProbeEvaluator(self.plan.probing, progress)
             self.observers.note(*self.evaluator.new_warnings())
             if backbone is not None:
-                self.scores = self.evaluator.measure_with_pixels(
-                    "random weights", backbone, self.fabric.device, progress
-                )
+                # A copy without what training has added to the modules, such as batch norm that waits for other ranks.
+                plain = build_backbone(self.plan.probing, self.fabric.device)
+                plain.load_state_dict(backbone.state_dict())
+                self.scores = self.evaluator.measure_references(plain, self.fabric.device, progress)
                 self.folder.write(PROBES, self.scores)
         self.observers.note(*self.evaluator.new_warnings())
 

@@ -97,6 +97,13 @@ def test_values_are_set_as_python_has_them(recipe) -> None:
     assert loaded.values["objectives"]["odd"] == {"inputs": {"a b": "c"}, "plain": {}}
 
 
+def test_a_length_in_the_other_unit_is_replaced(recipe) -> None:
+    assert sslkit.load(recipe).values["steps"] == 2
+    loaded = sslkit.load(recipe, set={"epochs": 3, "optimizer.warmup_steps": 1})
+    assert (loaded.values["epochs"], "steps" in loaded.values) == (3, False)
+    assert sslkit.plan(loaded).recipe.length == "3 epochs"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -298,7 +305,7 @@ def test_requests_that_cannot_be_met(arguments, message, recipe, tmp_path) -> No
 def test_a_run_is_probed_without_writing(run) -> None:
     before = (run / "probes.json").read_bytes()
     scores = sslkit.probe(run, accelerator="cpu", references=True)
-    assert set(scores) == {"raw pixels", "random weights", "trained"}
+    assert set(scores) == {"raw pixels", "random weights", "random weights, calibrated", "trained"}
     assert set(scores["trained"]) == {"knn"}
     other = sslkit.probe(run, probes="knn", set={"probes.knn.k": 2}, accelerator="cpu")
     assert set(other) == {"trained"}

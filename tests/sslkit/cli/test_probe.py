@@ -81,7 +81,35 @@ def test_the_newest_checkpoint_of_a_stopped_run_is_measured(here, capsys):
     assert list(report["probes"]) == ["step 1"]
     assert main(RUN) == 0
     probes = json.loads((here / FOLDER / "probes.json").read_text())
-    assert list(probes) == ["raw pixels", "random weights", "step 1", "trained"]
+    assert list(probes) == ["raw pixels", "random weights", "random weights, calibrated", "step 1", "trained"]
+
+
+def test_recalibrated_weights_have_a_row_of_their_own(finished, capsys):
+    """Calibrate the same weights of the run, of its file, and by hand."""
+    before = json.loads((finished / "probes.json").read_text())
+    file = (finished / "backbone.safetensors").read_bytes()
+    report, _ = probed(capsys, FOLDER, "--recalibrate")
+    assert list(report["probes"]) == ["trained, calibrated"]
+    after = json.loads((finished / "probes.json").read_text())
+    assert after == before | report["probes"]
+    assert after["trained, calibrated"] != after["trained"]
+    report, _ = probed(capsys, FOLDER, "--recalibrate", "--set", "probes.knn.k=5")
+    assert list(report["probes"]) == ["trained, calibrated (probes.knn.k=5)"]
+    weights_file = f"{FOLDER}/backbone.safetensors"
+    report, _ = probed(capsys, weights_file, "--recipe", "small.toml", "--recalibrate", "--references")
+    assert list(report["probes"]) == [*list(before)[:3], "backbone.safetensors, calibrated"]
+    assert report["probes"]["backbone.safetensors, calibrated"] == after["trained, calibrated"]
+    assert report["probes"]["random weights, calibrated"] == before["random weights, calibrated"]
+    assert (finished / "backbone.safetensors").read_bytes() == file
+
+
+def test_a_backbone_without_batch_norm_cannot_be_recalibrated(here, capsys, installed):
+    vit = installed.find("backbone", "timm").cls(model="vit_tiny_patch16_224", image_size=32)
+    torch.save(dict(vit.state_dict()), "vit.pt")
+    change = "backbone={use='timm', model='vit_tiny_patch16_224', image_size=32}"
+    options = ["--recipe", "small.toml", "--set", change, "--set", "probes.knn.size=32", "--recalibrate"]
+    error = refused(capsys, "vit.pt", *options, code=2)
+    assert "backbone 'timm/timm' has no batch norm, so nothing can be recalibrated" in error
 
 
 def test_a_run_that_is_going_on_is_measured_and_left_alone(finished, capsys, monkeypatch):

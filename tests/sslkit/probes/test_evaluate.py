@@ -50,13 +50,45 @@ def test_probes_of_the_same_crops_share_features_and_one_pass(plugins, monkeypat
     assert evaluator.crops["first"] is evaluator.crops["second"]
     assert evaluator.crops["first"] is not evaluator.crops["other"]
     net = Net()
-    scores = evaluator.measure_with_pixels("net", net, CPU)
+    scores = evaluator.measure_references(net, CPU)
     assert net.seen == 40 + 40
-    assert list(scores) == ["raw pixels", "net"]
-    assert list(scores["net"]) == ["first", "second", "other"]
+    assert list(scores) == ["raw pixels", "random weights", "random weights, calibrated"]
+    assert all(list(by_probe) == ["first", "second", "other"] for by_probe in scores.values())
     assert scores["raw pixels"] == evaluator.measure_pixels()
-    assert scores["net"] == evaluator.measure_backbone(net, CPU)
-    assert scores["net"]["first"]["top1"] == 1.0
+    assert scores["random weights"] == evaluator.measure_backbone(net, CPU)
+    assert scores["random weights, calibrated"] == evaluator.measure_backbone(net, CPU, recalibrate=True)
+    assert scores["random weights"]["first"]["top1"] == 1.0
+
+
+def test_each_set_of_crops_has_its_own_statistics_and_the_backbone_stays_as_it_is(plugins, monkeypatch):
+    """Compare the features that probes get with a batch norm of the mean and variance of their training crops."""
+    features = []
+    nearest = plugins.find("probe", "nearest").cls
+
+    def record(self, train, test):
+        features.append((train.features, test.features))
+        return {"top1": 0.0}
+
+    monkeypatch.setattr(nearest, "evaluate", record)
+    tables = {"small": {"size": 8, "loosen": {}}, "large": {"size": 16, "loosen": {}}}  # tight crops have no blue
+    evaluator = ProbeEvaluator(probing_plan(plugins, **{name: {"use": "nearest", **t} for name, t in tables.items()}))
+    net = Net().train()
+    net.norm.running_mean.fill_(3)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    evaluator.measure_backbone(net, CPU, recalibrate=True)
+    assert net.training
+    assert net.norm.momentum == 0.1
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.seen == 0
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (evaluator.view.mean, evaluator.view.std))
+    assert len(features) == 2
+    for name, sides in zip(tables, features, strict=True):
+        crops = evaluator.crops[name]
+        x = (torch.cat(list(crops.batches())).double() / 255 - mean) / std
+        train = x[~crops.test].transpose(0, 1).flatten(1)
+        normalised = (x.mean((2, 3)) - train.mean(1)) / (train.var(1) + 1e-5).sqrt()
+        for part, expected in zip(sides, (normalised[~crops.test], normalised[crops.test]), strict=True):
+            torch.testing.assert_close(part.double(), expected, atol=1e-3, rtol=1e-4)
 
 
 def test_probes_of_other_pools_share_the_pass_and_get_their_own_features(plugins, monkeypatch):
@@ -76,7 +108,9 @@ def test_probes_of_other_pools_share_the_pass_and_get_their_own_features(plugins
     assert evaluator.crops["mean"] is evaluator.crops["quarters"] is evaluator.crops["ninths"]
     assert evaluator.crops["loose"] is not evaluator.crops["mean"]
     net = Net()
-    scores = evaluator.measure_with_pixels("net", net, CPU)
+    net.norm = nn.Identity()
+    scores = evaluator.measure_references(net, CPU)
+    assert list(scores) == ["raw pixels", "random weights"], "without batch norm there is nothing to calibrate"
     assert net.seen == 40 + 40
     assert given == [3 * 32 * 32] * 3 + [3, 12, 27] + [3 * 32 * 32, 3]
     assert scores["raw pixels"]["mean"] == scores["raw pixels"]["quarters"]

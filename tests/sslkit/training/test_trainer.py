@@ -256,6 +256,30 @@ def test_a_run_with_a_constant_target_momentum_resumes(run):
     assert run(*sets).state == "finished"
 
 
+def test_a_warmup_in_steps_is_the_same_in_epochs(run):
+    """Three steps are an epoch of twelve images."""
+    given = [("epochs=2", "optimizer.warmup_epochs=1"), ("steps=6", "optimizer.warmup_steps=3")]
+    one, other = (run(*sets, folder=str(number)) for number, sets in enumerate(given))
+    assert same(weights(one)["model"], weights(other)["model"])
+    assert not same(weights(one)["model"], weights(run(folder="none"))["model"])
+    begun = run("steps=6", "optimizer.warmup_steps=3", "optimizer.base_lr=0.64", stop_after=3, folder="begun")
+    assert begun.terms["lr"] == pytest.approx(0.01 * 2 / 3)
+    assert run(*given[1], folder="1").state == "finished"
+    with pytest.raises(RecipeError, match=r"optimizer.warmup_epochs: \(absent\) -> 1.0\n"):
+        run("steps=6", "optimizer.warmup_epochs=1", folder="1")
+
+
+def test_a_run_from_before_target_schedules_resumes(run):
+    half = run(stop_after=2)
+    recipe = half.folder / "recipe.toml"
+    text = recipe.read_text()
+    assert 'schedule = "cosine"\n' in text
+    recipe.write_text(text.replace('schedule = "cosine"\n', ""))
+    assert run().state == "finished"
+    with pytest.raises(RecipeError, match=r'target.schedule: \(absent\) -> "linear"\n'):
+        run("target.schedule=linear")
+
+
 def test_accumulated_gradients_are_those_of_the_whole_batch(run, recipe_text):
     """Without batch norm coupling (a mean over the batch of a per-image loss) two halves make the whole."""
     text = recipe_text.replace('use = "tiny"', 'use = "tiny"\nnorm = false')
@@ -640,9 +664,24 @@ def test_a_full_memory_is_no_plugins_fault(run, plugins, monkeypatch):
 
 def test_probes_are_printed_beside_pixels_and_random_weights(run):
     result = run("probes.nearest={size=16, test_share=0.5}")
-    assert set(result.probes) == {"raw pixels", "random weights", "trained"}
+    assert set(result.probes) == {"raw pixels", "random weights", "random weights, calibrated", "trained"}
     assert result.probes["raw pixels"]["nearest"]["top1"] == 1.0
     assert json.loads((result.folder / "probes.json").read_text()) == result.probes
+
+
+def test_the_references_change_no_bit_of_the_training(run, monkeypatch):
+    """Compare a run that measures raw pixels and random weights first, as they are and calibrated, with one that
+    measures nothing."""
+    probed = run("probes.nearest={size=16, test_share=0.5}", "backbone.dropout=0.2", folder="probed")
+    assert len(probed.probes) == 4
+    plain = weights(run("backbone.dropout=0.2", folder="plain"))["model"]
+    for name, value in weights(probed)["model"].items():
+        assert torch.equal(value, plain[name]), name
+
+
+def test_a_backbone_without_batch_norm_has_no_calibrated_reference(run):
+    result = run("probes.nearest={size=16, test_share=0.5}", "backbone.norm=false")
+    assert set(result.probes) == {"raw pixels", "random weights", "trained"}
 
 
 def test_gradients_are_scaled_down_to_the_norm_that_the_recipe_bounds(run):
