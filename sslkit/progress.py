@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -21,9 +21,6 @@ PLAIN_EVERY_S = 10.0
 """Seconds between plain lines without a terminal."""
 _SHOWN_APART = {"images_per_s", "waiting"}
 _ALWAYS_GENERAL = {"loss", "sampler"}
-_PROBE = "probe."
-_PROBING_AFTER_S = 1.0
-"""Seconds after which the live panel says that probes are being measured."""
 
 
 def make_console(*, stderr: bool) -> Console:
@@ -136,23 +133,27 @@ class _Frame(NamedTuple):
     eta_s: float
 
 
-@dataclass
-class _OnlineScore:
-    """The newest score of an online probe, the one before it, and that of random weights."""
+class OnlineScores(Protocol):
+    """Scores that are among a step's values now and then, and that are shown until the next ones."""
 
-    newest: float | None = None
-    previous: float | None = None
-    baseline: float | None = None
+    def take(self, terms: Mapping[str, float]) -> Mapping[str, float]:
+        """Take the scores out of a step's values, and return the others."""
 
-    @property
-    def change(self) -> str:
-        if self.newest is None or self.previous is None:
-            return ""
-        return f"{self.newest - self.previous:+.3f}"
+    def values(self) -> Mapping[str, float]:
+        """Return the newest scores."""
+
+    def activity(self) -> str:
+        """Say what keeps the run waiting; "" while nothing does."""
+
+    def table(self) -> Table:
+        """Return a table of the newest scores; without rows before the first ones."""
 
 
 class Display:
     """Show a training run: as a live panel on a terminal, elsewhere as occasional lines.
+
+    Attributes:
+        online: Scores of online probes, for runs that have them.
 
     Args:
         steps: Optimizer steps of the whole run.
@@ -168,27 +169,7 @@ class Display:
         self._seen = 0
         self._frame = _Frame(0, {}, {}, 0.0, 0.0, float("nan"))
         self._live: Live | None = None
-        self._probes: dict[str, _OnlineScore] = {}
-        self._probing_since: float | None = None
-
-    def expect_probes(self, baselines: Mapping[str, float], newest: Mapping[str, float]) -> None:
-        """Show the scores of online probes from now on.
-
-        Args:
-            baselines: `probe.NAME.METRIC` -> score of random weights.
-            newest: The same names -> scores of an earlier session, if there are any.
-        """
-        for name, baseline in baselines.items():
-            self._probes[name] = _OnlineScore(newest.get(name), None, baseline)
-
-    @contextmanager
-    def probing(self) -> Iterator[None]:
-        """Say that probes are being measured, while the block runs for longer than a second."""
-        self._probing_since = time.monotonic()
-        try:
-            yield
-        finally:
-            self._probing_since = None
+        self.online: OnlineScores | None = None
 
     def start(self, step: int) -> None:
         """Start at a step: 0, or where a run resumes."""
@@ -206,14 +187,13 @@ class Display:
 
         Args:
             step: Optimizer steps done.
-            terms: Name -> value; `objective.term` names are shown by objective, and `probe.NAME.METRIC` with its
-                change until the next measurement.
+            terms: Name -> value; `objective.term` names are shown by objective.
             images_per_s: Images per second of this step, over all devices.
             waiting: Share of this step's time spent waiting for data, in [0, 1].
             eta_s: Seconds to the end at this step's speed. The display smooths all three.
         """
         self._seen += 1
-        terms = self._take_probes(terms)
+        terms = self.online.take(terms) if self.online else terms
         old, remaining = self._frame, max(1, self.steps - step)
         eta = self._mean(old.eta_s / (remaining + 1), eta_s / remaining) * (self.steps - step)
         shown = terms if self._live else {}  # plain lines show no means
@@ -222,14 +202,6 @@ class Display:
         self._frame = _Frame(step, dict(terms), means, speed, share, eta)
         if self._live is None and (self._seen == 1 or self._clock.due(step, self.steps)):
             _line(self.console, "  ".join([self._head(), self._speed(), *self._values()]))
-
-    def _take_probes(self, terms: Mapping[str, float]) -> Mapping[str, float]:
-        """Take the scores of online probes out of a step's values, and return the others."""
-        scores = {name: value for name, value in terms.items() if _is_online_score(name)}
-        for name, value in scores.items():
-            score = self._probes.setdefault(name, _OnlineScore())
-            score.newest, score.previous = value, score.newest
-        return {name: value for name, value in terms.items() if name not in scores} if scores else terms
 
     def _mean(self, old: float, new: float) -> float:
         """Average over all steps at first, then over about the last twenty."""
@@ -254,13 +226,12 @@ class Display:
 
     def _speed(self) -> str:
         text = f"{self._frame.images_per_s:.1f} images/s  waiting for data {self._frame.waiting:.0%}"
-        since = self._probing_since
-        elapsed = time.monotonic() - since if since is not None else 0.0
-        return f"{text}  probing ({elapsed:.0f} s)" if elapsed > _PROBING_AFTER_S else text
+        activity = self.online.activity() if self.online else ""
+        return f"{text}  {activity}" if activity else text
 
     def _values(self) -> list[str]:
         values = {name: value for name, value in self._frame.terms.items() if name not in _SHOWN_APART}
-        values |= {name: score.newest for name, score in self._probes.items() if score.newest is not None}
+        values |= self.online.values() if self.online else {}
         return [f"{name} {value:.4g}" for name, value in values.items()]
 
     def _panel(self) -> RenderableType:
@@ -278,7 +249,7 @@ class Display:
         return Group(head, Text(self._speed()), tables)
 
     def _tables(self) -> list[Table]:
-        """Return three tables: the loss and each objective's values with their recent means; the rest; probes."""
+        """Return tables: the loss and each objective's values with their recent means; online scores; the rest."""
         losses, rest = _table("", "now", "mean"), _table("", "now")
         prefix = ""
         for name, value in sorted(self._frame.terms.items(), key=lambda item: item[0] != "loss"):
@@ -292,14 +263,7 @@ class Display:
                 losses.add_row(objective, style="bold")
             prefix = objective if dot else ""
             losses.add_row(f"  {term}" if dot else name, _number(value), _number(self._frame.means[name]))
-        return [losses, rest, self._probe_table()]
-
-    def _probe_table(self) -> Table:
-        table = _table("online probe", "now", "change", "random weights")
-        for name, score in self._probes.items():
-            values = ["-" if value is None else f"{value:.3f}" for value in (score.newest, score.baseline)]
-            table.add_row(name.removeprefix(_PROBE), values[0], score.change, values[1])
-        return table
+        return [losses, *([self.online.table()] if self.online else []), rest]
 
 
 def _table(*columns: str) -> Table:
@@ -309,10 +273,6 @@ def _table(*columns: str) -> Table:
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     return table
-
-
-def _is_online_score(name: str) -> bool:
-    return name.startswith(_PROBE) and name.count(".") > 1
 
 
 def _number(value: float) -> str:

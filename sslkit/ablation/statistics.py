@@ -104,17 +104,17 @@ def difference(arm: ArmResult, read: Reader, full: ArmResult, read_full: Reader 
     ours, theirs = complete_values(arm, read), complete_values(full, read_full or read)
     if ours is None or theirs is None:
         return None
-    return _paired_interval([a - b for a, b in zip(ours, theirs, strict=True)])
+    return interval([a - b for a, b in zip(ours, theirs, strict=True)])
 
 
-def _paired_interval(differences: Sequence[float]) -> Difference:
+def interval(values: Sequence[float]) -> Difference:
     """Return the mean with Student's interval: mean +- t(0.975, n - 1) * std / sqrt(n)."""
     from scipy.special import stdtrit
 
-    n, middle = len(differences), statistics.fmean(differences)
+    n, middle = len(values), statistics.fmean(values)
     if n == 1:
         return Difference(middle, None, None, 1)
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * statistics.stdev(differences) / math.sqrt(n)
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * statistics.stdev(values) / math.sqrt(n)
     return Difference(middle, middle - half, middle + half, n)
 
 

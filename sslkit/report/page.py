@@ -10,6 +10,7 @@ from sslkit.ablation.results import Results, Trial
 from sslkit.report import curves, figure, panels
 from sslkit.report.markup import Markup, join, tag
 from sslkit.report.numbers import number_format, short_number
+from sslkit.report.online_curves import read_online_curves
 from sslkit.report.table import (
     CHECK,
     COSTS,
@@ -210,13 +211,25 @@ def _curves(results: Results) -> Markup:
         "One line per seed over the optimizer steps: the means of up to a hundred intervals, with the range of all "
         "values shaded. A line breaks where no value was finite."
     )
-    parts = [tag("p", text), panels.legend(results, trial_curves)]
+    parts = [tag("p", text), panels.legend(results, trial_curves), *_online_curves(results)]
     for heading, names in panels.names_by_heading(results, trial_curves).items():
         if names:
             parts += [tag("h3", heading), panels.panel_grid(results, trial_curves, names[: panels.MAX_PANELS])]
         if len(names) > panels.MAX_PANELS:
             parts.append(tag("p", f"{len(names) - panels.MAX_PANELS} more are in each run's {METRICS}."))
     return join(*parts)
+
+
+def _online_curves(results: Results) -> Iterator[Markup]:
+    online = read_online_curves(results)
+    if online.arms:
+        yield tag("h3", "Online probes")
+        yield tag("p", (
+            "Means over the seeds against images seen, with the 95 % interval of the mean shaded, as far as every "
+            f"started seed got. Horizontal lines are features of {results.arms[online.arms[0].arm].name} that were not "
+            "trained. Online probes use fewer crops than those of the table."
+        ))  # fmt: skip
+        yield panels.panel_grid(results, online.arms, online.names[: panels.MAX_PANELS], online.baselines)
 
 
 def _runs(results: Results) -> Markup:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sslkit.ablation.results import Results
 from sslkit.report.curves import Range, ThinnedCurve, TrialCurves, axis_limits, axis_ticks, curve_names
-from sslkit.report.markup import Markup, tag
+from sslkit.report.markup import Markup, join, tag
 from sslkit.report.numbers import MINUS
+from sslkit.report.online_curves import is_online
 
 COLOUR_COUNT = 8
 """Number of line colours, `--a0` to `--a7` in the style sheet; further arms reuse them with dashed lines."""
@@ -17,21 +18,41 @@ _SCHEDULE = {"lr", "target_momentum", "images_per_s", "waiting"}
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 320, 190, 48, 8, 8, 22
 Limits = tuple[float, float]
 """The two ends of an axis."""
+Baselines = Mapping[str, Mapping[str, float]]
+"""Name of a curve -> name of a level -> value."""
 _DASHES = (None, "5 3", "2 2", "8 2 2 2")
+_LEVEL_DASHES = ("6 4", "1 3", "8 3 1 3")
 
 
-def panel_grid(results: Results, trial_curves: Sequence[TrialCurves], names: Sequence[str]) -> Markup:
-    """Return one panel per name."""
+def panel_grid(
+    results: Results, trial_curves: Sequence[TrialCurves], names: Sequence[str], baselines: Baselines | None = None
+) -> Markup:
+    """Return one panel per name.
+
+    Args:
+        results: The results that name the arms.
+        trial_curves: Curves of the panels.
+        names: Names of the curves.
+        baselines: For curves of online probes, which lie over images seen and not over steps: name of a curve ->
+            levels to draw in its panel.
+    """
     every = [curve.steps for trial in trial_curves for curve in trial.curves.values()]
     first, last = min(steps[0] for steps in every), max(steps[-1] for steps in every)
-    panels = [_panel(results, trial_curves, name, (first, max(last, first + 1))) for name in names]
+    limits = (first, max(last, first + 1))
+    over = "the steps" if baselines is None else "images seen"
+    panels = [_panel(results, trial_curves, name, limits, over, (baselines or {}).get(name, {})) for name in names]
     return tag("div", *panels, class_="panels")
 
 
 def names_by_heading(results: Results, trial_curves: Sequence[TrialCurves]) -> dict[str, list[str]]:
-    """Return the names of the curves under each heading, in the order of the page; some headings may be empty."""
+    """Return the names of the curves under each heading, in the order of the page; some headings may be empty.
+
+    Scores of online probes are left out: they have panels of their own.
+    """
     headings: dict[str, list[str]] = {"Losses": [], "Gradients": [], "Monitors": [], "Schedule and speed": []}
     for name in curve_names(trial_curves):
+        if is_online(name):
+            continue
         headings[_heading(name, results.objectives)].append(name)
     return headings
 
@@ -72,22 +93,48 @@ def _line_style(arm: int) -> dict[str, object]:
 # -------------------------------------------------------------------------------------------------- one panel
 
 
-def _panel(results: Results, trial_curves: Sequence[TrialCurves], name: str, steps: Limits) -> Markup:
+def _panel(
+    results: Results, trial_curves: Sequence[TrialCurves], name: str, steps: Limits, over: str,
+    levels: Mapping[str, float],
+) -> Markup:  # fmt: skip
     trials = [(trial, trial.curves[name]) for trial in trial_curves if name in trial.curves]
     numbers = [number for _, curve in trials for value in curve.values if value for number in value]
     if not numbers:
         return tag("figure", tag("figcaption", name), tag("p", "never finite", class_="faint"))
+    numbers += levels.values()
     axis = axis_limits(numbers)
     outside = any(not axis[0] <= value <= axis[1] for value in numbers)
     arms = [results.arms[number].name for number in sorted({trial.arm for trial, _ in trials})]
     ranges = [_range(*item, steps, axis) for item in trials]
     means = [_mean(*item, steps, axis) for item in reversed(trials)]  # the full recipe is drawn on top
     plot = tag(
-        "svg", *_axes(steps, axis), tag("svg", *ranges, *means, **_box()),
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=f"{name} over the steps, for {', '.join(arms)}",
+        "svg", *_axes(steps, axis), tag("svg", *_levels(levels, axis), *ranges, *means, **_box()),
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=f"{name} over {over}, for {', '.join(arms)}",
     )  # fmt: skip
     more = tag("small", " extreme values are cut off") if outside else None
-    return tag("figure", tag("figcaption", name, more), plot)
+    return tag("figure", tag("figcaption", name, more), plot, _level_legend(levels))
+
+
+def _levels(levels: Mapping[str, float], axis: Limits) -> Iterator[Markup]:
+    width = _WIDTH - _LEFT - _RIGHT
+    for number, value in enumerate(levels.values()):
+        y = round(_place(0, value, (0, 1), axis)[1], 1)
+        yield tag("line", x1=0, x2=width, y1=y, y2=y, **_level_style(number))
+
+
+def _level_legend(levels: Mapping[str, float]) -> Markup | None:
+    if not levels:
+        return None
+    items = [
+        join(tag("svg", tag("line", x1=0, x2=26, y1=5, y2=5, **_level_style(number)),
+                 viewBox="0 0 26 10", width=26, height=10, aria_hidden="true"), f" {name} {value:.3f} ")
+        for number, (name, value) in enumerate(levels.items())
+    ]  # fmt: skip
+    return tag("p", *items, class_="levels faint")
+
+
+def _level_style(number: int) -> dict[str, object]:
+    return {"class_": "level", "stroke_dasharray": _LEVEL_DASHES[number % len(_LEVEL_DASHES)]}
 
 
 def _box() -> dict[str, object]:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from sslkit.errors import DataError
 from sslkit.networks import sharding
 from sslkit.planning.plan import Plan
-from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores, is_rate
+from sslkit.probes.evaluate import RANDOM_WEIGHTS, RAW_PIXELS, ProbeEvaluator, ProbeScores, is_rate
+from sslkit.probes.measure import build_backbone
 from sslkit.progress import bar
-from sslkit.seeds import seed_all, torch_seeded
+from sslkit.seeds import seed_all
 from sslkit.storage.run_folder import ONLINE_PROBES, PROBE_TERM, RunFolder
 from sslkit.training.early_verdict import Baseline
 from sslkit.training.observers import Observers
+from sslkit.training.online_scores import ScoreBoard
 from sslkit.training.setup import Setup
 from sslkit.training.state import TrainState
 
@@ -29,7 +31,6 @@ MEMORY = 2**28
 """Bytes that the pixels of all online probes may take together; with larger crops there are fewer of them."""
 MAIN_METRICS = ("top1", "map")
 """The metrics that are recorded; a probe with neither records its first rate."""
-RANDOM_WEIGHTS = ("random weights", "random weights, calibrated")
 
 Baselines = dict[str, dict[str, float]]
 """Probe -> features -> score."""
@@ -59,6 +60,7 @@ class OnlineProbes:
         self.metrics: dict[str, str] = {}
         self._evaluator: ProbeEvaluator | None = None
         self._copy: nn.Module | None = None
+        self._board: ScoreBoard | None = None
 
     def before(self, evaluator: ProbeEvaluator | None) -> None:
         """Choose crops and measure the baselines, or read them from the folder; to be called on all ranks.
@@ -127,9 +129,7 @@ class OnlineProbes:
                 f"{MEMORY // 2**20} MiB"
             )
         self._evaluator = evaluator.part(self.every, limit)
-        with torch_seeded(self.plan.recipe.seed, "backbone"):
-            backbone: nn.Module = self.plan.backbone.make()
-        self._copy = backbone.to(self.setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._copy = build_backbone(self.plan.probing, self.setup.device)
         known = self.folder.read(ONLINE_PROBES, {}).get("probes", {})
         entries = {name: {"every": every, **self._crops(name)} for name, every in self.every.items()}
         new = [name for name, entry in entries.items() if not _is_known(entry, known.get(name, {}))]
@@ -137,7 +137,7 @@ class OnlineProbes:
         for name, entry in entries.items():
             source = measured if name in measured else known
             entry |= {key: source[name][key] for key in ("metric", "baselines")}
-        self.folder.write(ONLINE_PROBES, {"probes": entries})
+        self.folder.write(ONLINE_PROBES, {"images_per_step": self.setup.recipe.batch_size, "probes": entries})
         self._show(entries)
         return {}
 
@@ -153,8 +153,8 @@ class OnlineProbes:
         assert self._copy is not None
         part = self._evaluator.part(names)
         with bar() as progress:
-            scores = part.measure_with_pixels("random weights", self._copy, self.setup.device, progress)
-        metrics = {name: main_metric(scores["random weights"][name]) for name in names}
+            scores = part.measure_references(self._copy, self.setup.device, progress)
+        metrics = {name: main_metric(scores[RANDOM_WEIGHTS][name]) for name in names}
         return {
             name: {"metric": metric, "baselines": {kind: values[name][metric] for kind, values in scores.items()}}
             for name, metric in metrics.items()
@@ -164,17 +164,18 @@ class OnlineProbes:
         """Take over the baselines, and hand them to the display."""
         for name, entry in entries.items():
             self.metrics[name] = entry["metric"]
-            kind = max((kind for kind in RANDOM_WEIGHTS if kind in entry["baselines"]), key=entry["baselines"].get)
-            self.baselines[term(name, entry["metric"])] = Baseline(entry["baselines"][kind], kind, entry["test_crops"])
+            value, kind = max((value, kind) for kind, value in entry["baselines"].items() if kind != RAW_PIXELS)
+            self.baselines[term(name, entry["metric"])] = Baseline(value, kind, entry["test_crops"])
+        newest = {name: value for name, value in self.state.verdict.newest.items() if name in self.baselines}
+        self._board = ScoreBoard({name: baseline.value for name, baseline in self.baselines.items()}, newest)
         if self.observers.display:
-            values = {name: baseline.value for name, baseline in self.baselines.items()}
-            self.observers.display.expect_probes(values, self.state.verdict.newest)
+            self.observers.display.online = self._board
 
     def _measure(self, names: Collection[str], weights: Mapping[str, Tensor]) -> dict[str, float]:
         assert self._evaluator is not None
         assert self._copy is not None
-        assert self.observers.display is not None
-        with self.observers.display.probing():
+        assert self._board is not None
+        with self._board.measuring():
             seed_all(self.plan.recipe.seed, "online probes", self.state.step)
             self._copy.load_state_dict(weights)
             scores: ProbeScores = self._evaluator.part(names).measure_backbone(self._copy, self.setup.device)

@@ -47,7 +47,7 @@ class Broken(Probe):
 
     def evaluate(self, train, test):
         Broken.calls += 1
-        if Broken.calls > 5:
+        if Broken.calls > 7:
             raise DataError("3 of 6 test features are not finite")
         return {"map": 0.5}
 
@@ -246,7 +246,7 @@ def test_pixels_are_read_once(run, monkeypatch):
 
 
 def test_a_failing_probe_is_reported_once_and_does_not_end_the_run(run, records, capsys):
-    """Calls: the run's two baselines, two online ones, and the first measurement."""
+    """Calls: the run's three baselines, three online ones, and the first measurement."""
     with pytest.raises(DataError, match="not finite"):
         run("probes.broken={size=16, test_share=0.5}", probe_every=1)  # the probe after the run raises as ever
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
