@@ -47,16 +47,16 @@ class Baseline:
     Attributes:
         value: The score of random weights: the better one of those as initialised and those with calibrated batch norm.
         name: Which of the two it is.
-        count: Number of test crops.
+        count: Number of test samples behind the score; see `sslkit.probes.noise.sample_count`.
     """
 
     value: float
     name: str
-    count: int
+    count: float
 
     @property
     def error(self) -> float:
-        """Standard error of the score over `count` independent test crops."""
+        """Standard error of the score as a share of independent samples."""
         return math.sqrt(max(self.value * (1 - self.value), 0.0) / self.count)
 
 

@@ -16,6 +16,7 @@ from sslkit.networks import sharding
 from sslkit.planning.plan import Plan
 from sslkit.probes.evaluate import RANDOM_WEIGHTS, RAW_PIXELS, ProbeEvaluator, ProbeScores, is_rate
 from sslkit.probes.measure import build_backbone
+from sslkit.probes.noise import sample_count
 from sslkit.progress import bar
 from sslkit.seeds import seed_all
 from sslkit.storage.run_folder import ONLINE_PROBES, PROBE_TERM, RunFolder
@@ -136,7 +137,7 @@ class OnlineProbes:
         measured = self._measure_baselines(new) if new else {}
         for name, entry in entries.items():
             source = measured if name in measured else known
-            entry |= {key: source[name][key] for key in ("metric", "baselines")}
+            entry |= {key: source[name][key] for key in ("metric", "samples", "baselines")}
         self.folder.write(ONLINE_PROBES, {"images_per_step": self.setup.recipe.batch_size, "probes": entries})
         self._show(entries)
         return {}
@@ -148,7 +149,7 @@ class OnlineProbes:
         return {"train_crops": len(crops) - test, "test_crops": test}
 
     def _measure_baselines(self, names: Collection[str]) -> dict[str, dict[str, Any]]:
-        """Return each probe's main metric, and its scores of features that were not trained."""
+        """Return each probe's main metric, the samples behind it, and its scores of features that were not trained."""
         assert self._evaluator is not None
         assert self._copy is not None
         part = self._evaluator.part(names)
@@ -156,7 +157,11 @@ class OnlineProbes:
             scores = part.measure_references(self._copy, self.setup.device, progress)
         metrics = {name: main_metric(scores[RANDOM_WEIGHTS][name]) for name in names}
         return {
-            name: {"metric": metric, "baselines": {kind: values[name][metric] for kind, values in scores.items()}}
+            name: {
+                "metric": metric,
+                "samples": sample_count(metric, scores[RANDOM_WEIGHTS][name]),
+                "baselines": {kind: values[name][metric] for kind, values in scores.items()},
+            }
             for name, metric in metrics.items()
         }
 
@@ -165,7 +170,7 @@ class OnlineProbes:
         for name, entry in entries.items():
             self.metrics[name] = entry["metric"]
             value, kind = max((value, kind) for kind, value in entry["baselines"].items() if kind != RAW_PIXELS)
-            self.baselines[term(name, entry["metric"])] = Baseline(value, kind, entry["test_crops"])
+            self.baselines[term(name, entry["metric"])] = Baseline(value, kind, entry["samples"])
         newest = {name: value for name, value in self.state.verdict.newest.items() if name in self.baselines}
         self._board = ScoreBoard({name: baseline.value for name, baseline in self.baselines.items()}, newest)
         if self.observers.display:
@@ -220,7 +225,7 @@ def term(probe: str, metric: str) -> str:
 
 def _is_known(entry: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
     """Return whether baselines in the folder were measured on the same number of crops."""
-    return "baselines" in known and all(known.get(key) == entry[key] for key in ("train_crops", "test_crops"))
+    return "samples" in known and all(known.get(key) == entry[key] for key in ("train_crops", "test_crops"))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What only a GPU can show. Where there is none, these are skipped."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,21 @@ def test_plans_by_pot_are_those_of_the_cpu(name, entropic):
         plan = solve(*(x.cuda() for x in problem), **options)
     assert plan.device.type == "cuda"
     torch.testing.assert_close(plan.cpu(), solve(*problem, **options), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_online_probes_change_no_bit(on_gpu, graph):
+    probes = "probes={knn={k=1, size=32, test_share=0.5}, linear={size=32, epochs=3}}"
+    off, on = (
+        on_gpu("bf16-mixed", f"every-{every}", probes, probe_every=every, cuda_graph=graph, workers=2)
+        for every in (None, 3)
+    )
+    rows = [json.loads(line) for line in (on.folder / "metrics.jsonl").read_text().splitlines()]
+    curve = {row["step"]: row["probe.knn.top1"] for row in rows if "probe.knn.top1" in row}
+    assert list(curve) == [3, 6, 9, 12]
+    assert curve[12] == on.probes["trained"]["knn"]["top1"]
+    assert off.terms["loss"] == on.terms["loss"]
+    assert same(off, on)
 
 
 def test_both_devices_learn_the_same(on_gpu):

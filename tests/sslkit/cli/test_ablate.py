@@ -126,6 +126,8 @@ def test_a_plan_and_a_script_train_nothing(here):
         for name in ("full-s0", "drop-scene-instance-s0", "full-s1", "drop-scene-instance-s1")
     ]
     assert not list((here / "runs").rglob("checkpoints"))
+    script = sslkit(here, *BASE, "--probe-every", "5", "--emit", "sh")
+    assert "sslkit run runs/two/full-s0 --accelerator cpu --workers 0 --probe-every 5" in script.stdout
 
 
 def test_unknown_names_are_usage_errors(here):

@@ -128,6 +128,36 @@ def test_a_test_source_is_tested_on_and_nothing_else(dots):
     assert len(collect_crops(train, table(limit=5), 0, test)) == 10
 
 
+def test_the_first_crops_are_those_of_a_smaller_limit(dots):
+    train, test = dots(images=20), dots(images=9)
+    for sources in ((train,), (train, test)):
+        whole, limited = (collect_crops(sources[0], table(limit=limit), 0, *sources[1:]) for limit in (None, 8))
+        first = whole.first(8)
+        assert len(first) == 8 * len(sources)
+        for name in ("labels", "images", "test"):
+            assert torch.equal(getattr(first, name), getattr(limited, name)), name
+        assert torch.equal(pixels(first), pixels(limited))
+        assert whole.first(20) is whole
+
+
+def test_the_first_crops_of_sets_of_labels_keep_what_is_ignored(dots, monkeypatch):
+    source = dots(images=12)
+    monkeypatch.setattr(
+        source, "objects", lambda index: Objects(boxes(2), np.array([index % 2, 1]), np.array([index % 3 == 0, False]))
+    )
+    whole, limited = (collect_crops(source, table(crops="multi-label", limit=limit), 0) for limit in (None, 7))
+    first = whole.first(7)
+    assert first.labels.shape == (7, 2)
+    assert torch.equal(first.labels, limited.labels)
+    assert torch.equal(first.ignored, limited.ignored)
+    assert first.ignored.any()
+
+
+def test_too_few_first_crops_for_both_sides_are_refused(dots):
+    with pytest.raises(DataError, match="leaves nothing to test on"):
+        collect_crops(dots(images=20), table(test_share=0.1), 0).first(2)
+
+
 @pytest.mark.parametrize("kind", ["objects", "multi-label"])
 def test_categories_of_the_test_source_are_matched_by_name(dots, kind):
     train, test = dots(images=20), dots(images=9)

@@ -216,3 +216,23 @@ def test_a_whole_recipe_is_checked_alike(plugins, recipe_text):
     resolved = plan.resolved()["probes"]["nearest"]
     assert resolved["pool"] == "grid-2"
     assert resolved["loosen"] == {"shift": 0.2, "scale": [0.9, 1.5]}
+
+
+def test_a_part_has_some_of_the_probes_on_the_first_crops_and_shares_what_they_share(plugins):
+    whole = ProbeEvaluator(
+        probing_plan(
+            plugins,
+            first={"use": "nearest", "size": 16},
+            second={"use": "nearest", "size": 16, "unused": 2},
+            other={"use": "nearest", "size": 24},
+        )
+    )
+    part = whole.part(["first", "second"], 12)
+    assert part.crops["first"] is part.crops["second"]
+    assert len(part.crops["first"]) == 12
+    net = Net()
+    assert list(part.measure_backbone(net, CPU)) == ["first", "second"]
+    assert net.seen == 12
+    assert whole.part(["other"], 40).crops["other"] is whole.crops["other"]
+    assert list(whole.crops) == ["first", "second", "other"]
+    assert len(whole.crops["first"]) == 40

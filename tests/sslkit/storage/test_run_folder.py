@@ -12,7 +12,7 @@ from sslkit.errors import RecipeError
 from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage import run_folder
-from sslkit.storage.run_folder import RunFolder
+from sslkit.storage.run_folder import RunFolder, digest
 
 
 @pytest.fixture
@@ -76,6 +76,18 @@ def test_summary_and_plugin_versions_do_not_make_another_recipe(planned, tmp_pat
     folder = RunFolder(tmp_path / "run")
     folder.start(plan, text, 1, "cpu")
     folder.refuse_other(plan.resolved() | change)
+
+
+def test_when_a_probe_measures_makes_no_other_recipe_and_what_it_measures_does(planned, tmp_path) -> None:
+    plan, text = planned("probes.nearest={size=16, every=2}")
+    folder = RunFolder(tmp_path / "run")
+    folder.start(plan, text, 1, "cpu")
+    for every in ("", ", every=5"):
+        other = planned(f"probes.nearest={{size=16{every}}}")[0].resolved()
+        folder.refuse_other(other)
+        assert digest(other) == folder.digest()
+    with pytest.raises(RecipeError, match="probes.nearest.size: 16 -> 24"):
+        folder.refuse_other(planned("probes.nearest={size=24, every=2}")[0].resolved())
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path) -> None:

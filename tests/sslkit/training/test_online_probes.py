@@ -203,6 +203,7 @@ def test_baselines_lie_in_the_folder_and_are_measured_once(run):
     assert before["metric"] == "top1"
     assert before["every"] == 2
     assert before["train_crops"] + before["test_crops"] == 12
+    assert before["samples"] == before["test_crops"]
     scores = json.loads((result.folder / "probes.json").read_text())
     for kind in ("raw pixels", "random weights"):
         assert before["baselines"][kind] == scores[kind]["nearest"]["top1"], "all crops are within the limit"
