@@ -15,6 +15,7 @@ from sslkit.planning.plan import ConfiguredComponent, ProbingPlan
 from sslkit.probes.calibration import batch_norms, calibrate
 from sslkit.probes.crops import Crops, collect_crops
 from sslkit.probes.features import Extractor, extract_features, frozen, raw_pixels
+from sslkit.probes.noise import sample_counts
 
 _NOT_RATES = ("chosen_", "count_")
 
@@ -96,7 +97,8 @@ class ProbeEvaluator:
             for kind in extractors:
                 by_pool = features.pop(kind)
                 for name in names:
-                    scores[kind][name] = dict(self.probes[name].evaluate(*by_pool[self.pools[name]]))
+                    train, test = by_pool[self.pools[name]]
+                    scores[kind][name] = {**self.probes[name].evaluate(train, test), **sample_counts(test)}
             self._warn_of_unreadable(crops, names)
         return {kind: {name: by_probe[name] for name in self.crops} for kind, by_probe in scores.items()}
 

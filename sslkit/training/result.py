@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sslkit.probes.evaluate import ProbeScores
+from sslkit.probes.verdict import Verdict, judge
 from sslkit.storage.run_folder import BAD_IMAGES, PROBES, RunFolder
 from sslkit.training.processes import launcher_rank
 
@@ -20,7 +21,7 @@ class Result:
         step: Optimizer steps done.
         steps: Optimizer steps of the whole run.
         terms: Terms of the last step; empty for a run that had finished before.
-        probes: "raw pixels", "random weights" and "trained" -> scores.
+        probes: "raw pixels", "random weights", "random weights, calibrated" and "trained" -> scores.
         seconds: Wall-clock time of the training and its probes.
         rank: This process's rank.
         resumed_from: The step of the checkpoint that this session began with; 0 for a new run.
@@ -37,6 +38,11 @@ class Result:
     rank: int = 0
     resumed_from: int = 0
     bad: int = 0
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether training improved the features, as far as the run's probes can see; None without probes."""
+        return judge(self.probes)
 
     def __repr__(self) -> str:
         loss = f", loss {self.terms['loss']:.4g}" if "loss" in self.terms else ""

@@ -27,13 +27,16 @@ def describe_result(result: Result) -> dict[str, Any]:
         "bad_images": result.bad,
         "terms": result.terms,
         "probes": result.probes,
+        "verdict": result.verdict.describe() if result.verdict else None,
     }
 
 
 def print_result(result: Result) -> None:
-    """Print the table of probes and the folder that holds everything."""
+    """Print the table of probes, the verdict and the folder that holds everything."""
     if result.probes:
         print_parts(probe_table(result.probes))
+    if result.verdict:
+        print_parts(f"{result.verdict}")
     if result.state == "finished" and result.resumed_from == result.steps:
         print_parts(f"{result.folder} is already finished ({result.steps} steps); nothing was trained")
         return
@@ -61,6 +64,8 @@ def probe_table(probes: Mapping[str, ProbeScores]) -> Table:
 def _cell(metric: str, value: float | None) -> str:
     if value is None:
         return "-"
+    if metric.startswith("count_"):
+        return f"{value:.0f}"
     return f"{100 * value:.1f} %" if is_rate(metric) else f"{value:g}"
 
 
