@@ -179,10 +179,8 @@ def probe(
         set: As in `load`.
         prefix: Use only the keys of a weights file that start with this.
         allow_partial: Continue when only some of the weights fit.
-        references: Whether to measure raw pixels and random weights as well, the latter as initialised and with
-            calibrated batch norm.
-        recalibrate: Whether to take the statistics of batch norm from each probe's training crops; the name of the
-            features then ends in ", calibrated", and the file of weights stays as it is.
+        references: Whether to measure raw pixels and random weights as well.
+        recalibrate: Whether to take batch norm statistics from each probe's training crops: "trained, calibrated".
         accelerator: "auto", "cpu", "cuda" or "mps".
 
     Returns:
@@ -190,8 +188,7 @@ def probe(
 
     Raises:
         DataError: The weights are not found or do not fit, or images or labels are missing.
-        UsageError: The backbone or the probes are missing or unknown, or a backbone without batch norm is to be
-            recalibrated.
+        UsageError: The backbone or the probes are missing or unknown, or there is no batch norm to recalibrate.
     """
     from sslkit.probes.measure import BackboneWeights, measure
     from sslkit.training.hardware import torch_device
@@ -205,9 +202,8 @@ def probe(
     tensors = BackboneWeights.of_run(run) if run else BackboneWeights.of_file(Path(weights), prefix)
     with bar() as show:
         device = torch_device(accelerator)
-        return dict(
-            measure(probing, tensors, device, show, allow_partial, references, recalibrate, warn=_notify).probes
-        )
+        measured = measure(probing, tensors, device, show, allow_partial, references, recalibrate, warn=_notify)
+        return dict(measured.probes)
 
 
 def backbone(weights: str | Path, name: str | None = None, *, prefix: str = "", **options: Any) -> NormalisedBackbone:
