@@ -85,9 +85,10 @@ def help_(size: Size, photos: Path) -> list[Row]:  # noqa: ARG001
 
 
 def transport(size: Size, photos: Path) -> list[Row]:  # noqa: ARG001
-    from speed.transport import rows
+    from speed.transport import rows, solver_rows
 
-    return rows(rounds=10 * size.rounds, loops=size.rounds)
+    found = rows(rounds=10 * size.rounds, loops=size.rounds)
+    return [*found, *solver_rows(64, rounds=3 * size.rounds), *solver_rows(512, rounds=size.rounds)]
 
 
 PARTS: Mapping[str, tuple[Callable[[Size, Path], list[Row]], int | None]] = {

@@ -1,6 +1,7 @@
 """Compute transport plans of one batch, in turn by a loop over POT, by POT's batched solver and by ours.
 
 python benchmarks/speed/transport.py --images 256 --k 4 --iterations 50
+python benchmarks/speed/transport.py --solvers --images 64 512    the objective's forward pass with each of its solvers
 """
 
 from __future__ import annotations
@@ -32,6 +33,20 @@ RATIOS = [
     (POT_LOG, LOG, "POT's batched solver, log domain, times ours"),
 ]
 
+PRINTED = {"normalise": False, "floor": 0.0}
+OURS = "sinkhorn, ours"
+OPTIONS: dict[str, dict[str, Any]] = {
+    OURS: {},
+    "exact, by POT": {"solver": "exact"},
+    "unbalanced, by POT": {"solver": "unbalanced"},
+    "unbalanced, by POT, masses as printed": {"solver": "unbalanced", **PRINTED},
+    "unbalanced, by POT, no entropy": {"solver": "unbalanced", "entropic": False},
+    "partial, by POT": {"solver": "partial"},
+    "partial, by POT, masses as printed": {"solver": "partial", **PRINTED},
+    "partial, by POT, entropy": {"solver": "partial", "entropic": True},
+}
+"""Variant of the objective -> its options."""
+
 Solver = Callable[[], Tensor]
 
 
@@ -46,6 +61,16 @@ class Row(TypedDict):
     n: int
 
 
+def embeddings(images: int, k: int, d: int = 256) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return o and t (images k d), p and z (images 2 d) that are correlated between the networks."""
+    draw = torch.Generator().manual_seed(0)
+    scene = torch.randn(images, 1, d, generator=draw)
+    things = scene + 2 * torch.randn(images, k, d, generator=draw)
+    o, t = (things + torch.randn(images, k, d, generator=draw) for _ in range(2))
+    p, z = (scene + torch.randn(images, 2, d, generator=draw) for _ in range(2))
+    return o, t, p, z
+
+
 def solvers(images: int, k: int, iterations: int, d: int = 256) -> dict[str, Solver]:
     """Return the solvers; each gives the plans (images k k) of the same problems.
 
@@ -53,11 +78,7 @@ def solvers(images: int, k: int, iterations: int, d: int = 256) -> dict[str, Sol
     left as they are, every tenth iteration, with a tolerance of 0 or less so that none stops early. The loop gets
     transposed problems, since `ot.sinkhorn` updates columns first.
     """
-    draw = torch.Generator().manual_seed(0)
-    scene = torch.randn(images, 1, d, generator=draw)
-    things = scene + 2 * torch.randn(images, k, d, generator=draw)
-    o, t = (things + torch.randn(images, k, d, generator=draw) for _ in range(2))
-    p, z = (scene + torch.randn(images, 2, d, generator=draw) for _ in range(2))
+    o, t, p, z = embeddings(images, k, d)
     objective = InstanceInstance({"k": k, "v": 2, "d": d}, epsilon=EPSILON, iterations=iterations)
     cosines = torch.nn.functional.cosine_similarity(o.unsqueeze(2), t.unsqueeze(1), dim=-1)
     b, a = objective.masses(o, z), objective.masses(t, p)
@@ -94,20 +115,38 @@ def disagreement(made: dict[str, Solver]) -> float:
 
 def rows(images: int = 256, k: int = 4, iterations: int = 50, rounds: int = 40, loops: int = 5) -> list[Row]:
     """Time every solver once per round, in turn; loops over images only in the first `loops` rounds."""
-    seen: dict[str, list[float]] = {}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = solvers(images, k, iterations)
         worst = disagreement(made)
         assert worst < 1e-5, f"plans differ by up to {worst}: the solvers do not solve the same problems"
-        for number in range(rounds):
-            for name, solve in made.items():
-                if name not in (LOOP, LOOP_NUMPY) or number < loops:
-                    began = time.perf_counter()
-                    solve()
-                    seen.setdefault(name, []).append(time.perf_counter() - began)
+        seen = _in_turn(made, rounds, {LOOP: loops, LOOP_NUMPY: loops})
     what = f"transport, {images} images, K = {k}, {iterations} iterations"
     return [_row(what, name, times) for name, times in seen.items()]
+
+
+def solver_rows(images: int = 64, k: int = 4, rounds: int = 20, d: int = 256) -> list[Row]:
+    """Time a forward pass of instance-instance, with plan and monitors, for each of its solvers."""
+    rows, dims = embeddings(images, k, d), {"k": k, "v": 2, "d": d}
+    objectives = {name: InstanceInstance(dims, **options) for name, options in OPTIONS.items()}
+    lanes = {name: lambda o=objective: o(*rows).terms["loss"] for name, objective in objectives.items()}
+    with torch.no_grad():
+        for solve in lanes.values():  # the first call imports POT
+            assert solve().isfinite()
+        seen = _in_turn(lanes, rounds)
+    return [_row(f"instance-instance, {images} images, K = {k}", name, times) for name, times in seen.items()]
+
+
+def _in_turn(lanes: dict[str, Solver], rounds: int, fewer: dict[str, int] | None = None) -> dict[str, list[float]]:
+    """Time every function once per round; those in `fewer` only in that many."""
+    seen: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for name, solve in lanes.items():
+            if number < (fewer or {}).get(name, rounds):
+                began = time.perf_counter()
+                solve()
+                seen.setdefault(name, []).append(time.perf_counter() - began)
+    return seen
 
 
 def _row(what: str, variant: str, times: list[float]) -> Row:
@@ -117,18 +156,29 @@ def _row(what: str, variant: str, times: list[float]) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, nargs="+", default=[256])
+    parser.add_argument("--solvers", action="store_true", help="time the objective with each solver")
     parser.add_argument("--k", type=int, default=4)
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found = rows(options.images, options.k, options.iterations, options.rounds)
+    for images in options.images:
+        if options.solvers:
+            show(solver_rows(images, options.k, options.rounds))
+        else:
+            show(rows(images, options.k, options.iterations, options.rounds))
+
+
+def show(found: list[Row]) -> None:
+    """Print ratios, where they were measured, and the table."""
     median = {row["variant"]: row["median_s"] for row in found}
     for slow, fast, words in RATIOS:
-        print(f"{median[slow] / median[fast]:8.2f}  {words}")
-    print(f"\n{found[0]['what']}, {options.threads} threads, POT {ot.__version__}, torch {torch.__version__}; ms")
+        if slow in median:
+            print(f"{median[slow] / median[fast]:8.2f}  {words}")
+    threads = torch.get_num_threads()
+    print(f"\n{found[0]['what']}, {threads} threads, POT {ot.__version__}, torch {torch.__version__}; ms")
     for row in found:
         low, middle, high = (1e3 * row[key] for key in ("low_s", "median_s", "high_s"))
         print(f"{row['variant']:48} {middle:9.3f}  ({low:.3f} to {high:.3f}, n = {row['n']})")

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 RESIDUAL = 1e-8
 """Fraction of the first error in the logarithm of a scaling that may remain when an entropic unbalanced solver ends."""
 UPDATES = 1000
-"""Updates of the solvers whose rate is not known in advance."""
+"""Updates of the solvers whose rate is not known in advance; without entropy, per unit of the marginal penalty."""
 SMALLEST_MASS = 1e-100
 """Mass in place of zero, relative to 1: its share of a plan is zero in float32, and no quotient is 0 / 0."""
 SIDE = {"cpu": 128, "cuda": 2048}
@@ -94,7 +94,9 @@ def unbalanced(
 
     Problems are solved together, on the CPU or a GPU, as the diagonal blocks of a larger one, in which other costs are
     infinite. The updates of such a problem are those of its blocks. With entropy there are as many as their rate of
-    convergence requires (`updates`). Without, there are 1000, or fewer once they change nothing.
+    convergence requires (`updates`). Without, there are 1000 times the penalty and at least 1000, or fewer once they
+    change nothing: what is minimised is then within about 1e-4 of its minimum, for sides of sum 1 and K up to 9, while
+    pairs that cost nearly the same may still share mass.
 
     Args:
         cost: Shape (b m n), in [0, 2] or about that.
@@ -107,7 +109,8 @@ def unbalanced(
 
     def solve(cost: Any, rows: Any, columns: Any) -> Any:
         if epsilon is None:
-            return ot.unbalanced.mm_unbalanced(rows, columns, cost, penalty, numItermax=UPDATES, stopThr=1e-12)
+            most = math.ceil(UPDATES * max(penalty, 1))
+            return ot.unbalanced.mm_unbalanced(rows, columns, cost, penalty, numItermax=most, stopThr=1e-12)
         options = {"reg_type": "kl", "numItermax": updates(penalty, epsilon), "stopThr": 0.0}
         return ot.unbalanced.sinkhorn_unbalanced(rows, columns, cost, epsilon, penalty, **options)
 

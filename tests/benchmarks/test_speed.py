@@ -68,6 +68,14 @@ def test_views_are_made_in_every_way(tmp_path):
     assert all(item["median_s"] > 0 for item in rows)
 
 
+def test_the_objective_is_timed_with_every_solver():
+    from speed.transport import OPTIONS, solver_rows
+
+    rows = solver_rows(3, rounds=1)
+    assert [item["variant"] for item in rows] == list(OPTIONS)
+    assert all(item["median_s"] > 0 for item in rows)
+
+
 def test_our_step_is_measured_beside_the_bare_passes_of_the_same_networks():
     from speed.gpu import memory, step
 

@@ -155,6 +155,36 @@ def test_unbalanced_minimises_what_it_says(penalty: float, epsilon: float | None
         assert value(plan) <= best.fun + 1e-5 * abs(best.fun)
 
 
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+def test_unbalanced_has_a_closed_form_for_a_single_pair(epsilon: float | None) -> None:
+    cost, rows, columns = problem(1)
+    rows, columns = rows * torch.linspace(5, 150, 6)[:, None], columns * torch.linspace(80, 1, 6)[:, None]
+    scale, exponent = (rows * columns).sqrt()[..., None], -cost / (2 * 0.7 + (epsilon or 0))
+    plan = pot_solvers.unbalanced(cost, rows, columns, 0.7, epsilon)
+    torch.testing.assert_close(plan, scale * exponent.exp(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 5.0])
+def test_unbalanced_without_entropy_has_updates_in_proportion_to_its_penalty(penalty: float) -> None:
+    """Within 1e-4 of the minimum, though costs that differ by a tenth, as cosines of unrelated embeddings, are hard."""
+    cost, rows, columns = problem(batch=3, seed=8)
+    cost = 1 + 0.1 * (cost - 1)
+    plan = pot_solvers.unbalanced(cost, rows, columns, penalty, None).numpy()
+
+    def value(i: int, p: Array) -> float:
+        sides = [(p.sum(1), rows[i].numpy()), (p.sum(0), columns[i].numpy())]
+        return float((p * cost[i].numpy()).sum() + penalty * sum((x * np.log(x / y) - x + y).sum() for x, y in sides))
+
+    for i in range(3):
+        single = (rows[i].numpy(), columns[i].numpy(), cost[i].numpy())
+        best = ot.unbalanced.mm_unbalanced(*single, penalty, numItermax=40_000, stopThr=1e-15)
+        assert value(i, plan[i]) <= value(i, best) + 1e-4
+
+
+def test_exact_uses_few_pairs() -> None:
+    assert (pot_solvers.exact(*problem(6, batch=50)) > 0).sum((1, 2)).max() <= 2 * 6 - 1
+
+
 def test_unbalanced_approaches_the_balanced_plan_with_its_penalty() -> None:
     tensors = problem()
     balanced = sinkhorn(*tensors, 0.1, 5000)

@@ -1,0 +1,45 @@
+"""The solvers of instance-instance side by side, on the quickstart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import sslkit
+
+KEY = "objectives.instance-instance.solver"
+SMALL = {
+    "source.images": 16,
+    "batch_size": 8,
+    "proposals": {"use": "random-boxes", "min_side": 16},
+    "backbone": {"use": "resnet18", "width": 8},
+    "heads.main.projector": {"use": "mlp", "hidden": 16, "out": 16},
+    "heads.main.predictor": {"use": "mlp", "hidden": 16},
+    "optimizer.warmup_epochs": 0,
+    "precision": "32-true",
+    "probes": {},
+}
+
+
+@pytest.fixture(autouse=True)
+def _few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load only the plugins that the recipe needs, because every run is a separate process."""
+    monkeypatch.setenv("SSLKIT_PLUGINS", "heads,images,logs,probes,proposals,torchvision,univip")
+
+
+def test_solvers_are_arms_of_an_ablation_of_the_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    duration = "steps" if "\nsteps = " in Path("recipes/quickstart.toml").read_text() else "epochs"
+    recipe = sslkit.load("quickstart", set={**SMALL, duration: 1})
+    values = "sinkhorn,exact,unbalanced,partial"
+    results = sslkit.ablate(recipe, vary=f"{KEY}={values}", runs=tmp_path, workers=0, accelerator="cpu")
+    assert [arm.name for arm in results.arms] == ["full", *(f"{KEY}={s}" for s in ("exact", "unbalanced", "partial"))]
+    assert [trial.state for arm in results.arms for trial in arm.trials] == ["finished"] * 4
+    assert f"{KEY}=sinkhorn" in "".join(capsys.readouterr())
+
+
+def test_an_arm_whose_options_do_not_suit_its_solver_is_refused_before_training(tmp_path: Path) -> None:
+    recipe = sslkit.load("quickstart", set={**SMALL, "objectives.instance-instance.epsilon": 0.2})
+    with pytest.raises(sslkit.errors.SslkitError, match=r"epsilon = 0\.2 weighs an entropy, and solver = \"exact\""):
+        sslkit.ablate(recipe, vary=f"{KEY}=sinkhorn,exact", runs=tmp_path, workers=0, accelerator="cpu")
+    assert not list(tmp_path.iterdir())
