@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sslkit.ablation.results import Results
 from sslkit.report.curves import Range, ThinnedCurve, TrialCurves, axis_limits, axis_ticks, curve_names
-from sslkit.report.markup import Markup, join, tag
+from sslkit.report.markup import Markup, tag
 from sslkit.report.numbers import MINUS
 from sslkit.report.online_curves import is_online
 
@@ -73,7 +73,7 @@ def legend(results: Results, trial_curves: Sequence[TrialCurves]) -> Markup:
         tag(
             "label",
             tag("input", type="checkbox", checked=True, data_arm=number),
-            _swatch(number),
+            _line_swatch(_line_style(number)),
             results.arms[number].name,
         )
         for number in arms
@@ -81,8 +81,8 @@ def legend(results: Results, trial_curves: Sequence[TrialCurves]) -> Markup:
     return tag("fieldset", tag("legend", "Arms"), *items, class_="arms")
 
 
-def _swatch(arm: int) -> Markup:
-    line = tag("line", x1=0, x2=26, y1=5, y2=5, **_line_style(arm))
+def _line_swatch(style: Mapping[str, object]) -> Markup:
+    line = tag("line", x1=0, x2=26, y1=5, y2=5, **style)
     return tag("svg", line, viewBox="0 0 26 10", width=26, height=10, aria_hidden="true")
 
 
@@ -126,10 +126,9 @@ def _level_legend(levels: Mapping[str, float]) -> Markup | None:
     if not levels:
         return None
     items = [
-        join(tag("svg", tag("line", x1=0, x2=26, y1=5, y2=5, **_level_style(number)),
-                 viewBox="0 0 26 10", width=26, height=10, aria_hidden="true"), f" {name} {value:.3f} ")
+        tag("span", _line_swatch(_level_style(number)), f" {name} {value:.3f}")
         for number, (name, value) in enumerate(levels.items())
-    ]  # fmt: skip
+    ]
     return tag("p", *items, class_="levels faint")
 
 
