@@ -15,9 +15,11 @@ from sslkit_lightly.shared import (
     Count,
     Epochs,
     Share,
+    Steps,
     Temperature,
     Weight,
     has_reached,
+    is_frozen,
     mean,
     new_queue,
     require_queue,
@@ -38,12 +40,14 @@ class Dino(Objective):
     `lightly/dino`, whose outputs are the logits.
 
     The centre (1 1 d) is state: each forward pass updates it, so with `accumulate` it is updated more than once per
-    step. The epoch is also state: the target's temperature changes only between epochs.
+    step. The epoch is also state: the target's temperature changes only between epochs. With `warmup_steps` the step is
+    state instead, and the temperature changes after every step.
 
     Args:
         target_temperature: Temperature of the target after the warm-up.
         first_target_temperature: Temperature of the target at the start.
         warmup_epochs: Epochs over which the target's temperature changes from the first to the final value.
+        warmup_steps: The same in optimizer steps, instead of `warmup_epochs`.
         temperature: Temperature of the online network.
         centre_momentum: Weight of the old centre in each update.
     """
@@ -56,28 +60,34 @@ class Dino(Objective):
     optional: ClassVar[dict[str, str]] = {"local": "online.projection.local: b m d"}
     couples_batch: ClassVar[bool] = True
     epoch: Tensor
+    step: Tensor | None
 
     def __init__(
         self, dims: Dims, *, target_temperature: Temperature = 0.07, first_target_temperature: Temperature = 0.04,
-        warmup_epochs: Annotated[int, Field(ge=0)] = 30, temperature: Temperature = 0.1, centre_momentum: Share = 0.9,
+        warmup_epochs: Annotated[int, Field(ge=0)] = 30, warmup_steps: Steps = None, temperature: Temperature = 0.1,
+        centre_momentum: Share = 0.9,
     ) -> None:  # fmt: skip
         super().__init__()
         require_views(dims, "v", "m")
+        warmup = warmup_epochs if warmup_steps is None else warmup_steps
         self.loss = DINOLoss(
-            dims["d"], first_target_temperature, target_temperature, warmup_epochs, temperature, centre_momentum
+            dims["d"], first_target_temperature, target_temperature, warmup, temperature, centre_momentum
         )
         self.loss._center_fn = _batch_mean
         self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", None if warmup_steps is None else torch.zeros((), dtype=torch.long))
 
     def forward(self, z: Tensor, t: Tensor, local: Tensor | None) -> Tensor:  # type: ignore[override]
         """Compare online logits `z` (b v d) and `local` (b m d) with the target's, `t` (b v d)."""
-        epoch = None if self.epoch.is_meta else int(self.epoch)
-        loss: Tensor = self.loss(list(t.unbind(1)), all_views(z, local), epoch=epoch)
+        done = self.epoch if self.step is None else self.step
+        loss: Tensor = self.loss(list(t.unbind(1)), all_views(z, local), epoch=None if done.is_meta else int(done))
         return loss
 
-    def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Record the epoch, for the temperature."""
+    def after_step(self, step: int, epoch: float) -> None:
+        """Record epoch and step, for the temperature."""
         self.epoch.fill_(int(epoch))
+        if self.step is not None:
+            self.step.fill_(step)
 
 
 def _batch_mean(x: Tensor, dim: tuple[int, ...]) -> Tensor:
@@ -94,7 +104,7 @@ class Swav(Objective):
 
     The queues (one per global view: queue d), if any, are state: each forward pass in training replaces their oldest
     entries with the projections of the whole batch, so with `accumulate` once per micro-batch. They are filled from the
-    start, and used in the assignments from epoch `queue_epoch` on.
+    start, and used in the assignments from `queue_epoch` or `queue_step` on.
 
     Args:
         prototypes: Number of prototypes.
@@ -102,8 +112,10 @@ class Swav(Objective):
         epsilon: Weight of the entropy in the assignments.
         iterations: Sinkhorn updates of the assignments.
         freeze_epochs: Epochs for which the prototypes are frozen.
+        freeze_steps: The same in optimizer steps, instead of `freeze_epochs`.
         queue: Entries of each queue; 0 for no queues.
         queue_epoch: First epoch in which the queues are used.
+        queue_step: First step in which the queues are used, from 0, instead of `queue_epoch`.
     """
 
     name: ClassVar[str] = "swav"
@@ -111,28 +123,32 @@ class Swav(Objective):
     optional: ClassVar[dict[str, str]] = {"local": "online.projection.local: b m d"}
     couples_batch: ClassVar[bool] = True
     epoch: Tensor
+    step: Tensor | None
 
     def __init__(
         self, dims: Dims, *, prototypes: Count = 3000, temperature: Temperature = 0.1, epsilon: Temperature = 0.05,
-        iterations: Count = 3, freeze_epochs: Epochs = 1.0, queue: Annotated[int, Field(ge=0)] = 0,
-        queue_epoch: Epochs = 15.0,
+        iterations: Count = 3, freeze_epochs: Epochs = 1.0, freeze_steps: Steps = None,
+        queue: Annotated[int, Field(ge=0)] = 0, queue_epoch: Epochs = 15.0, queue_step: Steps = None,
     ) -> None:  # fmt: skip
         super().__init__()
         require_views(dims, "v", "m")
         if queue:
             require_queue(dims, queue)
-        self.freeze_epochs = freeze_epochs
-        self.queue_epoch = queue_epoch
+        self.freeze_epochs, self.freeze_steps = freeze_epochs, freeze_steps
+        self.queue_epoch, self.queue_step = queue_epoch, queue_step
         self.loss = SwaVLoss(temperature, iterations, epsilon)
         self.prototypes = nn.Linear(dims["d"], prototypes, bias=False)
         self.queues = _make_queues(dims["v"] if queue else 0, queue, dims["d"])
         self.register_buffer("epoch", torch.zeros(()))
+        counts = freeze_steps is not None or queue_step is not None
+        self.register_buffer("step", torch.zeros((), dtype=torch.long) if counts else None)
         self._normalise_prototypes()
 
     def forward(self, z: Tensor, local: Tensor | None) -> Tensor:  # type: ignore[override]
         """Compare assignments of projections `z` (b v d) with predictions from them and from `local` (b m d)."""
         weight = self.prototypes.weight
-        weight = torch.where(self.epoch < self.freeze_epochs, weight.detach(), weight)
+        frozen = is_frozen(self.epoch, self.freeze_epochs, self.step, self.freeze_steps)
+        weight = torch.where(frozen, weight.detach(), weight)
         normalised = [F.normalize(view, dim=1) for view in all_views(z, local)]
         scores = [view @ weight.T for view in normalised]
         v = z.shape[1]
@@ -144,14 +160,21 @@ class Swav(Objective):
         """Put the views into their queues; return the scores of the earlier entries, each (queue prototypes)."""
         update = views[0].requires_grad and not views[0].is_meta
         earlier = [queue(view, update=update)[1] for queue, view in zip(self.queues, views, strict=False)]
-        if not earlier or not has_reached(self.epoch, self.queue_epoch):
+        if not earlier or not self._uses_queues():
             return None
         return [bank.T @ weight.T for bank in earlier]
 
-    def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Normalise the prototypes to length 1 and record the epoch."""
+    def _uses_queues(self) -> bool:
+        if self.step is None or self.queue_step is None:
+            return has_reached(self.epoch, self.queue_epoch)
+        return has_reached(self.step, self.queue_step)
+
+    def after_step(self, step: int, epoch: float) -> None:
+        """Normalise the prototypes to length 1, and record epoch and step."""
         self._normalise_prototypes()
         self.epoch.fill_(epoch)
+        if self.step is not None:
+            self.step.fill_(step)
 
     @torch.no_grad()
     def _normalise_prototypes(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sslkit.api import Dims, Head
 from sslkit_lightly.heads import LightlyHead
-from sslkit_lightly.shared import Count, Epochs, ignore_warnings
+from sslkit_lightly.shared import Count, Epochs, Steps, ignore_warnings, is_frozen
 
 
 class UnitLinear(nn.Module):
@@ -39,8 +39,8 @@ class UnitLinear(nn.Module):
 class DinoHead(Head):
     """DINO's head: three layers to a low-dimensional unit vector, and a weight-normalised layer to the logits.
 
-    Lightly's DINOProjectionHead (arXiv 2104.14294, section 3.1 and appendix C). Its last layer is frozen for the
-    first epochs by a gradient of zero; lightly drops the gradient instead. The optimizer's momentum stays zero as well,
+    Lightly's DINOProjectionHead (arXiv 2104.14294, section 3.1 and appendix C). Its last layer is frozen at the
+    start by a gradient of zero; lightly drops the gradient instead. The optimizer's momentum stays zero as well,
     and weight decay changes only the length of directions, which has no effect.
 
     Args:
@@ -49,33 +49,45 @@ class DinoHead(Head):
         out: Number of logits.
         batch_norm: Use batch norm in hidden layers.
         freeze_epochs: Epochs for which the last layer is frozen.
+        freeze_steps: The same in optimizer steps, instead of `freeze_epochs`.
         norm_last_layer: Keep the rows of the last layer at length 1.
     """
 
     name: ClassVar[str] = "dino"
     epoch: Tensor
+    step: Tensor | None
 
     def __init__(
         self, dims: Dims, *, hidden: Count = 2048, bottleneck: Count = 256, out: Count = 65536,
-        batch_norm: bool = False, freeze_epochs: Epochs = 1.0, norm_last_layer: bool = True,
+        batch_norm: bool = False, freeze_epochs: Epochs = 1.0, freeze_steps: Steps = None,
+        norm_last_layer: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.out_dim = out
         self.freeze_epochs = freeze_epochs
+        self.freeze_steps = freeze_steps
         with ignore_warnings("`torch.nn.utils.weight_norm` is deprecated"):
             head = lightly_heads.DINOProjectionHead(dims["d"], hidden, bottleneck, out, batch_norm)
         self.layers = head.layers
         self.last = UnitLinear(head.last_layer.weight_v, learn_length=not norm_last_layer)
         self.register_buffer("epoch", torch.zeros(()))
+        self.register_buffer("step", None if freeze_steps is None else torch.zeros((), dtype=torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n d) to logits (n out)."""
-        y: Tensor = self.last(F.normalize(self.layers(x), dim=-1), self.epoch < self.freeze_epochs)
+        y: Tensor = self.last(F.normalize(self.layers(x), dim=-1), self.frozen)
         return y
 
-    def after_step(self, step: int, epoch: float) -> None:  # noqa: ARG002
-        """Record the epoch, which decides whether the last layer is frozen."""
+    @property
+    def frozen(self) -> Tensor:
+        """Whether the last layer is frozen, a scalar."""
+        return is_frozen(self.epoch, self.freeze_epochs, self.step, self.freeze_steps)
+
+    def after_step(self, step: int, epoch: float) -> None:
+        """Record epoch and step, which decide whether the last layer is frozen."""
         self.epoch.fill_(epoch)
+        if self.step is not None:
+            self.step.fill_(step)
 
 
 class DenseHead(LightlyHead):

@@ -22,6 +22,7 @@ Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Epochs = Annotated[float, Field(ge=0)]
+Steps = Annotated[int | None, Field(ge=0)]
 
 
 def require_views(dims: Dims, *axes: str) -> None:
@@ -114,9 +115,14 @@ def seeded(seed: Tensor, x: Tensor) -> Iterator[None]:
         yield
 
 
-def has_reached(epoch: Tensor, start: float) -> bool:
-    """Return whether training has reached epoch `start`; True on the meta device, where `epoch` cannot be read."""
-    return epoch.is_meta or start == 0 or float(epoch) >= start
+def is_frozen(epoch: Tensor, epochs: float, step: Tensor | None, steps: int | None) -> Tensor:
+    """Return whether weights that are frozen at the start still are, a scalar; with `steps`, `epochs` is not read."""
+    return epoch < epochs if step is None or steps is None else step < steps
+
+
+def has_reached(done: Tensor, start: float) -> bool:
+    """Return whether training has reached an epoch or a step; True on the meta device, where `done` cannot be read."""
+    return done.is_meta or start == 0 or float(done) >= start
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -167,7 +167,7 @@ class TrainingData:
 
 
 def fit_sgd(
-    data: TrainingData, candidates: list[Candidate], epochs: int, batch_size: int, momentum: float, seed: int
+    data: TrainingData, candidates: list[Candidate], steps: int, batch_size: int, momentum: float, seed: int
 ) -> Classifiers:
     """Train a classifier for each candidate by SGD with momentum, all on the same batches.
 
@@ -176,8 +176,8 @@ def fit_sgd(
     Args:
         data: Features and labels.
         candidates: The hyperparameters of r classifiers.
-        epochs: Number of passes over the rows, each in a new order.
-        batch_size: Rows per step; the last batch of an epoch may be smaller.
+        steps: Number of batches, taken from passes over the rows, each in a new order.
+        batch_size: Rows per step; the last batch of a pass may be smaller.
         momentum: Momentum, as in torch.optim.SGD.
         seed: Seed of the orders.
     """
@@ -186,19 +186,22 @@ def fit_sgd(
     velocity = torch.zeros_like(classifiers.weight), torch.zeros_like(classifiers.bias)
     read = data.reader(classifiers)
     rng = torch.Generator().manual_seed(seed)
-    steps, step = epochs * math.ceil(len(data.rows) / batch_size), 0
-    for _ in range(epochs):
-        for positions in torch.split(torch.randperm(len(data.rows), generator=rng), batch_size):
-            lr = lrs * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-            x = read(positions)
-            logit_gradients = data.targets.gradient(classifiers.logits(x), data.rows[positions]) / len(positions)
-            weight, bias = classifiers.gradients(x, logit_gradients)
-            velocity[0].mul_(momentum).add_(weight.addcmul_(l2, classifiers.weight))
-            velocity[1].mul_(momentum).add_(bias)
-            classifiers.weight.addcmul_(lr, velocity[0], value=-1)
-            classifiers.bias.addcmul_(lr[..., 0], velocity[1], value=-1)
-            step += 1
+    for step, positions in zip(range(steps), _batches(len(data.rows), batch_size, rng), strict=False):
+        lr = lrs * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        x = read(positions)
+        logit_gradients = data.targets.gradient(classifiers.logits(x), data.rows[positions]) / len(positions)
+        weight, bias = classifiers.gradients(x, logit_gradients)
+        velocity[0].mul_(momentum).add_(weight.addcmul_(l2, classifiers.weight))
+        velocity[1].mul_(momentum).add_(bias)
+        classifiers.weight.addcmul_(lr, velocity[0], value=-1)
+        classifiers.bias.addcmul_(lr[..., 0], velocity[1], value=-1)
     return classifiers
+
+
+def _batches(count: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Yield positions, one pass in a new order after another, without end."""
+    while True:
+        yield from torch.split(torch.randperm(count, generator=rng), batch_size)
 
 
 def fit_lbfgs(data: TrainingData, candidates: list[Candidate], iterations: int, tolerance: float) -> Classifiers:

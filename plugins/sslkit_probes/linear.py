@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -46,6 +47,7 @@ class Linear(Probe):
         l2: Weights of |W|^2 / 2 to choose from, added to the mean loss; biases are not regularised. By default 0 (sgd),
             or 1e-5 to 1 (lbfgs). scikit-learn's C is 1 / (l2 * training samples).
         epochs: Number of passes over the training features (sgd).
+        steps: Number of batches (sgd), instead of `epochs`.
         batch_size: Samples per step (sgd).
         momentum: Momentum (sgd).
         iterations: Maximum number of steps (lbfgs).
@@ -61,10 +63,10 @@ class Linear(Probe):
         self, *, solver: Literal["sgd", "lbfgs"] = "sgd", batch_norm: bool = True,
         lrs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0),
         l2: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None,
-        epochs: Annotated[int, Field(ge=1)] = 100, batch_size: Annotated[int, Field(ge=1)] = 256,
-        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9, iterations: Annotated[int, Field(ge=1)] = 1000,
-        tolerance: Positive = 1e-5, validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1,
-        seed: Annotated[int, Field(ge=0)] = 0,
+        epochs: Annotated[int, Field(ge=1)] = 100, steps: Annotated[int | None, Field(ge=1)] = None,
+        batch_size: Annotated[int, Field(ge=1)] = 256, momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9,
+        iterations: Annotated[int, Field(ge=1)] = 1000, tolerance: Positive = 1e-5,
+        validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1, seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:  # fmt: skip
         if solver == "lbfgs" and l2 and min(l2) == 0:
             raise ValueError(
@@ -75,6 +77,7 @@ class Linear(Probe):
         self.lrs = tuple(lrs)
         self.l2 = tuple(l2) if l2 else _L2[solver]
         self.epochs = epochs
+        self.steps = steps
         self.batch_size = batch_size
         self.momentum = momentum
         self.iterations = iterations
@@ -150,7 +153,8 @@ class Linear(Probe):
         data = TrainingData(train.features, Targets.of(train), rows, statistics, train.device)
         if self.solver == "lbfgs":
             return fit_lbfgs(data, candidates, self.iterations, self.tolerance)
-        return fit_sgd(data, candidates, self.epochs, self.batch_size, self.momentum, self.seed)
+        steps = self.steps or self.epochs * math.ceil(len(rows) / self.batch_size)
+        return fit_sgd(data, candidates, steps, self.batch_size, self.momentum, self.seed)
 
 
 def _select(train: Labelled, rows: Tensor) -> Labelled:

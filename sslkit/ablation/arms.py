@@ -9,7 +9,7 @@ from typing import Any
 
 from sslkit.ablation.requests import parse_values, split_assignment
 from sslkit.errors import PluginError, closest
-from sslkit.planning import toml
+from sslkit.planning import lengths, toml
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import ObjectiveTable, OptimizerTable, ProposalsTable
 from sslkit.planning.recipe_file import RecipeFile, parse_value, set_value
@@ -198,7 +198,8 @@ class RecipeEditor:
     def _has_key(self, key: str) -> bool:
         """Say whether a dotted key names a value or a table of the recipe, defaults included."""
         known = [*toml.flatten(self.plan.resolved()), *toml.flatten(self.recipe.values), *_optional_keys(self.plan)]
-        return key != "seed" and any(item == key or item.startswith(f"{key}.") for item in known)
+        keys = {key, lengths.other_unit(key)}
+        return key != "seed" and any(item in keys or item.startswith(f"{key}.") for item in known)
 
 
 def _optional_keys(plan: Plan) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from sslkit.errors import Problem, closest
+from sslkit.planning import lengths
 
 Model = TypeVar("Model", bound=BaseModel)
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
@@ -23,7 +24,8 @@ def schema(maker: Any) -> type[BaseModel]:
     """Return the pydantic model of a class's or function's keyword-only parameters.
 
     Raises:
-        TypeError: A parameter right of `*` has no annotation.
+        TypeError: A parameter right of `*` has no annotation, or is a length in steps beside one in epochs and is not
+            None by default.
     """
     function = maker.__init__ if inspect.isclass(maker) else maker
     hints = get_type_hints(function, include_extras=True)
@@ -37,6 +39,9 @@ def schema(maker: Any) -> type[BaseModel]:
             hints[name],
             ... if parameter.default is inspect.Parameter.empty else parameter.default,
         )
+    for epochs, steps in lengths.pairs(fields):
+        if fields[steps][1] is not None:
+            raise TypeError(f"option '{steps}' of {maker.__qualname__} must default to None, beside '{epochs}'")
     return create_model(maker.__name__, __config__=_STRICT, **fields)
 
 
@@ -54,13 +59,13 @@ def validate(
     Returns:
         All options with their defaults (empty when there are problems), and every problem.
     """
-    problems = list(_dates(values, key))
-    keys_of_dates = [problem.key for problem in problems]
+    problems = [*_dates(values, key), *lengths.written_twice(values, key)]
+    reported = {place for problem in problems for place in (problem.key, problem.key[:-1])}
     try:
         instance = parsed(model, values)
     except ValidationError as error:
         more = [_problem(model, item, key, beside) for item in error.errors(include_url=False)]
-        problems += [problem for problem in more if problem.key not in keys_of_dates]
+        problems += [problem for problem in more if problem.key not in reported]
     if problems:
         return {}, problems
     return {name: getattr(instance, name) for name in type(instance).model_fields}, []
@@ -95,7 +100,8 @@ def _problem(model: type[BaseModel], item: Any, key: tuple[str, ...], beside: It
         return Problem(f"unknown option '{name}'{hint}", where, "" if hint else f"known: {', '.join(known) or 'none'}")
     if item["type"] == "missing":
         return Problem(f"option '{name}' is missing", where, f"add {name} = ...")
-    return Problem(f"{name} = {_written(item['input'])}: {_message(item)}", where)
+    value = f"{name} = {_written(item['input'])}: " if name else ""  # a recipe as a whole is not written out
+    return Problem(f"{value}{_message(item)}", where)
 
 
 def _is_branch(part: object) -> bool:

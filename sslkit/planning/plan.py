@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sslkit.axes import Axis, parse
+from sslkit.planning import lengths
 from sslkit.planning.recipe import ProbeTable, Recipe, View
 from sslkit.planning.recipe_file import RecipeFile
 from sslkit.plugins import Component, Owner
@@ -272,7 +273,7 @@ def _owners(plan: Plan) -> list[Owner]:
 def _plain(value: Any) -> Any:
     """Turn options into TOML values: without None (the key is left out), tuples and paths."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+        return {str(key): _plain(item) for key, item in lengths.written_once(value).items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if isinstance(value, (bool, int, float, str)) else str(value)

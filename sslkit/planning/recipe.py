@@ -9,16 +9,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sslkit.planning.target_table import TargetTable
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
 """The name of a head, objective, group or probe, in kebab-case."""
@@ -58,43 +51,6 @@ class HeadTable(RecipeTable):
     predictor: Choice | None = None
 
 
-class TargetTable(RecipeTable):
-    """The target network: an exponential moving average of the online one. Built when an objective reads it."""
-
-    momentum: float = Field(default=0.99, ge=0, le=1, description="Target momentum at the first step")
-    schedule: Literal["cosine", "linear", "constant"] = Field(
-        default="cosine",
-        description="How momentum goes to momentum_end over the steps; constant: it stays",
-    )
-    momentum_end: float = Field(
-        default=1.0, ge=0, le=1, description="Approached at the last step; not with a constant schedule"
-    )
-
-    @field_validator("momentum_end")
-    @classmethod
-    def _has_an_end(cls, value: float, info: ValidationInfo) -> float:
-        if info.data.get("schedule") == "constant":
-            raise ValueError(
-                'schedule = "constant" keeps momentum throughout; leave momentum_end out, '
-                'or write schedule = "cosine" or "linear"'
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _constant(self) -> TargetTable:
-        if self.schedule == "constant":
-            self.momentum_end = self.momentum
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_an_end(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave momentum_end out of a resolved recipe with a constant schedule, which refuses it."""
-        values: dict[str, Any] = write(self)
-        if self.schedule == "constant":
-            values.pop("momentum_end", None)
-        return values
-
-
 class ForwardTable(RecipeTable):
     """How views pass through the networks."""
 
@@ -127,6 +83,7 @@ class OptimizerTable(Choice):
         description="lr = base_lr * batch_size / 256, base_lr * sqrt(batch_size / 256), or base_lr",
     )
     warmup_epochs: float = Field(default=0.0, ge=0, description="Linear warm-up, per step")
+    warmup_steps: int | None = Field(default=None, ge=0, description="The warm-up in steps, instead of epochs")
     warmup_start: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the first step")
     final_lr: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the last step")
     decay_from: Literal["warmup", "start"] = Field(
@@ -207,6 +164,8 @@ class ProbeTable(Choice):
         return "multi-label" if self.crops == "multi-label" else "single-label"
 
 
+MemoryFormat = Literal["channels-last", "contiguous"]
+"""The order of a map's numbers in memory: channels last, (b h w c), or contiguous, (b c h w)."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 Colour = tuple[float, float, float]
 
@@ -248,10 +207,13 @@ class Recipe(RecipeTable):
         default="pad", description="Fill an epoch's last batch from the epoch's beginning, or leave the rest out"
     )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        default="auto", description="auto: bf16-mixed where the hardware is fast at it, else 32-true"
+        default="auto", description="auto: whichever of bf16-mixed and 32-true is faster on this machine"
     )
     auto_precision: Literal["32-true", "bf16-mixed"] | None = Field(
         default=None, description="What auto chose when the run began, written by the run"
+    )
+    auto_memory_format: MemoryFormat | None = Field(
+        default=None, description="The memory format that auto chose with it, written by the run"
     )
     on_bad_image: Literal["skip", "stop"] = Field(
         default="skip", description="Replace an unusable image by another one and list it, or end the run"
@@ -275,14 +237,21 @@ class Recipe(RecipeTable):
     plugins: dict[str, str] = Field(default={}, description="Versions, written by `sslkit resolve`")
 
     @property
+    def memory_format(self) -> MemoryFormat:
+        """The memory format of weights and maps: channels last, unless `precision = "auto"` chose another one."""
+        return (self.auto_memory_format if self.precision == "auto" else None) or "channels-last"
+
+    @property
     def length(self) -> str:
         """How long training is, in words: "10 epochs" or "500 steps"."""
         return f"{self.steps} steps" if self.steps else f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
 
     @model_validator(mode="after")
     def _length(self) -> Recipe:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("write exactly one of epochs = ... and steps = ...")
+        if self.epochs is None and self.steps is None:
+            raise ValueError("the recipe has no length: write exactly one of epochs = ... and steps = ...")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"epochs = {self.epochs:g} and steps = {self.steps}: write exactly one of them")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sslkit.errors import Problem, RecipeError, UsageError, closest
-from sslkit.planning import toml
+from sslkit.planning import lengths, toml
 from sslkit.planning.options import parsed, validate
 from sslkit.planning.recipe import Recipe
 
@@ -85,7 +85,11 @@ def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> Recipe
         raise RecipeError(f"{origin} is not valid TOML: {error}") from None
     except RecursionError:
         raise RecipeError(f"{origin} cannot be read: lists or tables are nested too deeply") from None
-    overrides = dict(_override(values, item) for item in sets)
+    overrides: dict[tuple[str, ...], str] = {}
+    for item in sets:
+        path, replaced = _override(values, item)
+        overrides.pop((*path[:-1], replaced), None)
+        overrides[path] = item
     return RecipeFile(name, origin, values, line_index(text), overrides)
 
 
@@ -110,12 +114,12 @@ def _format(recipe_file: RecipeFile, problem: Problem) -> str:
 
 
 def _override(values: dict[str, Any], item: str) -> tuple[tuple[str, ...], str]:
+    """Apply `key.path=value`; return the path and the key that it took the place of, if any."""
     key, equals, written = item.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
         raise UsageError(f"--set {item}: write --set key.path=value, such as --set optimizer.base_lr=0.1")
-    set_value(values, path, parse_value(written), f"--set {item}")
-    return path, item
+    return path, set_value(values, path, parse_value(written), f"--set {item}")
 
 
 def write_overrides(values: Mapping[str, Any] | None) -> list[str]:
@@ -141,8 +145,11 @@ def parse_value(written: str) -> Any:
         return written
 
 
-def set_value(values: dict[str, Any], path: tuple[str, ...], value: Any, option: str) -> None:
+def set_value(values: dict[str, Any], path: tuple[str, ...], value: Any, option: str) -> str:
     """Set the value at a path of keys, and make the tables on the way.
+
+    A length in steps takes the place of the same one in epochs, and the reverse; a constant target momentum takes the
+    place of its end.
 
     Args:
         values: Parsed TOML, changed in place.
@@ -150,17 +157,23 @@ def set_value(values: dict[str, Any], path: tuple[str, ...], value: Any, option:
         value: The value to set.
         option: The command-line option that asks for it, for messages.
 
+    Returns:
+        The key of the same table that was removed, or an empty string.
+
     Raises:
         UsageError: The path leads through a value that is not a table, or to an element that a list does not have.
     """
     table: Any = values
     for part in path[:-1]:
         table = table.setdefault(part, {}) if isinstance(table, dict) else _element(table, part, option)
-    if isinstance(table, dict):
-        table[path[-1]] = value
-    else:
+    if not isinstance(table, dict):
         _element(table, path[-1], option)
         table[int(path[-1])] = value
+        return ""
+    table[path[-1]] = value
+    if path == ("target", "schedule") and value == "constant":
+        return "momentum_end" if table.pop("momentum_end", None) is not None else ""
+    return lengths.drop_other_unit(table, path[-1]) or ""
 
 
 def _element(elements: Any, part: str, option: str) -> Any:

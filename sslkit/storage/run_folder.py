@@ -57,7 +57,7 @@ PROBE_TERM = "probe."
 """How the names of online scores start in the metrics: `probe.NAME.METRIC`."""
 WEIGHTS = "backbone.safetensors"
 _LOCK = ".lock"
-_NOT_COMPARED = ("plugins", "summary", "auto_precision", "on_bad_image", "max_bad_images", "max_bad_share")
+_NOT_COMPARED = ("plugins", "summary", "auto_precision", "auto_memory_format", "on_bad_image", "max_bad_images", "max_bad_share")
 """Parts of a recipe that change no numbers: texts, what a run adds itself, and when to give up on bad images."""
 
 
@@ -224,11 +224,16 @@ def digest(resolved: Mapping[str, Any]) -> str:
 
 
 def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of a recipe that determine a run's numbers; `every` says only when a probe measures."""
+    """Return the parts of a recipe that determine a run's numbers; `every` says only when a probe measures.
+
+    Runs from before there was a schedule of the target momentum had a cosine and did not say so.
+    """
     compared = {key: value for key, value in values.items() if key not in _NOT_COMPARED}
     if "probes" in compared:
         probes = compared["probes"].items()
         compared["probes"] = {name: {key: table[key] for key in table if key != "every"} for name, table in probes}
+    if compared.get("target", {}).get("schedule") == "cosine":
+        compared["target"] = {key: value for key, value in compared["target"].items() if key != "schedule"}
     return compared
 
 

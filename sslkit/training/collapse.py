@@ -241,5 +241,5 @@ def _too_fast(traits: RecipeTraits) -> str:
     warm = f"a warm-up of {traits.warmup} steps" if traits.warmup else "no warm-up"
     return (
         f"the learning rate is too high for the start (peak {traits.lr:.4g}, {warm}), or weight decay too strong: "
-        "lower [optimizer] base_lr, or raise warmup_epochs"
+        "lower [optimizer] base_lr, or lengthen its warm-up"
     )

@@ -145,8 +145,9 @@ def _epochs(recipe: Recipe, fabric: Fabric, source: Source) -> Epochs:
 
 def _learning_rate(recipe: Recipe, steps: int, steps_per_epoch: int) -> LearningRate:
     table, peak = recipe.optimizer, recipe.optimizer.lr(recipe.batch_size)
+    in_epochs = round(table.warmup_epochs * steps_per_epoch)
     return LearningRate(
-        base=peak, steps=steps, warmup=round(table.warmup_epochs * steps_per_epoch),
+        base=peak, steps=steps, warmup=in_epochs if table.warmup_steps is None else table.warmup_steps,
         warmup_start_ratio=table.warmup_start, final=table.final_lr * peak, decay_from=table.decay_from,
     )  # fmt: skip
 

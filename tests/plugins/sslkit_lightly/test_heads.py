@@ -94,6 +94,22 @@ def test_dino_freezes_its_last_layer_in_the_first_epochs_and_can_be_a_target():
     assert other.epoch == 1
 
 
+def test_dino_freezes_its_last_layer_for_some_steps():
+    head = HEADS["dino"]({"d": 8}, hidden=16, bottleneck=4, out=12, freeze_steps=2)
+    x, _ = inputs(head)
+    moving = []
+    for step in range(4):
+        head.zero_grad()
+        head(x).square().sum().backward()
+        moving.append(bool(head.last.direction.grad.any()))
+        head.after_step(step + 1, 0.0)
+    assert moving == [False, False, True, True]
+    other = HEADS["dino"]({"d": 8}, hidden=16, bottleneck=4, out=12, freeze_steps=2)
+    other.load_state_dict(head.state_dict())
+    assert not other.frozen
+    assert "step" not in HEADS["dino"]({"d": 8}, hidden=16, bottleneck=4, out=12).state_dict()
+
+
 def test_every_option_has_a_default_and_a_line_in_the_docstring():
     for cls in [*sslkit_heads(), *sslkit_objectives()]:
         options, problems = validate(schema(cls), {}, ())

@@ -99,6 +99,42 @@ def test_swav_prototypes_are_unit_vectors_and_frozen_for_the_first_epochs():
     torch.testing.assert_close(swav.prototypes.weight.norm(dim=1), torch.ones(5))
 
 
+def test_swav_counts_in_steps_where_asked():
+    """Frozen for four steps and with queues from the sixth, whatever the epoch; the count is in its state."""
+    options = {"prototypes": 5, "freeze_steps": 4, "queue": 12, "queue_step": 6}
+    swav = OBJECTIVES["swav"]({"v": 2, "d": 8}, **options)
+    z = torch.randn(6, 2, 8, requires_grad=True)
+    seen = []
+    swav.loss.register_forward_hook(lambda module, arguments, output: seen.append(arguments[2] is not None))
+    moving = []
+    for step in range(8):
+        moving.append(bool(torch.autograd.grad(swav(z, None), swav.prototypes.weight)[0].any()))
+        swav.after_step(step + 1, 100.0)
+    assert moving == [False] * 4 + [True] * 4
+    assert seen == [False] * 6 + [True] * 2
+    assert swav.state_dict()["step"] == 8
+    resumed = OBJECTIVES["swav"]({"v": 2, "d": 8}, **options)
+    resumed.load_state_dict(swav.state_dict())
+    assert torch.equal(resumed(z, None), swav(z, None))
+
+
+@pytest.mark.parametrize("name", ["dino", "swav"])
+def test_a_length_in_epochs_adds_nothing_to_the_state(name):
+    assert "step" not in OBJECTIVES[name]({"v": 2, "d": 8}).state_dict()
+
+
+def test_dino_changes_its_temperature_with_every_step_where_asked():
+    """Lightly's ramp, linspace of the first and the last temperature, read at the step."""
+    dino = OBJECTIVES["dino"]({"v": 2, "d": 8}, warmup_steps=4)
+    z, t = torch.randn(6, 2, 8), torch.randn(6, 2, 8)
+    for step, temperature in ((0, 0.04), (1, 0.05), (2, 0.06), (3, 0.07), (4, 0.07), (90, 0.07)):
+        dino.loss.center.zero_()
+        dino.after_step(step, 50.0)
+        target = (t / temperature).softmax(-1)
+        expected = -(target[:, 0] * (z[:, 1] / 0.1).log_softmax(-1) + target[:, 1] * (z[:, 0] / 0.1).log_softmax(-1))
+        torch.testing.assert_close(dino(z, t, None), expected.sum(-1).mean() / 2)
+
+
 def test_dino_changes_its_temperature_only_between_epochs():
     """As in lightly's schedule: the target's temperature of epoch e is entry e of a linear ramp."""
     dino = OBJECTIVES["dino"]({"v": 2, "d": 8}, warmup_epochs=3)

@@ -122,6 +122,34 @@ def _by_autograd(train, lr, l2, seed):
     return layer.weight.detach(), layer.bias.detach()
 
 
+@pytest.mark.parametrize("steps", [1, 3, 8, 12])
+def test_a_fit_of_some_steps_is_torch_optims_sgd_of_as_many_batches(steps):
+    """90 rows make three batches; eight steps end within the third pass."""
+    train = blobs(90, 2)
+    probe = Linear(lrs=(0.5,), l2=(0.02,), steps=steps, batch_size=32, batch_norm=False, seed=5)
+    classifiers = probe.fit(train, everything(train), probe.candidates)
+    layer = nn.Linear(10, 4)
+    nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+    groups = [{"params": layer.weight, "weight_decay": 0.02}, {"params": layer.bias}]
+    optimizer = torch.optim.SGD(groups, lr=0.5, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    rng = torch.Generator().manual_seed(5)
+    batches = [batch for _ in range(4) for batch in torch.randperm(90, generator=rng).split(32)]
+    for batch in batches[:steps]:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(layer(train.features[batch]), train.labels[batch]).backward()
+        optimizer.step()
+        schedule.step()
+    torch.testing.assert_close(classifiers.weight[0], layer.weight.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(classifiers.bias[0], layer.bias.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_whole_passes_are_the_same_in_steps_and_in_epochs():
+    train, test = blobs(200, 1), blobs(100, 2)
+    one = Linear(lrs=(0.1,), epochs=3, batch_size=64).evaluate(train, test)
+    assert Linear(lrs=(0.1,), steps=12, batch_size=64).evaluate(train, test) == one
+
+
 def test_batch_norm_uses_the_statistics_of_the_fitted_rows():
     train = blobs(200, 3)
     probe = Linear(lrs=FEW)

@@ -50,6 +50,28 @@ def test_a_whole_table_and_an_unset_key_can_be_varied(make):
     assert arm.values["optimizer"]["clip_grad_norm"] == 1.0
 
 
+def test_a_length_is_varied_in_either_unit(make):
+    full, *arms = make(vary=["steps=3,4", "optimizer.warmup_steps=1", "epochs=5"])
+    assert [(arm.values.get("steps"), arm.values.get("epochs")) for arm in arms] == [
+        (3, None),
+        (4, None),
+        (None, 2),
+        (None, 5),
+    ]
+    assert full.values["epochs"] == 2
+    assert arms[2].values["optimizer"]["warmup_steps"] == 1
+    assert names(arms) == ["steps=3", "steps=4", "optimizer.warmup_steps=1", "epochs=5"]
+
+
+def test_a_base_override_in_the_other_unit_is_replaced(make, recipe_text):
+    text = recipe_text.replace("epochs = 2", "steps = 9").replace("base_lr", "warmup_steps = 3\nbase_lr")
+    [_, arm] = make(text=text, arm=["long: --set epochs=7 --set optimizer.warmup_epochs=2"])
+    assert (arm.values["epochs"], arm.values["optimizer"]["warmup_epochs"]) == (7, 2)
+    assert not {"steps", "warmup_steps"} & {*arm.values, *arm.values["optimizer"]}
+    [_, arm] = make(text=text, swap=["optimizer=adamw"])
+    assert arm.values["optimizer"] == {"use": "adamw", "base_lr": 0.5, "warmup_steps": 3}
+
+
 def test_arms_do_not_share_tables(make):
     full, arm = make(vary=["backbone.width=4"])
     arm.values["objectives"]["alike"]["weight"] = 9.0

@@ -2,6 +2,7 @@ import pytest
 
 from sslkit.errors import RecipeError, UsageError
 from sslkit.planning import recipe, recipe_file
+from sslkit.planning.target_table import TargetTable
 
 
 def parsed(text, *sets):
@@ -59,7 +60,11 @@ def test_missing_tables_are_named(recipe_text):
 
 
 def test_epochs_and_steps_exclude_each_other(recipe_text):
-    assert "exactly one of epochs = ... and steps = ..." in problems(recipe_text, "steps=3")
+    assert "exactly one of epochs = ... and steps = ..." in problems(f"steps = 3\n{recipe_text}")
+    assert "exactly one of epochs = ... and steps = ..." in problems(recipe_text.replace("epochs = 2", ""))
+    for lengths in ({"epochs": 2.0, "steps": 3}, {}):
+        with pytest.raises(ValueError, match="write exactly one of"):
+            recipe.Recipe(**{**parsed(recipe_text.replace("epochs = 2", "")).values, **lengths})
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,7 @@ def test_a_constant_target_momentum_has_no_end(recipe_text):
     assert not faults
     assert (table.target.momentum, table.target.momentum_end) == (0.999, 0.999)
     assert table.target.model_dump() == {"momentum": 0.999, "schedule": "constant"}
-    assert recipe.TargetTable.model_validate(table.target.model_dump()) == table.target
+    assert TargetTable.model_validate(table.target.model_dump()) == table.target
 
 
 @pytest.mark.parametrize(
