@@ -1,7 +1,8 @@
 """Batch norm statistics of a backbone from the training crops of a probe.
 
 The running statistics of a network that was never trained are those of no data, mean 0 and variance 1: in evaluation
-mode its batch norm does nothing, and a deep network loses its signal. Calibration computes them without any training.
+mode its batch norm does nothing, and what is measured is not the network that training starts from. Calibration
+computes the statistics without any training.
 """
 
 from __future__ import annotations

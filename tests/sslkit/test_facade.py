@@ -309,6 +309,9 @@ def test_a_run_is_probed_without_writing(run) -> None:
     assert set(scores["trained"]) == {"knn"}
     other = sslkit.probe(run, probes="knn", set={"probes.knn.k": 2}, accelerator="cpu")
     assert set(other) == {"trained"}
+    calibrated = sslkit.probe(run, recalibrate=True, accelerator="cpu")
+    assert set(calibrated) == {"trained, calibrated"}
+    assert calibrated["trained, calibrated"]["knn"]["count_test"] == scores["trained"]["knn"]["count_test"]
     assert (run / "probes.json").read_bytes() == before
 
 

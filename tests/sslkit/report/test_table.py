@@ -22,6 +22,20 @@ def test_rows_are_the_arms_and_below_them_untrained_features(results):
     assert all(len(row.cells) == len(table.columns) for row in table.rows)
 
 
+def test_calibrated_random_weights_have_a_row_beside_the_others(results):
+    trials = []
+    for trial in results.full.trials:
+        raw, random = trial.references["raw pixels"], trial.references["random weights"]
+        calibrated = {name: value - 0.02 for name, value in random.items()}
+        references = {"raw pixels": raw, "random weights": random, "random weights, calibrated": calibrated}
+        trials.append(replace(trial, references=references))
+    table = make_table(replace(results, arms=(replace(results.full, trials=tuple(trials)), *results.arms[1:])))
+    names = [cell.text for cell in column(table, "arm")][5:]
+    assert names == ["raw pixels", "random weights", "random weights, calibrated"]
+    plain, calibrated = (float(column(table, "mean ± std", "knn top1")[row].text.split()[0]) for row in (-2, -1))
+    assert calibrated == pytest.approx(plain - 2, abs=0.11)
+
+
 def test_check_marks(results):
     marks = [cell.text for cell in column(make_table(results), "instance-instance")]
     assert marks == ["✓", "", "✓", "✓", "", "", ""]
