@@ -31,7 +31,7 @@ def small():
     """Settings of a few steps."""
     from learning.by_hand.settings import Settings
 
-    return replace(Settings(), images=64 * 8, batch=8, steps=6, warmup=2, points=(0, 3, 6), hidden=32, out=16)
+    return replace(Settings(), images=64, batch=8, steps=6, warmup=2, points=(0, 3, 6), hidden=32, out=16)
 
 
 def trainer(settings):

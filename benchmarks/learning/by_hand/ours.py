@@ -56,7 +56,7 @@ use = "adamw"
 base_lr = {lr}
 lr_scaling = "none"
 weight_decay = {weight_decay}
-warmup_epochs = {warmup_epochs}
+warmup_steps = {warmup}
 warmup_start = {warmup_start}
 """
 
@@ -76,8 +76,7 @@ blur = 0.0"""
 def recipe_text(settings: Settings) -> str:
     """Return the recipe with these settings."""
     values = vars(settings) | {"last_norm": str(settings.last_norm).lower()}
-    epochs = settings.warmup / (settings.images // settings.batch)
-    return RECIPE.format(**values, view=VIEW.format(**values), warmup_epochs=epochs)
+    return RECIPE.format(**values, view=VIEW.format(**values))
 
 
 def train(settings: Settings, seed: int, folder: Path) -> dict[int, dict[str, Tensor]]:
