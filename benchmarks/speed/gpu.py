@@ -66,9 +66,7 @@ def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[R
     """Measure our BYOL step beside bare passes of the same networks, in blocks of steps that fill the GPU's queue."""
     ours, augmenting = (Ours(BYOL.format(network=network, size=size, batch=batch), options=options()) for _ in "ab")
     for one in (ours, augmenting):
-        one.ready.batch = {
-            name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in one.ready.batch.items()
-        }
+        move_images(one)
     bare = bare_step(ours)
     augmenting.ready.batch |= draws(augmenting.setup.plan, batch)
 
@@ -83,6 +81,12 @@ def step(network: str, size: int, batch: int, n: int, block: int = 10) -> list[R
     what = f"BYOL step, {network}, {size} px, batch {batch}, {precision_of(ours.setup.plan.recipe)}"
     lanes = {"bare passes": bare, "sslkit": ours, "sslkit, augmenting": augmenting}
     return interleaved(what, {name: steps(lane) for name, lane in lanes.items()}, n, units=block)
+
+
+def move_images(ours: Ours) -> None:
+    """Move the images in memory to the device."""
+    batch = ours.ready.batch
+    ours.ready.batch = {name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def draws(plan: Plan, images: int) -> dict[str, Tensor]:
@@ -145,19 +149,33 @@ def memory(network: str, size: int, batch: int, saving: bool) -> int:
 
 
 def loader(root: Path, size: int, batch: int, batches: int, workers: int) -> list[Row]:
-    """Measure seconds per image of UniVIP's views from JPEG to the host's memory, without the first batch."""
+    """Measure seconds per image of BYOL's views from JPEG to the host's memory, in rounds of one batch per process.
+
+    Processes make whole batches side by side, so batches come in bursts: single ones would look too fast. The first
+    round is not counted, in which processes start.
+
+    Args:
+        root: Folder of images.
+        size: Side of the views.
+        batch: Images per batch.
+        batches: Timed batches, at the least; two rounds are the fewest.
+        workers: Loader processes.
+    """
     text, sets = of_coco("byol_coco", "resnet50", batch, size)
     plan, given = planned(text.replace('use = "coco"', f'use = "folder"\nroot = "{root}"'), *sets, "source.use=folder")
     source, proposals = prepare(plan, given)
     dataset = ViewDataset(plan, source, proposals, augment=DEVICE == "cpu")
     epochs = Epochs(len(source), batch, 1, 0, True, 0, 1)
+    burst = max(1, workers)
+    rounds = max(2, -(-batches // burst))
     seconds = []
-    with Loader(dataset, epochs.micro_batches(0, batches + 1), workers, torch.device(DEVICE)) as feed:
-        next(feed)
-        began = time.perf_counter()
-        for _ in islice(feed, batches):
-            seconds.append((time.perf_counter() - began) / batch)
+    with Loader(dataset, epochs.micro_batches(0, burst * (rounds + 1)), workers, torch.device(DEVICE)) as feed:
+        for number in range(rounds + 1):
             began = time.perf_counter()
+            for _ in islice(feed, burst):
+                pass
+            if number:
+                seconds.append((time.perf_counter() - began) / (burst * batch))
     return [row(f"BYOL's views from JPEG, 2 x {size}, a photo", f"{workers} loader processes", seconds)]
 
 

@@ -8,9 +8,9 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
@@ -24,7 +24,7 @@ Lanes = Mapping[str, Callable[[], object]]
 """Variant -> the function to time."""
 LIBRARIES = (
     "sslkit", "torch", "torchvision", "lightly", "pot", "numpy", "pillow", "simplejpeg",
-    "opencv-contrib-python-headless",
+    "opencv-contrib-python-headless", "opencv-python-headless",
 )  # fmt: skip
 
 
@@ -131,9 +131,16 @@ def machine() -> dict[str, str]:
     return {
         "machine": f"{processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "versions": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+        "versions": ", ".join(versions()),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def versions() -> Iterator[str]:
+    """Yield name and version of the libraries that are installed."""
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
 
 
 def processor() -> str:
