@@ -21,7 +21,7 @@ from torch import nn
 from sslkit import hookimpl
 from sslkit.api import Backbone, Head, Objective, Objects, Probe, Sample, Source, Terms, ViewSampler
 from sslkit.plugins import Owner, Plugins
-from sslkit.training import hardware
+from sslkit.training import hardware, trial
 
 
 class Dots(Source):
@@ -367,7 +367,8 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 @pytest.fixture(scope="session", autouse=True)
 def _memory_given_back() -> None:
     """Free memory between tests; a run keeps that of its largest step, and this process runs every test."""
-    hardware.allocator = types.SimpleNamespace(keep_freed=lambda: True)  # type: ignore[assignment]
+    stub: Any = types.SimpleNamespace(keep_freed=lambda: True, trim=lambda: None)
+    hardware.allocator = trial.allocator = stub
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -378,6 +379,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "SSLKIT_CACHE", os.environ.get("SSLKIT_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
         )
         patch.delenv("SSLKIT_PLUGINS", raising=False)
+        patch.setenv("SSLKIT_AUTO_PRECISION", "rule")  # no test waits for timed steps, or depends on them
         yield
 
 

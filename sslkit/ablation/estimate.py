@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,9 @@ from sslkit.errors import SslkitError
 from sslkit.networks import StepModule
 from sslkit.networks.cost import Cost, measure, step_batch
 from sslkit.planning.plan import Plan
+from sslkit.training import precision
 from sslkit.training.hardware import precision_of
+from sslkit.training.options import DeviceOptions
 
 _OPTIMIZER_SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}
 """Tensors that an optimizer keeps for each parameter."""
@@ -51,12 +54,22 @@ def estimate(variants: list[Variant], keep: int = 2) -> list[Estimate]:
         variants: The arms.
         keep: Number of checkpoints to keep.
     """
-    costs = [measure(variant.plan) for variant in variants]
-    per_flop = seconds_per_image(variants[0].plan) / costs[0].flops
-    return [
-        estimate_run(variant.plan, cost, per_flop * cost.flops, keep)
-        for variant, cost in zip(variants, costs, strict=True)
-    ]
+    plans = _as_first(variant.plan for variant in variants)
+    costs = [measure(plan) for plan in plans]
+    per_flop = seconds_per_image(plans[0]) / costs[0].flops
+    return [estimate_run(plan, cost, per_flop * cost.flops, keep) for plan, cost in zip(plans, costs, strict=True)]
+
+
+def _as_first(plans: Iterable[Plan]) -> list[Plan]:
+    """Return plans whose precision is settled: where it is "auto", all arms compute as the first of them does."""
+    choice: precision.AutoChoice | None = None
+    settled = []
+    for plan in plans:
+        if plan.recipe.precision == "auto":
+            choice = choice or precision.choose(plan, DeviceOptions())
+            plan = precision.with_choice(plan, choice)
+        settled.append(plan)
+    return settled
 
 
 def estimate_run(plan: Plan, cost: Cost, seconds: float, keep: int = 2) -> Estimate:
@@ -110,7 +123,7 @@ def seconds_per_image(plan: Plan) -> float:
 
 
 def step_seconds(
-    step: StepModule, plan: Plan, images: int, device: torch.device, precision: str | None = None
+    step: StepModule, plan: Plan, images: int, device: torch.device, compute_in: str | None = None
 ) -> float:
     """Return the seconds of the faster of two steps on noise, forward and backward.
 
@@ -119,11 +132,11 @@ def step_seconds(
         plan: The plan that the module was built from.
         images: Images per step.
         device: Device to compute on.
-        precision: Precision to compute in; the recipe's by default.
+        compute_in: Precision to compute in; the recipe's by default.
     """
     batch = {name: value.to(device) for name, value in step_batch(plan, images).items()}
-    precision = precision or precision_of(plan.recipe, device.type)
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    compute_in = compute_in or precision_of(plan.recipe, device.type)
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(compute_in)
     best = math.inf
     for _ in range(2):
         started = time.perf_counter()

@@ -19,6 +19,7 @@ from sslkit.planning.recipe_file import RecipeFile, check_structure, format_prob
 from sslkit.plugins import Plugins
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RECIPE, RunFolder, digest
+from sslkit.training import precision
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
 
@@ -108,9 +109,16 @@ class Ablation:
             yield from (variant.runs[place] for variant in self.variants)
 
     def write_recipes(self) -> None:
-        """Write the resolved recipe of each run into its folder."""
+        """Write the resolved recipe of each run into its folder.
+
+        Runs whose precision is chosen by the machine all follow one of them: one that has begun, or else the first.
+        """
         for run in self.runs():
             run.write_recipe()
+        automatic = [run for run in self.runs() if run.plan.recipe.precision == "auto"]
+        begun = [run for run in automatic if precision.recorded(run.folder.resolved())]
+        for run in automatic:
+            precision.share(run.folder, (begun or automatic)[0].folder)
 
 
 def plan_ablation(

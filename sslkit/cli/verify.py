@@ -75,13 +75,17 @@ def resume(
     from sslkit.cli.show.tables import print_json
     from sslkit.cli.show.verify import describe_resume, print_resume
     from sslkit.data.opening import prepare
+    from sslkit.training.options import DeviceOptions
+    from sslkit.training.precision import recorded, settle_alone
     from sslkit.verify.resume import compare
 
     prepare(plan, text)
     if out and any(out.glob("*")):
         raise UsageError(f"--out {out} is not empty: both runs must start from scratch")
     options = ["--stop-after", str(steps), "--save-every", str(save_every), "--workers", str(workers)]
-    command = ["run", recipe, *set_arguments(sets), *options]
+    auto = recorded(vars(settle_alone(plan, DeviceOptions()).recipe))  # both runs must compute alike
+    choice = [f"{name}={value}" for name, value in auto.keys.items()] if auto else []
+    command = ["run", recipe, *set_arguments([*(sets or []), *choice]), *options]
     with TemporaryDirectory() as temporary:
         comparison = compare(command, out or Path(temporary), steps, kills, seed, print_message)
     print_json(describe_resume(comparison)) if as_json else print_resume(comparison)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from sslkit.training.trial import MARGIN
+
 WORTH = 1.05
 """Changes with a smaller gain are not proposed."""
 WAITS = 0.03
@@ -199,6 +201,8 @@ def precision(measured: Measurements) -> Iterator[Advice]:
     if fastest == measured.precision:
         return
     ratio = measured.precisions[fastest] / measured.precisions.get(measured.precision, 0.0)
+    if ratio * (1 + MARGIN) > 1:
+        return
     busy = measured.busy - measured.networks * (1 - ratio)
     loading = measured.batch_size / measured.loader_rate if measured.workers else 0.0
     uneven = measured.waiting - max(0.0, loading - measured.busy)  # waiting that the loader's rate does not explain

@@ -25,6 +25,7 @@ from sslkit.plugins import Plugins
 from sslkit.progress import bar
 from sslkit.training.hardware import launch
 from sslkit.training.options import RunOptions
+from sslkit.training.precision import recalled, settle_alone
 from sslkit.training.processes import watching
 from sslkit.training.setup import set_up
 
@@ -91,6 +92,7 @@ def examine(plan: Plan, text: RecipeFile, plugins: Plugins, options: RunOptions,
         DivergedError: A loss or gradient is not finite.
         UsageError: The hardware is not available.
     """
+    plan = settle_alone(plan, options)
     fabric = launch(plan, options)
     with watching(fabric):
         with fabric.rank_zero_first():
@@ -191,7 +193,12 @@ def _conclude(examination: Examination, train_step: TimedSteps, text: RecipeFile
 
 
 def _precisions(plan: Plan, device: torch.device, micro_batch: int, own: str) -> Mapping[str, float]:
-    """Time forward and backward passes on noise, in seconds per image, at the run's own precision and others."""
+    """Return the seconds per image of forward and backward passes on noise, at the run's own precision and others.
+
+    Where the run's own was chosen by timed steps on this machine, those are the times.
+    """
+    if plan.recipe.auto_memory_format and (outcome := recalled(plan)):
+        return outcome.per_image
     images = min(micro_batch, _CPU_IMAGES) if device.type == "cpu" else micro_batch
     step = StepModule(plan).to(device)
     seconds = {}

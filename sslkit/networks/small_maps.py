@@ -7,7 +7,8 @@ kernel: any number, finite or not. ResNets meet this with images of 16 pixels or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -19,6 +20,19 @@ def guard(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
             module.forward = partial(_forward, module, module.forward)  # type: ignore[method-assign]
+
+
+@contextmanager
+def guarded(network: nn.Module) -> Iterator[None]:
+    """Guard a network inside the block; remove the guard after it."""
+    guard(network)
+    try:
+        yield
+    finally:
+        for module in network.modules():
+            forward = vars(module).get("forward")
+            if isinstance(forward, partial) and forward.func is _forward:
+                module.forward = forward.args[1]
 
 
 def _forward(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

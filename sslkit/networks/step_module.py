@@ -22,6 +22,8 @@ from sslkit.planning.plan import EmbeddingKey, HeadPlan, ObjectivePlan, Plan
 from sslkit.plugins import Component, blamed
 from sslkit.seeds import torch_seeded
 
+LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
+"""Memory format in a recipe -> torch's."""
 Batch = Mapping[str, Tensor]
 """`pixels.{group}.{network}` (b v 3 h w), `boxes.{group}` (b v 4), `flipped.{group}` (b v), `size` (b 2), `index`."""
 
@@ -109,7 +111,8 @@ class StepModule(nn.Module):
         """Averages a tensor over all ranks, without gradients; None with a single rank."""
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
         self.scale = 2.0**12 if plan.recipe.precision == "16-mixed" else 1.0
-        self.to(memory_format=torch.channels_last)
+        self.layout = LAYOUTS[plan.recipe.memory_format]
+        self.to(memory_format=self.layout)
 
     def forward(self, batch: Batch, measure: bool = False) -> StepOutput:
         """Run every network on every view group that is read, then every objective in float32, or in float64.
@@ -133,7 +136,7 @@ class StepModule(nn.Module):
             if keys:
                 pixels = self.pixels[group, network]
                 if pixels not in images:
-                    images[pixels] = _images(batch[pixels], norm)
+                    images[pixels] = _images(batch[pixels], norm, self.layout)
                 embeddings = self._run(network, images[pixels], keys, batch[pixels].shape[1])
                 table.update(zip(keys, embeddings, strict=True))
         return table
@@ -224,10 +227,10 @@ def _objective(item: ObjectivePlan, seed: int) -> nn.Module:
     return objective
 
 
-def _images(x: Tensor, norm: str) -> list[Tensor]:
+def _images(x: Tensor, norm: str, layout: torch.memory_format) -> list[Tensor]:
     """Return a network's inputs from views (b v 3 h w): all at once, ((b v) 3 h w), or one by one, (b 3 h w)."""
     inputs = [x.flatten(0, 1)] if norm == "per-group" else x.unbind(1)
-    return [part.contiguous(memory_format=torch.channels_last) for part in inputs]
+    return [part.contiguous(memory_format=layout) for part in inputs]
 
 
 def _input(key: EmbeddingKey | str, batch: Batch, table: Mapping[EmbeddingKey, Tensor]) -> Tensor:

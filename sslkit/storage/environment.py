@@ -42,13 +42,14 @@ def describe_environment(plan: Plan, overrides: list[str], world: int, device: s
         "plugins": plan.resolved()["plugins"],
         "machine": {
             "system": platform.platform(),
-            "cpu": _cpu(),
+            "cpu": cpu_model(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "device": device,
             "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
             "processes": world,
             "precision": plan.recipe.auto_precision or plan.recipe.precision,
+            "memory_format": plan.recipe.memory_format,
         },
         "git": _git(),
     }
@@ -61,7 +62,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
+def cpu_model() -> str:
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

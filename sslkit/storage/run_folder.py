@@ -57,7 +57,9 @@ PROBE_TERM = "probe."
 """How the names of online scores start in the metrics: `probe.NAME.METRIC`."""
 WEIGHTS = "backbone.safetensors"
 _LOCK = ".lock"
-_NOT_COMPARED = ("plugins", "summary", "auto_precision", "auto_memory_format", "on_bad_image", "max_bad_images", "max_bad_share")
+_NOT_COMPARED = (
+    "plugins", "summary", "auto_precision", "auto_memory_format", "on_bad_image", "max_bad_images", "max_bad_share",
+)  # fmt: skip
 """Parts of a recipe that change no numbers: texts, what a run adds itself, and when to give up on bad images."""
 
 

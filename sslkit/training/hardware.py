@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -67,34 +65,10 @@ def is_single_device(fabric: Fabric) -> bool:
 
 
 def precision_of(recipe: Recipe, accelerator: str = "auto") -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """Return the precision of a recipe; "auto" is what the run began with, or this machine's choice for a new run."""
+    """Return the precision of a recipe; "auto" is what its run chose (see `precision`), or else the rule."""
     if recipe.precision != "auto":
         return recipe.precision
     return recipe.auto_precision or ("bf16-mixed" if fast_at_bf16(accelerator) else "32-true")
-
-
-def with_precision(plan: Plan, accelerator: str, resolved: Mapping[str, Any]) -> Plan:
-    """Return a plan whose precision no longer depends on the machine.
-
-    Args:
-        plan: A plan whose recipe may say "auto".
-        accelerator: This machine's accelerator.
-        resolved: The resolved recipe of the run that resumes; empty for a new one.
-    """
-    if plan.recipe.precision != "auto":
-        return plan
-    precision = resolved.get("auto_precision") or precision_of(plan.recipe, accelerator)
-    return replace(plan, recipe=plan.recipe.model_copy(update={"auto_precision": precision}))
-
-
-def precision_note(recipe: Recipe, accelerator: str) -> str:
-    """Say which precision a run computes in, and whether this machine would have chosen another one."""
-    precision = precision_of(recipe, accelerator)
-    if recipe.precision != "auto":
-        return f"precision {precision}"
-    here = "bf16-mixed" if fast_at_bf16(accelerator) else "32-true"
-    resumed = "" if here == precision else f': the run began with it; "auto" would be {here} on this machine'
-    return f"precision {precision} (auto){resumed}"
 
 
 def fast_at_bf16(accelerator: str = "auto") -> bool:

@@ -40,7 +40,7 @@ def check_launcher(fabric: Fabric) -> None:
     Raises:
         UsageError: The numbers differ; the message gives the options to write.
     """
-    count, by = _started()
+    count, by = started_together()
     environment = getattr(fabric.strategy, "cluster_environment", None)  # none for one device
     needs_srun = type(environment).__name__ == "SLURMEnvironment" and fabric.world_size > 1
     if count == fabric.world_size or not (needs_srun or count > 1):
@@ -55,7 +55,7 @@ def check_launcher(fabric: Fabric) -> None:
     )
 
 
-def _started() -> tuple[int, str]:
+def started_together() -> tuple[int, str]:
     """Return how many processes were started together, and by which launcher; 1 where no launcher says so."""
     sizes = [("SLURM_STEP_NUM_TASKS", "srun"), ("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpirun")]
     if "TORCHELASTIC_RUN_ID" in os.environ:

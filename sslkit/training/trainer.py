@@ -18,9 +18,10 @@ from sslkit.storage.run_folder import FAILED, STATUS, RunFolder
 from sslkit.training import flight_record
 from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.divergence import CollapsedError, NonFiniteError
-from sslkit.training.hardware import launch, precision_note, with_precision
+from sslkit.training.hardware import launch
 from sslkit.training.online_probes import OnlineProbes
 from sslkit.training.options import RunOptions
+from sslkit.training.precision import settle
 from sslkit.training.probes import RunProbes
 from sslkit.training.processes import launcher_rank, watching
 from sslkit.training.reporter import Reporter
@@ -43,16 +44,17 @@ def train(plan: Plan, recipe_file: RecipeFile, plugins: Plugins, folder: RunFold
         PreemptedError: A signal asked to stop; a checkpoint was written.
         PeerError: Another process of the run died.
     """
-    plan = with_precision(plan, options.accelerator, folder.resolved())
     folder.refuse_other(plan.resolved())
     if folder.status().get("state") == "finished":
         return finished(folder)
     with _locked(folder):
+        plan, note = settle(plan, options, folder, plugins)
         fabric = launch(plan, options)
         with watching(fabric):
             with fabric.rank_zero_first():
                 source, proposals = prepare(plan, recipe_file)
-            return Trainer(set_up(plan, options, fabric, source, proposals), recipe_file, plugins, folder).run()
+            setup = set_up(plan, options, fabric, source, proposals)
+            return Trainer(setup, recipe_file, plugins, folder, note).run()
 
 
 @contextmanager
@@ -76,9 +78,20 @@ def _locked(folder: RunFolder) -> Iterator[None]:
 
 
 class Trainer:
-    """One run, from its current step to its end."""
+    """One run, from its current step to its end.
 
-    def __init__(self, setup: Setup, recipe_file: RecipeFile, plugins: Plugins, folder: RunFolder) -> None:
+    Args:
+        setup: The networks, optimizer and batches of the run.
+        recipe_file: The recipe as it was written.
+        plugins: The plugins whose reporting hooks are called.
+        folder: The run's folder.
+        precision: A note about the precision, which is shown when the run begins.
+    """
+
+    def __init__(
+        self, setup: Setup, recipe_file: RecipeFile, plugins: Plugins, folder: RunFolder, precision: str = ""
+    ) -> None:
+        self.precision = precision
         self.setup, self.recipe_file, self.folder = setup, recipe_file, folder
         self.options, self.is_first = setup.options, setup.fabric.is_global_zero
         self.train_step = TrainStep(setup)
@@ -123,7 +136,8 @@ class Trainer:
         if self.is_first:
             fabric = self.setup.fabric
             self.folder.start(self.setup.plan, self.recipe_file, fabric.world_size, str(fabric.device))
-        self.note(precision_note(self.setup.recipe, self.options.accelerator))
+        if self.precision:
+            self.note(self.precision)
         if self.setup.is_sharded:
             self.note(sharding.describe(self.setup.network))
         self.probes.before()

@@ -1,5 +1,7 @@
 """Fixtures: recipes over the plugin for tests, and runs of them in this process."""
 
+from typing import ClassVar
+
 import pytest
 
 from sslkit.data import views
@@ -7,8 +9,9 @@ from sslkit.data.opening import prepare
 from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage.run_folder import RunFolder
-from sslkit.training import trainer
+from sslkit.training import hardware, precision, remembered, trainer
 from sslkit.training.options import RunOptions
+from sslkit.training.trial import PLAIN, Mode, NoOutcomeError, Outcome
 
 
 @pytest.fixture
@@ -23,6 +26,43 @@ def run(plugins, recipe_text, tmp_path):
         return trainer.train(plan, parsed, using, RunFolder(tmp_path / folder), options)
 
     return run
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """Return a function that makes this machine fast at bfloat16, or slow."""
+
+    def fast(yes):
+        monkeypatch.setattr(hardware, "fast_at_bf16", lambda accelerator="auto": yes)
+
+    return fast
+
+
+@pytest.fixture
+def trials(monkeypatch, tmp_path, fast):
+    """Let trials decide, on a machine of its own; `trials.seconds` are their outcome, `trials.plans` what was timed."""
+
+    class Trials:  # a new class for each test
+        seconds: ClassVar = {
+            PLAIN: 1.0,
+            Mode("32-true", "channels-last"): 1.5,
+            Mode("bf16-mixed", "channels-last"): 1.12,
+        }
+        plans: ClassVar = []
+        refused = ""
+
+    def run_trial(plan, modes):
+        Trials.plans.append(plan)
+        if Trials.refused:
+            raise NoOutcomeError(Trials.refused)
+        return Outcome({mode: Trials.seconds[mode] for mode in modes if mode in Trials.seconds}, 4)
+
+    fast(True)
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(precision.VARIABLE)
+    monkeypatch.setattr(remembered, "_THIS_PROCESS", {})
+    monkeypatch.setattr(precision, "run_trial", run_trial)
+    return Trials
 
 
 @pytest.fixture

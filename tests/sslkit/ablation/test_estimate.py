@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from sslkit.ablation import estimate
 from sslkit.planning import recipe_file
@@ -49,3 +50,20 @@ def test_estimates_scale_with_operations_and_count_checkpoints(ablation):
 def test_without_data_there_is_no_time_estimate(ablation):
     planned = ablation("source.absent=true", vary=["backbone.width=16"], seeds=(3,))
     assert [(item.images, item.hours) for item in estimate.estimate(planned.variants)] == [(None, None)] * 2
+
+
+def test_all_arms_are_estimated_as_the_first_one_computes(ablation, trials, monkeypatch):
+    planned = ablation("precision=auto", vary=["backbone.width=16"], seeds=(3,))
+    trials.seconds = {mode: 1.0 if mode.precision == "bf16-mixed" else 9.0 for mode in [*trials.seconds]}
+    seen = []
+
+    def seconds(step, plan, images, device):
+        seen.append((plan.recipe.auto_precision, step.layout))
+        return 2.0
+
+    monkeypatch.setattr(estimate, "step_seconds", seconds)
+    half = [item.memory for item in estimate.estimate(planned.variants)]
+    assert seen == [("bf16-mixed", torch.channels_last)]
+    full = [item.memory for item in estimate.estimate(ablation(vary=["backbone.width=16"], seeds=(3,)).variants)]
+    assert all(small < large for small, large in zip(half, full, strict=True)), "activations of half the size"
+    assert len(trials.plans) == 1

@@ -97,3 +97,30 @@ def test_every_problem_of_every_arm_is_reported_at_once(ablation):
     assert "dots.toml (--vary backbone.width=0)" in message
     assert "width = 0: must be greater than or equal to 1" in message
     assert "cannot take views of 24 x 24 pixels" in message
+
+
+def test_arms_share_the_precision_that_the_full_recipe_chooses_once(ablation, train, trials):
+    planned = ablation("precision=auto", vary=["backbone.width=4", "precision=32-true"])
+    planned.write_recipes()
+    full, narrow, written = (variant.runs for variant in planned.variants)
+    train(narrow[1])
+    assert [plan.recipe.backbone.model_extra["width"] for plan in trials.plans] == [8], "of the full recipe"
+    trials.seconds = dict.fromkeys(trials.seconds, 0.1)
+    for run in (full[0], full[1], narrow[0], written[0]):
+        train(run)
+    assert len(trials.plans) == 1
+    keys = [(run.folder.resolved().get("auto_precision"), run.folder.resolved().get("auto_memory_format"))
+            for run in (*full, *narrow, written[0])]  # fmt: skip
+    assert keys == [("32-true", "contiguous")] * 4 + [(None, None)], "a written precision needs no choice"
+
+
+def test_new_arms_follow_those_that_have_begun(ablation, train, trials):
+    first = ablation("precision=auto", vary=["backbone.width=4"], seeds=(3,))
+    first.write_recipes()
+    train(first.variants[1].runs[0])
+    later = ablation("precision=auto", vary=["backbone.width=6", "backbone.width=4"], seeds=(3,))
+    later.write_recipes()
+    trials.seconds = {mode: 1.0 if mode.precision == "bf16-mixed" else 9.0 for mode in trials.seconds}
+    train(later.variants[1].runs[0])
+    assert later.variants[1].runs[0].folder.resolved()["auto_memory_format"] == "contiguous"
+    assert len(trials.plans) == 1

@@ -68,3 +68,12 @@ def test_a_failure_ends_with_its_code(doctor, capsys, more, code, message):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_it_computes_as_a_new_run_would_and_gives_the_times_of_that_choice(doctor, capsys, trials):
+    assert doctor("--json", "--set", "precision=auto") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["precision"] == "32-true"
+    assert report["precisions"] == {"32-true": 0.25, "bf16-mixed": 0.28}, "seconds per image of the timed steps"
+    assert not any("precision" in item["change"] for item in report["advice"])
+    assert len(trials.plans) == 1

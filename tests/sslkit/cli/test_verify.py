@@ -12,6 +12,26 @@ import pytest
 from sslkit.__main__ import main
 
 
+def test_both_runs_compute_as_one_choice_says(tmp_path, monkeypatch, small_recipe, trials):
+    from sslkit.verify import resume
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(small_recipe)
+    commands = []
+
+    def compare(command, folder, steps, kills, seed, report):
+        commands.append(command)
+        return resume.ResumeComparison(steps, {}, {})
+
+    monkeypatch.setattr(resume, "compare", compare)
+    assert main(["verify", "resume", "small.toml", "--set", "precision=auto"]) == 0
+    assert main(["verify", "resume", "small.toml"]) == 0
+    auto, written = (" ".join(command) for command in commands)
+    assert "--set precision=auto --set auto_precision=32-true --set auto_memory_format=contiguous --stop" in auto
+    assert "auto" not in written
+    assert len(trials.plans) == 1
+
+
 @pytest.fixture
 def record(tmp_path, monkeypatch, small_recipe, capsys):
     """The flight record of a run that diverged because its learning rate is far too high."""

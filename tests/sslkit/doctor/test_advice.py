@@ -101,6 +101,7 @@ def test_no_other_precision_where_it_is_no_faster_or_the_loader_is_the_limit(mea
     assert only(precision, serial).gain == pytest.approx(0.5 / (0.15 + 0.25)), "batches are loaded between steps"
     assert not list(precision(measure(precisions={})))
     assert not list(precision(measure(precisions={"32-true": 0.5, "bf16-mixed": 1.0})))
+    assert not list(precision(measure(precisions={"32-true": 1.0, "bf16-mixed": 0.98}))), "as auto would not change it"
     uneven = measure(precisions=fast, waiting=0.05, loader_rate=500.0)
     assert only(precision, uneven).gain == pytest.approx(0.3 / (0.2 + 0.05)), "the loader's 0.2 s, and as uneven"
 
