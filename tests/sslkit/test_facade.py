@@ -214,6 +214,7 @@ def test_a_changed_recipe_does_not_resume_a_run(run) -> None:
         ({"zebra": 1}, "unknown option 'zebra'; known: accelerator, "),
         ({"workers": "many"}, 'workers = "many": must be a valid integer'),
         ({"save_every": 0}, "save_every = 0: must be greater than or equal to 1"),
+        ({"probe_every": 0}, "probe_every = 0: must be greater than or equal to 1"),
         ({"on_collapse": "panic"}, "on_collapse = \"panic\": must be 'warn' or 'stop'"),
         ({"devices": 2}, "sslkit.train uses one device; for several write the command"),
         ({"devices": "8"}, "sslkit.train uses one device"),
