@@ -1,0 +1,328 @@
+"""The GPU rehearsal without its parts: time, processes, paths, results and the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    """Its modules can be imported."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def python(code, *arguments, **env):
+    """Return the finished process of some code that can import the benchmarks."""
+    path = os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path, **env}, capture_output=True, text=True, check=False
+    )
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids, seconds=5.0):
+    """Return whether all processes end in this time."""
+    deadline = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+# ------------------------------------------------------------------------------------------------- time
+
+
+def test_time_is_divided_by_shares_and_what_is_left_over_goes_on():
+    from gpu.budget import END_S, Budget
+    from gpu.parts import Part
+
+    now = [100.0]
+    budget = Budget(60 + END_S, clock=lambda: now[0])
+    parts = [Part("a", "a", "", 1, 1), Part("g", "g", "", 1, 1, needs_gpu=True), Part("z", "z", "", 4, 2)]
+    assert budget.bound(parts, on_gpu=True) == pytest.approx(10)
+    assert budget.bound(parts, on_gpu=False) == pytest.approx(20)  # nothing is set aside for a part that is skipped
+    now[0] += 2
+    assert budget.bound(parts[1:], on_gpu=True) == pytest.approx(58 / 5)
+    assert budget.bound(parts[2:], on_gpu=False) == pytest.approx(58)
+    now[0] += 100
+    assert budget.bound(parts[2:], on_gpu=True) == 0
+
+
+def test_parts_exist_under_distinct_names():
+    from gpu.parts import ALL, BY_NAME
+
+    assert len(BY_NAME) == len(ALL)
+    for part in ALL:
+        assert (BENCHMARKS / "gpu" / "parts" / f"{part.module}.py").exists()
+    assert ALL[-1].name == "learning"  # it gets the time that is left
+
+
+# ------------------------------------------------------------------------------------------------- processes
+
+
+FAMILY = """
+import os, signal, subprocess, sys, time
+sleeper = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+children = [subprocess.Popen([sys.executable, "-c", sleeper], stdout=subprocess.PIPE, start_new_session=own)
+            for own in (False, True)]
+for child in children:
+    child.stdout.readline()
+print(*[child.pid for child in children], os.getpid(), flush=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found in /proc")
+@pytest.mark.parametrize("how", ["it waits", "it ends and leaves children"])
+def test_a_part_is_ended_with_all_its_descendants(tmp_path, how):
+    from gpu import process
+
+    code = FAMILY + ("time.sleep(600)" if how == "it waits" else "")
+    began = time.monotonic()
+    outcome = process.run([sys.executable, "-c", code], os.environ, tmp_path, tmp_path / "log", 3.0)
+    pids = [int(word) for word in outcome.tail.split()]
+    assert len(pids) == 3, outcome.tail
+    assert gone(pids)
+    assert outcome.code == (None if how == "it waits" else 0)
+    assert time.monotonic() - began < 3.0 + process.GRACE_S + 3.0
+
+
+def test_how_a_process_ends_is_reported(tmp_path):
+    from gpu import process
+
+    def run(code):
+        return process.run([sys.executable, "-c", code], os.environ, tmp_path, tmp_path / "log", 60)
+
+    assert run("print('last words'); raise SystemExit(3)").code == 3
+    killed = run("import os; print('last words', flush=True); os.kill(os.getpid(), 11)")
+    assert (killed.code, killed.tail) == (-signal.SIGSEGV, "last words")
+
+
+def test_the_tail_of_an_output_leaves_out_what_a_bar_has_overwritten():
+    from gpu.process import tail
+
+    assert tail("first\n\n10 %\r50 %\r100 %\r\nlast\n", lines=2) == "100 %\nlast"
+    assert len(tail("x" * 1000)) == 160
+
+
+def test_the_status_of_a_part_comes_from_its_record_and_its_process():
+    from gpu.process import Outcome
+    from gpu.rehearsal import judge
+
+    passed = {"status": "passed", "error": None}
+    assert judge(passed, Outcome(0, 1.0, "")) == ("passed", None)
+    assert judge({"status": "failed", "error": "why"}, Outcome(0, 1.0, "")) == ("failed", "why")
+    assert judge(passed, Outcome(None, 7.0, "words"))[0] == "out of time"
+    status, error = judge({}, Outcome(-11, 1.0, "words"))
+    assert status == "failed"
+    assert error == "ended by SIGSEGV; the last lines that it printed:\nwords"
+    assert judge({}, Outcome(1, 1.0, ""))[1].startswith("exit code 1;")
+
+
+# ------------------------------------------------------------------------------------------------- paths
+
+
+LISTED = """
+from importlib.metadata import entry_points, version
+import json, sslkit, sslkit_univip
+points = {point.name: point.value for point in entry_points(group="sslkit")}
+print(json.dumps([points, version("sslkit"), sslkit.__file__, sslkit_univip.__file__]))
+"""
+
+
+def test_entry_points_and_packages_are_those_of_the_checkout(tmp_path, monkeypatch):
+    """A stale wheel in `site` and an installed sslkit change nothing; other plugins of `site` are found."""
+    from gpu import checkout
+
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    site = tmp_path / "site"
+    for name, points in (("sslkit-0.0.1", "old = sslkit_old"), ("third-1.0", "third = json")):
+        info = site / f"{name}.dist-info"
+        info.mkdir(parents=True)
+        project, _, version = name.partition("-")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[sslkit]\n{points}\n")
+    env = checkout.environment(checkout.write_metadata(tmp_path / "metadata"), site)
+    done = subprocess.run([sys.executable, "-c", LISTED], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    points, version, core, plugin = json.loads(done.stdout)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert points == {**project["entry-points"]["sslkit"], "third": "json"}
+    assert f'__version__ = "{version}"' in (ROOT / "sslkit" / "__init__.py").read_text()
+    assert Path(core) == ROOT / "sslkit" / "__init__.py"
+    assert Path(plugin) == ROOT / "plugins" / "sslkit_univip" / "__init__.py"
+
+
+def test_wheels_are_taken_from_a_site_folder_only_where_sslkit_is_not_installed(tmp_path, monkeypatch):
+    from gpu import checkout
+
+    root = tmp_path / "checkout"
+    (tmp_path / "site").mkdir()
+    root.mkdir()
+    monkeypatch.setattr(checkout, "distributions", lambda **_: iter([object()]))
+    assert checkout.site_folder(root=root) is None
+    assert checkout.site_folder(tmp_path / "site", root) == (tmp_path / "site").resolve()
+    monkeypatch.setattr(checkout, "distributions", lambda **_: iter([]))
+    assert checkout.site_folder(root=root) == (tmp_path / "site").resolve()
+    (root / "site").mkdir()
+    assert checkout.site_folder(root=root) == (root / "site").resolve()
+    with pytest.raises(FileNotFoundError, match="--site nowhere: no such folder: write the folder"):
+        checkout.site_folder(Path("nowhere"), root)
+
+
+def test_the_command_itself_needs_neither_torch_nor_sslkit():
+    """Where those fail to import, the parts say so, and the page is still written."""
+    done = python(
+        """
+        import sys
+        from gpu import __main__, page, rehearsal
+        assert __main__.main(["--list"]) == 0
+        print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "sslkit", "numpy", "pydantic"}))
+        """
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert "cuda-graph  steps with --cuda-graph beside plain ones, only with a GPU" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--parts", "tests,lerning"], "unknown part 'lerning': did you mean learning?"),
+        (["--parts", "x"], "unknown part 'x': write some of tests, float32"),
+        (["--minutes", "0.1"], "--minutes 0.1: nothing can run in less than 0.25 minutes: write 2 or more"),
+        (["--site", "nowhere"], "--site nowhere: no such folder"),
+    ],
+)
+def test_what_is_written_wrong_is_refused(arguments, message, capsys):
+    from gpu.__main__ import main
+
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_parts_run_in_their_order():
+    from gpu.__main__ import chosen
+
+    assert [part.name for part in chosen("learning, step,tests")] == ["tests", "step", "learning"]
+
+
+# ------------------------------------------------------------------------------------------------- results
+
+
+def test_a_record_is_on_disk_after_every_change(tmp_path):
+    from gpu.record import Record, read_json
+
+    record = Record(tmp_path / "r.json")
+    record.check("loss", 2e-7, "at most 1e-05", True)
+    assert read_json(record.file)["checks"] == [
+        {"what": "loss", "value": "2e-07", "limit": "at most 1e-05", "ok": True}
+    ]
+    for count in (1, 2):
+        record.table("steps", [{"step": number, "images/s": 12345.678} for number in range(count)])
+    record.put(rate=float("nan"))
+    record.check("weights", 1.0, "at most 0.1", False)
+    content = read_json(record.file)
+    assert [row["images/s"] for row in content["tables"][0]["rows"]] == ["12,346", "12,346"]
+    assert len(content["tables"]) == 1
+    assert content["data"] == {"rate": None}  # JSON has no NaN
+    assert record.failed == ["weights"]
+    assert [file.name for file in tmp_path.iterdir()] == ["r.json"]
+
+
+def content(**parts):
+    known = {"what": "some work", "seconds": 3.0, "bound_s": 10.0, "error": None}
+    return {
+        "state": "finished", "minutes": 2, "seconds": 20.0,
+        "conditions": {"commit": "abc", "date": "2026-01-01", "command": "python -m gpu", "card": "a card"},
+        "parts": {name: {**known, **part} for name, part in parts.items()},
+    }  # fmt: skip
+
+
+def test_the_page_has_the_results_and_the_errors(tmp_path):
+    from gpu import page
+
+    part = {
+        "status": "failed", "error": "Traceback\n```\nValueError: no", "notes": ["word " * 60],
+        "checks": [{"what": "a|b", "value": "1", "limit": "at most 0", "ok": False}],
+        "tables": [{"title": "steps", "rows": [{"step": str(number)} for number in range(40)]}, {"title": "t", "rows": []}],
+        "curves": [{"title": "loss", "x": "images", "lines": {"loss": [[0, 1.0], [64, 0.5]]}, "levels": {}},
+                   {"title": "nothing yet", "x": "images", "lines": {"loss": []}, "levels": {}}],
+    }  # fmt: skip
+    page.write(content(learning=part, tests={"status": "passed"}), tmp_path)
+    text = (tmp_path / "page.md").read_text()
+    assert "Of 2 parts, 1 failed, 1 passed. It took 20 s of 120 s, on a card." in text
+    assert "| learning | **failed** | 3 | 10 | some work |" in text
+    assert "```text\nTraceback\n'''\nValueError: no\n```" in text
+    assert "| a\\|b | 1 | at most 0 | **does not hold** |" in text
+    assert "| ... |" in text
+    assert "| 39 |" in text
+    assert "| 20 |" not in text
+    assert "![loss](learning-loss.svg)" in text
+    assert "nothing yet" not in text
+    assert [file.name for file in tmp_path.glob("*.svg")] == ["learning-loss.svg"]
+    assert max(map(len, text.splitlines())) <= 118
+
+
+def test_a_curve_is_drawn_to_scale():
+    from gpu import svg
+
+    text = svg.draw(
+        "probes", "images", {"linear": [[0, 0.2], [1000, 0.4]], "knn": [[0, 0.1], [1000, 0.3]]},
+        {"linear, random weights": 0.25, "knn, random weights": 0.15, "linear, raw pixels": 0.2},
+    )  # fmt: skip
+    root = ElementTree.fromstring(text)
+    space = "{http://www.w3.org/2000/svg}"
+    lines = [
+        [tuple(map(float, point.split(","))) for point in item.get("points").split()]
+        for item in root.iter(f"{space}polyline")
+    ]
+    assert [line[0][0] for line in lines] == [svg.LEFT, svg.LEFT]
+    assert [line[1][0] for line in lines] == [svg.WIDTH - svg.RIGHT] * 2
+    heights = [0.2, 0.4, 0.1, 0.3]
+    up = dict(zip(heights, (point[1] for line in lines for point in line), strict=True))
+    per_point = (up[0.1] - up[0.4]) / 0.3
+    assert up[0.1] - up[0.2] == pytest.approx(0.1 * per_point, abs=0.2)
+    assert svg.TOP <= up[0.4] < up[0.1] <= svg.HEIGHT - svg.BOTTOM
+    dashed = [item for item in root.iter(f"{space}line") if item.get("stroke-dasharray")]
+    level = next(item for item in dashed if item.get("stroke") == svg.COLOURS[0])
+    assert float(level.get("y1")) == pytest.approx(up[0.2] - 0.05 * per_point, abs=0.2)
+    assert {item.text for item in root.iter(f"{space}text")} >= {"probes", "images", "linear", "random weights", "0.2"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1]), (-0.3, 0.3, [-0.2, 0, 0.2]), (0, 70000, [0, 20000, 40000, 60000])],
+)
+def test_ticks_are_round(low, high, expected):
+    from gpu.svg import ticks
+
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_a_flat_curve_is_drawn():
+    from gpu import svg
+
+    assert "polyline" in svg.draw("loss", "images", {"loss": [[5, 1.0]]}, {})
+    assert not re.search("nan|inf", svg.draw("loss", "images", {"loss": [[0, 1.0], [0, 1.0]]}, {}))
