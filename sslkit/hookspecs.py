@@ -83,6 +83,11 @@ def sslkit_step_finished(run: Run, step: int, terms: Mapping[str, float]) -> Non
 
 
 @hookspec
+def sslkit_checkpoint_started(run: Run, step: int) -> None:
+    """A checkpoint after step `step` is about to be written: a run that resumes from it does not repeat its steps."""
+
+
+@hookspec
 def sslkit_checkpoint_saved(run: Run, step: int, path: Path) -> None:
     """A complete checkpoint has been saved at `path`."""
 

@@ -31,8 +31,8 @@ def sslkit_step_finished(run: Run, step: int, terms: Mapping[str, float]) -> Non
 
 
 @hookimpl
-def sslkit_checkpoint_saved(run: Run) -> None:
-    """Write pending records: a run resumed from this checkpoint does not produce them again."""
+def sslkit_checkpoint_started(run: Run) -> None:
+    """Write the records that wait: a run that resumes from this checkpoint does not produce them again."""
     from sslkit_logs import jsonlines
 
     with suppress(OSError):

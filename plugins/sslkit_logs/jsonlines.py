@@ -1,4 +1,8 @@
-"""`metrics.jsonl`: one JSON object per record, in the order of the steps, without duplicates."""
+"""`metrics.jsonl`: one JSON object per record, in the order of the steps, without duplicates.
+
+The file is written at most once a second, before a checkpoint, and when the run ends or fails. A process that is killed
+loses at most the records of a second; its run resumes from a checkpoint before them and records their steps again.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from sslkit.api import Run
+from sslkit_logs.buffer import Buffer, Record
 
 NAME = "metrics.jsonl"
-_PENDING: dict[Path, list[str]] = {}
-"""Lines that could not be written to a full disk, by run folder. Hooks have no other place for state between calls."""
+_BUFFERS: dict[Path, Buffer] = {}
+"""Records that are not written yet, by run folder. Hooks have no other place for state between calls."""
 
 
 def start(run: Run) -> None:
-    """Keep complete lines up to `run.step`, and drop all others."""
-    _PENDING[run.folder] = []
+    """Keep records up to `run.step`, in the file and in the buffer, and drop all others."""
+    waiting = _BUFFERS.get(run.folder, Buffer()).records
+    _BUFFERS[run.folder] = Buffer([record for record in waiting if record.step <= run.step])
     file = run.folder / NAME
     if not file.exists():
         return
@@ -37,38 +43,45 @@ def _step(line: str) -> float:
 
 
 def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
-    """Append one record. Values that are not finite become null, as JSON cannot represent them.
+    """Add one record, and write all that wait if it is time to.
 
-    Records that cannot be written to a full disk wait for the next call.
+    Records that cannot be written to a full disk wait for a later call.
     """
-    record: dict[str, float | None] = {"step": step, "epoch": step / run.steps_per_epoch}
-    record |= {name: value if math.isfinite(value) else None for name, value in terms.items()}
-    _PENDING.setdefault(run.folder, []).append(json.dumps(record) + "\n")
-    with suppress(OSError):
-        flush(run)
+    if _BUFFERS.setdefault(run.folder, Buffer()).add(step, terms):
+        with suppress(OSError):
+            flush(run)
 
 
 def flush(run: Run) -> None:
-    """Write all pending lines, or none of them.
+    """Write all waiting records, or none of them.
 
     Raises:
         OSError: The disk is full or not writable.
     """
-    pending = _PENDING.get(run.folder, [])
+    waiting = _BUFFERS.setdefault(run.folder, Buffer()).records
+    if not waiting:
+        return
     file = run.folder / NAME
     size = file.stat().st_size if file.exists() else 0
     try:
         with file.open("a", encoding="utf-8") as out:
-            out.write("".join(pending))
+            out.write("".join(_line(run, record) for record in waiting))
     except OSError:
         with suppress(OSError):
             os.truncate(file, size)
         raise
-    pending.clear()
+    waiting.clear()
+
+
+def _line(run: Run, record: Record) -> str:
+    """Return the line of a record; values that are not finite become null, as JSON cannot represent them."""
+    values: dict[str, float | None] = {"step": record.step, "epoch": record.step / run.steps_per_epoch}
+    values |= {name: value if math.isfinite(value) else None for name, value in record.terms.items()}
+    return json.dumps(values) + "\n"
 
 
 def finish(run: Run) -> None:
-    """Write pending records.
+    """Write the records that wait.
 
     Raises:
         OSError: The records cannot be written; the message says how many are lost.
@@ -76,8 +89,7 @@ def finish(run: Run) -> None:
     try:
         flush(run)
     except OSError as error:
-        raise OSError(
-            f"the last {len(_PENDING[run.folder])} records of {NAME} could not be written: {error}"
-        ) from error
+        lost = len(_BUFFERS[run.folder].records)
+        raise OSError(f"the last {lost} records of {NAME} could not be written: {error}") from error
     finally:
-        _PENDING.pop(run.folder, None)
+        _BUFFERS.pop(run.folder, None)

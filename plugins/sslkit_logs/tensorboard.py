@@ -11,9 +11,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from sslkit.api import Run
+from sslkit_logs.buffer import Buffer
 
-_WRITERS: dict[Path, SummaryWriter] = {}
-"""Open writers by run folder. Hooks have no other place for state between calls."""
+_WRITERS: dict[Path, tuple[SummaryWriter, Buffer]] = {}
+"""Open writers by run folder, with what waits to be written. Hooks have no other place for state between calls."""
 
 
 def start(run: Run) -> None:
@@ -21,28 +22,39 @@ def start(run: Run) -> None:
     finish(run)
     folder = run.folder / "tensorboard"
     purge = run.step + 1 if run.step else None
-    _WRITERS[run.folder] = SummaryWriter(str(folder), purge_step=purge)
+    _WRITERS[run.folder] = SummaryWriter(str(folder), purge_step=purge), Buffer()
 
 
 def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
-    """Write all terms as scalars in one event; `scene-scene.loss` becomes `scene-scene/loss`.
+    """Add one record, and hand all that wait to TensorBoard's writer if it is time to.
 
     If a writer fails, for example on a full disk, warn and drop it: its thread has ended.
     """
-    writer = _WRITERS.get(run.folder)
-    if writer is None:
+    if run.folder not in _WRITERS:
+        return
+    writer, buffer = _WRITERS[run.folder]
+    if not buffer.add(step, terms):
         return
     try:
-        values = [Summary.Value(tag=name.replace(".", "/"), simple_value=value) for name, value in terms.items()]
-        writer.file_writer.add_summary(Summary(value=values), step)  # type: ignore[attr-defined]
+        _hand_over(writer, buffer)
     except OSError as error:
         del _WRITERS[run.folder]
         warnings.warn(f"TensorBoard's events end at step {step}: {error}; metrics.jsonl continues", stacklevel=2)
 
 
+def _hand_over(writer: SummaryWriter, buffer: Buffer) -> None:
+    """Write each record as one event; `scene-scene.loss` becomes the scalar `scene-scene/loss`."""
+    for record in buffer.records:
+        terms = record.terms.items()
+        values = [Summary.Value(tag=name.replace(".", "/"), simple_value=value) for name, value in terms]
+        writer.file_writer.add_summary(Summary(value=values), record.step, record.time)  # type: ignore[attr-defined]
+    buffer.records.clear()
+
+
 def finish(run: Run) -> None:
-    """Flush and close the run's writer."""
-    writer = _WRITERS.pop(run.folder, None)
+    """Write the records that wait, and close the run's writer."""
+    writer, buffer = _WRITERS.pop(run.folder, (None, Buffer()))
     if writer:
         with suppress(OSError):
+            _hand_over(writer, buffer)
             writer.close()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sslkit.networks import sharding
 from sslkit.networks.step_module import StepOutput
+from sslkit.training.fused_step import FusedStep
 from sslkit.training.setup import Setup
 
 
@@ -24,6 +25,7 @@ class Engine:
         self.setup, self.fabric, self.network = setup, setup.fabric, setup.network
         self.direct = setup.needs_no_wrappers
         self.is_sharded = setup.is_sharded
+        self.fused_step = FusedStep(setup.optimizer.optimizer)
         self.trained = [parameter for parameter in setup.network.parameters() if parameter.requires_grad]
 
     def forward(self, batch: Mapping[str, Any], measure: bool) -> StepOutput:
@@ -66,11 +68,10 @@ class Engine:
 
     def optimizer_step(self) -> None:
         """Update the online network."""
-        optimizer = self.setup.optimizer
         if self.direct:
-            optimizer.optimizer.step()
+            self.fused_step()
         else:
-            optimizer.step()
+            self.setup.optimizer.step()
 
     def zero_grad(self) -> None:
         """Drop the gradients of this step."""

@@ -63,6 +63,10 @@ class Reporter:
             self.run.step = state.step
             self.observers.call("sslkit_step_finished", step=state.step, terms=terms)
 
+    def checkpoint_started(self) -> None:
+        """Report that a checkpoint is about to be written: records of its steps must be on the disk before it is."""
+        self.observers.call("sslkit_checkpoint_started", step=self.state.step)
+
     def checkpoint(self, path: Path) -> None:
         """Report a new checkpoint."""
         self.status("running")

@@ -186,6 +186,8 @@ class TrainStep:
         Raises:
             NonFiniteError: A loss, term or the gradient norm is not finite.
         """
+        if all(map(math.isfinite, terms.values())):
+            return
         losses = {name: value for name, value in terms.items() if name not in EVERY_STEP}
         if self.recipe.precision == "16-mixed":  # its loss scaler skips such gradients by itself
             losses.pop("grad_norm")
@@ -207,5 +209,10 @@ class TrainStep:
 
 def _averaged(losses: Sequence[Mapping[str, Tensor]], device: torch.device) -> Sequence[Tensor]:
     """Return the mean over micro-batches of each scalar, in float32."""
-    rows = [[one[name].to(device, torch.float32) for name in losses[0]] for one in losses]
+    rows = [[_plain(one[name], device) for name in losses[0]] for one in losses]
     return rows[0] if len(rows) == 1 else torch.stack([torch.stack(row) for row in rows]).mean(dim=0).unbind()
+
+
+def _plain(value: Tensor, device: torch.device) -> Tensor:
+    """Return a scalar in float32 on a device; one that is so already is not touched."""
+    return value if value.dtype is torch.float32 and value.device == device else value.to(device, torch.float32)

@@ -268,6 +268,7 @@ class Trainer:
         Raises:
             StorageError: Writing failed after the last step.
         """
+        self.reporter.checkpoint_started()
         path, self.unsaved = self.checkpointer.save()
         if path is not None:
             self.reporter.checkpoint(path)

@@ -2,6 +2,7 @@ import io
 import json
 import math
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,64 @@ def test_values_that_are_not_finite_become_null(run):
     assert records(run) == [{"step": 1, "epoch": 0.2, "loss": None, "x": None}]
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still; `clock.now` moves it."""
+    clock = types.SimpleNamespace(now=100.0, monotonic=lambda: clock.now, time=lambda: 1000.0 + clock.now)
+    monkeypatch.setattr("sslkit_logs.buffer.time", clock)
+    return clock
+
+
+def test_the_file_is_written_at_once_then_once_a_second_and_before_a_checkpoint(run, clock):
+    sslkit_logs.sslkit_run_started(run=run)
+    written = []
+    for step, now in enumerate((100.0, 100.4, 100.8, 101.0, 101.9, 102.1), 1):
+        clock.now = now
+        sslkit_logs.sslkit_step_finished(run=run, step=step, terms={"loss": 0.5})
+        written.append(len(records(run)))
+    assert written == [1, 1, 1, 4, 4, 6]
+    sslkit_logs.sslkit_step_finished(run=run, step=7, terms={"loss": 0.5})
+    sslkit_logs.sslkit_checkpoint_started(run=run)
+    assert len(records(run)) == 7
+    sslkit_logs.sslkit_step_finished(run=run, step=8, terms={"loss": 0.5})
+    assert len(records(run)) == 7
+    sslkit_logs.sslkit_run_finished(run=run)
+    assert [item["step"] for item in records(run)] == list(range(1, 9))
+
+
+def test_a_record_is_that_of_its_step_even_if_its_terms_change_later(run, clock):
+    sslkit_logs.sslkit_run_started(run=run)
+    terms = {"loss": 1.0}
+    for step in (1, 2):
+        sslkit_logs.sslkit_step_finished(run=run, step=step, terms=terms)
+        terms["loss"] = 9.0
+    sslkit_logs.sslkit_run_finished(run=run)
+    assert [item["loss"] for item in records(run)] == [1.0, 9.0]
+
+
+def test_a_rollback_drops_waiting_records_after_its_checkpoint_and_no_others(run, clock):
+    sslkit_logs.sslkit_run_started(run=run)
+    for step in (1, 2, 3, 4):
+        sslkit_logs.sslkit_step_finished(run=run, step=step, terms={"loss": 1.0})
+    run.step = 2
+    sslkit_logs.sslkit_run_started(run=run)
+    for step in (3, 4):
+        sslkit_logs.sslkit_step_finished(run=run, step=step, terms={"loss": 2.0})
+    sslkit_logs.sslkit_run_finished(run=run)
+    assert [(item["step"], item["loss"]) for item in records(run)] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
+
+
+def test_events_have_the_times_of_their_steps(run, clock):
+    sslkit_logs.sslkit_run_started(run=run)
+    for step, now in enumerate((100.0, 100.25, 100.5), 1):
+        clock.now = now
+        sslkit_logs.sslkit_step_finished(run=run, step=step, terms={"loss": 0.5})
+    sslkit_logs.sslkit_run_finished(run=run)
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    assert [(item.step, item.wall_time) for item in events.Scalars("loss")] == [(1, 1100.0), (2, 1100.25), (3, 1100.5)]
+
+
 def test_records_that_a_full_disk_refuses_are_written_later(run, monkeypatch):
     """Write all lines of a call or none: a partial line is truncated."""
     file = run.folder / "metrics.jsonl"
@@ -77,7 +136,7 @@ def test_records_that_a_full_disk_refuses_are_written_later(run, monkeypatch):
     for step in (2, 3):
         sslkit_logs.sslkit_step_finished(run=run, step=step, terms={"loss": 0.0})
     monkeypatch.undo()
-    sslkit_logs.sslkit_checkpoint_saved(run=run)
+    sslkit_logs.sslkit_checkpoint_started(run=run)
     assert [item["step"] for item in records(run)] == [1, 2, 3]
     sslkit_logs.sslkit_run_finished(run=run)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch._functorch import config as functorch
 
+import sslkit_logs
 from sslkit import hookimpl, schedules
 from sslkit.api import Objective
 from sslkit.errors import DataError, DivergedError, PluginError, PreemptedError, RecipeError, StorageError, UsageError
@@ -22,7 +23,7 @@ from sslkit.plugins import Owner
 from sslkit.seeds import seed_of
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
-from sslkit.training import collapse
+from sslkit.training import collapse, trainer
 from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.hardware import check_batch
 from sslkit.training.probes import RunProbes
@@ -832,3 +833,39 @@ def test_a_collapse_ends_the_run_when_asked_with_a_checkpoint(collapsing, tmp_pa
 def test_a_recipe_that_keeps_its_features_apart_raises_no_alarm(run, capsys):
     run("epochs=70")
     assert "collapse" not in capsys.readouterr().err
+
+
+def test_records_are_on_the_disk_before_the_checkpoint_that_claims_their_steps(run, plugins, tmp_path, monkeypatch):
+    monkeypatch.setattr("sslkit_logs.buffer.EVERY_S", 3600.0)
+    module, seen = types.ModuleType("observer"), []
+    metrics, checkpoints = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "checkpoints"
+
+    def steps():
+        return [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+
+    def sslkit_checkpoint_started(run, step):
+        seen.append((step, [path.name for path in sorted(checkpoints.glob("step-*.pt"))][-1:]))
+
+    module.sslkit_checkpoint_started = hookimpl(sslkit_checkpoint_started)
+    plugins.add(Owner("observer", "sslkit-observer", "1"), module)
+    plugins.add(Owner("logs", "sslkit-logs", "1"), sslkit_logs)
+    save, written = Checkpointer.save, []
+
+    def watched(self):
+        written.append(steps())
+        return save(self)
+
+    monkeypatch.setattr(Checkpointer, "save", watched)
+    run("probes={}", save_every=2, stop_after=5)
+    assert written == [[1, 2], [1, 2, 3, 4], [1, 2, 3, 4, 5]]
+    assert seen == [(2, []), (4, ["step-00000002.pt"]), (5, ["step-00000004.pt"])]
+
+
+def test_records_are_on_the_disk_when_a_run_fails(run, plugins, tmp_path, monkeypatch):
+    monkeypatch.setattr("sslkit_logs.buffer.EVERY_S", 3600.0)
+    plugins.add(Owner("logs", "sslkit-logs", "1"), sslkit_logs)
+    monkeypatch.setattr(trainer.Trainer, "check_bad_images", lambda self: self.state.step < 3 or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("probes={}")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
