@@ -195,6 +195,32 @@ def test_tests_are_recorded_as_they_come_with_the_last_lines_of_failures(tmp_pat
     assert json.loads((tmp_path / "r.json").read_text())["notes"][0] == "2 passed, 1 failed, 1 skipped."
 
 
+def test_an_ablation_that_fails_says_why(capsys):
+    from gpu.parts.ablation import output, row
+    from gpu.record import PartFailedError
+
+    code = "import sys; print('words', file=sys.stderr); print('result'); sys.exit(int(sys.argv[1]))"
+    assert output([sys.executable, "-c", code, "0"]) == "result\n"
+    assert capsys.readouterr().err == "words\n"
+    with pytest.raises(PartFailedError, match=r"^sslkit ablate ended with code 3\nwords$"):
+        output([sys.executable, "-c", code, "3"])
+    trial = {"state": "failed", "reason": "no data", "metrics": {"knn top1": 0.5, "knn n": 9}, "images_per_s": None}
+    assert row({"name": "full", "trials": [trial]}) == {
+        "arm": "full", "state": "failed: no data", "knn top1": 0.5, "images/s": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_the_arms_of_the_ablation_can_be_planned(monkeypatch, on_gpu):
+    from gpu.parts import ablation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    command = [sys.executable, "-m", "sslkit", "ablate", ablation.FILE, "--plan", "--json", "--drop", ablation.DROP]
+    done = subprocess.run([*command, *ablation.changes()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [arm["arm"] for arm in json.loads(done.stdout)] == ["full", "drop-instance-instance"]
+
+
 def test_the_steps_of_the_learning_run_follow_from_a_short_one():
     from gpu.parts.learning import FEWEST_STEPS, POINTS, SAFETY, Times, planned_steps
 

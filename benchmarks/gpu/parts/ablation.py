@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gpu.checkout import ROOT
 from gpu.process import tail
 from gpu.recipe import FILE
 from gpu.record import Job, PartFailedError
@@ -27,13 +29,14 @@ def run(job: Job) -> None:
     Raises:
         PartFailedError: The command failed; the message is what it printed.
     """
-    command = [sys.executable, "-m", "sslkit", "ablate", str(FILE), "--drop", DROP, *changes(), "--json"]
-    command += ["--runs", str(job.work / "runs"), "--out", str(job.work / "table")]
+    folders = ["--runs", str(job.work / "runs"), "--out", str(job.work / "table")]
+    arguments = ["ablate", str(FILE.relative_to(ROOT)), "--drop", DROP, *changes(), *folders, "--json"]
+    command = [sys.executable, "-m", "sslkit", *arguments]
     results = json.loads(output(command))
     rows = [row(arm) for arm in results["arms"]]
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     job.record.table("arms", [{name: cells.get(name, "") for name in columns} for cells in rows])
-    job.record.put(command=" ".join(["sslkit", *command[3:]]), results=results)
+    job.record.put(command=shlex.join(["sslkit", *arguments]), results=results)
     states = [cells["state"] for cells in rows]
     job.record.check("runs", ", ".join(states), "two finished ones", states == ["finished", "finished"])
 
@@ -44,8 +47,10 @@ def output(command: Sequence[str]) -> str:
     Raises:
         PartFailedError: It ended with another code than 0.
     """
-    with tempfile.TemporaryFile("w+") as stdout:
-        process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    with (
+        tempfile.TemporaryFile("w+") as stdout,
+        subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process,
+    ):
         assert process.stderr
         messages = []
         for line in process.stderr:

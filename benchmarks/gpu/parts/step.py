@@ -47,6 +47,8 @@ def record(job: Job, size: Size, rows: list[Row]) -> None:
     ]  # fmt: skip
     job.record.table(rows[0]["what"], shown)
     ratios = {name: ratio(rows, name, BARE) for name in ("sslkit", "sslkit, augmenting")}
-    job.record.put(rows=rows, ratios=ratios, batch=batch, clocks_after=clocks())
-    job.record.content["notes"] = [note for note in (reduced(size),) if note]
+    after = clocks()
+    job.record.put(rows=rows, ratios=ratios, batch=batch, clocks_after=after)
+    notes = (reduced(size), f"The card just after the steps: {after}." if after else "")
+    job.record.content["notes"] = [note for note in notes if note]
     job.record.save()
