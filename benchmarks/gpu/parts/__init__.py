@@ -35,7 +35,7 @@ ALL = (
     Part("loader", "loader", "views per second from JPEG files, beside what the step takes", 2, 3),
     Part("compile", "variants", "steps with --compile beside plain ones", 4, 6),
     Part("cuda-graph", "variants", "steps with --cuda-graph beside plain ones", 2, 1, needs_gpu=True),
-    Part("ablation", "ablation", "two arms through `sslkit ablate`", 3, 8),
+    Part("ablation", "ablation", "two arms through `sslkit ablate`", 3, 10),
     Part("learning", "learning", "UniVIP on built-in scenes in the time that is left, with its curve", 10, 7),
 )  # fmt: skip
 """Time that a part leaves goes to the parts after it."""
