@@ -1,7 +1,7 @@
 """Measure every claim about speed in one run: `nox -s bench`, or `PYTHONPATH=benchmarks python -m speed`.
 
     --size SIZE     small (two minutes; shows that it works), medium or full (as on the page); medium by default
-    --only PART     views, loader, end-to-end, step, univip, loop, help or transport; may be repeated
+    --only PART     views, loader, end-to-end, step, small, univip, loop, help or transport; may be repeated
     --photos DIR    JPEGs to read; without it, scenes are drawn
     --out DIR       for speed.md, speed.json and speed.png; the working folder by default
 
@@ -66,6 +66,14 @@ def step(size: Size, photos: Path) -> list[Row]:  # noqa: ARG001
     return [*byol("resnet18", *size.resnet18, size.rounds), *byol("resnet50", *size.resnet50, size.rounds)]
 
 
+def small(size: Size, photos: Path) -> list[Row]:  # noqa: ARG001
+    from speed.step import byol
+
+    batches = (64, 8) if size.rounds > 1 else (8, 4)
+    rounds = 3 * size.rounds
+    return [*byol("small-resnet", 32, batches[0], rounds), *byol("resnet18", 32, batches[1], rounds)]
+
+
 def univip(size: Size, photos: Path) -> list[Row]:  # noqa: ARG001
     from speed.step import univip
 
@@ -93,6 +101,7 @@ def transport(size: Size, photos: Path) -> list[Row]:  # noqa: ARG001
 
 PARTS: Mapping[str, tuple[Callable[[Size, Path], list[Row]], int | None]] = {
     "views": (views, 1), "loader": (loader, 1), "end-to-end": (end_to_end, None), "step": (step, None),
+    "small": (small, None),
     "univip": (univip, None), "loop": (loop, 1), "help": (help_, None), "transport": (transport, 1),
 }  # fmt: skip
 """Name -> the function that measures it, and its number of threads; None for one per core."""

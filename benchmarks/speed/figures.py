@@ -55,6 +55,8 @@ CLAIMS = (
     Claim("BYOL step, equal settings, ResNet-50, 224 px", "step", "lightly, channels last", "sslkit, float32", 0.98, 1.05, "resnet50"),
     Claim("BYOL step, default against default, ResNet-18", "step", DOCUMENTED, "sslkit, default", 1.9, 2.3, "resnet18"),
     Claim("BYOL step, default against default, ResNet-50", "step", DOCUMENTED, "sslkit, default", 2.5, 3, "resnet50"),
+    Claim("BYOL step, default against default, small network, 32 px, 64 images", "small", DOCUMENTED, "sslkit, default", 1.5, 1.8, "small-resnet"),
+    Claim("BYOL step, default against default, ResNet-18, 32 px, 8 images", "small", DOCUMENTED, "sslkit, default", 1, 1.05, "resnet18"),
     Claim("photos to weights, BYOL, default against default", "end-to-end", DOCUMENTED, "sslkit, default", 2, 2.5),
     Claim("UniVIP step over BYOL step", "univip", "UniVIP", "BYOL", 1.42, 1.38, most=True),
     Claim("transport: loop over POT", "transport", "loop over ot.sinkhorn, tensors", "ours, kernel domain", 100, 600),

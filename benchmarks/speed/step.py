@@ -2,6 +2,8 @@
 
 PYTHONPATH=benchmarks python -m speed.step byol --network resnet18 --size 96 --batch 32
 PYTHONPATH=benchmarks python -m speed.step byol --network resnet50 --size 224 --batch 8
+PYTHONPATH=benchmarks python -m speed.step byol --network small-resnet --size 32 --batch 64
+PYTHONPATH=benchmarks python -m speed.step byol --network resnet18 --size 32 --batch 8
 PYTHONPATH=benchmarks python -m speed.step univip --network resnet50 --batch 8
 PYTHONPATH=benchmarks python -m speed.step loop
 PYTHONPATH=benchmarks python -m speed.step options
@@ -42,12 +44,14 @@ from sslkit.plugins import Owner, Plugins
 from sslkit.storage.run_folder import RunFolder
 from sslkit.training.hardware import launch
 from sslkit.training.options import RunOptions
+from sslkit.training.precision import recorded, settle_alone
 from sslkit.training.setup import set_up
 from sslkit.training.step import TrainStep
 from sslkit.training.trainer import Trainer
+from sslkit_torchvision.small_resnet import SmallResNet
 
 ROOT = Path(__file__).parent.parent.parent
-WIDTHS = {"resnet18": 512, "resnet50": 2048}
+WIDTHS = {"resnet18": 512, "resnet50": 2048, "small-resnet": 256}
 
 BYOL = """
 steps = 100000
@@ -179,6 +183,7 @@ class Ours:
     ) -> None:
         plan, _ = planned(text, *sets, plugins=plugins)
         options = options or RunOptions(accelerator="cpu", workers=0, monitor_every=0)
+        plan = settle_alone(plan, options)
         fabric = launch(plan, options)
         images = plan.recipe.batch_size
         source: Any = Nothing(64 * images)
@@ -198,12 +203,24 @@ class Ours:
 # ----------------------------------------------------------------------------------------------------- lightly
 
 
+class Features(nn.Module):
+    """The features (n f) of sslkit's small network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = SmallResNet()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of images (n 3 h w)."""
+        return self.network(x)["features"]  # type: ignore[no-any-return]
+
+
 class Documented(nn.Module):
-    """BYOL as lightly's documentation builds it (docs.lightly.ai, "BYOL", PyTorch), for any ResNet."""
+    """BYOL as lightly's documentation builds it (docs.lightly.ai, "BYOL", PyTorch), for ResNets and our small one."""
 
     def __init__(self, network: str) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(*list(getattr(torchvision.models, network)().children())[:-1])
+        self.backbone = Features() if network == "small-resnet" else _without_classifier(network)
         self.projection_head = BYOLProjectionHead(WIDTHS[network], 1024, 256)
         self.prediction_head = BYOLPredictionHead(256, 1024, 256)
         self.backbone_momentum = copy.deepcopy(self.backbone)
@@ -220,6 +237,10 @@ class Documented(nn.Module):
         """Return the target's projection (n 256)."""
         z: Tensor = self.projection_head_momentum(self.backbone_momentum(x).flatten(start_dim=1))
         return z.detach()
+
+
+def _without_classifier(network: str) -> nn.Module:
+    return nn.Sequential(*list(getattr(torchvision.models, network)().children())[:-1])
 
 
 class Theirs:
@@ -275,15 +296,18 @@ def byol(network: str, size: int, batch: int, n: int) -> list[Row]:
     """Measure BYOL: lightly's as documented, the same with channels last, ours in float32, and ours by default.
 
     Each has a process of its own. Before timing, both get the same weights, and the losses of their first step must
-    agree.
+    agree. The precision and the memory format that are our default here are chosen before the processes start.
     """
     same_work(network, size, batch)
     text = BYOL.format(network=network, size=size, batch=batch)
+    chosen = recorded(vars(settle_alone(planned(text)[0], RunOptions(accelerator="cpu")).recipe))
+    assert chosen
+    print(f"{network}, {size} px, batch {batch}: default is {chosen}", file=sys.stderr)
     lanes = {
         "lightly, documented": (_theirs, (network, size, batch, torch.contiguous_format)),
         "lightly, channels last": (_theirs, (network, size, batch, torch.channels_last)),
         "sslkit, float32": (Ours, (text, "precision=32-true")),
-        "sslkit, default": (Ours, (text,)),
+        "sslkit, default": (Ours, (text, *(f"{name}={value}" for name, value in chosen.keys.items()))),
     }
     with apart(lanes) as made:
         return interleaved(f"BYOL step, {network}, {size} px, batch {batch}", made, n)

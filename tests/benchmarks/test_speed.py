@@ -59,6 +59,20 @@ def test_claims_read_what_was_measured(tmp_path):
     assert (tmp_path / "speed.png").stat().st_size > 5000
 
 
+def test_steps_on_small_views_have_claims_of_their_own(tmp_path):
+    from speed.figures import written
+
+    small = [
+        row(variant, [seconds], f"BYOL step, {network}, 32 px")
+        for network, ours in (("small-resnet", 2.0), ("resnet18", 4.0))
+        for variant, seconds in (("lightly, documented", 4.0), ("sslkit, default", ours))
+    ]
+    page = written({"small": small}, tmp_path, "small")
+    assert "small network, 32 px, 64 images | **2x** | 1.5x" in page
+    assert "ResNet-18, 32 px, 8 images | **1x** | 1x" in page
+    assert "ResNet-18 |" not in page, "the claim for 96 px"
+
+
 def test_views_are_made_in_every_way(tmp_path):
     from speed.photos import draw
     from speed.views import one_core
@@ -84,10 +98,11 @@ def test_our_step_is_measured_beside_the_bare_passes_of_the_same_networks():
     assert memory("resnet18", 32, 4, saving=True) > 2**28
 
 
-def test_a_step_is_the_work_of_lightlys_documented_one():
+@pytest.mark.parametrize("network", ["resnet18", "small-resnet"])
+def test_a_step_is_the_work_of_lightlys_documented_one(network):
     from speed.step import same_work
 
-    same_work("resnet18", 32, 4)
+    same_work(network, 32, 4)
 
 
 def test_lanes_apart_share_nothing_and_tell_what_failed():

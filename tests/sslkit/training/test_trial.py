@@ -142,12 +142,12 @@ class Clock:
         monkeypatch.setattr(Trial, "step", step)
 
 
-@pytest.mark.parametrize(("per_image", "images"), [(1e-4, 256), (1e-3, 256), (0.01, 50), (0.05, 8), (0.2, 2), (0.4, 2)])
+@pytest.mark.parametrize(("per_image", "images"), [(1e-4, 256), (1e-3, 256), (0.01, 50), (0.05, 8), (0.2, 2), (0.3, 2)])
 def test_steps_have_as_many_images_as_fit_and_a_trial_takes_about_five_seconds(plan, monkeypatch, per_image, images):
     clock = Clock(monkeypatch, per_image)
     outcome = Trial(plan("batch_size=256"), (*FLOAT32, *BFLOAT16)).outcome()
     assert outcome.images == images
-    assert clock.now < 8
+    assert clock.now < 6
     assert outcome.choice == HALF
     assert {mode for mode, count in clock.steps if count == images} == {*FLOAT32, *BFLOAT16}
 
@@ -156,7 +156,7 @@ def test_a_large_network_is_not_timed(plan, monkeypatch):
     clock = Clock(monkeypatch, 0.6)
     with pytest.raises(NoOutcomeError, match=r"^a step of 2 images takes 1\.2 s$"):
         Trial(plan("batch_size=64"), FLOAT32).outcome()
-    assert clock.now < 3
+    assert len(clock.steps) == 1
 
 
 @pytest.mark.parametrize("per_image", [0.001, 0.2])
