@@ -10,6 +10,7 @@ runs/<recipe>/<arm>-s<seed>/
     checkpoints/        step-00000100.pt, newest.json points to the newest complete one
     probes.json         scores of the frozen backbone
     online_probes.json  what probes during training measure on, and their baselines; their scores are in metrics.jsonl
+    precision_from.json             the run whose choice of precision this one shares, as arms of an ablation do
     backbone.safetensors            weights of the trained backbone
     diverged-step-00000123/         the flight record of a step that was not finite
     collapsed-step-00000123.json    an alarm of collapse
