@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import torch
 
-from sslkit.errors import StorageError
+from sslkit.errors import SslkitError, StorageError
 from sslkit.planning import recipe_file, toml
 from sslkit.planning.plan import Plan
 from sslkit.planning.planner import make_plan
@@ -193,9 +193,10 @@ def _leader(folder: RunFolder) -> RunFolder:
 
 def _plan_of(folder: RunFolder, plugins: Plugins) -> Plan | None:
     """Plan the recipe of a run; None if that is not possible here."""
-    file = recipe_file.read(folder.recipe)
-    recipe, _ = recipe_file.check_structure(file)
-    return make_plan(recipe, plugins)[0] if recipe is not None else None
+    with suppress(SslkitError):  # a damaged file, or a plugin that fails; the arm then stands for the full recipe
+        recipe, _ = recipe_file.check_structure(recipe_file.read(folder.recipe))
+        return make_plan(recipe, plugins)[0] if recipe is not None else None
+    return None
 
 
 def _record(folder: RunFolder, choice: AutoChoice) -> None:

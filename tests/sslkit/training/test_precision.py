@@ -223,6 +223,16 @@ def test_an_arm_whose_leader_is_gone_chooses_by_itself(trials, plan, plugins, fo
     assert note == "precision 32-true, contiguous (auto: 12 % faster here than bf16-mixed)"
 
 
+@pytest.mark.parametrize("text", ['[backbone]\nuse = "unknown"', "batch_size = 4"])
+def test_an_arm_stands_for_a_full_recipe_that_cannot_be_planned(trials, plan, plugins, folder, text):
+    arm, full = folder("arm", "backbone.width=16"), folder("full")
+    share(arm, full)
+    full.write_text("recipe.toml", text)
+    _, note = settle(plan("precision=auto", "backbone.width=16"), CPU, arm, plugins)
+    assert note == "precision 32-true, contiguous (auto: 12 % faster here than bf16-mixed)"
+    assert [item.recipe.backbone.model_extra["width"] for item in trials.plans] == [16]
+
+
 def test_an_arm_that_has_begun_follows_nobody(folder):
     arm = folder("arm", "auto_precision=32-true")
     share(arm, folder("full"))
