@@ -59,6 +59,7 @@ class Sandbox:
         self.command = str(command)
         self.env = {name: value for name, value in os.environ.items() if name not in ("SSLKIT_PLUGINS", "PYTHONPATH")}
         self.env["SSLKIT_CACHE"] = str(folder / "cache")
+        self.env["SSLKIT_AUTO_PRECISION"] = "rule"  # runs are compared by their bits
 
     def sslkit(self, *arguments: str, plugins: str | None = None, code: int = 0) -> str:
         """Run a command, demand its exit code and return its output on stdout."""
@@ -172,10 +173,10 @@ def refused(sandbox: Sandbox, plugins: str | None = None) -> None:
 
 
 def reduced_quickstart(sandbox: Sandbox) -> str:
-    """Write a copy of the quickstart that counts steps instead of epochs; return its name."""
+    """Write a copy of the quickstart with few steps; return its name."""
     text = sandbox.sslkit("recipes", "quickstart")
-    demand("\nepochs = " in text, "the quickstart has no line 'epochs = ...' to replace")
-    lines = [f"steps = {STEPS}" if line.startswith("epochs = ") else line for line in text.splitlines()]
+    demand("\nsteps = " in text, "the quickstart has no line 'steps = ...' to replace")
+    lines = [f"steps = {STEPS}" if line.startswith("steps = ") else line for line in text.splitlines()]
     (sandbox.folder / "reduced.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return "reduced.toml"
 
