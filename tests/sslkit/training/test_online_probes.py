@@ -17,6 +17,7 @@ from sslkit.probes.crops import Crops
 from sslkit.storage import checkpoint
 from sslkit.training import online_probes
 from sslkit.training.reporter import Reporter
+from tests.states import newest, same
 
 ONLINE = "probes.nearest={size=16, test_share=0.5, every=2}"
 NEVER = "probes.nearest={size=16, test_share=0.5}"
@@ -75,20 +76,6 @@ def records(plugins):
     return seen
 
 
-def state(result):
-    return checkpoint.load(checkpoint.latest(result.folder / "checkpoints"))
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
 def curve(records):
     return {record["step"]: record[TERM] for record in records if TERM in record}
 
@@ -107,7 +94,7 @@ def test_online_probes_change_no_bit_of_a_run(run, records, accumulate):
     kept = {}
     for name, every in (("on", 2), ("off", None)):
         probes = [f"probes.{probe}={{size=16, test_share=0.5}}" for probe in ("nearest", "restless")]
-        end = state(run(*sets, *probes, folder=name, probe_every=every, monitor_every=3))
+        end = newest(run(*sets, *probes, folder=name, probe_every=every, monitor_every=3))
         kept[name] = end["model"], end["optimizer"], numbers(records)
         assert bool(curve(records)) == (name == "on")
         records.clear()
@@ -193,7 +180,7 @@ def test_after_a_kill_between_two_measurements_the_log_has_the_same_curve(run, s
     assert rest.resumed_from == 3
     assert lines(rest) == lines(whole)
     assert [row["step"] for row in lines(rest) if "probe.knn.top1" in row] == [2, 4, 6]
-    assert same(state(whole)["model"], state(rest)["model"])
+    assert same(newest(whole)["model"], newest(rest)["model"])
 
 
 def test_baselines_lie_in_the_folder_and_are_measured_once(run):

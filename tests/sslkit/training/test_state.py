@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sslkit.training.state import BufferSnapshot, SamplerCounts
+from tests.states import same
 
 
 class Queue(nn.Module):
@@ -54,16 +55,6 @@ def test_counts_are_averaged_over_an_epoch() -> None:
     assert counts.means == {"drawn": 4.0}
     counts.add({"drawn": 5.0}, 0)
     assert counts.means == {"drawn": 5.0}
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 def take(train_step: Any, steps: int) -> None:

@@ -29,21 +29,7 @@ from sslkit.training.hardware import check_batch
 from sslkit.training.probes import RunProbes
 from sslkit.training.reporter import Reporter
 from sslkit.training.step import TrainStep
-
-
-def weights(result):
-    return checkpoint.load(checkpoint.latest(result.folder / "checkpoints"))
-
-
-def same(a, b):
-    """Compare nested states bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
+from tests.states import newest, same
 
 
 def test_a_run_ends_with_everything_in_its_folder(run):
@@ -76,7 +62,7 @@ def test_a_run_ends_with_everything_in_its_folder(run):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_no_bit(run, workers):
-    assert same(weights(run(folder="a"))["model"], weights(run(folder="b", workers=workers))["model"])
+    assert same(newest(run(folder="a"))["model"], newest(run(folder="b", workers=workers))["model"])
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
@@ -86,7 +72,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run, stop):
     assert (half.state, half.step) == ("stopped", stop)
     rest = run("backbone.dropout=0.5", "backbone.width=6", folder="half")
     assert (rest.state, rest.resumed_from) == ("finished", stop)
-    assert same(weights(whole), weights(rest))
+    assert same(newest(whole), newest(rest))
 
 
 def test_a_damaged_checkpoint_is_told_and_costs_no_bit(run, capsys):
@@ -98,7 +84,7 @@ def test_a_damaged_checkpoint_is_told_and_costs_no_bit(run, capsys):
     assert rest.resumed_from == 4
     assert "warning: " in (told := capsys.readouterr().err)
     assert "step-00000005.pt is not a complete checkpoint" in told
-    assert same(weights(whole), weights(rest))
+    assert same(newest(whole), newest(rest))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with it")
@@ -113,7 +99,7 @@ def test_a_compiled_run_takes_the_same_steps_the_monitored_ones_too(run, small_r
     assert len(made) == 2, "both backbones"
     assert not functorch.donated_buffer, "the conflict map could not go backward a second time"
     assert compiled.terms["loss"] == pytest.approx(plain.terms["loss"], rel=1e-3)
-    ends = [weights(one)["model"] for one in (plain, compiled)]
+    ends = [newest(one)["model"] for one in (plain, compiled)]
     apart = sum(float((held - ends[1][key]).double().square().sum()) for key, held in ends[0].items())
     assert apart < 1e-6 * sum(float(held.double().square().sum()) for held in ends[0].values())
 
@@ -160,7 +146,7 @@ def test_a_full_disk_behind_the_last_step_fails_and_the_same_command_ends_it(run
     monkeypatch.undo()
     rest = run()
     assert (rest.state, rest.resumed_from) == ("finished", 3)
-    assert same(weights(whole), weights(rest))
+    assert same(newest(whole), newest(rest))
 
 
 def test_a_full_disk_when_asked_to_stop_is_told(run, full_disk, monkeypatch):
@@ -261,8 +247,8 @@ def test_a_warmup_in_steps_is_the_same_in_epochs(run):
     """Three steps are an epoch of twelve images."""
     given = [("epochs=2", "optimizer.warmup_epochs=1"), ("steps=6", "optimizer.warmup_steps=3")]
     one, other = (run(*sets, folder=str(number)) for number, sets in enumerate(given))
-    assert same(weights(one)["model"], weights(other)["model"])
-    assert not same(weights(one)["model"], weights(run(folder="none"))["model"])
+    assert same(newest(one)["model"], newest(other)["model"])
+    assert not same(newest(one)["model"], newest(run(folder="none"))["model"])
     begun = run("steps=6", "optimizer.warmup_steps=3", "optimizer.base_lr=0.64", stop_after=3, folder="begun")
     assert begun.terms["lr"] == pytest.approx(0.01 * 2 / 3)
     assert run(*given[1], folder="1").state == "finished"
@@ -284,8 +270,8 @@ def test_a_run_from_before_target_schedules_resumes(run):
 def test_accumulated_gradients_are_those_of_the_whole_batch(run, recipe_text):
     """Without batch norm coupling (a mean over the batch of a per-image loss) two halves make the whole."""
     text = recipe_text.replace('use = "tiny"', 'use = "tiny"\nnorm = false')
-    one = weights(run("steps=1", text=text.replace("epochs = 2", ""), folder="one"))
-    two = weights(run("steps=1", "accumulate=2", text=text.replace("epochs = 2", ""), folder="two"))
+    one = newest(run("steps=1", text=text.replace("epochs = 2", ""), folder="one"))
+    two = newest(run("steps=1", "accumulate=2", text=text.replace("epochs = 2", ""), folder="two"))
     for name, value in one["model"].items():
         torch.testing.assert_close(two["model"][name], value, rtol=1e-5, atol=1e-6)
 
@@ -344,7 +330,7 @@ def test_a_batch_that_diverges_is_left_out_after_a_rollback(run, poisoned, recor
         in told
     )
     assert (result.state, result.step) == ("finished", 6)
-    assert weights(result)["skipped"] == [4]
+    assert newest(result)["skipped"] == [4]
     assert [item["step"] for item in records] == [1, 2, 3, 4, 4, 5, 6]
     assert [item.get("rollbacks", 0) for item in records] == [0, 0, 0, 0, 1, 1, 1]
 
@@ -373,15 +359,15 @@ def test_a_killed_run_meets_the_same_rollbacks(run, poisoned):
     whole = run(folder="whole", on_divergence="rollback")
     run(folder="half", on_divergence="rollback", stop_after=3)
     rest = run(folder="half", on_divergence="rollback")
-    assert same(weights(whole)["model"], weights(rest)["model"])
-    assert weights(rest)["skipped"] == [1, 4]
+    assert same(newest(whole)["model"], newest(rest)["model"])
+    assert newest(rest)["skipped"] == [1, 4]
 
 
 def test_the_first_step_can_be_rolled_back_too(run, poisoned):
     poisoned(0)
     result = run(on_divergence="rollback")
     assert result.state == "finished"
-    assert weights(result)["skipped"] == [0]
+    assert newest(result)["skipped"] == [0]
 
 
 def test_rollbacks_come_to_an_end(run, poisoned):
@@ -428,8 +414,8 @@ def test_with_bad_images_a_resumed_run_ends_with_the_same_bits(run, workers):
     whole = run(*sets, folder="whole")
     run(*sets, folder="half", stop_after=2, workers=workers)
     rest = run(*sets, folder="half", workers=workers)
-    assert same(weights(whole), weights(rest))
-    assert weights(rest)["bad_images"].keys() == {1, 5, 7}
+    assert same(newest(whole), newest(rest))
+    assert newest(rest)["bad_images"].keys() == {1, 5, 7}
 
 
 @pytest.mark.parametrize("limit", ["max_bad_images=1", "max_bad_share=0.1"])
@@ -440,7 +426,7 @@ def test_too_many_bad_images_end_the_run_and_a_higher_limit_lets_it_go_on(run, l
         run(broken, "max_bad_share=1.0", limit)
     rest = run(broken, *free)
     assert rest.resumed_from > 0
-    assert same(weights(whole)["model"], weights(rest)["model"])
+    assert same(newest(whole)["model"], newest(rest)["model"])
 
 
 def test_probes_leave_out_what_cannot_be_read_and_say_so(run, capsys):
@@ -506,7 +492,7 @@ def test_a_signal_stops_resumably_and_leaves_no_process(run, monkeypatch, worker
     assert not multiprocessing.active_children()
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()
-    assert same(weights(whole), weights(run(folder="half")))
+    assert same(newest(whole), newest(run(folder="half")))
 
 
 def test_a_signal_that_was_ignored_before_stays_ignored(run, monkeypatch):
@@ -675,8 +661,8 @@ def test_the_references_change_no_bit_of_the_training(run, monkeypatch):
     measures nothing."""
     probed = run("probes.nearest={size=16, test_share=0.5}", "backbone.dropout=0.2", folder="probed")
     assert len(probed.probes) == 4
-    plain = weights(run("backbone.dropout=0.2", folder="plain"))["model"]
-    for name, value in weights(probed)["model"].items():
+    plain = newest(run("backbone.dropout=0.2", folder="plain"))["model"]
+    for name, value in newest(probed)["model"].items():
         assert torch.equal(value, plain[name]), name
 
 
@@ -695,7 +681,7 @@ def test_gradients_are_scaled_down_to_the_norm_that_the_recipe_bounds(run):
         ("still", ("optimizer.base_lr=1e-30",)),
     ):
         result = run(*plain, *more, folder=name)
-        moved[name] = {key: value for key, value in weights(result)["model"].items() if key.startswith("online")}
+        moved[name] = {key: value for key, value in newest(result)["model"].items() if key.startswith("online")}
         moved[name + " norm"] = result.terms["grad_norm"]
     assert moved["free norm"] == moved["bound norm"] > 0.01, "the norm is reported as it was"
 
@@ -712,7 +698,7 @@ def trained(state):
 
 def test_weight_decay_goes_along_a_cosine_where_it_has_an_end(run):
     result = run("optimizer.weight_decay=0.04", "optimizer.final_weight_decay=0.4", "optimizer.exclude=true")
-    groups = weights(result)["optimizer"]["param_groups"]
+    groups = newest(result)["optimizer"]["param_groups"]
     wanted = schedules.cosine_schedule(5, 6, 0.04, 0.4)
     assert [group["weight_decay"] for group in groups] == [pytest.approx(wanted), 0.0]
 
@@ -745,7 +731,7 @@ def timeless(records):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_monitors_change_no_bit(run, accumulate):
     sets = (*TWO, f"accumulate={accumulate}")
-    on, off = (weights(run(*sets, folder=str(every), monitor_every=every)) for every in (1, 0))
+    on, off = (newest(run(*sets, folder=str(every), monitor_every=every)) for every in (1, 0))
     assert same(on["model"], off["model"])
     assert same(on["optimizer"], off["optimizer"])
 
