@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +75,32 @@ def _read(metrics: Path) -> dict[str, Any]:
 
 
 def table(results: Results, ceilings: Mapping[str, Any]) -> str:
-    """Return Markdown: mean and standard deviation, and below them the paired difference to full with its interval."""
+    """Return Markdown: mean and standard deviation, and below them the paired difference to full with its interval.
+
+    The last column is the mean of all others.
+    """
     shown = [name for name in results.metrics if name.endswith(MAIN)]
-    rows = [["%", *shown], ["---", *["---:"] * len(shown)]]
-    for arm in results.arms:
-        reads = [statistics.metric_reader(name) for name in shown]
-        rows.append([arm.name, *(_cell(results, arm, read, read) for read in reads)])
+    rows = [["%", *shown, "mean"], ["---", *["---:"] * (len(shown) + 1)]]
+    of_full = _readers(shown, statistics.metric_reader)
+    rows += [[arm.name, *(_cell(results, arm, read, read) for read in of_full)] for arm in results.arms]
     for features in statistics.reference_names(results):
-        pairs = [(statistics.reference_reader(features, name), statistics.metric_reader(name)) for name in shown]
+        reads = _readers(shown, partial(statistics.reference_reader, features))
+        pairs = zip(reads, of_full, strict=True)
         rows.append([features, *(_cell(results, results.full, *pair) for pair in pairs)])
     if ceilings:
-        rows.append(["trained with labels", *(_ceiling(ceilings, name) for name in shown)])
+        rows.append(["trained with labels", *(_ceiling(ceilings, names) for names in [*zip(shown), shown])])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _readers(names: Sequence[str], make: Callable[[str], statistics.Reader]) -> list[statistics.Reader]:
+    """Return one reader per metric, and one of their mean, which needs them all."""
+    reads = [make(name) for name in names]
+
+    def of_mean(trial: Trial) -> float | None:
+        values = [value for value in (read(trial) for read in reads) if value is not None]
+        return float(np.mean(values)) if len(values) == len(reads) else None
+
+    return [*reads, of_mean]
 
 
 def _cell(results: Results, arm: ArmResult, read: statistics.Reader, of_full: statistics.Reader) -> str:
@@ -105,10 +120,11 @@ def _mean(values: Sequence[float]) -> str:
     return f"{100 * np.mean(values):.1f}{spread}"
 
 
-def _ceiling(ceilings: Mapping[str, Any], metric: str) -> str:
-    probe, _, name = metric.partition(" ")
-    values = [row[probe][name] for row in ceilings.values() if probe in row]
-    return _mean(values) if values else ""
+def _ceiling(ceilings: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    """Return the mean of these metrics, over the seeds that have them all."""
+    places = [(probe, name) for probe, _, name in (metric.partition(" ") for metric in metrics)]
+    known = [row for row in ceilings.values() if all(probe in row for probe, _ in places)]
+    return _mean([float(np.mean([row[probe][name] for probe, name in places])) for row in known]) if known else ""
 
 
 def sampler_table(results: Results, runs: Runs) -> str:
@@ -148,11 +164,9 @@ def _write_csv(file: Path, curves: Mapping[str, Mapping[str, np.ndarray]]) -> No
 
 def _interval(seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images, means and half intervals (Student's, 95 %) of curves (seeds, points, 2)."""
-    from scipy.special import stdtrit
-
-    n, values = len(seeds), seeds[:, :, 1]
-    std = values.std(0, ddof=1) if n > 1 else np.zeros(values.shape[1])
-    return seeds[0, :, 0], values.mean(0), (stdtrit(n - 1, 0.975) if n > 1 else 0) * std / n**0.5
+    spans = [statistics.interval(list(values)) for values in seeds[:, :, 1].T]
+    half = [0.0 if span.high is None else span.high - span.value for span in spans]
+    return seeds[0, :, 0], np.array([span.value for span in spans]), np.array(half)
 
 
 def draw(file: Path, curves: Mapping[str, Mapping[str, np.ndarray]], runs: Runs) -> None:
