@@ -61,24 +61,27 @@ def test_the_headline_ratios_are_those_of_the_benchmark():
 
 
 def test_the_ablation_table_is_the_committed_one():
-    shown = dict(re.findall(r"^\| ([\w -]+) \| (\d.* ± .*) \|$", README, re.MULTILINE))
+    shown = re.findall(r"^\| ([\w, -]+) \| (\d.* ± .*) \|$", README, re.MULTILINE)
     with (ROOT / "benchmarks" / "quickstart" / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(shown) == [row["arm"] for row in rows]
-    for row in rows:
-        assert f"{shown[row['arm']]} |".replace("−", "-").startswith(_cells(row)), row["arm"]
+    assert [name for name, _ in shown] == [row["arm"] for row in rows]
+    for (arm, cells), row in zip(shown, rows, strict=True):
+        expected = " | ".join(_cells(row, probe) for probe in ("knn", "linear"))
+        assert f"{cells} |".replace("−", "-").startswith(f"{expected} |"), arm
 
 
-def _cells(row: dict[str, str]) -> str:
+def _cells(row: dict[str, str], probe: str) -> str:
     """Return mean, deviation and paired difference to full as the README shows them."""
     percent = {
-        name.removeprefix("knn top1 "): 100 * float(value) for name, value in row.items() if "top1" in name and value
+        name.removeprefix(f"{probe} top1 "): 100 * float(value)
+        for name, value in row.items()
+        if name.startswith(f"{probe} top1 ") and value
     }
-    mean = f"{percent['mean']:.1f} ± {percent['std']:.1f} |"
+    mean = f"{percent['mean']:.1f} ± {percent['std']:.1f}"
     if "diff" not in percent:
         return f"{mean} |"
     star = " \\*" if percent["low"] * percent["high"] > 0 else ""
-    return f"{mean} {percent['diff']:+.1f} [{percent['low']:+.1f}, {percent['high']:+.1f}]{star} |"
+    return f"{mean} | {percent['diff']:+.1f} [{percent['low']:+.1f}, {percent['high']:+.1f}]{star}"
 
 
 def test_the_badges_say_what_the_project_says():
