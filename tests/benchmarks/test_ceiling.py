@@ -9,28 +9,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
-RECIPE = """
-steps = 60
-batch_size = 16
-precision = "32-true"
-[source]
-use = "sample-scenes"
-images = 24
-side = 96
-[sampler]
-use = "two-views"
-[backbone]
-use = "small-resnet"
-widths = [8, 16, 32]
-[heads.main]
-projector = { use = "mlp", hidden = 16, out = 8 }
-predictor = { use = "mlp", hidden = 16 }
-[objectives.scene-scene]
-[[augment.scene]]
-size = 32
-[optimizer]
-use = "sgd"
-base_lr = 0.1
+PROBE = """
 [probes.whole]
 use = "linear"
 crops = "multi-label"
@@ -72,11 +51,14 @@ def test_unclear_labels_do_not_count():
     assert data.loss(logits, torch.tensor([0, 1])).item() == pytest.approx(terms.sum().item() / 6, rel=1e-6)
 
 
-def test_it_learns_and_a_second_run_continues(tmp_path, monkeypatch, capsys):
+def test_it_learns_and_a_second_run_continues(small_recipe, tmp_path, monkeypatch, capsys):
     from learning import ceiling
 
     recipe, out = tmp_path / "recipe.toml", tmp_path / "ceiling.json"
-    recipe.write_text(RECIPE)
+    sizes = {"steps = 2": "steps = 60", "images = 8": "images = 24", "batch_size = 4": "batch_size = 16"}
+    for old, new in sizes.items():
+        small_recipe = small_recipe.replace(old, new)
+    recipe.write_text(small_recipe + PROBE)
     losses = []
     original = ceiling.Examples.loss
 
