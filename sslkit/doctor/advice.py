@@ -98,18 +98,16 @@ class Measurements:
         core = 1 / self.per_image
         return min(core, self.loader_rate / (self.workers * self.world_size)) if self.workers else core
 
-    def combined_rate(
-        self, loader_rate: float, step_rate: float | None = None, per_image: float | None = None
-    ) -> float:
-        """Return the images per second of a loader and a step with these rates.
+    def combined_rate(self, loader_rate: float, workers: int) -> float:
+        """Return the images per second of a step beside a loader of this rate with this many processes per rank.
 
-        On a CPU both share its cores: an image takes `per_image` seconds of one, plus the time of the step's threads.
+        On a CPU whose cores are too few for both, a step takes the loader's time in addition to its own: its threads
+        wait for each other at every operation, also for the one that shares its core with a loader process.
         """
-        step_rate = step_rate or self.step_rate
-        if not self.on_cpu:
-            return min(loader_rate, step_rate)
-        core_rate = self.cores / ((per_image or self.per_image) + self.threads * self.world_size / step_rate)
-        return min(loader_rate, step_rate, max(core_rate, self.rate))
+        too_few = self.cores < (self.threads + workers) * self.world_size
+        if self.on_cpu and too_few:
+            return max(self.rate, 1 / (1 / loader_rate + 1 / self.step_rate))
+        return min(loader_rate, self.step_rate)
 
 
 @dataclass(frozen=True)
@@ -152,13 +150,14 @@ def more_workers(measured: Measurements) -> Iterator[Advice]:
     """Propose more loader processes, up to the number of cores."""
     reserved = 1 if measured.on_cpu or measured.cores > measured.world_size else 0
     limit = measured.cores // measured.world_size - reserved
-    needed = math.ceil(measured.step_rate / (measured.worker_rate * measured.world_size))
-    count = min(needed, limit)
-    if not measured.starved or count <= measured.workers:
+    one = measured.worker_rate * measured.world_size
+    counts = range(measured.workers + 1, min(math.ceil(measured.step_rate / one), limit) + 1)
+    if not measured.starved or not counts:
         return
-    loader_rate = measured.worker_rate * count * measured.world_size
+    rates = {count: measured.combined_rate(one * count, count) for count in counts}
+    count = max(rates, key=rates.__getitem__)
     why = f"{_bottleneck(measured)}; one loader process loads {_rate(measured.worker_rate)}"
-    yield Advice(f"--workers {count}", why, measured.combined_rate(loader_rate) / measured.rate)
+    yield Advice(f"--workers {count}", why, rates[count] / measured.rate)
 
 
 def cache(measured: Measurements) -> Iterator[Advice]:
@@ -170,7 +169,7 @@ def cache(measured: Measurements) -> Iterator[Advice]:
         return
     share = min(1.0, size / measured.full_cache_gb)
     per_image = measured.per_image - share * measured.decoding
-    rate = measured.combined_rate(measured.loader_rate * measured.per_image / per_image, per_image=per_image)
+    rate = measured.combined_rate(measured.loader_rate * measured.per_image / per_image, measured.workers)
     if not measured.workers:
         rate = measured.batch_size / (measured.busy + measured.waiting * per_image / measured.per_image)
     rest = "" if share == 1 else f", of which {share:.0%} fit into the free memory"

@@ -87,7 +87,10 @@ class Setup:
         """Loader processes of this rank."""
         if self.options.workers is not None:
             return self.options.workers
-        return max(0, min(_MOST_WORKERS, cores() - 1))
+        free = cores() - 1
+        if free == 1 and self.device.type == "cpu" and torch.get_num_threads() > 1:
+            return 0  # a single process would gain nothing: the step computes on both cores
+        return max(0, min(_MOST_WORKERS, free))
 
     def loader(self, start: int, stop: int) -> Loader:
         """Return the batches of the steps from `start` to `stop`."""

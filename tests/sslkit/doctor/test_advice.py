@@ -34,13 +34,15 @@ def test_no_more_workers_where_nothing_waits_or_there_are_no_cores(measure):
 
 
 def test_on_a_cpu_loader_and_step_share_the_cores(measure):
-    """Of 4 cores, an image takes 0.02 s and the step's two threads 2 / 400 s: 160 images/s at most."""
-    shared = measure(on_cpu=True, cores=4, threads=2, workers=1, loader_rate=50, busy=0.25, waiting=1.75)
-    proposal = only(more_workers, shared)
-    assert proposal.change == "--workers 3"
-    assert proposal.gain == pytest.approx(min(150, 4 / (0.02 + 2 / 400)) / 50)
-    crowded = measure(on_cpu=True, cores=2, threads=2, workers=0, loader_rate=50, busy=0.25, waiting=2.0)
-    assert only(more_workers, crowded).gain == pytest.approx(50 / (100 / 2.25))
+    """A process loads 50 images/s and the step computes 400; where cores are too few, an image takes both times."""
+    beside = {"on_cpu": True, "threads": 4, "workers": 1, "loader_rate": 50, "busy": 0.25, "waiting": 1.75}
+    proposal = only(more_workers, measure(cores=8, **beside))
+    assert (proposal.change, proposal.gain) == ("--workers 4", pytest.approx(200 / 50)), "no more than cores are free"
+    proposal = only(more_workers, measure(cores=5, **beside))
+    assert (proposal.change, proposal.gain) == ("--workers 4", pytest.approx(1 / (1 / 200 + 1 / 400) / 50))
+    alone = measure(on_cpu=True, cores=2, threads=2, workers=0, loader_rate=50, busy=0.25, waiting=2.0)
+    assert only(more_workers, alone).gain == pytest.approx(1), "as slow with a loader process as without"
+    assert not [one for one in advice(alone) if "workers" in one.change]
     assert not list(more_workers(measure(on_cpu=True, cores=2, threads=2, workers=1, loader_rate=50, waiting=1.75)))
 
 

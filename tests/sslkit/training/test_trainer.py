@@ -23,7 +23,7 @@ from sslkit.plugins import Owner
 from sslkit.seeds import seed_of
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
-from sslkit.training import collapse, trainer
+from sslkit.training import collapse, setup, trainer
 from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.hardware import check_batch
 from sslkit.training.probes import RunProbes
@@ -63,6 +63,13 @@ def test_a_run_ends_with_everything_in_its_folder(run):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_no_bit(run, workers):
     assert same(newest(run(folder="a"))["model"], newest(run(folder="b", workers=workers))["model"])
+
+
+@pytest.mark.parametrize(("cores", "threads", "expected"), [(2, 2, 0), (2, 1, 1), (1, 1, 0), (4, 4, 3), (64, 64, 8)])
+def test_by_default_loader_processes_take_the_cores_that_steps_leave(train_step, monkeypatch, cores, threads, expected):
+    monkeypatch.setattr(setup, "cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert train_step(workers=None).setup.workers == expected
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
