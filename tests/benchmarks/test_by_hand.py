@@ -164,6 +164,60 @@ def test_lightlys_views_have_their_sizes_and_probabilities(small):
         assert torch.equal(first, second) == (image is dark), "only bright pixels are inverted, and only in view two"
 
 
+def pairs(seed, count=400):
+    """Return pairs of views of noise with colours, normalised (n 2 3 8 8)."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.uniform(0.2, 0.8, (count, 2, 3, 1, 1)) + rng.normal(0, 0.05, (count, 2, 3, 8, 8))
+    pixels[: count // 4] = pixels[: count // 4].mean(2, keepdims=True)
+    return (pixels - np.array([0.485, 0.456, 0.406])[:, None, None]) / np.array([0.229, 0.224, 0.225])[:, None, None]
+
+
+def test_what_is_measured_on_views_is_what_its_name_says():
+    from learning.by_hand.views import measure
+
+    views = pairs(0)
+    measured = measure(views)
+    assert measured["grey, view 1"].mean() == pytest.approx(0.25)
+    assert len(measured["chroma, view 2"]) == 300, "of coloured views only"
+    twice = measure(np.stack([views[:, 0], views[:, 0]], 1))
+    assert twice["correlation of views"] == pytest.approx(np.ones(400), abs=1e-6)
+    assert twice["distance between views"].max() == 0
+    turned = measure(views.swapaxes(3, 4))
+    assert turned["direction, view 1"] == pytest.approx(-measured["direction, view 1"])
+    assert turned["sharpness, view 1"] == pytest.approx(measured["sharpness, view 1"])
+    lighter = measure(views + 0.1 / 0.225)
+    assert lighter["brightness, view 1"] == pytest.approx(measured["brightness, view 1"] + 0.1, abs=0.003)
+
+
+def test_views_that_differ_in_one_thing_are_found_by_it():
+    from learning.by_hand.views import compare
+
+    def found(views):
+        return {row["statistic"].split(",")[0] for row in compare(views, pairs(1), 20) if row["p"] < 1e-4}
+
+    assert found(pairs(2)) == set()
+    warmer = pairs(2)
+    warmer[:, :, 0] += 0.3
+    assert "red less green" in found(warmer)
+    assert "sharpness" not in found(warmer)
+    alike = pairs(2)
+    alike[:] = alike[np.arange(400) // 20 * 20]
+    assert all(
+        row["p over batches"] < 1e-6 for row in compare(alike, pairs(1), 20) if row["statistic"] == "contrast, view 1"
+    )
+
+
+@pytest.mark.slow
+def test_views_of_both_sides_are_compared_by_a_command(tmp_path, capsys):
+    from learning.by_hand import views
+
+    views.main(["--batches", "4", "--images", "48", "--out", str(tmp_path)])
+    rows = list(csv.DictReader((tmp_path / "views.csv").read_text().splitlines()))
+    assert {row["statistic"] for row in rows} >= {"brightness, view 2", "chroma, between views", "correlation of views"}
+    assert all(float(row["p"]) > 1e-4 for row in rows)
+    assert "sharpness, view 1" in capsys.readouterr().out
+
+
 def test_loose_boxes_keep_within_their_bounds():
     from learning.by_hand.probes import _loosen
 

@@ -122,14 +122,12 @@ def make_scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler:
 
 def train(files: Sequence[Path], settings: Settings, seed: int, save: Save) -> None:
     """Train on image files, and save the backbone at the settings' points."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    seed_all(seed)
     model = Byol(settings).train()
     optimizer = make_optimizer(model, settings)
     scheduler = make_scheduler(optimizer, settings)
     loader = DataLoader(Pairs(files, make_transform(settings)), settings.batch, shuffle=True, drop_last=True)
-    batches = _endless(loader)
+    batches = endless(loader)
     if 0 in settings.points:
         save(0, model.backbone)
     for step in range(settings.steps):
@@ -149,6 +147,14 @@ def take_step(model: Byol, optimizer: Optimizer, first: Tensor, second: Tensor, 
     return loss.item()
 
 
-def _endless(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+def seed_all(seed: int) -> None:
+    """Seed every generator that lightly's transforms, torch's loader and the networks draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def endless(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of one epoch after another."""
     while True:
         yield from loader
