@@ -24,6 +24,9 @@ from sslkit_probes.classifiers import (
 from sslkit_probes.metrics import check_parts, label_metrics, score_metrics
 
 Positive = Annotated[float, Field(gt=0)]
+ENOUGH = 500
+"""With fewer held-out samples the choice among candidates is noise; other images are then held out, too."""
+MOST_SPLITS = 5
 _L2 = {"sgd": (0.0,), "lbfgs": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)}
 
 
@@ -32,8 +35,10 @@ class Linear(Probe):
 
     The loss is softmax cross-entropy, or with sets of labels one sigmoid per category. Weights and biases start at
     zero. All candidates are trained together, in one pass over the features. The best candidate by `top1` or `map` on
-    the held-out images (on a tie, the one with the lower loss) is trained again on the whole training part. Test
-    features are used once, at the end. Random numbers depend on `seed` alone.
+    the held-out images (on a tie, the one with the lower loss) is trained again on the whole training part. Where
+    fewer than 500 samples would be held out, the same is done with other images held out, up to five times, and the
+    best candidate on all of them is taken: with few held-out samples the choice is noise, and so is then the score.
+    Test features are used once, at the end. Random numbers depend on `seed` alone.
 
     There is no augmentation: each feature comes from one crop. The procedure follows BYOL's sweep (arXiv 2006.07733,
     appendix C.1) and DINOv2's many classifiers at once (arXiv 2304.07193). Batch norm without affine parameters follows
@@ -52,7 +57,7 @@ class Linear(Probe):
         momentum: Momentum (sgd).
         iterations: Maximum number of steps (lbfgs).
         tolerance: Largest absolute derivative at which the minimum counts as reached (lbfgs).
-        validation_share: Share of the training images that is held out to compare candidates.
+        validation_share: Share of the training images that is held out to compare candidates, each time.
         seed: Seed of the held-out images and of the order of samples.
     """
 
@@ -121,14 +126,17 @@ class Linear(Probe):
         candidates = self.candidates
         if len(candidates) == 1:
             return candidates[0]
-        fit, held_out = self.split(train)
-        targets = Targets.of(train)
-        logits = self.fit(train, fit, candidates)(train.features[held_out])
-        qualities = [_quality(scores, _select(train, held_out), targets.loss(scores, held_out)) for scores in logits]
+        splits = self.splits(train)
+        logits = torch.cat([self.fit(train, fit, candidates)(train.features[rows]) for fit, rows in splits], dim=1)
+        held_out, targets = torch.cat([rows for _, rows in splits]), Targets.of(train)
+        subset = _select(train, held_out)
+        qualities = [_quality(scores, subset, targets.loss(scores, held_out)) for scores in logits]
         return candidates[max(range(len(candidates)), key=qualities.__getitem__)]
 
-    def split(self, train: Labelled) -> tuple[Tensor, Tensor]:
+    def splits(self, train: Labelled) -> list[tuple[Tensor, Tensor]]:
         """Split the training samples into those to fit (n) and held-out ones (m); samples of one image stay together.
+
+        There are several splits, with other images held out, where one would hold out fewer than `ENOUGH` samples.
 
         Raises:
             DataError: There is only one image.
@@ -143,9 +151,11 @@ class Linear(Probe):
                 f"{'lrs' if self.solver == 'sgd' else 'l2'}, such as [{self.lrs[0] if self.solver == 'sgd' else 1e-3}]"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
-        held_out = torch.zeros(count, dtype=torch.bool)
-        held_out[order[: min(count - 1, max(1, round(count * self.validation_share)))]] = True
-        return torch.nonzero(~held_out[image])[:, 0], torch.nonzero(held_out[image])[:, 0]
+        size = min(count - 1, max(1, round(count * self.validation_share)))
+        wanted = math.ceil(ENOUGH * count / (size * len(train)))
+        parts = torch.split(order, size)[: min(wanted, MOST_SPLITS, count // size)]
+        held_out = [torch.isin(image, part) for part in parts]
+        return [(torch.nonzero(~rows)[:, 0], torch.nonzero(rows)[:, 0]) for rows in held_out]
 
     def fit(self, train: Labelled, rows: Tensor, candidates: list[Candidate]) -> Classifiers:
         """Train one classifier per candidate on these rows of the training part."""

@@ -170,21 +170,48 @@ def test_features_of_any_scale_are_learnt_with_batch_norm():
     assert probe.evaluate(train, test)["top1"] > 0.7
 
 
-def test_the_learning_rate_is_chosen_on_held_out_training_images():
-    """The best one there is chosen, whatever the test part is."""
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_the_learning_rate_is_chosen_on_held_out_training_images(share):
+    """The best one there is over all held-out images is chosen, whatever the test part is."""
     train, test = blobs(300, 6, width=3), blobs(100, 7, width=3)
-    probe = Linear(lrs=(1e-7, 0.1, 30.0), epochs=10, validation_share=0.5)
-    fit, held_out = probe.split(train)
+    probe = Linear(lrs=(1e-7, 0.1, 30.0), epochs=10, validation_share=share)
     alone = []
     for one in probe.candidates:
-        logits = probe.fit(train, fit, [one])(train.features[held_out])[0]
-        accuracy = (logits.argmax(1) == train.labels[held_out]).double().mean().item()
-        alone.append((accuracy, -nn.functional.cross_entropy(logits, train.labels[held_out]).item()))
+        splits = probe.splits(train)
+        logits = torch.cat([probe.fit(train, fit, [one])(train.features[rows])[0] for fit, rows in splits])
+        labels = torch.cat([train.labels[rows] for _, rows in splits])
+        accuracy = (logits.argmax(1) == labels).double().mean().item()
+        alone.append((accuracy, -nn.functional.cross_entropy(logits, labels).item()))
     chosen = probe.evaluate(train, test)["chosen_lr"]
     assert chosen == probe.candidates[alone.index(max(alone))].lr
-    assert len({accuracy for accuracy, _ in alone}) == 3
+    assert len({accuracy for accuracy, _ in alone}) > 1
     shuffled = Labelled(test.features, (test.labels + 1) % 4)
     assert probe.evaluate(train, shuffled)["chosen_lr"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "splits"),
+    [(6000, 0.1, 1), (4990, 0.1, 2), (2000, 0.1, 3), (300, 0.1, 5), (300, 0.5, 2), (8, 0.1, 5), (4, 0.9, 1)],
+)
+def test_more_images_are_held_out_where_one_split_holds_out_too_few(count, share, splits):
+    made = Linear(validation_share=share).splits(blobs(count, 0))
+    assert len(made) == splits
+    held_out = torch.cat([rows for _, rows in made])
+    assert len(held_out) == len(held_out.unique()), "each at most once"
+    assert all(sorted([*fit.tolist(), *rows.tolist()]) == list(range(count)) for fit, rows in made)
+    assert all(len(fit) for fit, _ in made)
+
+
+def test_with_few_images_the_choice_is_as_good_as_the_best_one():
+    """A single split of 20 images often chose a rate that costs five points or more."""
+    test = blobs(3000, 1, width=4)
+    lrs = (1e-5, 1e-3, 0.1, 10.0)
+    lost = []
+    for seed in range(6):
+        train = blobs(200, 10 + seed, width=4)
+        best = max(Linear(lrs=(lr,), epochs=10).evaluate(train, test)["top1"] for lr in lrs)
+        lost.append(best - Linear(lrs=lrs, epochs=10, seed=seed).evaluate(train, test)["top1"])
+    assert max(lost) < 0.03
 
 
 def test_the_best_candidate_is_trained_again_on_the_whole_training_part():
@@ -197,10 +224,12 @@ def test_the_best_candidate_is_trained_again_on_the_whole_training_part():
 def test_an_images_crops_are_held_out_together():
     images = torch.arange(40).repeat_interleave(3)[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
     part = blobs(120, 0)
-    fit, held_out = Linear(validation_share=0.25).split(Labelled(part.features, part.labels, images=images))
-    assert not set(images[fit].tolist()) & set(images[held_out].tolist())
-    assert len(set(images[held_out].tolist())) == 10
-    assert sorted([*fit.tolist(), *held_out.tolist()]) == list(range(120))
+    splits = Linear(validation_share=0.25).splits(Labelled(part.features, part.labels, images=images))
+    assert len(splits) == 4
+    for fit, held_out in splits:
+        assert not set(images[fit].tolist()) & set(images[held_out].tolist())
+        assert len(set(images[held_out].tolist())) == 10
+        assert sorted([*fit.tolist(), *held_out.tolist()]) == list(range(120))
 
 
 def test_metrics_depend_on_the_seed_alone():
@@ -211,7 +240,7 @@ def test_metrics_depend_on_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(12345)
     assert probe.evaluate(train, test) == first
-    assert not torch.equal(probe.split(train)[1], Linear(seed=1).split(train)[1])
+    assert not torch.equal(probe.splits(train)[0][1], Linear(seed=1).splits(train)[0][1])
 
 
 def test_a_category_may_have_a_single_sample():
