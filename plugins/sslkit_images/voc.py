@@ -12,8 +12,10 @@ import numpy as np
 from sslkit.api import Objects, Source
 from sslkit.boxes import Boxes, empty
 from sslkit.errors import DataError, closest
+from sslkit.text_files import EncodingError, read_text
 from sslkit_images.folder import read_file
 from sslkit_images.names import NameList, abbreviate
+from sslkit_images.xml_text import parse_xml
 
 CATEGORIES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -83,7 +85,7 @@ class Voc(Source):
         """
         if missing := self.missing():
             raise DataError(missing)
-        names = [words[0] for line in self.list.read_text(encoding="utf-8").splitlines() if (words := line.split())]
+        names = [words[0] for line in _list_lines(self.list) if (words := line.split())]
         if not names:
             raise DataError(f"{self.list} lists no images")
         files = {path.stem for path in (self.root / "JPEGImages").glob("*.jpg")}
@@ -129,6 +131,15 @@ def _read_annotations(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _list_lines(file: Path) -> Sequence[str]:
+    try:
+        return read_text(file).split("\n")
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+    except EncodingError as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+
+
 def read_annotation(file: Path) -> tuple[Boxes, list[int], list[bool]]:
     """Read one annotation: boxes (n, 4), labels and difficult flags; boxes without area are left out.
 
@@ -136,10 +147,10 @@ def read_annotation(file: Path) -> tuple[Boxes, list[int], list[bool]]:
         DataError: The file is missing, is not a VOC annotation, or names a category that VOC does not have.
     """
     try:
-        root = ElementTree.fromstring(file.read_bytes())  # noqa: S314 - Python's expat refuses entity bombs
+        root = parse_xml(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
-    except ElementTree.ParseError as error:
+    except (EncodingError, ElementTree.ParseError) as error:
         raise DataError(f"{file} is not valid XML: {error}") from None
     items = [item for item in (_read_object(element, root, file) for element in root.iter("object")) if item]
     boxes = np.array([box for box, _, _ in items], np.float32).reshape(-1, 4)

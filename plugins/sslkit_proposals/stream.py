@@ -28,7 +28,7 @@ def elements(path: Path, key: str, block: int = BLOCK) -> Iterator[Any]:
         DataError: The file cannot be read, has no such array, or is truncated.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             yield from _JsonWindow(path, file, block).member(key)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

@@ -17,6 +17,7 @@ from sslkit.errors import Problem, RecipeError, UsageError, closest
 from sslkit.planning import lengths, toml
 from sslkit.planning.options import parsed, validate
 from sslkit.planning.recipe import Recipe
+from sslkit.text_files import EncodingError, read_text
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def read(path: Path, sets: Sequence[str] = ()) -> RecipeFile:
         UsageError: An override has no `=`, or its path leads through a value that is not a table.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, EncodingError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from None
     return parse(text, path.stem, str(path), sets)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from sslkit.api import Objects, Progress, Source, no_progress
 from sslkit.errors import DataError
+from sslkit.text_files import EncodingError, read_text
 from sslkit_images.folder import SUFFIXES
 from sslkit_images.names import NameList, abbreviate
 from sslkit_images.shards import files
@@ -235,7 +236,9 @@ def _join_problems(title: str, problems: Sequence[str]) -> str:
 
 def _read_lines(file: Path) -> tuple[str, ...]:
     try:
-        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_text(file)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
-    return tuple(line.rstrip("\r") for line in text.removesuffix("\n").split("\n"))
+    except EncodingError as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+    return tuple(text.removesuffix("\n").split("\n"))

@@ -55,6 +55,29 @@ def test_images_keep_the_order_of_the_list_and_boxes_count_from_0(voc):
     assert pickle.loads(pickle.dumps(source)).objects(1).labels.tolist() == dog.labels.tolist()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_may_begin_with_a_byte_order_mark(voc, encoding):
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_bytes("000007\r\n000005\r\n".encode(encoding))
+    source = opened(voc)
+    assert [source.key(i) for i in range(len(source))] == ["JPEGImages/000007.jpg", "JPEGImages/000005.jpg"]
+
+
+def test_a_list_in_another_encoding_is_named_with_the_line(voc):
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_bytes(b"000007\n\xe9t\xe9\n")
+    with pytest.raises(DataError, match=r"trainval\.txt cannot be read: line 2 is not UTF-8 text \(byte 0xe9\)"):
+        opened(voc)
+
+
+def test_annotations_are_read_in_the_encoding_that_they_declare(voc):
+    file = voc / "Annotations" / "000005.xml"
+    text = file.read_text().replace("<pose>Left", "<pose>左")
+    file.write_bytes(('<?xml version="1.0" encoding="gb2312"?>' + text).encode("gb2312"))
+    assert len(opened(voc).objects(1).boxes) == 2
+    file.write_bytes(('<?xml version="1.0" encoding="gb2313"?>' + text).encode("gb2312"))
+    with pytest.raises(DataError, match=r"000005\.xml is not valid XML: it declares the encoding 'gb2313'"):
+        opened(voc)
+
+
 def test_difficult_objects_are_marked_kept_or_dropped(voc):
     assert opened(voc).objects(1).difficult.tolist() == [False, True]
     kept = opened(voc, difficult="keep").objects(1)

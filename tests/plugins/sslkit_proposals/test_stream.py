@@ -39,6 +39,12 @@ class Counted(io.StringIO):
         return super().read(size)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "file.json"
+    file.write_text('{"name": "größer", "bbox": [1, 2]}', encoding="utf-8-sig")
+    assert list(elements(file, "bbox")) == [1, 2]
+
+
 def test_a_file_is_read_in_blocks_that_are_discarded(tmp_path):
     images = [[[n, 0, 10, 10]] * 20 for n in range(500)]
     text = json.dumps({"bbox": images})

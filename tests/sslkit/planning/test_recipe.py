@@ -144,6 +144,22 @@ def test_learning_rate_scaling(rule, lr):
     assert table.lr(512) == pytest.approx(lr, rel=1e-12)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path, recipe_text, encoding):
+    file = tmp_path / "mine.toml"
+    file.write_bytes(("# größer\r\n" + recipe_text).encode(encoding))
+    read = recipe_file.read(file)
+    assert read.values == parsed(recipe_text).values
+    assert read.lines[("seed",)] == 1 + parsed(recipe_text).lines[("seed",)]
+
+
+def test_a_recipe_in_another_encoding_is_named_with_the_line(tmp_path, recipe_text):
+    file = tmp_path / "mine.toml"
+    file.write_bytes(("seed = 1\n# größer\n" + recipe_text).encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"mine\.toml cannot be read: line 2 is not UTF-8 text \(byte 0xf6\)"):
+        recipe_file.read(file)
+
+
 def test_reading_what_is_not_there(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         recipe_file.read(tmp_path)

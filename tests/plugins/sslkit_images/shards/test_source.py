@@ -67,6 +67,17 @@ def test_labels_are_found_inside_json_and_named(written, tmp_path):
     assert "the categories file was not found" in str(Shards(root=written, categories=tmp_path / "no").missing())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_names_of_categories_are_read_by_their_byte_order_mark(written, encoding):
+    names = [f"größer {number}" for number in range(10)]
+    (written / "categories.txt").write_bytes("\r\n".join(names).encode(encoding))
+    if encoding == "latin-1":
+        with pytest.raises(DataError, match=r"categories\.txt cannot be read: line 1 is not UTF-8 text"):
+            opened(written)
+    else:
+        assert list(opened(written).categories) == names
+
+
 def test_conforms_to_the_source_contract(written):
     check_source(Shards, root=written, labels="cls")
 
