@@ -15,7 +15,7 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from sslkit.boxes import Boxes
 from sslkit.errors import DataError
@@ -24,6 +24,10 @@ Image = npt.NDArray[np.uint8]
 """Shape (h, w, 3), RGB."""
 LIMIT = 500_000_000
 """Pixels of the largest image that is decoded; a larger one may be a decompression bomb."""
+TEXT_LIMIT = 1 << 26
+"""Bytes of the longest text inside a PNG, unpacked; editors and generators of images leave megabytes there."""
+FEW = 0.001
+"""Share of a float image's values that may lie above 1 while its range is [0, 1]: single bad pixels, not its range."""
 BACKGROUND = (255, 255, 255)
 """The colour behind transparent pixels: most such images are drawn for a white page."""
 _RESAMPLING = {"bicubic": Pillow.Resampling.BICUBIC, "bilinear": Pillow.Resampling.BILINEAR}
@@ -35,6 +39,12 @@ _UPRIGHT = {
     8: Pillow.Transpose.ROTATE_90,
 }  # fmt: skip
 """EXIF orientation -> the operation that turns an image upright."""
+
+
+if Pillow.MAX_IMAGE_PIXELS is not None:  # Pillow's own limits lie below ours
+    Pillow.MAX_IMAGE_PIXELS = max(Pillow.MAX_IMAGE_PIXELS, LIMIT)
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, TEXT_LIMIT)
+PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, 4 * TEXT_LIMIT)
 
 
 def decode(data: bytes, name: str) -> Image:
@@ -107,6 +117,8 @@ def _opened(data: bytes, name: str) -> Iterator[Pillow.Image]:
         raise DataError(
             f"{name} is not an image that Pillow can read ({len(data)} bytes, beginning with {data[:8]!r})"
         ) from None
+    except Pillow.DecompressionBombError:
+        raise DataError(f"{name} claims more than {2 * LIMIT} pixels; more than {LIMIT} are not decoded") from None
     except DataError:
         raise
     except Exception as error:  # decoders raise anything on damaged bytes
@@ -131,9 +143,16 @@ def _rgb(image: Pillow.Image) -> Pillow.Image:
 
 
 def _from_deep(image: Pillow.Image) -> Pillow.Image:
-    """Scale 16-bit grey so that 65535 becomes 255; floats are in [0, 1], or in [0, 255] if any exceeds 1."""
+    """Scale 16-bit grey so that 65535 becomes 255; floats are in [0, 1], or in [0, 255] if more than a few exceed 1.
+
+    Values that are not numbers are black.
+    """
     deep: npt.NDArray[Any] = np.asarray(image, np.float64)
-    scale = 1 / 257 if image.mode != "F" else (255 if deep.max(initial=0) <= 1 else 1)
+    if image.mode != "F":
+        scale = 1 / 257
+    else:
+        scale = 255 if (np.nan_to_num(deep) > 1).mean() <= FEW else 1
+        deep = np.nan_to_num(deep, posinf=np.inf, neginf=-np.inf)
     shallow = np.clip(np.rint(deep * scale), 0, 255).astype(np.uint8)
     return Pillow.fromarray(shallow).convert("RGB")
 

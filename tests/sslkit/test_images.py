@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 from PIL import ImageOps
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torchvision.transforms.v2 import functional as reference
 
 from sslkit import images
@@ -126,6 +126,48 @@ def test_large_images_are_read_and_bombs_are_not(monkeypatch):
     monkeypatch.setattr(images, "LIMIT", 100)
     with pytest.raises(DataError, match="claims 20 x 10 pixels"):
         images.decode(encoded(Pillow.new("L", (20, 10))), "bomb")
+
+
+def test_the_limit_is_ours_and_not_pillows(monkeypatch):
+    """Pillow alone refuses twice its own limit, and long texts in PNGs."""
+    huge = Pillow.new("1", (15_000, 12_000))
+    assert images.upright_size(encoded(huge), "map.png") == (12_000, 15_000)
+    assert images.upright_size(encoded(huge, "TIFF", compression="group4"), "map.tif") == (12_000, 15_000)
+    monkeypatch.setattr(images, "LIMIT", 100)
+    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"^bomb claims more than 200 pixels; more than 100 are not decoded$"):
+        images.decode(encoded(Pillow.new("L", (20, 11))), "bomb")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_long_texts_in_a_png_do_not_matter(packed):
+    texts = PngInfo()
+    texts.add_text("workflow", "ab" * 1_600_000, zip=packed)
+    texts.add_itxt("XML:com.adobe.xmp", "c" * 2_000_000, zip=packed)
+    assert images.decode(encoded(Pillow.new("RGB", (4, 3), "red"), pnginfo=texts), "a.png")[0, 0].tolist() == [
+        255,
+        0,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30, 2.0])
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_one_bad_value_changes_no_other_pixel(bad, top):
+    ramp = np.linspace(0, top, 64 * 48, dtype=np.float32).reshape(48, 64)
+    holed = ramp.copy()
+    holed[10, 10] = bad
+    whole, other = (decoded(Pillow.fromarray(values), "TIFF") for values in (ramp, holed))
+    assert whole[..., 0] == pytest.approx(np.rint(ramp * 255 / top), abs=1)
+    same = np.ones((48, 64), bool)
+    same[10, 10] = False
+    np.testing.assert_array_equal(whole[same], other[same])
+    expected = 0 if np.isnan(bad) else np.clip(bad * 255 / top, 0, 255)
+    assert other[10, 10] == pytest.approx([expected] * 3, abs=1)
+
+
+def test_an_image_of_nothing_but_bad_values_is_black():
+    assert decoded(Pillow.fromarray(np.full((4, 5), np.nan, np.float32)), "TIFF").max() == 0
 
 
 def test_the_first_frame_of_an_animation_is_taken():
