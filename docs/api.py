@@ -19,8 +19,8 @@ DOCS = Path(__file__).parent
 SOURCE = Path(sslkit.__file__).parent
 OUT = DOCS / "api.md"
 MODULES = (
-    "api", "testing", "boxes", "crops", "images", "nn", "axes", "errors", "optim", "schedules", "seeds", "folders", "text_files",
-    "progress", "targets",
+    "api", "testing", "boxes", "crops", "images", "nn", "axes", "errors", "optim", "schedules", "seeds", "folders",
+    "text_files", "progress", "targets",
 )  # fmt: skip
 """The public modules, in reading order."""
 RETURNED = {
