@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,9 @@ def load_into(
     summary = f"{len(match.matched)} of the backbone's {len(expected)} tensors are in {origin}"
     if prefix:
         summary += f" under '{prefix}'"
+    if not match.complete and _loads_strictly(backbone, selected):
+        backbone.load_state_dict(selected)
+        return None
     hint = prefix_hint(tensors, expected, prefix)
     if not match.complete and (not partial or not match.matched):
         hint = hint or (
@@ -101,6 +105,15 @@ def load_into(
         return None
     rest = "tensors that are missing or of another shape keep their random initial values"
     return "\n".join([f"PARTIAL WEIGHTS: {summary}; {rest}", *match.lines(), *([hint] if hint else [])])
+
+
+def _loads_strictly(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether torch takes all tensors and misses none, as with those that older versions of it wrote."""
+    try:
+        copy.deepcopy(backbone).load_state_dict(dict(tensors))
+    except RuntimeError:
+        return False
+    return True
 
 
 def prefix_hint(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str = "") -> str:

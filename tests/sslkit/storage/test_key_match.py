@@ -48,3 +48,54 @@ def test_the_right_prefix_is_suggested() -> None:
     assert "2 of them are found under 'net.'" in prefix_hint(_tensors("net.") | {"x": torch.zeros(1)}, expected)
     assert "without a prefix" in prefix_hint(_tensors(), expected, "net.")
     assert prefix_hint(_tensors(), expected) == ""
+
+
+def _old_counts(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """From before PyTorch 0.4.1: batch norm did not count batches."""
+    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def _old_scalars(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """From PyTorch 0.3: a scalar was a vector of one."""
+    return {key: value.reshape(1) if value.ndim == 0 else value for key, value in state.items()}
+
+
+def _old_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """From before parametrisations: `weight_g` and `weight_v`."""
+    names = {"original0": "weight_g", "original1": "weight_v"}
+    return {
+        key.replace(f"parametrizations.weight.{new}", old): value
+        for key, value in state.items()
+        for new, old in names.items()
+        if new in key or "parametrizations" not in key
+    }
+
+
+def _network(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), normed)
+
+
+@pytest.mark.parametrize(
+    "olds", [(_old_counts,), (_old_scalars,), (_old_weight_norm,), (_old_counts, _old_weight_norm)]
+)
+def test_weights_of_older_versions_of_torch_fit_as_torch_has_it(olds) -> None:
+    written, network = _network(0), _network(1)
+    tensors = dict(written.state_dict())
+    for old in olds:
+        tensors = old(tensors)
+    assert tensors.keys() != written.state_dict().keys() or olds == (_old_scalars,)
+    assert load_into(network, {f"net.{key}": value for key, value in tensors.items()}, "old.pt", prefix="net.") is None
+    for mine, theirs in zip(network.parameters(), written.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_weights_of_an_older_version_that_lack_more_are_refused_and_change_nothing() -> None:
+    network = _network(1)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    tensors = _old_counts(dict(_network(0).state_dict()))
+    del tensors["0.bias"]
+    with pytest.raises(DataError, match=r"missing in the file: 0\.bias"):
+        load_into(network, tensors, "old.pt")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
