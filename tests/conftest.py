@@ -31,9 +31,11 @@ class Dots(Source):
     categories = ("red", "green")
 
     def __init__(
-        self, *, images: Annotated[int, Field(ge=1)] = 12, broken: tuple[int, ...] = (), absent: bool = False
-    ) -> None:
+        self, *, images: Annotated[int, Field(ge=1)] = 12, broken: tuple[int, ...] = (), absent: bool = False,
+        first: int = 0,
+    ) -> None:  # fmt: skip
         self.images = images
+        self.first = first
         self.broken = broken
         self.absent = absent
 
@@ -52,7 +54,7 @@ class Dots(Source):
     def read(self, index: int) -> bytes:
         if index in self.broken:
             return b"this is not an image"
-        rng = np.random.default_rng(index)
+        rng = np.random.default_rng(self.first + index)
         pixels = rng.integers(0, 256, (40, 48, 3), np.uint8)
         pixels[8:32, 10:34] = 0
         pixels[8:32, 10:34, index % 2] = 250

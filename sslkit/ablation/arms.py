@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import BaseModel
 
 from sslkit.ablation.requests import parse_values, split_assignment
 from sslkit.errors import PluginError, closest
 from sslkit.planning import lengths, toml
-from sslkit.planning.plan import Plan
+from sslkit.planning.plan import ConfiguredComponent, Plan
 from sslkit.planning.recipe import ObjectiveTable, OptimizerTable, ProposalsTable
 from sslkit.planning.recipe_file import RecipeFile, parse_value, set_value
 from sslkit.plugins import Plugins
@@ -173,8 +175,13 @@ class RecipeEditor:
             return ()
         path, text = assignment
         key = ".".join(path)
-        if not self._has_key(key):
-            self.report(f"{option}: the recipe has no key '{key}'{closest(key, toml.flatten(self.plan.resolved()))}")
+        if key == "seed":
+            self.report(f"{option}: every arm has the same seeds; --seeds sets how many")
+            return ()
+        known = self._known_keys()
+        keys = {key, lengths.other_unit(key)}
+        if not any(item in keys or item.startswith(f"{key}.") for item in known):
+            self.report(f"{option}: the recipe has no key '{key}'{closest(key, known)}")
             return ()
         return [self._varied(path, value, option) for value in parse_values(text)]
 
@@ -195,17 +202,41 @@ class RecipeEditor:
         set_value(values, path, parse_value(text), option)
         return Arm(words, option, values)
 
-    def _has_key(self, key: str) -> bool:
-        """Say whether a dotted key names a value or a table of the recipe, defaults included."""
-        known = [*toml.flatten(self.plan.resolved()), *toml.flatten(self.recipe.values), *_optional_keys(self.plan)]
-        keys = {key, lengths.other_unit(key)}
-        return key != "seed" and any(item in keys or item.startswith(f"{key}.") for item in known)
+    def _known_keys(self) -> list[str]:
+        """Return the dotted keys of the recipe, defaults and what it may add included."""
+        return [*toml.flatten(self.plan.resolved()), *toml.flatten(self.recipe.values), *_optional_keys(self.plan)]
 
 
 def _optional_keys(plan: Plan) -> list[str]:
-    """Return the keys that a recipe may set, including those that are absent by default."""
-    tables = (("", plan.recipe), ("optimizer.", plan.recipe.optimizer))
-    return [f"{prefix}{name}" for prefix, table in tables for name in type(table).model_fields]
+    """Return the keys that a recipe's tables may have, including those that are absent by default."""
+    options = [f"{place}.{name}" for place, item in _components(plan) for name in item.options]
+    return [*_fields("", plan.recipe), *options, *(f"optimizer.{name}" for name in plan.optimizer)]
+
+
+def _fields(prefix: str, value: Any) -> Iterator[str]:
+    """Yield the dotted keys of a model's fields, and of those of the models inside it."""
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield f"{prefix}{name}"
+            yield from _fields(f"{prefix}{name}.", getattr(value, name))
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _fields(f"{prefix}{name}.", item)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _fields(f"{prefix}{number}.", item)
+
+
+def _components(plan: Plan) -> Iterator[tuple[str, ConfiguredComponent]]:
+    """Yield each component of a plan with the dotted key of its table."""
+    places = {"source": plan.source, "sampler": plan.sampler, "backbone": plan.backbone, "proposals": plan.proposer}
+    for name, head in plan.heads.items():
+        places |= {f"heads.{name}.projector": head.projector, f"heads.{name}.predictor": head.predictor}
+    places |= {f"objectives.{item.name}": item.objective for item in plan.objectives}
+    for name, probe in plan.probes.items():
+        table = f"probes.{name}"
+        places |= {table: probe.probe, f"{table}.source": probe.source, f"{table}.test_source": probe.test_source}
+    yield from ((place, item) for place, item in places.items() if item)
 
 
 def _ids(id_: str) -> tuple[str, str]:

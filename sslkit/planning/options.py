@@ -17,7 +17,7 @@ from sslkit.errors import Problem, closest
 from sslkit.planning import lengths
 
 Model = TypeVar("Model", bound=BaseModel)
-_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False)
 
 
 def schema(maker: Any) -> type[BaseModel]:

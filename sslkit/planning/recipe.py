@@ -16,18 +16,20 @@ from sslkit.planning.target_table import TargetTable
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
 """The name of a head, objective, group or probe, in kebab-case."""
 BatchNorm = Literal["per-view", "per-group"]
+LONGEST = 10**9
+"""Most epochs or steps of a run and of its warm-up: beyond any training, and within what clocks and counters hold."""
 
 
 class RecipeTable(BaseModel):
     """A table that has these keys and no others."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Choice(BaseModel):
     """A table that names a component with `use`; its other keys are the component's options."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     use: str = Field(description="Id of the component, or its short name where that is unambiguous")
 
     @property
@@ -69,7 +71,7 @@ class ObjectiveTable(Choice):
     """One objective of the total loss; the name of its table is its name in logs and listings."""
 
     use: str = ""
-    weight: float = Field(default=1.0, allow_inf_nan=False, description="Factor of this objective in the total loss")
+    weight: float = Field(default=1.0, description="Factor of this objective in the total loss")
     head: str = Field(default="main", description="The head in [heads] whose projections and predictions it reads")
     inputs: dict[Name, Name] = Field(default={}, description='Other view groups to read: inputs = { scene = "global" }')
 
@@ -82,8 +84,10 @@ class OptimizerTable(Choice):
         default="linear",
         description="lr = base_lr * batch_size / 256, base_lr * sqrt(batch_size / 256), or base_lr",
     )
-    warmup_epochs: float = Field(default=0.0, ge=0, description="Linear warm-up, per step")
-    warmup_steps: int | None = Field(default=None, ge=0, description="The warm-up in steps, instead of epochs")
+    warmup_epochs: float = Field(default=0.0, ge=0, le=LONGEST, description="Linear warm-up, per step")
+    warmup_steps: int | None = Field(
+        default=None, ge=0, le=LONGEST, description="The warm-up in steps, instead of epochs"
+    )
     warmup_start: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the first step")
     final_lr: float = Field(default=0.0, ge=0, le=1, description="Share of the learning rate at the last step")
     decay_from: Literal["warmup", "start"] = Field(
@@ -103,7 +107,7 @@ class OptimizerTable(Choice):
         return self.base_lr * factor
 
 
-Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0)]
 
 
 class LoosenTable(RecipeTable):
@@ -173,7 +177,7 @@ Colour = tuple[float, float, float]
 class View(RecipeTable):
     """How a view is resized and augmented: one table of `[[augment.GROUP]]`; the operations run in this order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
     network: Literal["both", "online", "target"] = Field(default="both", description="Network that sees these pixels")
     size: int = Field(default=224, ge=8, description="Side of the square view, pixels")
     interpolation: Literal["bicubic", "bilinear"] = Field(default="bicubic", description="Antialiased")
@@ -199,8 +203,8 @@ class Recipe(RecipeTable):
 
     summary: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    epochs: float | None = Field(default=None, gt=0)
-    steps: int | None = Field(default=None, ge=1, description="Optimizer steps, instead of epochs")
+    epochs: float | None = Field(default=None, gt=0, le=LONGEST)
+    steps: int | None = Field(default=None, ge=1, le=LONGEST, description="Optimizer steps, instead of epochs")
     batch_size: int = Field(ge=1, description="Images per optimizer step, over all devices")
     accumulate: int = Field(default=1, ge=1, description="Micro-batches per optimizer step")
     last_batch: Literal["pad", "drop"] = Field(

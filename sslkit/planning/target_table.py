@@ -19,7 +19,7 @@ from pydantic import (
 class TargetTable(BaseModel):
     """The target network: an exponential moving average of the online one. Built when an objective reads it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     momentum: float = Field(default=0.99, ge=0, le=1, description="Target momentum at the first step")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine",

@@ -23,6 +23,7 @@ from sslkit.seeds import generator
 _BATCH = 256
 _CACHE_BYTES = 2**28
 """Pixels are cached for the next network up to this size; a larger set is read again."""
+_MOST_COMPARED = 64
 _CENTRE_SHARE = 224 / 256
 """Share of the shorter side in the centre crop that classifiers are usually tested on."""
 _ADVICE = {
@@ -193,10 +194,36 @@ def collect_crops(source: Source, table: ProbeTable, seed: int, test_source: Sou
         test = list_crops(test_source, table, generator(seed, "probe", "test").permutation(len(test_source)), seed)
         if not len(test):
             raise _too_few_labels(test, table, "no")
+        _refuse_shared_images(train, test)
         sides = np.repeat([False, True], [len(train), len(test)])
         crops = Crops([train, test.renumber(source.categories)], sides, table)
     _check_both_sides(crops)
     return crops
+
+
+def _refuse_shared_images(train: CropList, test: CropList) -> None:
+    """Refuse a test source that has training images: those with the same key and the same bytes, of a few compared."""
+    tested = {test.source.key(index): index for index in np.unique(test.images).tolist()}
+    both = [
+        (index, tested[key]) for index in np.unique(train.images).tolist() if (key := train.source.key(index)) in tested
+    ]
+    compared = both[:: -(-len(both) // _MOST_COMPARED) or 1]
+    same = [
+        train.source.key(index) for index, other in compared if _same_bytes(train.source, index, test.source, other)
+    ]
+    if same:
+        raise DataError(
+            f"test_source shares images with the training source, where each would be its own neighbour: of "
+            f"{len(both)} images with the same name, {len(compared)} were compared, and {len(same)} are the same file, "
+            f"such as {same[0]}; name another split, or write test_share instead"
+        )
+
+
+def _same_bytes(source: Source, index: int, other: Source, other_index: int) -> bool:
+    try:
+        return source.read(index) == other.read(other_index)
+    except DataError:  # told when its crops are read
+        return False
 
 
 def _check_labels(crops: CropList, table: ProbeTable) -> None:

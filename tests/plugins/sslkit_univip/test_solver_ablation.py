@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 import sslkit
+from sslkit import targets
+from sslkit.ablation.arms import RecipeEditor
+from sslkit.plugins import Plugins
 
 KEY = "objectives.instance-instance.solver"
 SMALL = {
@@ -35,6 +38,26 @@ def test_solvers_are_arms_of_an_ablation_of_the_quickstart(tmp_path: Path, capsy
     assert [arm.name for arm in results.arms] == ["full", *(f"{KEY}={s}" for s in ("exact", "unbalanced"))]
     assert [trial.state for arm in results.arms for trial in arm.trials] == ["finished"] * 3
     assert f"{KEY}=sinkhorn" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("objectives.instance-instance.mass", ("0.5", "1.0")), ("objectives.instance-instance.entropic", ("true",)),
+        ("objectives.instance-instance.marginal_penalty", ("0.1", "1.0")), ("probes.knn.pool", ("mean", "grid-2")),
+        ("probes.knn.limit", ("10",)), ("probes.knn.test_source.split", ("val",)), ("probes.linear.steps", ("5",)),
+        ("optimizer.clip_grad_norm", ("1.0",)), ("target.momentum_end", ("0.99",)), ("augment.scene.0.blur", ("0.1",)),
+        ("forward.sync_batch_norm", ("true",)), ("heads.main.predictor.layers", ("3",)), ("probes.knn.every", ("2",)),
+    ],
+)  # fmt: skip
+def test_options_that_are_absent_by_default_can_be_varied(key: str, values: tuple[str, ...]) -> None:
+    plugins, faults = Plugins.load(), list[str]()
+    plan, file = targets.load("quickstart", [], plugins)
+    editor = RecipeEditor(file, plan, plugins, faults)
+    assert [arm.name for arm in editor.vary(f"{key}={','.join(values)}")] == [f"{key}={value}" for value in values]
+    assert not faults
+    assert not editor.vary(f"{key}x={values[0]}")
+    assert f"the recipe has no key '{key}x': did you mean '{key}'?" in faults[0]
 
 
 def test_an_arm_whose_options_do_not_suit_its_solver_is_refused_before_training(tmp_path: Path) -> None:

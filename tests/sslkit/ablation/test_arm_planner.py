@@ -88,7 +88,7 @@ def test_all_faults_are_reported_at_once(make):
         "--swap alike: write --swap A=B",
         "--swap alike=contrast: the recipe already has an objective 'contrast'",
         "--vary backbone.widt=3: the recipe has no key 'backbone.widt': did you mean 'backbone.width'?",
-        "--vary seed=1,2: the recipe has no key 'seed'",
+        "--vary seed=1,2: every arm has the same seeds; --seeds sets how many",
         "--vary backbone.width=: write --vary KEY=VALUE,VALUE",
     ):
         assert words in message

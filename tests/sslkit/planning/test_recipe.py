@@ -138,6 +138,26 @@ def test_weights_are_finite(recipe_text, weight):
     assert "finite" in problems[0].what
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", "inf"), ("optimizer.warmup_epochs", "inf"), ("optimizer.base_lr", "inf"), ("optimizer.base_lr", "nan"),
+        ("target.momentum", "nan"), ("optimizer.clip_grad_norm", "inf"),
+    ],
+)  # fmt: skip
+def test_numbers_are_finite(recipe_text, key, value):
+    _, problems = recipe_file.check_structure(parsed(recipe_text, f"{key}={value}"))
+    assert [problem.key for problem in problems] == [tuple(key.split("."))]
+    assert "must be a finite number" in problems[0].what
+
+
+@pytest.mark.parametrize("key", ["steps", "epochs", "optimizer.warmup_steps", "optimizer.warmup_epochs"])
+def test_lengths_have_an_end(recipe_text, key):
+    _, problems = recipe_file.check_structure(parsed(recipe_text, f"{key}=99999999999999999999"))
+    assert [problem.key for problem in problems] == [tuple(key.split("."))]
+    assert "must be less than or equal to 1000000000" in problems[0].what
+
+
 @pytest.mark.parametrize(("rule", "lr"), [("linear", 0.4), ("sqrt", 0.2 * 2**0.5), ("none", 0.2)])
 def test_learning_rate_scaling(rule, lr):
     table = recipe.OptimizerTable(use="sgd", base_lr=0.2, lr_scaling=rule)

@@ -119,7 +119,7 @@ def test_whole_images_have_the_set_of_their_objects_categories(dots, monkeypatch
 
 
 def test_a_test_source_is_tested_on_and_nothing_else(dots):
-    train, test = dots(images=20), dots(images=9)
+    train, test = dots(images=20), dots(images=9, first=20)
     crops = collect_crops(train, table(), 0, test)
     assert crops.test.tolist() == [False] * 20 + [True] * 9
     assert not set(crops.images[:20].tolist()) & set(crops.images[20:].tolist())
@@ -128,8 +128,33 @@ def test_a_test_source_is_tested_on_and_nothing_else(dots):
     assert len(collect_crops(train, table(limit=5), 0, test)) == 10
 
 
+def test_a_test_source_with_training_images_is_refused(dots, monkeypatch):
+    """As `images = 30` of the 40 training images, without another split: each would find itself."""
+    for test in (dots(images=9), dots(images=20), dots(images=300)):
+        with pytest.raises(
+            DataError, match=r"test_source shares images .* the same file, such as \d+\.png; name another"
+        ):
+            collect_crops(dots(images=20), table(), 0, test)
+    partly = dots(images=300, first=6)
+    monkeypatch.setattr(partly, "key", lambda index: f"{index + 6:04d}.png")
+    with pytest.raises(DataError, match="of 14 images with the same name, 14 were compared, and 14 are the same file"):
+        collect_crops(dots(images=20), table(), 0, partly)
+
+
+def test_images_of_the_same_name_are_not_the_same_and_few_are_compared(dots, monkeypatch):
+    train, test = dots(images=500), dots(images=400, first=1000)
+    reads = []
+    read = test.read
+    monkeypatch.setattr(test, "read", lambda index: reads.append(index) or read(index))
+    assert len(collect_crops(train, table(), 0, test)) == 900
+    assert 50 <= len(reads) <= 64
+    assert max(reads) - min(reads) > 300, "from all over the source"
+    broken = dots(images=20, broken=tuple(range(20)))
+    assert len(collect_crops(broken, table(), 0, dots(images=9, first=20))) == 29
+
+
 def test_the_first_crops_are_those_of_a_smaller_limit(dots):
-    train, test = dots(images=20), dots(images=9)
+    train, test = dots(images=20), dots(images=9, first=20)
     for sources in ((train,), (train, test)):
         whole, limited = (collect_crops(sources[0], table(limit=limit), 0, *sources[1:]) for limit in (None, 8))
         first = whole.first(8)
@@ -160,7 +185,7 @@ def test_too_few_first_crops_for_both_sides_are_refused(dots):
 
 @pytest.mark.parametrize("kind", ["objects", "multi-label"])
 def test_categories_of_the_test_source_are_matched_by_name(dots, kind):
-    train, test = dots(images=20), dots(images=9)
+    train, test = dots(images=20), dots(images=9, first=20)
     train.categories = ("amber", "red", "green")
     test.categories = ("green", "red")
     crops = collect_crops(train, table(crops=kind), 0, test)

@@ -117,7 +117,7 @@ def test_probes_of_other_pools_share_the_pass_and_get_their_own_features(plugins
 
 
 def test_a_test_source_is_opened_and_used(plugins):
-    plan = probing_plan(plugins, nearest={"size": 16, "test_source": {"use": "dots", "images": 7}})
+    plan = probing_plan(plugins, nearest={"size": 16, "test_source": {"use": "dots", "images": 7, "first": 40}})
     crops = ProbeEvaluator(plan).crops["nearest"]
     assert crops.test.sum() == 7
     assert len(crops) == 47
