@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,12 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part in ALL:
             print(f"{part.name:<12}{part.what}" + ", only with a GPU" * part.needs_gpu)
         return 0
-    if args.minutes < 0.25:
-        parser.error(f"--minutes {args.minutes:g}: nothing can run in less than 0.25 minutes: write 2 or more")
+    if not 0.25 <= args.minutes < math.inf:
+        parser.error(f"--minutes {args.minutes:g}: write how many minutes it may take, 0.25 or more, such as 8")
     try:
         site = checkout.site_folder(args.site)
         parts = chosen(args.parts)
-    except (FileNotFoundError, ValueError) as error:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     passed = Rehearsal(args.out, args.minutes, site, args.commit).run(parts)
     print(args.out / page.PAGE)
@@ -57,9 +59,11 @@ def chosen(names: str) -> list[Part]:
     """Return the named parts, in the order of the rehearsal.
 
     Raises:
-        ValueError: A part is unknown.
+        ValueError: A part is unknown, or none is named.
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise ValueError(f"--parts '{names}' names none: write some of {', '.join(BY_NAME)}")
     for name in wanted:
         if name not in BY_NAME:
             near = difflib.get_close_matches(name, BY_NAME, 1)

@@ -10,17 +10,24 @@ not computed again.
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from learning.arguments import count
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from sslkit import targets
+from sslkit.data.epochs import Epochs
+from sslkit.data.opening import open_source
+from sslkit.errors import SslkitError
 from sslkit.planning.plan import Plan, ProbePlan, ProbingPlan
 from sslkit.planning.recipe import View
 from sslkit.plugins import Plugins
@@ -101,9 +108,20 @@ def held_out_loss(net: nn.Sequential, data: Examples, rows: Tensor, view: View) 
     return data.loss(torch.cat(logits), rows).item()
 
 
-def ceiling(plan: Plan, probing: ProbingPlan) -> dict[str, dict[str, float]]:
+def steps_of(plan: Plan) -> int:
+    """Return the optimizer steps that the recipe trains for."""
+    recipe = plan.recipe
+    if recipe.steps:
+        return recipe.steps
+    assert recipe.epochs is not None
+    images = len(open_source(plan.source.make()))
+    epoch = Epochs(images, recipe.batch_size, recipe.accumulate, recipe.seed, recipe.last_batch == "pad").steps
+    return max(1, math.ceil(recipe.epochs * epoch - 1e-9))
+
+
+def ceiling(plan: Plan, probing: ProbingPlan, steps: int) -> dict[str, dict[str, float]]:
     """Train on the crops of probes that share them, and return these probes' scores of the trained features."""
-    evaluator, seed, steps = ProbeEvaluator(probing), plan.recipe.seed, plan.recipe.steps or 1000
+    evaluator, seed = ProbeEvaluator(probing), plan.recipe.seed
     crops = next(iter(evaluator.crops.values()))
     data, classes = Examples.of(crops), len(crops.categories)
     fit, held_out = data.split(0.1, seed)
@@ -126,10 +144,26 @@ def main(recipe: str, out: Path, seeds: int = 3) -> None:
             groups.setdefault(item.shared, {})[name] = item
         for probes in groups.values():
             if not probes.keys() <= row.keys():
-                row |= ceiling(plan, replace(plan.probing, probes=probes))
+                row |= ceiling(plan, replace(plan.probing, probes=probes), steps_of(plan))
                 out.write_text(json.dumps(done, indent=2) + "\n")
                 print(f"seed {seed}: {', '.join(probes)}", flush=True)
 
 
+def command(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m learning.ceiling", description=__doc__, formatter_class=layout)
+    parser.add_argument("recipe", help="a recipe with probes")
+    parser.add_argument("out", type=Path, help="the JSON file to add to")
+    parser.add_argument("seeds", type=count, nargs="?", default=3, help="seeds (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        main(options.recipe, options.out, options.seeds)
+    except SslkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    sys.exit(command())

@@ -17,6 +17,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from learning.arguments import study
 
 from sslkit.ablation import statistics
 from sslkit.ablation.results import ArmResult, Results, Trial, load
@@ -196,12 +197,19 @@ def _baselines(name: str, runs: Runs) -> dict[str, float]:
     return {features: float(np.mean([row[features] for row in rows])) for features in (rows[0] if rows else {})}
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m learning.report", description=__doc__, formatter_class=layout)
     parser.add_argument("out", type=Path)
-    parser.add_argument("studies", nargs="+", metavar="NAME=RESULTS")
+    parser.add_argument("studies", nargs="+", type=study, metavar="NAME=RESULTS")
     parser.add_argument("--root", type=Path, default=Path(), help="where the ablations were started")
     parser.add_argument("--ceiling", type=Path)
-    args = parser.parse_args()
-    pairs = dict(item.split("=", 1) for item in args.studies)
-    main(args.out, {name: Path(folder) for name, folder in pairs.items()}, args.root, args.ceiling)
+    options = parser.parse_args(arguments)
+    if options.ceiling and not options.ceiling.is_file():
+        parser.error(f"--ceiling {options.ceiling}: there is no such file; `python -m learning.ceiling` writes it")
+    main(options.out, dict(options.studies), options.root, options.ceiling)
+
+
+if __name__ == "__main__":
+    command()

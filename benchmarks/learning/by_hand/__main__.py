@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from learning.arguments import count
 from learning.by_hand import byol, curves, ours, probes
 from learning.by_hand.settings import Settings
 from torch import Tensor
@@ -30,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m learning.by_hand", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sizes = Settings()
-    parser.add_argument("--images", type=int, default=sizes.images, help="scenes to train on (%(default)s)")
-    parser.add_argument("--test-images", type=int, default=sizes.test_images, help="scenes to test on (%(default)s)")
-    parser.add_argument("--batch", type=int, default=sizes.batch, help="images per step (%(default)s)")
-    parser.add_argument("--steps", type=int, default=sizes.steps, help="optimizer steps (%(default)s)")
+    parser.add_argument("--images", type=count, default=sizes.images, help="scenes to train on (%(default)s)")
+    parser.add_argument("--test-images", type=count, default=sizes.test_images, help="scenes to test on (%(default)s)")
+    parser.add_argument("--batch", type=count, default=sizes.batch, help="images per step (%(default)s)")
+    parser.add_argument("--steps", type=count, default=sizes.steps, help="optimizer steps (%(default)s)")
     parser.add_argument("--points", type=int, nargs="+", default=sizes.points, help="steps to measure after")
     parser.add_argument("--warmup", type=int, default=sizes.warmup, help="steps of the warm-up (%(default)s)")
     parser.add_argument("--last-norm", action="store_true", help="batch norm after the projector, on both sides")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of each side (%(default)s)")
+    parser.add_argument("--seeds", type=count, default=3, help="seeds of each side (%(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs and finished sides")
     parser.add_argument("--out", type=Path, help="folder of the results (learning/by_hand/results, or -last-norm)")
     options = parser.parse_args(arguments)

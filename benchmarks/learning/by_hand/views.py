@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from learning.arguments import count
 from learning.by_hand import byol, ours, probes
 from learning.by_hand.settings import Settings
 from scipy.stats import f_oneway, ks_2samp
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--batches", type=int, default=120, help="batches of each side (%(default)s)")
-    parser.add_argument("--images", type=int, default=Settings().images, help="scenes (%(default)s)")
+    parser.add_argument("--batches", type=count, default=120, help="batches of each side (%(default)s)")
+    parser.add_argument("--images", type=count, default=Settings().images, help="scenes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of both sides (%(default)s)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the table (%(default)s)")
     options = parser.parse_args(arguments)
