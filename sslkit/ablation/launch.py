@@ -104,6 +104,8 @@ class Pool:
         args = [sys.executable, "-m", "sslkit", *run_command(folder, self.options)]
         if self.jobs == 1:
             return self.start_and_wait(args, None, None)
+        if device is None and "--workers" not in args:
+            args += ["--workers", str(max(0, cores() // self.jobs - 1))]  # processes share the cores
         with (folder / LOG_FILE).open("ab") as log:
             return self.start_and_wait(args, log, self.environment(device))
 

@@ -12,7 +12,7 @@ import typer
 from sslkit import targets
 from sslkit.cli import options as opt
 from sslkit.cli.options import loaded_plugins, print_message
-from sslkit.errors import UsageError
+from sslkit.errors import DataError, UsageError, closest
 
 
 def probe(
@@ -78,10 +78,15 @@ def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) 
     """Check that a folder is a run's folder, and that a run comes without options for weights files.
 
     Raises:
+        DataError: There is nothing at that path.
         UsageError: The folder is not a run's folder, or an option is for weights files only.
     """
     from sslkit.storage.run_folder import RunFolder
 
+    path = Path(target)
+    if not path.exists():
+        names = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"there is no run and no file of weights at {target}{closest(path.name, names)}")
     if not is_run:
         return
     file = RunFolder(Path(target)).recipe

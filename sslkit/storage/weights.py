@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tarfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,12 +86,15 @@ def read(path: Path) -> dict[str, Tensor]:
         return load(path)[0]
     if not path.is_file():
         raise DataError(f"no weights at {path}")
+    _require_torch_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about old files; the errors below are enough
             refuse_inflating(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error) and "reduce" not in str(error):
+            raise DataError(f"{path} cannot be read as weights: it is damaged, or not from torch.save") from None
         raise DataError(
             f"{path} was not loaded: it holds more than tensors and plain values, and loading it could execute code "
             f"({refused_name(error)}). If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)"
@@ -100,6 +104,23 @@ def read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle can fail in any way
         raise DataError(f"{path} cannot be read as weights: {first_line(error)}") from None
     return _state_dict(content, path)
+
+
+def _require_torch_file(path: Path) -> None:
+    """Refuse a file that does not begin as those of `torch.save` do: as an archive, or as a pickle of protocol 2 on.
+
+    Raises:
+        DataError: It begins differently.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise DataError(f"{path} is empty (0 bytes)")
+    if not head.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
+        raise DataError(
+            f"{path} is not a file of weights: it begins with {head!r}, and weights are in safetensors' format or in "
+            "that of torch.save"
+        )
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:

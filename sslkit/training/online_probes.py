@@ -131,7 +131,7 @@ class OnlineProbes:
             )
         self._evaluator = evaluator.part(self.every, limit)
         self._copy = build_backbone(self.plan.probing, self.setup.device)
-        known = self.folder.read(ONLINE_PROBES, {}).get("probes", {})
+        known = self._known()
         entries = {name: {"every": every, **self._crops(name)} for name, every in self.every.items()}
         new = [name for name, entry in entries.items() if not _is_known(entry, known.get(name, {}))]
         measured = self._measure_baselines(new) if new else {}
@@ -141,6 +141,16 @@ class OnlineProbes:
         self.folder.write(ONLINE_PROBES, {"images_per_step": self.setup.recipe.batch_size, "probes": entries})
         self._show(entries)
         return {}
+
+    def _known(self) -> dict[str, dict[str, Any]]:
+        """Return what the folder records of each probe; nothing if the file is damaged."""
+        try:
+            known = self.folder.read(ONLINE_PROBES, {"probes": {}})["probes"]
+            return {name: entry for name, entry in known.items() if isinstance(entry["baselines"], dict)}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            file = self.folder.path / ONLINE_PROBES
+            self.observers.note(f"{file} is damaged: the baselines of online probes are measured again")
+            return {}
 
     def _crops(self, name: str) -> dict[str, int]:
         assert self._evaluator is not None
@@ -225,7 +235,8 @@ def term(probe: str, metric: str) -> str:
 
 def _is_known(entry: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
     """Return whether baselines in the folder were measured on the same number of crops."""
-    return "samples" in known and all(known.get(key) == entry[key] for key in ("train_crops", "test_crops"))
+    complete = {"metric", "samples", "baselines"} <= known.keys()
+    return complete and all(known.get(key) == entry[key] for key in ("train_crops", "test_crops"))
 
 
 @contextmanager

@@ -202,7 +202,11 @@ def test_files_that_hold_no_weights(here, capsys, state, message):
 def test_damaged_and_missing_files(here, capsys):
     (here / "cut.pt").write_bytes(b"PK\x03\x04 and no more")
     assert "cut.pt cannot be read as weights" in refused(capsys, "cut.pt", "--recipe", "small.toml", code=5)
-    assert "no weights at none.pt" in refused(capsys, "none.pt", "--recipe", "small.toml", code=5)
+    for options in (("--recipe", "small.toml"), ("--probe", "knn"), ()):
+        message = refused(capsys, "cat.pt", *options, code=5)
+        assert message == "there is no run and no file of weights at cat.pt: did you mean 'cut.pt'?\n"
+    assert "no file of weights at no/where" in refused(capsys, "no/where", code=5)
+    assert "small.toml is not a file of weights" in refused(capsys, "small.toml", "--recipe", "small.toml", code=5)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +226,7 @@ def test_damaged_and_missing_files(here, capsys):
     ],
 )  # fmt: skip
 def test_invalid_requests(here, capsys, arguments, code, message):
+    (here / "x.pt").touch()
     assert message in refused(capsys, *arguments, code=code)
 
 

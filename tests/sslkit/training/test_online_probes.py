@@ -201,6 +201,24 @@ def test_baselines_lie_in_the_folder_and_are_measured_once(run):
     assert json.loads(file.read_text()) == changed, "read, and not measured again"
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"probes": [1]}', '{"probes": {"nearest": 3}}', '{"probes": {"nearest": {}}}', "\0"],
+)
+def test_damaged_baselines_are_measured_again(run, records, capsys, content):
+    result = run(ONLINE, stop_after=3)
+    file = result.folder / "online_probes.json"
+    before = json.loads(file.read_text())
+    file.write_text(content)
+    rest = run(ONLINE)
+    assert json.loads(file.read_text()) == before
+    assert "online_probes.json is damaged: the baselines of online probes are measured again" in "".join(
+        capsys.readouterr()
+    )
+    assert sorted(curve(records)) == [2, 4, 6]
+    assert rest.resumed_from == 3
+
+
 def test_probes_switched_on_later_have_the_same_baselines_and_every_may_change(run, records):
     first = run(ONLINE, folder="first")
     run(NEVER, folder="later", stop_after=3)
