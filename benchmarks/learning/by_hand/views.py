@@ -4,7 +4,7 @@ cd benchmarks && python -m learning.by_hand.views --batches 120
 
 Both sides draw views of the same scenes. Statistics of each view and of each pair are compared; of colour, only where
 neither side drew greyscale. Views are independent within a batch if batches differ no more than chance has it: the
-analysis of variance over batches, of our views. views.csv is written to OUT.
+Kruskal-Wallis test over batches, of our views. views.csv is written to OUT.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from learning.arguments import count
 from learning.by_hand import byol, ours, probes
 from learning.by_hand.settings import Settings
-from scipy.stats import f_oneway, ks_2samp
+from scipy.stats import kruskal, ks_2samp
 from speed.plans import planned
 from torch.utils.data import DataLoader
 
@@ -121,7 +121,7 @@ def compare(our: np.ndarray, by_hand: np.ndarray, batch: int) -> list[dict[str, 
 def _p_over_batches(values: np.ndarray, batch: int) -> float:
     if not values.std() or len(values) < 2 * batch:
         return float("nan")
-    return float(f_oneway(*values.reshape(-1, batch)).pvalue)
+    return float(kruskal(*values.reshape(-1, batch)).pvalue)
 
 
 def write(rows: Sequence[Mapping[str, str | float]], path: Path) -> None:
