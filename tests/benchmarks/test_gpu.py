@@ -207,7 +207,12 @@ def test_the_command_itself_needs_neither_torch_nor_sslkit():
     [
         (["--parts", "tests,lerning"], "unknown part 'lerning': did you mean learning?"),
         (["--parts", "x"], "unknown part 'x': write some of tests, float32"),
-        (["--minutes", "0.1"], "--minutes 0.1: nothing can run in less than 0.25 minutes: write 2 or more"),
+        (["--parts", ""], "--parts '' names none: write some of tests, float32"),
+        (["--parts", " , "], "names none"),
+        (["--minutes", "0.1"], "--minutes 0.1: write how many minutes it may take, 0.25 or more, such as 8"),
+        (["--minutes", "nan"], "--minutes nan: write how many minutes"),
+        (["--minutes", "inf"], "--minutes inf: write how many minutes"),
+        (["--parts", "float32", "--out", "/proc/nowhere"], "/proc/nowhere"),
         (["--site", "nowhere"], "--site nowhere: no such folder"),
     ],
 )

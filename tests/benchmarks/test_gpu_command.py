@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
@@ -75,22 +74,3 @@ def parts_of(parent):
             continue
         found += [int(stat.parent.name)] * (int(fields[1]) == parent)
     return found
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--parts", ""], "--parts '' names none: write some of"), (["--parts", " , "], "names none"),
-        (["--minutes", "nan"], "--minutes nan: write how many minutes"), (["--minutes", "inf"], "--minutes inf"),
-        (["--minutes", "0.1"], "0.25 or more"), (["--out", "/proc/nowhere"], "/proc/nowhere"),
-    ],
-)  # fmt: skip
-def test_arguments_with_which_nothing_can_run_are_refused(monkeypatch, tmp_path, capsys, arguments, message):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    from gpu.__main__ import main
-
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main(["--parts", "float32", "--out", str(tmp_path), *arguments])
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
