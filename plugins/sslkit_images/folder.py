@@ -12,6 +12,7 @@ import numpy as np
 
 from sslkit.api import Source
 from sslkit.errors import DataError, closest
+from sslkit.text_files import EncodingError, read_text
 from sslkit_images.names import NameList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -125,6 +126,20 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_lines(file: Path) -> tuple[str, ...]:
+    """Read the lines of a text file.
+
+    Raises:
+        DataError: The file cannot be read, or is not text in UTF-8 or with a byte order mark.
+    """
+    try:
+        return tuple(read_text(file).removesuffix("\n").split("\n"))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+    except EncodingError as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
 
 
 def _describe_contents(folder: Path) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 from sslkit.api import Objects, Source
 from sslkit.boxes import Boxes, empty
 from sslkit.errors import DataError, closest
-from sslkit.text_files import EncodingError, read_text
-from sslkit_images.folder import read_file
+from sslkit.text_files import EncodingError
+from sslkit_images.folder import read_file, read_lines
 from sslkit_images.names import NameList, abbreviate
 from sslkit_images.xml_text import parse_xml
 
@@ -85,7 +85,7 @@ class Voc(Source):
         """
         if missing := self.missing():
             raise DataError(missing)
-        names = [words[0] for line in _list_lines(self.list) if (words := line.split())]
+        names = [words[0] for line in read_lines(self.list) if (words := line.split())]
         if not names:
             raise DataError(f"{self.list} lists no images")
         files = {path.stem for path in (self.root / "JPEGImages").glob("*.jpg")}
@@ -129,15 +129,6 @@ def _read_annotations(folder: Path, names: Sequence[str]) -> dict[str, Any]:
         "difficult": np.array([flag for _, _, flags in rows for flag in flags], np.bool_),
         "counts": np.array([len(labels) for _, labels, _ in rows], np.int64),
     }
-
-
-def _list_lines(file: Path) -> Sequence[str]:
-    try:
-        return read_text(file).split("\n")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from None
-    except EncodingError as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
 
 
 def read_annotation(file: Path) -> tuple[Boxes, list[int], list[bool]]:

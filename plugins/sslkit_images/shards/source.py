@@ -14,8 +14,7 @@ import numpy as np
 
 from sslkit.api import Objects, Progress, Source, no_progress
 from sslkit.errors import DataError
-from sslkit.text_files import EncodingError, read_text
-from sslkit_images.folder import SUFFIXES
+from sslkit_images.folder import SUFFIXES, read_lines
 from sslkit_images.names import NameList, abbreviate
 from sslkit_images.shards import files
 from sslkit_images.shards.index import NO_LABEL, Query, Tar, TarIndex, load_index, save_index
@@ -168,7 +167,7 @@ class Shards(Source):
                     f"label {highest} is too high: without a categories file, at most a million labels are allowed"
                 )
             return tuple(map(str, range(highest + 1)))
-        names = _read_lines(file)
+        names = read_lines(file)
         if highest >= len(names):
             raise DataError(
                 f"{file} lists {len(names)} categories, but the highest label is {highest} (labels start at 0)"
@@ -232,13 +231,3 @@ def index_tar(query: Query, path: Path) -> IndexedTar:
 def _join_problems(title: str, problems: Sequence[str]) -> str:
     more = [f"and {len(problems) - _MAX_PROBLEMS} more"] if len(problems) > _MAX_PROBLEMS else []
     return "\n    ".join([title, *problems[:_MAX_PROBLEMS], *more])
-
-
-def _read_lines(file: Path) -> tuple[str, ...]:
-    try:
-        text = read_text(file)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from None
-    except EncodingError as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
-    return tuple(text.removesuffix("\n").split("\n"))
