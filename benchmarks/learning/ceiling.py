@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -110,13 +109,9 @@ def held_out_loss(net: nn.Sequential, data: Examples, rows: Tensor, view: View) 
 
 def steps_of(plan: Plan) -> int:
     """Return the optimizer steps that the recipe trains for."""
-    recipe = plan.recipe
-    if recipe.steps:
-        return recipe.steps
-    assert recipe.epochs is not None
-    images = len(open_source(plan.source.make()))
-    epoch = Epochs(images, recipe.batch_size, recipe.accumulate, recipe.seed, recipe.last_batch == "pad").steps
-    return max(1, math.ceil(recipe.epochs * epoch - 1e-9))
+    return plan.recipe.steps or plan.recipe.total_steps(
+        Epochs.of(plan.recipe, len(open_source(plan.source.make()))).steps
+    )
 
 
 def ceiling(plan: Plan, probing: ProbingPlan, steps: int) -> dict[str, dict[str, float]]:

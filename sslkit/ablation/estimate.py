@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from sslkit.ablation.plan import Variant
+from sslkit.data.epochs import Epochs
 from sslkit.errors import SslkitError
 from sslkit.networks import StepModule
 from sslkit.networks.cost import Cost, measure, step_batch
@@ -105,9 +106,7 @@ def _images(plan: Plan) -> int | None:
         source.open()
     except SslkitError:
         return None
-    batches = len(source) / recipe.batch_size
-    steps = math.ceil(batches) if recipe.last_batch == "pad" else math.floor(batches)
-    return math.ceil((recipe.epochs or 0) * steps) * recipe.batch_size
+    return recipe.total_steps(Epochs.of(recipe, len(source)).steps) * recipe.batch_size
 
 
 def seconds_per_image(plan: Plan) -> float:

@@ -18,7 +18,7 @@ from types import FrameType
 
 from sslkit.ablation.plan import PlannedRun
 from sslkit.folders import cores
-from sslkit.training.options import RunOptions
+from sslkit.training.options import RunOptions, default_workers
 
 LOG_FILE = "log.txt"
 """In a run's folder: the output of the run's process, where it does not go to the terminal."""
@@ -105,7 +105,7 @@ class Pool:
         if self.jobs == 1:
             return self.start_and_wait(args, None, None)
         if device is None and "--workers" not in args:
-            args += ["--workers", str(max(0, cores() // self.jobs - 1))]  # processes share the cores
+            args += ["--workers", str(default_workers(self.share, self.share))]
         with (folder / LOG_FILE).open("ab") as log:
             return self.start_and_wait(args, log, self.environment(device))
 
@@ -123,11 +123,16 @@ class Pool:
         finally:
             del self.children[child.pid]
 
+    @property
+    def share(self) -> int:
+        """A process's share of the cores."""
+        return max(1, cores() // self.jobs)
+
     def environment(self, device: str | None) -> dict[str, str]:
         """Return environment variables that give a process one GPU, or its share of the cores."""
         if device is not None:
             return {**os.environ, "CUDA_VISIBLE_DEVICES": device}
-        return {"OMP_NUM_THREADS": str(max(1, cores() // self.jobs)), **os.environ}
+        return {"OMP_NUM_THREADS": str(self.share), **os.environ}
 
     @contextmanager
     def signals_forwarded(self) -> Iterator[None]:

@@ -86,7 +86,7 @@ def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) 
     path = Path(target)
     if not path.exists():
         names = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"there is no run and no file of weights at {target}{closest(path.name, names)}")
+        raise DataError(f"no run or weights file found at {target}{closest(path.name, names)}")
     if not is_run:
         return
     file = RunFolder(Path(target)).recipe

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sslkit.api import Source
+from sslkit.planning.recipe import Recipe
 from sslkit.seeds import generator
 
 MAX_TRIES = 100
@@ -62,6 +63,11 @@ class Epochs:
     rank: int = 0
     world: int = 1
     skipped: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, recipe: Recipe, images: int, rank: int = 0, world: int = 1) -> Epochs:
+        """Return the epochs of a recipe over a number of images."""
+        return cls(images, recipe.batch_size, recipe.accumulate, recipe.seed, recipe.last_batch == "pad", rank, world)
 
     def state_dict(self) -> list[int]:
         """Return the batches that are skipped."""

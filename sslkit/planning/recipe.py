@@ -250,6 +250,10 @@ class Recipe(RecipeTable):
         """How long training is, in words: "10 epochs" or "500 steps"."""
         return f"{self.steps} steps" if self.steps else f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
 
+    def total_steps(self, epoch: int) -> int:
+        """Return the optimizer steps of training, where an epoch has this many."""
+        return self.steps or max(1, math.ceil((self.epochs or 0) * epoch - 1e-9))
+
     @model_validator(mode="after")
     def _length(self) -> Recipe:
         if self.epochs is None and self.steps is None:

@@ -118,8 +118,8 @@ def _require_torch_file(path: Path) -> None:
         raise DataError(f"{path} is empty (0 bytes)")
     if not head.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
         raise DataError(
-            f"{path} is not a file of weights: it begins with {head!r}, and weights are in safetensors' format or in "
-            "that of torch.save"
+            f"{path} is not a weights file: it begins with {head!r}; write a file in safetensors' format or from "
+            "torch.save"
         )
 
 

@@ -32,6 +32,18 @@ class DeviceOptions:
     strategy: str = "auto"
 
 
+def default_workers(cores: int, threads: int) -> int:
+    """Return how many loader processes a rank has by default: one less than its cores, at most 8.
+
+    A single process gains nothing beside a step that computes on both of two cores: then it is 0.
+
+    Args:
+        cores: Cores that the rank may use.
+        threads: Threads that its step computes with on these cores.
+    """
+    return 0 if cores == 2 and threads > 1 else min(cores - 1, 8)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
     """How images are loaded.

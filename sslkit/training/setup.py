@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,13 +24,11 @@ from sslkit.training import agreement
 from sslkit.training.collapse import RecipeTraits
 from sslkit.training.early_verdict import SMALL_VIEW, USUAL_HUE, USUAL_SATURATION, LearningTraits
 from sslkit.training.hardware import is_single_device, precision_of
-from sslkit.training.options import RunOptions
+from sslkit.training.options import RunOptions, default_workers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.wrappers import _FabricOptimizer
-
-_MOST_WORKERS = 8
 
 
 @dataclass
@@ -87,10 +84,7 @@ class Setup:
         """Loader processes of this rank."""
         if self.options.workers is not None:
             return self.options.workers
-        free = cores() - 1
-        if free == 1 and self.device.type == "cpu" and torch.get_num_threads() > 1:
-            return 0  # a single process would gain nothing: the step computes on both cores
-        return max(0, min(_MOST_WORKERS, free))
+        return default_workers(cores(), torch.get_num_threads() if self.device.type == "cpu" else 1)
 
     def loader(self, start: int, stop: int) -> Loader:
         """Return the batches of the steps from `start` to `stop`."""
@@ -127,7 +121,7 @@ def set_up(
     if not epochs.steps:
         what = f"{len(source)} images do not fill a batch of {plan.recipe.batch_size}"
         raise DataError(f'{what}: write a smaller batch_size, or last_batch = "pad"')
-    steps = plan.recipe.steps or max(1, math.ceil(plan.recipe.epochs * epochs.steps - 1e-9))  # type: ignore[operator]
+    steps = plan.recipe.total_steps(epochs.steps)
     lr = _learning_rate(plan.recipe, steps, epochs.steps)
     network = _prepared(make_network(plan, fabric), plan.recipe, options, fabric)
     module = fabric.setup_module(network)
@@ -140,10 +134,7 @@ def set_up(
 
 
 def _epochs(recipe: Recipe, fabric: Fabric, source: Source) -> Epochs:
-    return Epochs(
-        len(source), recipe.batch_size, recipe.accumulate, recipe.seed,
-        recipe.last_batch == "pad", fabric.global_rank, fabric.world_size,
-    )  # fmt: skip
+    return Epochs.of(recipe, len(source), fabric.global_rank, fabric.world_size)
 
 
 def _learning_rate(recipe: Recipe, steps: int, steps_per_epoch: int) -> LearningRate:

@@ -31,8 +31,6 @@ from sslkit_images.scenes.source import SampleScenes
 HERE = Path(__file__).parent
 GREY = 0.02
 """Largest range of the three channels in a grey view, whose pixels are in [0, 1]."""
-Statistics = Mapping[str, np.ndarray]
-"""Name -> one value per pair, or per coloured view."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,9 +59,9 @@ def our_views(source: SampleScenes, settings: Settings, batches: int, seed: int)
     """Return pairs of views of the recipe, normalised, (n 2 3 s s)."""
     plan, _ = planned(ours.recipe_text(settings), f"seed={seed}")
     dataset = ViewDataset(plan, source, None)
-    items = Epochs(len(source), settings.batch, 1, seed, pad=False).micro_batches(0, batches)
-    made = (to_device(dataset[batch], plan.views, torch.device("cpu")) for batch in items)  # type: ignore[arg-type]
-    return np.concatenate([batch["pixels.scene.online"].numpy() for batch in made])
+    items = Epochs.of(plan.recipe, len(source)).micro_batches(0, batches)
+    views = (to_device(dataset[batch], plan.views, torch.device("cpu")) for batch in items)  # type: ignore[arg-type]
+    return np.concatenate([batch["pixels.scene.online"].numpy() for batch in views])
 
 
 def views_by_hand(source: SampleScenes, settings: Settings, batches: int, seed: int) -> np.ndarray:

@@ -26,7 +26,7 @@ def workers(arguments):
     return int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else None
 
 
-@pytest.mark.parametrize(("cores", "jobs", "expected"), [(2, 2, 0), (16, 4, 3), (8, 3, 1), (4, 8, 0)])
+@pytest.mark.parametrize(("cores", "jobs", "expected"), [(2, 2, 0), (16, 4, 3), (8, 3, 0), (4, 8, 0)])
 def test_several_runs_share_the_cores_among_threads_and_loader_processes(started, monkeypatch, cores, jobs, expected):
     monkeypatch.setattr(launch, "cores", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

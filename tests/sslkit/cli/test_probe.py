@@ -204,9 +204,9 @@ def test_damaged_and_missing_files(here, capsys):
     assert "cut.pt cannot be read as weights" in refused(capsys, "cut.pt", "--recipe", "small.toml", code=5)
     for options in (("--recipe", "small.toml"), ("--probe", "knn"), ()):
         message = refused(capsys, "cat.pt", *options, code=5)
-        assert message == "there is no run and no file of weights at cat.pt: did you mean 'cut.pt'?\n"
-    assert "no file of weights at no/where" in refused(capsys, "no/where", code=5)
-    assert "small.toml is not a file of weights" in refused(capsys, "small.toml", "--recipe", "small.toml", code=5)
+        assert message == "no run or weights file found at cat.pt: did you mean 'cut.pt'?\n"
+    assert "no run or weights file found at no/where" in refused(capsys, "no/where", code=5)
+    assert "small.toml is not a weights file" in refused(capsys, "small.toml", "--recipe", "small.toml", code=5)
 
 
 @pytest.mark.parametrize(

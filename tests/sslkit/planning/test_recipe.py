@@ -180,6 +180,17 @@ def test_a_recipe_in_another_encoding_is_named_with_the_line(tmp_path, recipe_te
         recipe_file.read(file)
 
 
+@pytest.mark.parametrize(
+    ("length", "epoch", "steps"),
+    [("steps=7", 3, 7), ("epochs=2.5", 3, 8), ("epochs=1.1", 10, 11), ("epochs=0.001", 10, 1), ("epochs=3", 4, 12)],
+)
+def test_total_steps(recipe_text, length, epoch, steps):
+    """1.1 * 10 is a little more than 11 in floating point, and is 11 steps."""
+    made, problems = recipe_file.check_structure(parsed(recipe_text, length))
+    assert not problems
+    assert made.total_steps(epoch) == steps
+
+
 def test_reading_what_is_not_there(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         recipe_file.read(tmp_path)

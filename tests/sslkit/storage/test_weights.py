@@ -81,15 +81,15 @@ def test_weights_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", r"w\.pt is empty \(0 bytes\)"),
-        (b'seed = 0\n[source]\nuse = "folder"\n', "not a file of weights: it begins with b'seed = 0"),
-        (b'{"step": 1}\n', "not a file of weights: it begins with"),
-        (b"\x89PNG\r\n\x1a\n", "not a file of weights: it begins with"),
-        (b"<!DOCTYPE html>", "not a file of weights: it begins with b'<!DOCTYPE html"),
+        (b'seed = 0\n[source]\nuse = "folder"\n', "not a weights file: it begins with b'seed = 0"),
+        (b'{"step": 1}\n', "not a weights file: it begins with"),
+        (b"\x89PNG\r\n\x1a\n", "not a weights file: it begins with"),
+        (b"<!DOCTYPE html>", "not a weights file: it begins with b'<!DOCTYPE html"),
         (b"version https://git-lfs.github.com/spec/v1", "it begins with b'version https"),
         (b"\x80\x02 damaged", "cannot be read as weights"),
     ],
 )
-def test_what_is_no_file_of_weights_is_told_by_how_it_begins(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_hold_no_weights_are_refused_by_how_they_begin(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "w.pt"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
