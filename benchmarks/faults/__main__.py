@@ -36,7 +36,7 @@ SHORT: dict[str, Callable[[Path, int], Part]] = {
     "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=100, mutate=22),
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder, checkpoints.FEW),
     "images": lambda folder, seed: images.campaign(folder, seed, damaged=80, good=40),
-    "memory": lambda folder, seed: memory.campaign(folder, steps=120, workers=2),
+    "memory": lambda folder, seed: memory.campaign(folder, steps=60, workers=2),
 }
 """The sizes that the test suite runs; kills have tests of their own."""
 

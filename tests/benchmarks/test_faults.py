@@ -21,6 +21,7 @@ def campaign(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
 
 
+@pytest.mark.slow
 def test_the_short_campaign_is_survived(tmp_path):
     command = [sys.executable, "-m", "faults", "--short", "--out", str(tmp_path / "out.json")]
     env = {

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslkit.__main__ import main
+
 ROOT = Path(__file__).parent.parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -210,14 +212,14 @@ def test_an_ablation_that_fails_says_why(capsys):
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])
-def test_the_arms_of_the_ablation_can_be_planned(monkeypatch, on_gpu):
+def test_the_arms_of_the_ablation_can_be_planned(monkeypatch, capsys, on_gpu):
     from gpu.parts import ablation
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
-    command = [sys.executable, "-m", "sslkit", "ablate", ablation.FILE, "--plan", "--json", "--drop", ablation.DROP]
-    done = subprocess.run([*command, *ablation.changes()], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [arm["arm"] for arm in json.loads(done.stdout)] == ["full", "drop-instance-instance"]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+        changes = ablation.changes()
+    assert main(["ablate", str(ablation.FILE), "--plan", "--json", "--drop", ablation.DROP, *changes]) == 0
+    assert [arm["arm"] for arm in json.loads(capsys.readouterr().out)] == ["full", "drop-instance-instance"]
 
 
 def test_the_steps_of_the_learning_run_follow_from_a_short_one():

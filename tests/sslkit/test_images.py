@@ -122,7 +122,7 @@ def test_whatever_a_decoder_raises_is_reported_with_the_name(monkeypatch, error)
 
 
 def test_large_images_are_read_and_bombs_are_not(monkeypatch):
-    assert images.decode(encoded(Pillow.new("L", (12_000, 9_000))), "panorama").shape == (9_000, 12_000, 3)
+    assert images.decode(encoded(Pillow.new("L", (10_000, 9_000))), "panorama").shape == (9_000, 10_000, 3)
     monkeypatch.setattr(images, "LIMIT", 100)
     with pytest.raises(DataError, match="claims 20 x 10 pixels"):
         images.decode(encoded(Pillow.new("L", (20, 10))), "bomb")

@@ -23,6 +23,7 @@ def differences():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_every_objective_was_compared(differences):
     assert {name.partition("/")[0] for name in differences} == {cls.name for cls in sslkit_objectives()}
     assert len(differences) == len(DIRECT)

@@ -291,6 +291,7 @@ def wait_for(what, seconds=60):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_build_is_resumed(make_source, proposer, searched, tmp_path):
     source = make_source(40, kind=SlowImages)
     script = tmp_path / "build.py"

@@ -31,6 +31,7 @@ def _few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSLKIT_PLUGINS", "heads,images,logs,probes,proposals,torchvision,univip")
 
 
+@pytest.mark.slow
 def test_solvers_are_arms_of_an_ablation_of_the_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = sslkit.load("quickstart", set={**SMALL, "steps": 1})
     values = "sinkhorn,exact,unbalanced"

@@ -28,6 +28,7 @@ def _few_plugins(monkeypatch):
 ON_CPU = ("--accelerator", "cpu", "--workers", "0")
 
 
+@pytest.mark.slow
 def test_a_job_array_trains_unfinished_runs(tmp_path, small_recipe):
     (tmp_path / "one.toml").write_text(small_recipe)
     command = [
@@ -54,6 +55,7 @@ def log_of(folder: Path) -> str:
     return (folder / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_preempted_run_is_requeued_and_resumes(tmp_path, small_recipe):
     """The signal reaches the job while it waits for the run, as under SLURM."""
     (tmp_path / "one.toml").write_text(small_recipe.replace("steps = 2", "steps = 200"))
@@ -74,6 +76,7 @@ def test_a_preempted_run_is_requeued_and_resumes(tmp_path, small_recipe):
     assert (tmp_path / "stderr").read_text().endswith("full, seed 0: finished\n")
 
 
+@pytest.mark.slow
 def test_a_terminated_job_saves_and_does_not_end_by_itself(tmp_path, small_recipe):
     """SLURM does not requeue a job that ends by itself."""
     folder = tmp_path / "run"
@@ -94,6 +97,7 @@ def test_a_terminated_job_saves_and_does_not_end_by_itself(tmp_path, small_recip
     assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_as_a_job_ends_with_its_code_and_reason(tmp_path, small_recipe):
     (tmp_path / "one.toml").write_text(small_recipe)
     command = [

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sslkit.__main__ import main
+
 OTHER = '[objectives.scene-instance]\ninputs = { instance = "scene" }\n'
 PROBE = "[probes.knn]\nk = 3\nsize = 32\nmin_side = 8\ntest_share = 0.5\n"
 BASE = ("ablate", "two.toml", "--drop", "scene-instance", "--workers", "0", "--accelerator", "cpu")
@@ -41,10 +43,24 @@ def sslkit(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.fixture
+def command(here, monkeypatch, capsys):
+    """Run a command in this process: one that trains nothing is not worth importing torch again."""
+    monkeypatch.chdir(here)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = main(list(arguments))
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return run
+
+
 def figures(out: str) -> list[list[dict[str, float]]]:
     return [[trial["metrics"] for trial in arm["trials"]] for arm in json.loads(out)["arms"]]
 
 
+@pytest.mark.slow
 def test_two_arms_end_in_a_table_and_again_without_training(here):
     first = sslkit(here, *BASE)
     assert first.returncode == 0, first.stderr
@@ -64,6 +80,7 @@ def test_two_arms_end_in_a_table_and_again_without_training(here):
     assert runs == {"full-s0", "drop-scene-instance-s0"}
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_figures(here, recipe, tmp_path_factory):
     other = tmp_path_factory.mktemp("whole")
     (other / "two.toml").write_text(recipe)
@@ -82,6 +99,7 @@ def test_killed_and_started_again_it_ends_with_the_same_figures(here, recipe, tm
     assert figures(again.stdout) == figures(whole.stdout)
 
 
+@pytest.mark.slow
 def test_a_signal_leaves_everything_resumable_and_the_message_says_how(here):
     command = [sys.executable, "-m", "sslkit", *BASE, "--set", "steps=2000"]
     with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
@@ -96,6 +114,7 @@ def test_a_signal_leaves_everything_resumable_and_the_message_says_how(here):
     assert "drop-scene-instance: not started" in out
 
 
+@pytest.mark.slow
 def test_a_failed_arm_is_shown_with_its_reason_and_the_others_continue(here):
     """Train two runs at a time; the second of the three has a learning rate that makes it diverge."""
     done = sslkit(
@@ -113,28 +132,28 @@ def test_a_failed_arm_is_shown_with_its_reason_and_the_others_continue(here):
     assert (here / "runs" / "two" / "optimizer.base_lr=0.2-s0" / "log.txt").stat().st_size > 0
 
 
-def test_a_plan_and_a_script_train_nothing(here):
-    plan = sslkit(here, *BASE, "--plan", "--json")
+def test_a_plan_and_a_script_train_nothing(here, command):
+    plan = command(*BASE, "--plan", "--json")
     assert plan.returncode == 0, plan.stderr
     full, arm = json.loads(plan.stdout)
     assert (full["arm"], arm["arm"], arm["objectives"]) == ("full", "drop-scene-instance", ["scene-scene"])
     assert not (here / "runs").exists()
-    script = sslkit(here, *BASE, "--seeds", "2", "--emit", "sh")
+    script = command(*BASE, "--seeds", "2", "--emit", "sh")
     lines = [line for line in script.stdout.splitlines() if not line.startswith("#")]
     assert lines == [
         f"sslkit run runs/two/{name} --accelerator cpu --workers 0"
         for name in ("full-s0", "drop-scene-instance-s0", "full-s1", "drop-scene-instance-s1")
     ]
     assert not list((here / "runs").rglob("checkpoints"))
-    script = sslkit(here, *BASE, "--probe-every", "5", "--emit", "sh")
+    script = command(*BASE, "--probe-every", "5", "--emit", "sh")
     assert "sslkit run runs/two/full-s0 --accelerator cpu --workers 0 --probe-every 5" in script.stdout
 
 
-def test_unknown_names_are_usage_errors(here):
-    done = sslkit(here, "ablate", "two.toml", "--drop", "scene-instanc")
+def test_unknown_names_are_usage_errors(command):
+    done = command("ablate", "two.toml", "--drop", "scene-instanc")
     assert done.returncode == 2
     assert "did you mean 'scene-instance'?" in done.stderr
-    assert sslkit(here, *BASE, "--plan", "--collect").returncode == 2
+    assert command(*BASE, "--plan", "--collect").returncode == 2
 
 
 def until(holds):

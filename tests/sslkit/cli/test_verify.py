@@ -45,6 +45,7 @@ def record(tmp_path, monkeypatch, small_recipe, capsys):
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_bit_for_bit_the_same(tmp_path, monkeypatch, capsys, small_recipe):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(small_recipe)
@@ -177,6 +178,7 @@ def with_layer_norm(text):
     return text
 
 
+@pytest.mark.slow
 def test_batch_norm_breaks_equality_and_so_does_a_buffer_of_own_rows(foreign, small_recipe):
     text = small_recipe.replace("[objectives.scene-scene]", "[objectives.ring]\n[objectives.scene-scene]")
     code, [comparison] = world_size(text, "--steps", "1")
@@ -189,6 +191,7 @@ def test_batch_norm_breaks_equality_and_so_does_a_buffer_of_own_rows(foreign, sm
     assert comparison["whole_batch_norm"]["first"]["name"] == "objectives.ring.rows"
 
 
+@pytest.mark.slow
 def test_an_objective_that_sees_the_rows_of_its_rank_only_breaks_equality(foreign, small_recipe):
     text = with_layer_norm(small_recipe).replace("[objectives.scene-scene]", "[objectives.contrast]")
     code, [comparison] = world_size(text, "--steps", "1")
@@ -197,6 +200,7 @@ def test_an_objective_that_sees_the_rows_of_its_rank_only_breaks_equality(foreig
     assert comparison["breaking"][0].startswith("gather: the objective sees the rows of its own rank only")
 
 
+@pytest.mark.slow
 def test_contrastive_objectives_and_a_queue_of_keys_are_the_same_on_one_and_three_ranks(
     tmp_path, monkeypatch, small_recipe
 ):

@@ -80,6 +80,7 @@ def train(here: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(folders: tuple[Path, Path]) -> None:
     """Up to the order in which gradients are added: 1e-6 on weights that moved by a hundred thousand times as much."""
     ranks, passes = (checkpoint.load(checkpoint.latest(folder / "checkpoints")) for folder in folders)  # type: ignore[arg-type]
@@ -124,6 +125,7 @@ def test_the_folder_says_how_many_processes_there_were(folders: tuple[Path, Path
     assert counts == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_loss_that_couples_the_batch_trains_over_two_processes_what_it_does_in_one(tmp_path: Path) -> None:
     """Contrasts, and a queue of keys: each process is handed the whole batch, and gradients are those of one process."""
     more = "[objectives.simclr]\n[objectives.moco]\nqueue = 16\n[[augment.scene]]"
@@ -159,6 +161,7 @@ def of_photos(*lines: str) -> str:
     return re.sub(r"\[source\].*?\[sampler\]", source, RECIPE.replace("steps = 3\n", ""), flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_what_one_process_could_not_read_all_know_and_one_writes_down(tmp_path: Path) -> None:
     """And the images that stand in are those that one process takes."""
     for file in photos(tmp_path, 16)[3:10:6]:
@@ -181,6 +184,7 @@ def test_what_one_process_could_not_read_all_know_and_one_writes_down(tmp_path: 
         torch.testing.assert_close(value, states[1]["model"][name], atol=1e-6, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_takes_the_others_down_with_its_own_words_first(tmp_path: Path) -> None:
     """The third of three meets a damaged image in step 2; the same command goes on once that is repaired."""
     third = Epochs(images=24, batch_size=6, accumulate=1, seed=0, rank=2, world=3)
@@ -219,6 +223,7 @@ def test_a_process_that_fails_takes_the_others_down_with_its_own_words_first(tmp
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_step_that_diverged_over_two_processes_is_done_again_by_two(tmp_path: Path, capsys: Any) -> None:
     text = RECIPE.replace("steps = 3", "steps = 30").replace("base_lr = 0.5", "base_lr = 1e30")
     (tmp_path / "two.toml").write_text(text)
@@ -240,6 +245,7 @@ def test_a_step_that_diverged_over_two_processes_is_done_again_by_two(tmp_path: 
     assert "is from a run on 2 ranks, not 1: write --devices 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path: Path) -> None:
     """Otherwise the others would wait for it forever."""
     (tmp_path / "two.toml").write_text(RECIPE.replace("steps = 3", "steps = 500"))

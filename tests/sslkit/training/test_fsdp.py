@@ -95,6 +95,7 @@ def train(here: Path) -> None:
 
 @on_cpu
 @pytest.mark.parametrize("arm", ["two", "two-one", "one-two"])
+@pytest.mark.slow
 def test_shards_train_what_one_process_does_and_go_on_over_any_number(runs: Path, arm: str) -> None:
     """Up to the order in which gradients are added, which Adam's first steps make much of where they are near 0."""
     one, other = newest(runs, "one"), newest(runs, arm)
@@ -137,6 +138,7 @@ def test_metrics_and_figures_of_probes_are_those_of_one_process(runs: Path) -> N
 
 
 @on_cpu
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_leaves_a_record_that_one_process_can_read(runs: Path) -> None:
     done = sslkit(runs, "high", *SHARDED, "--set", "optimizer.base_lr=1e30", "--set", "optimizer.warmup_epochs=0")
     assert done.returncode == 6, done.stderr

@@ -309,6 +309,7 @@ epochs = 2
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.slow
 def test_over_two_processes_they_change_no_bit_either(tmp_path, strategy):
     (tmp_path / "two.toml").write_text(RECIPE)
     ends = []

@@ -95,6 +95,7 @@ def test_a_damaged_checkpoint_is_told_and_costs_no_bit(run, capsys):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with it")
+@pytest.mark.slow
 def test_a_compiled_run_takes_the_same_steps_the_monitored_ones_too(run, small_recipe, installed, monkeypatch):
     made, compile_ = [], nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda part, *args: (made.append(part), compile_(part, *args)))
