@@ -7,8 +7,9 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from PIL import ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from sslkit.boxes import Boxes
 from sslkit.errors import DataError
+from sslkit.orientation import EXCHANGING, UPRIGHT, jpeg_orientation, orientation_of, png_has_none, stored_size
 
 Image = npt.NDArray[np.uint8]
 """Shape (h, w, 3), RGB."""
@@ -33,12 +35,6 @@ BACKGROUND = (255, 255, 255)
 _RESAMPLING = {"bicubic": Pillow.Resampling.BICUBIC, "bilinear": Pillow.Resampling.BILINEAR}
 _RESIZE = {"bicubic": torch.ops.aten._upsample_bicubic2d_aa.out, "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out}
 """What `torch.nn.functional.interpolate(antialias=True)` calls; only these forms write interleaved pixels."""
-_UPRIGHT = {
-    2: Pillow.Transpose.FLIP_LEFT_RIGHT, 3: Pillow.Transpose.ROTATE_180, 4: Pillow.Transpose.FLIP_TOP_BOTTOM,
-    5: Pillow.Transpose.TRANSPOSE, 6: Pillow.Transpose.ROTATE_270, 7: Pillow.Transpose.TRANSVERSE,
-    8: Pillow.Transpose.ROTATE_90,
-}  # fmt: skip
-"""EXIF orientation -> the operation that turns an image upright."""
 
 
 if Pillow.MAX_IMAGE_PIXELS is not None:  # Pillow's own limits lie below ours
@@ -62,7 +58,7 @@ def decode(data: bytes, name: str) -> Image:
     plain = _plain_jpeg(data)
     if plain is not None:
         return plain
-    with _opened(data, name) as image:
+    with _opened(io.BytesIO(data), name) as image:
         image.load()
         return np.array(_rgb(ImageOps.exif_transpose(image)), np.uint8)
 
@@ -78,15 +74,40 @@ def _plain_jpeg(data: bytes) -> Image | None:
         pixels: Image = simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:  # anything irregular: leave it to Pillow
         return None
-    turn = _UPRIGHT.get(_orientation(data)) if b"Exif\0\0" in data else None
+    turn = UPRIGHT.get(jpeg_orientation(data))
     return pixels if turn is None else np.array(Pillow.fromarray(pixels).transpose(turn))
 
 
-def _orientation(data: bytes) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Pillow.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            return int(image.getexif().get(0x0112, 1))
+@dataclass(frozen=True)
+class Header:
+    """Size and orientation of an image, as its file says before any pixel is decoded.
+
+    Attributes:
+        height: Height of the image as it is stored.
+        width: Width of the image as it is stored.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+    """
+
+    height: int
+    width: int
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width of the upright image."""
+        return (self.width, self.height) if self.orientation in EXCHANGING else (self.height, self.width)
+
+
+def read_header(file: BinaryIO, name: str) -> Header:
+    """Read the header of an image from an open file.
+
+    Raises:
+        DataError: The file is empty, not an image, or implausibly large.
+    """
+    plain = png_has_none(file)
+    with _opened(file, name) as image:
+        width, height = stored_size(image)
+        return Header(height, width, 1 if plain else orientation_of(image))
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:
@@ -95,19 +116,19 @@ def upright_size(data: bytes, name: str) -> tuple[int, int]:
     Raises:
         DataError: The data is empty, not an image, or implausibly large.
     """
-    with _opened(data, name) as image:
-        turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
-        return (image.width, image.height) if turned else (image.height, image.width)
+    return read_header(io.BytesIO(data), name).upright
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Pillow.Image]:
-    if not data:
+def _opened(file: BinaryIO, name: str) -> Iterator[Pillow.Image]:
+    head = file.read(8)
+    file.seek(0)
+    if not head:
         raise DataError(f"{name} is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our limit and messages replace Pillow's
-            with Pillow.open(io.BytesIO(data), formats=_formats()) as image:
+            with Pillow.open(file, formats=_formats()) as image:
                 if image.width * image.height > LIMIT:
                     raise DataError(
                         f"{name} claims {image.width} x {image.height} pixels; more than {LIMIT} are not decoded"
@@ -115,14 +136,20 @@ def _opened(data: bytes, name: str) -> Iterator[Pillow.Image]:
                 yield image
     except UnidentifiedImageError:
         raise DataError(
-            f"{name} is not an image that Pillow can read ({len(data)} bytes, beginning with {data[:8]!r})"
+            f"{name} is not an image that Pillow can read ({_size(file)} bytes, beginning with {head!r})"
         ) from None
     except Pillow.DecompressionBombError:
         raise DataError(f"{name} claims more than {2 * LIMIT} pixels; more than {LIMIT} are not decoded") from None
     except DataError:
         raise
     except Exception as error:  # decoders raise anything on damaged bytes
-        raise DataError(f"{name} cannot be decoded ({len(data)} bytes): {str(error) or type(error).__name__}") from None
+        raise DataError(
+            f"{name} cannot be decoded ({_size(file)} bytes): {str(error) or type(error).__name__}"
+        ) from None
+
+
+def _size(file: BinaryIO) -> int:
+    return file.seek(0, io.SEEK_END)
 
 
 @cache

@@ -72,7 +72,8 @@ def test_cmyk_jpegs_are_not_inverted():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation):
+@pytest.mark.parametrize(("format_", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
+def test_exif_orientation_is_applied(orientation, format_, options):
     upright = RNG.integers(0, 256, (6, 9, 3), np.uint8)
     undo = {
         1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
@@ -81,9 +82,33 @@ def test_exif_orientation_is_applied(orientation):
     }[orientation]  # fmt: skip
     exif = Pillow.Exif()
     exif[0x0112] = orientation
-    data = encoded(Pillow.fromarray(np.ascontiguousarray(undo(upright))), exif=exif)
+    stored = np.ascontiguousarray(undo(upright))
+    data = encoded(Pillow.fromarray(stored), format_, exif=exif, **options)
     np.testing.assert_array_equal(images.decode(data, "a"), upright)
-    assert images.upright_size(data, "a") == (6, 9)
+    header = images.read_header(io.BytesIO(data), "a")
+    assert header == images.Header(*stored.shape[:2], orientation)
+    assert header.upright == images.upright_size(data, "a") == (6, 9)
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
+def test_an_orientation_in_xmp_counts_too(format_):
+    image = Pillow.fromarray(RNG.integers(0, 256, (16, 32, 3), np.uint8))
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", XMP)
+    data = encoded(image, format_, **({"pnginfo": texts} if format_ == "PNG" else {"xmp": XMP.encode()}))
+    assert images.decode(data, "a").shape == (32, 16, 3)
+    assert images.upright_size(data, "a") == (32, 16)
+
+
+def test_headers_of_pngs_are_read_without_decoding_them(monkeypatch):
+    def fails(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImageFile, "load", fails)
+    assert images.upright_size(encoded(Pillow.new("RGB", (9, 7))), "a") == (7, 9)
 
 
 @pytest.mark.parametrize(
