@@ -20,7 +20,7 @@ SOURCE = Path(sslkit.__file__).parent
 OUT = DOCS / "api.md"
 MODULES = (
     "api", "testing", "boxes", "crops", "images", "nn", "axes", "errors", "optim", "schedules", "seeds", "folders",
-    "text_files", "progress", "targets",
+    "files", "text_files", "progress", "targets",
 )  # fmt: skip
 """The public modules, in reading order."""
 RETURNED = {

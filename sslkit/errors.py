@@ -10,7 +10,8 @@
     ├── DivergedError     6  a loss or gradient is not finite, or the features collapsed
     └── PreemptedError   75  stopped from outside; the same command resumes the run
 
-Commands and notebooks show the message of these errors alone, without a traceback.
+Commands and notebooks show the message of these errors alone, without a traceback. `SslkitWarning` is for what a
+command goes on without; commands show it as one line.
 """
 
 from __future__ import annotations
@@ -100,6 +101,10 @@ class PreemptedError(SslkitError):
     """The run was stopped from outside; the same command resumes it."""
 
     exit_code = 75
+
+
+class SslkitWarning(UserWarning):
+    """Something that a run goes on without, such as a cache; the message says why, and what it means."""
 
 
 def closest(word: str, known: Iterable[str]) -> str:

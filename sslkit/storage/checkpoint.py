@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sslkit.errors import DataError
-from sslkit.storage.atomic import replace_file
+from sslkit.files import replace_file
 from sslkit.storage.file_errors import first_line, refused_name, truncation_hint
 
 FORMAT = 1
@@ -22,7 +22,7 @@ FORMAT = 1
 NEWEST = "newest.json"
 """The pointer in a folder of checkpoints: which of them is the newest complete one."""
 _NAME = re.compile(r"step-(\d+)\.pt")
-_LEFTOVER = re.compile(r"\.(step-\d+\.pt|newest\.json)\.\d+\.part")
+_LEFTOVER = re.compile(r"\.(step-\d+\.pt|newest\.json)\.[0-9a-f]+\.part")
 _PLAIN = (type(None), bool, int, float, str, bytes, torch.Size, torch.dtype, torch.device, Tensor, nn.Parameter)
 _LISTS = (list, tuple, set)
 

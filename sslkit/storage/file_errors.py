@@ -11,14 +11,6 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def os_error(error: BaseException) -> BaseException:
-    """Return the operating system's error that caused one of torch's; without one, the error itself."""
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    return cause or error
-
-
 def refused_name(error: Exception) -> str:
     """Return what `torch.load` refused to execute, without its advice on how to execute it after all."""
     match = re.search(r"GLOBAL (\S+)", str(error))

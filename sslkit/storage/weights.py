@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sslkit.errors import DataError
-from sslkit.storage.atomic import replace_file
+from sslkit.files import replace_file
 from sslkit.storage.checkpoint import refuse_inflating
 from sslkit.storage.file_errors import first_line, refused_name, truncation_hint
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sslkit.errors import StorageError
+from sslkit.files import load_cache, save_cache
 from sslkit.folders import cache_dir, cores
 from sslkit.planning.plan import Plan
-from sslkit.storage.atomic import replace_file
 from sslkit.storage.environment import cpu_model
 from sslkit.training.trial import PLAIN, Mode, Outcome
 
@@ -69,8 +67,8 @@ def remember(key: Mapping[str, Any], outcome: Outcome) -> None:
     modes = [[mode.precision, mode.memory_format, seconds] for mode, seconds in outcome.seconds.items()]
     entries[name] = {"key": key, "choice": str(outcome.choice), "seconds": modes, "images": outcome.images}
     newest = dict(list(entries.items())[-MOST_ENTRIES:])
-    with suppress(StorageError), replace_file(_file()) as part:
-        part.write_text(json.dumps(newest, indent=1, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(newest, indent=1, default=str) + "\n"
+    save_cache(_file(), "the choice of a precision", lambda file: file.write(text.encode()))
 
 
 def _file() -> Path:
@@ -78,10 +76,7 @@ def _file() -> Path:
 
 
 def _read() -> dict[str, Any]:
-    try:
-        entries = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    entries = load_cache(_file(), "the choice of a precision", lambda file: json.loads(file.read()))
     return entries if isinstance(entries, dict) else {}
 
 

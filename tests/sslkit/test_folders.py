@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from sslkit.errors import DataError
+from sslkit import folders
+from sslkit.errors import DataError, SslkitWarning, UsageError
 from sslkit.folders import cache_dir, cores, require_within_reach
 
 
@@ -29,6 +31,52 @@ def test_the_users_own_folder_comes_first(monkeypatch, own, xdg, expected) -> No
         else:
             monkeypatch.setenv(name, value)
     assert cache_dir() == expected
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """Be a user in no passwd file, without HOME; the folder for temporary files is `tmp_path`."""
+    for name in ("SSLKIT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folders._without_home.cache_clear()
+    yield tmp_path
+    folders._without_home.cache_clear()
+
+
+def test_without_a_home_the_cache_is_among_temporary_files(homeless):
+    with pytest.warns(SslkitWarning, match="set SSLKIT_CACHE"):
+        cache = cache_dir()
+    assert cache == homeless / f"sslkit-{os.getuid()}"
+    assert cache.stat().st_mode & 0o077 == 0, "others could put files into it"
+    assert cache_dir() == cache, "told once"
+
+
+def test_somebody_elses_folder_is_no_cache(homeless, monkeypatch):
+    other = os.getuid() + 1
+    (homeless / f"sslkit-{other}").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    with pytest.warns(SslkitWarning):
+        cache = cache_dir()
+    assert cache.parent == homeless
+    assert cache.name != f"sslkit-{other}"
+
+
+@pytest.mark.parametrize("place", ["/proc", "/dev/null", "/nowhere/at/all"])
+def test_without_any_folder_there_is_a_path_that_cannot_be_written(homeless, monkeypatch, place):
+    monkeypatch.setattr(tempfile, "tempdir", place)
+    with pytest.raises(OSError, match="Not a directory|exists"):
+        (cache_dir() / "x").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("variable", ["SSLKIT_CACHE", "XDG_CACHE_HOME"])
+@pytest.mark.parametrize("folder", ["~nobody-of-that-name/cache", "~nobody-of-that-name"])
+def test_an_unknown_users_home_is_told(monkeypatch, variable, folder):
+    monkeypatch.delenv("SSLKIT_CACHE", raising=False)
+    monkeypatch.setenv(variable, folder)
+    with pytest.raises(UsageError, match=f"{variable}={folder}: the home folder ~nobody-of-that-name is unknown"):
+        cache_dir()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")

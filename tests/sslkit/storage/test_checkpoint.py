@@ -324,6 +324,6 @@ def test_when_the_disk_is_full_the_reason_is_reported_and_the_older_one_stays(tm
         [sys.executable, "-c", _LIMITED, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert (process.returncode, process.stderr) == (0, "")
-    assert "step-00000002.pt: [Errno 27] File too large; an older file is unchanged" in process.stdout
+    assert "step-00000002.pt: File too large; an older file is unchanged" in process.stdout
     assert _names(tmp_path) == ["newest.json", "step-00000001.pt"]
     assert checkpoint.load(tmp_path / "step-00000001.pt")["step"] == 1
