@@ -5,14 +5,12 @@ The command line makes a `Plugins` object and passes it down; nothing here is gl
 
 from __future__ import annotations
 
-import os
-import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,10 +19,13 @@ import pluggy
 
 from sslkit import hookspecs
 from sslkit.errors import PluginError, SslkitError, closest
+from sslkit.foreign import entries
+from sslkit.foreign.entries import Claim
+from sslkit.foreign.isolation import describe, is_failure, isolated, stdout_as_stderr
 from sslkit.hookspecs import COLLECTING
 
-GROUP = "sslkit"
-_KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+OWN = "sslkit"
+"""The distribution whose components come first where several plugins offer a short name."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def blamed(component: Component) -> Iterator[None]:
         yield
     except (SslkitError, MemoryError):
         raise
-    except Exception as error:
-        if "out of memory" in str(error):
+    except BaseException as error:
+        if "out of memory" in str(error) or not is_failure(error):
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise PluginError(
@@ -109,22 +110,23 @@ class Plugins:
             PluginError: A name in `only` is not an installed plugin.
         """
         plugins = cls(_manager())
-        claims = _claims(entry_points(group=GROUP) if points is None else points)
-        for name in _selected(only, claims):
-            plugins._load(name, claims[name])
+        claims = entries.claims(points)
+        for name in entries.selected(only, claims):
+            plugins._load(claims[name])
         return plugins
 
-    def _load(self, name: str, claims: Sequence[tuple[EntryPoint, Owner]]) -> None:
-        if len(claims) > 1:
-            rivals = " and ".join(f"{owner.distribution} {owner.version}" for _, owner in claims)
-            reason = f"{rivals} both claim the name '{name}': uninstall one of them"
-            self.broken += [Broken(owner, reason) for _, owner in claims]
+    def _load(self, claims: Sequence[Claim]) -> None:
+        owners = [Owner(claim.point.name, claim.distribution, claim.version) for claim in claims]
+        owner, name = owners[0], owners[0].plugin
+        rivals = " and ".join(f"{rival.distribution} {rival.version}" for rival in owners)
+        fault = entries.name_fault(name)
+        if fault is None and len(owners) > 1:
+            fault = f"{rivals} both claim the name '{name}': uninstall one of them"
+        if fault:
+            self.broken += [Broken(rival, fault) for rival in owners]
             return
-        [(point, owner)] = claims
-        try:
-            self.add(owner, point.load())
-        except Exception as error:  # a third party's import may raise anything, and must not affect other plugins
-            self.broken.append(Broken(owner, _reason(error)))
+        with _calling(owner, self.broken):
+            self.add(owner, claims[0].point.load())
 
     def add(self, owner: Owner, module: object) -> None:
         """Register one plugin module.
@@ -152,7 +154,7 @@ class Plugins:
                 if fault is None and component.id in components:
                     fault = f"it offers two {kind}s named '{component.id}'"
                 if fault:
-                    self.broken.append(Broken(owner, fault))
+                    _add(self.broken, owner, fault)
                 else:
                     components[component.id] = component
         return components
@@ -161,38 +163,29 @@ class Plugins:
         results: list[tuple[Owner, Sequence[Any]]] = []
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
             owner = self.owners[impl.plugin_name]
-            try:
+            with _calling(owner, self.broken, f"{hook}() failed: "):
                 results.append((owner, list(impl.function())))
-            except Exception as error:  # see _load
-                self.broken.append(Broken(owner, f"{hook}() failed: {_reason(error)}"))
         return sorted(results, key=lambda result: result[0].plugin)
 
     def find(self, kind: str, name: str) -> Component:
-        """Return the component with this full id ("univip/scene-scene") or unambiguous short name.
+        """Return the component with this full id ("univip/scene-scene") or short name; sslkit's own come first.
 
         Raises:
             PluginError: The name is unknown (close matches are named), or several plugins offer it.
         """
-        known = self.components[kind]
-        if name in known:
-            return known[name]
-        matches = [id_ for id_ in known if id_.partition("/")[2] == name]
-        if len(matches) == 1:
-            return known[matches[0]]
-        if matches:
-            raise PluginError(f"{kind} '{name}' is offered by several plugins: write {' or '.join(matches)}")
-        raise PluginError(self._unknown(kind, name))
+        offers = self.offers(kind, name)
+        if not offers:
+            raise PluginError(_unknown(self, kind, name))
+        chosen = _own_first(offers)
+        if len(chosen) > 1:
+            ids = " or ".join(item.id for item in chosen)
+            raise PluginError(f"{kind} '{name}' is offered by several plugins: write {ids}")
+        return chosen[0]
 
-    def _unknown(self, kind: str, name: str) -> str:
-        for broken in self.broken:
-            if name.startswith(f"{broken.owner.plugin}/"):
-                return f"{kind} '{name}' is in plugin '{broken.owner.plugin}', which is broken: {broken.reason}"
-        ids = list(self.components[kind])
-        shorts = [id_.partition("/")[2] for id_ in ids]
-        hint = closest(name, shorts + ids) or f"; known: {', '.join(sorted(shorts)) or 'none'}"
-        broken_names = sorted({item.owner.plugin for item in self.broken})
-        also = f" (broken plugins: {', '.join(broken_names)}; see `sslkit plugins`)" if broken_names else ""
-        return f"unknown {kind} '{name}'{hint}{also}"
+    def offers(self, kind: str, name: str) -> list[Component]:
+        """Return the component with this full id, or all those with this short name."""
+        known = self.components[kind]
+        return [known[name]] if name in known else [known[id_] for id_ in known if id_.partition("/")[2] == name]
 
     def folder_source(self) -> Component:
         """Return the source for plain folders of images: the one that declares `opens_folder`.
@@ -211,7 +204,7 @@ class Plugins:
         return self._only("proposer", "is_default")
 
     def _only(self, kind: str, attribute: str) -> Component:
-        declaring = self.declaring(kind, attribute)
+        declaring = _own_first(self.declaring(kind, attribute))
         if len(declaring) == 1:
             return declaring[0]
         ids = ", ".join(item.id for item in declaring)
@@ -226,48 +219,40 @@ class Plugins:
 
     def recipes(self) -> dict[str, Path]:
         """Return the recipes shipped inside plugin packages: `plugin/name` -> file."""
-        return {
-            f"{owner.plugin}/{Path(path).stem}": Path(path)
-            for owner, paths in self._call("sslkit_recipes")
-            for path in paths
-        }
+        recipes: dict[str, Path] = {}
+        for owner, paths in self._call("sslkit_recipes"):
+            for path in paths:
+                if fault := entries.path_fault(path):
+                    _add(self.broken, owner, f"sslkit_recipes() returned {fault}")
+                elif recipes.setdefault(id_ := f"{owner.plugin}/{Path(path).stem}", Path(path)) != Path(path):
+                    _add(self.broken, owner, f"sslkit_recipes() returned two files for one name, {id_}")
+        return recipes
 
     def commands(self, make_app: Callable[[str], Any]) -> None:
         """Let each plugin add its commands to the app that `make_app(plugin name)` returns."""
         for impl in self.manager.hook.sslkit_commands.get_hookimpls():
-            try:
-                impl.function(app=make_app(impl.plugin_name))
-            except Exception as error:  # see _load
-                self.broken.append(Broken(self.owners[impl.plugin_name], f"sslkit_commands() failed: {_reason(error)}"))
+            app = make_app(impl.plugin_name)
+            with _calling(self.owners[impl.plugin_name], self.broken, "sslkit_commands() failed: "):
+                impl.function(app=app)
+
+
+@contextmanager
+def _calling(owner: Owner, broken: list[Broken], what: str = "") -> Iterator[None]:
+    """Run code of a plugin that collects; list the plugin as broken if it fails, with a reason that `what` begins."""
+    with isolated(lambda error: _add(broken, owner, what + _reason(error))), stdout_as_stderr():
+        yield
+
+
+def _add(broken: list[Broken], owner: Owner, reason: str) -> None:
+    """List a plugin as broken, once for each reason."""
+    item = Broken(owner, reason)
+    broken += [] if item in broken else [item]
 
 
 def _manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(GROUP)
+    manager = pluggy.PluginManager(entries.GROUP)
     manager.add_hookspecs(hookspecs)
     return manager
-
-
-def _claims(points: Iterable[EntryPoint]) -> dict[str, list[tuple[EntryPoint, Owner]]]:
-    """Group entry points by name; a distribution that is on the path twice counts once."""
-    claims: dict[str, dict[str, tuple[EntryPoint, Owner]]] = {}
-    for point in points:
-        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "?")
-        claims.setdefault(point.name, {}).setdefault(name, (point, Owner(point.name, name, version)))
-    return {name: [rivals[dist] for dist in sorted(rivals)] for name, rivals in sorted(claims.items())}
-
-
-def _selected(only: Iterable[str] | None, claims: Mapping[str, Any]) -> list[str]:
-    if only is None:
-        variable = os.environ.get("SSLKIT_PLUGINS")
-        if variable is None:
-            return list(claims)
-        only = [name.strip() for name in variable.split(",") if name.strip()]
-    chosen = list(only)
-    for name in chosen:
-        if name not in claims:
-            known = ", ".join(claims) or "none"
-            raise PluginError(f"no installed plugin is named '{name}'{closest(name, claims)} (installed: {known})")
-    return sorted(set(chosen))
 
 
 def _check_hooks(manager: pluggy.PluginManager, module: object) -> None:
@@ -280,18 +265,32 @@ def _check_hooks(manager: pluggy.PluginManager, module: object) -> None:
             raise PluginError(f"it defines {name}() without the decorator @sslkit.hookimpl, so it is never called")
 
 
+def _unknown(plugins: Plugins, kind: str, name: str) -> str:
+    for broken in plugins.broken:
+        if name.startswith(f"{broken.owner.plugin}/"):
+            return f"{kind} '{name}' is in plugin '{broken.owner.plugin}', which is broken: {broken.reason}"
+    ids = list(plugins.components[kind])
+    shorts = [id_.partition("/")[2] for id_ in ids]
+    hint = closest(name, shorts + ids) or f"; known: {', '.join(sorted(shorts)) or 'none'}"
+    broken_names = sorted({item.owner.plugin for item in plugins.broken})
+    also = f" (broken plugins: {', '.join(broken_names)}; see `sslkit plugins`)" if broken_names else ""
+    return f"unknown {kind} '{name}'{hint}{also}"
+
+
+def _own_first(offers: list[Component]) -> list[Component]:
+    """Return those of sslkit's own distribution, or all where it has none: installing a plugin changes no run."""
+    return [item for item in offers if item.owner.distribution == OWN] or offers
+
+
 def _component(kind: str, cls: Any, owner: Owner) -> tuple[Component, str | None]:
     name = getattr(cls, "name", None)
     component = Component(kind, f"{owner.plugin}/{name}", cls, owner)
     if not isinstance(cls, type):
         return component, f"it offers {cls!r} as {kind}, which is not a class"
-    if not isinstance(name, str) or not _KEBAB.fullmatch(name):
-        return (
-            component,
-            f"its {kind} {cls.__qualname__} has name = {name!r}: write a kebab-case name, like 'my-{kind}'",
-        )
-    return component, None
+    if isinstance(name, str) and entries.KEBAB.fullmatch(name):
+        return component, None
+    return component, f"its {kind} {cls.__qualname__} has name = {name!r}: write a kebab-case name, like 'my-{kind}'"
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, PluginError) else describe(error)

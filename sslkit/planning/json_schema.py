@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
+from sslkit.errors import PluginError
 from sslkit.planning.options import schema
 from sslkit.planning.recipe import (  # fmt: skip
     Choice,
@@ -47,13 +49,20 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
 def _alternatives(
     plugins: Plugins, kind: str, table: type[Choice], definitions: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    return [_alternative(item, table, definitions) for item in plugins.components[kind].values()]
+    return [_alternative(plugins, item, table, definitions) for item in plugins.components[kind].values()]
 
 
-def _alternative(item: Component, table: type[Choice], definitions: dict[str, Any]) -> dict[str, Any]:
-    short = item.id.partition("/")[2]
-    body = _merged(item.cls, table, [item.id, short], definitions)
+def _alternative(plugins: Plugins, item: Component, table: type[Choice], definitions: dict[str, Any]) -> dict[str, Any]:
+    body = _merged(item.cls, table, [item.id, *_short_names(plugins, item)], definitions)
     return {"title": item.id, "description": item.summary, **body}
+
+
+def _short_names(plugins: Plugins, item: Component) -> list[str]:
+    """Return the component's short name in a list; an empty one where that stands for another, or is ambiguous."""
+    short = item.id.partition("/")[2]
+    with suppress(PluginError):
+        return [short] if plugins.find(item.kind, short) is item else []
+    return []
 
 
 def _merged(maker: Any, table: type[Choice], names: Iterable[str], definitions: dict[str, Any]) -> dict[str, Any]:
@@ -68,9 +77,10 @@ def _merged(maker: Any, table: type[Choice], names: Iterable[str], definitions: 
 
 def _by_name(plugins: Plugins, kind: str, table: type[Choice], definitions: dict[str, Any]) -> dict[str, Any]:
     """Describe tables whose name is the default of `use`."""
-    items = plugins.components[kind].values()
-    shorts = {item.id.partition("/")[2]: _alternative(item, table, definitions) for item in items}
-    definitions[f"any-{kind}"] = {"anyOf": list(shorts.values())}
+    items = plugins.components[kind]
+    bodies = {id_: _alternative(plugins, item, table, definitions) for id_, item in items.items()}
+    definitions[f"any-{kind}"] = {"anyOf": list(bodies.values())}
+    shorts = {short: bodies[id_] for id_, item in items.items() for short in _short_names(plugins, item)}
     chosen = {"required": ["use"], "$ref": f"#/$defs/any-{kind}"}
     named = {name: {"if": {"required": ["use"]}, "then": chosen, "else": body} for name, body in shorts.items()}
     return {"type": "object", "properties": named, "additionalProperties": chosen}

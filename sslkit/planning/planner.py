@@ -68,7 +68,7 @@ class Planner(Resolver):
         plan_views(self, plan)
         check_sizes(self, plan, built_backbone)
         self._drop_unused_proposals(plan, built_sampler)
-        plan.notes += self._notes(plan)
+        plan.notes += self._notes(plan) + self.notes
         return plan
 
     def _objective(self, name: str, table: ObjectiveTable, matcher: RowMatcher | None) -> ObjectivePlan | None:

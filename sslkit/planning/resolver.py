@@ -11,7 +11,7 @@ from sslkit.planning import toml
 from sslkit.planning.options import schema, validate
 from sslkit.planning.plan import ConfiguredComponent
 from sslkit.planning.recipe import Choice
-from sslkit.plugins import Plugins
+from sslkit.plugins import Component, Plugins
 
 
 class Resolver:
@@ -20,11 +20,13 @@ class Resolver:
     Attributes:
         plugins: The plugins that offer the components.
         problems: Every problem so far.
+        notes: Remarks for the user that are not problems.
     """
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
 
     def fault(self, key: tuple[str, ...], what: str, instead: str = "", kind: str = "recipe") -> None:
         """Add a problem."""
@@ -37,8 +39,16 @@ class Resolver:
         except PluginError as error:
             self.fault((*key, "use"), str(error), kind="plugin" if "broken" in str(error) else "recipe")
             return None
+        self._note_others(component, table.use)
         options = self.options(component.cls, table, key, component.id)
         return None if options is None else ConfiguredComponent(component, options)
+
+    def _note_others(self, chosen: Component, name: str) -> None:
+        """Say which component a short name stands for, where other plugins offer it, too."""
+        others = [item.id for item in self.plugins.offers(chosen.kind, name) if item != chosen]
+        if others:
+            note = f"{chosen.kind} '{name}' is sslkit's own {chosen.id}; write the whole id for {' or '.join(others)}"
+            self.notes += [] if note in self.notes else [note]
 
     def options(self, maker: Any, table: Choice, key: tuple[str, ...], name: str) -> dict[str, Any] | None:
         """Validate a component's options; invalid ones are left out, to find further problems in the rest.

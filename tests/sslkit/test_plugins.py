@@ -1,13 +1,20 @@
+import ctypes
+import os
+import signal
+import sys
 import types
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 from sslkit import hookimpl
 from sslkit.api import Objective, Source, ViewSampler
+from sslkit.cli import make_app
 from sslkit.errors import PluginError
+from sslkit.foreign import entries
 from sslkit.planning.options import schema, validate
-from sslkit.plugins import Owner, Plugins
+from sslkit.plugins import Owner, Plugins, blamed
 
 
 class Distribution:
@@ -25,9 +32,9 @@ class Point:
         self.name, self.module, self.dist = name, module, Distribution(dist, version)
 
     def load(self):
-        if isinstance(self.module, Exception):
+        if isinstance(self.module, BaseException):
             raise self.module
-        return self.module
+        return self.module() if isinstance(self.module, types.FunctionType) else self.module
 
 
 def sampler(name_):
@@ -43,11 +50,19 @@ def offering(**hooks):
 
 def _returns(value):
     def collect():
-        if isinstance(value, Exception):
+        if isinstance(value, BaseException):
             raise value
         return value
 
     return collect
+
+
+class StopError(BaseException):
+    """An exception of a plugin's own that is no `Exception`."""
+
+
+ENDINGS = [SystemExit(), SystemExit(0), SystemExit("bye"), KeyboardInterrupt(), GeneratorExit(), StopError("x")]
+"""What ends a program where code raises it, or passes every `except Exception`."""
 
 
 def test_first_party_plugins_load_whole(installed):
@@ -214,3 +229,155 @@ def test_the_declared_examples_are_valid_options(installed):
     assert {item.id for item in declaring} == {"images/folder", "heads/mlp"}
     for item in declaring:
         assert not validate(schema(item.cls), item.cls.example, ())[1]
+
+
+# ---------------------------------------------------------------------------------------------- isolation and names
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=repr)
+def test_a_plugin_that_ends_the_program_at_import_is_listed_and_the_others_load(ending):
+    good = offering(sslkit_samplers=[sampler("a")])
+    plugins = Plugins.load(points=[Point("bad", ending), Point("good", good)])
+    assert list(plugins.owners) == ["good"]
+    [broken] = plugins.broken
+    assert broken.reason.startswith(type(ending).__name__)
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=repr)
+@pytest.mark.parametrize("hook", ["sslkit_samplers", "sslkit_recipes"])
+def test_a_plugin_that_ends_the_program_in_a_hook_is_listed_once(ending, hook):
+    plugins = Plugins.load(points=[Point("bad", offering(**{hook: ending}))])
+    for _ in range(2):
+        assert not plugins.components["sampler"]
+        assert not plugins.recipes()
+    [broken] = plugins.broken
+    assert broken.reason.startswith(f"{hook}() failed: {type(ending).__name__}")
+
+
+def test_a_plugin_that_ends_the_program_in_its_commands_is_listed():
+    module = types.ModuleType("made")
+
+    @hookimpl
+    def sslkit_commands(app):
+        raise SystemExit(0)
+
+    module.sslkit_commands = sslkit_commands
+    plugins = Plugins.load(points=[Point("bad", module)])
+    plugins.commands(lambda name: name)
+    assert "sslkit_commands() failed: SystemExit: 0" in plugins.broken[0].reason
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=repr)
+def test_a_component_that_ends_the_program_is_named(plugins, ending):
+    component = plugins.find("objective", "alike")
+    message = f"'fake/alike' of plugin 'fake'.* failed: {type(ending).__name__}"
+    with pytest.raises(PluginError, match=message), blamed(component):
+        raise ending
+
+
+def test_ctrl_c_passes_through_code_of_plugins(plugins):
+    """A real one arrives where no `raise` statement is."""
+    with pytest.raises(KeyboardInterrupt):
+        Plugins.load(points=[Point("slow", lambda: signal.raise_signal(signal.SIGINT))])
+    with pytest.raises(KeyboardInterrupt), blamed(plugins.find("objective", "alike")):
+        _caught_and_raised_again()
+
+
+def _caught_and_raised_again():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise
+
+
+def test_the_end_of_a_generator_is_no_failure(plugins):
+    def images():
+        with blamed(plugins.find("source", "dots")):
+            yield 1
+            yield 2
+
+    opened = images()
+    assert next(opened) == 1
+    opened.close()
+
+
+def test_what_a_plugin_prints_is_no_result(capfd):
+    """At import and in hooks, from Python and from C."""
+
+    def load():
+        sys.stdout.write("from an import\n")
+        sys.__stdout__.write("around the redirection\n")
+        ctypes.CDLL(None).puts(b"from C")
+        os.write(1, b"to the descriptor\n")
+        return offering(sslkit_samplers=[sampler("a")])
+
+    sys.stdout.write("before\n")
+    plugins = Plugins.load(points=[Point("loud", load)])
+    assert plugins.find("sampler", "a")
+    sys.stdout.write("after\n")
+    out, err = capfd.readouterr()
+    assert out == "before\nafter\n"
+    assert all(text in err for text in ("from an import", "from C", "to the descriptor"))
+
+
+@pytest.mark.parametrize("name", entries.RESERVED)
+def test_names_of_commands_are_reserved(name):
+    plugins = Plugins.load(points=[Point(name, offering(sslkit_samplers=[sampler("a")])), Point("good", offering())])
+    assert list(plugins.owners) == ["good"]
+    assert f"'{name}' is a command of sslkit" in plugins.broken[0].reason
+    assert f"'my-{name}'" in plugins.broken[0].reason
+
+
+def test_every_command_of_the_core_is_reserved():
+    app = make_app(Plugins.load(points=[]))
+    commands = {item.name for item in [*app.registered_commands, *app.registered_groups]}
+    assert commands == set(entries.RESERVED)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("My_Plugin", "my-plugin"), ("toy.plugin", "toy-plugin"), ("toy plugin", "toy-plugin"), ("ToyPlugin", "toy-plugin"),
+        ("toy/plugin", "toy-plugin"), ("toy-", "toy"), ("-toy", "toy"), ("toy--plugin", "toy-plugin"), ("Über", "ber"), ("\n", "my-plugin"),
+    ],
+)  # fmt: skip
+def test_names_of_plugins_are_in_kebab_case(name, instead):
+    plugins = Plugins.load(points=[Point(name, offering())])
+    assert not plugins.owners
+    assert f"is not in kebab-case: write '{instead}' in [project.entry-points.sslkit]" in plugins.broken[0].reason
+
+
+def test_a_plugin_that_offers_a_name_of_ours_changes_no_run():
+    ours = Point("own", offering(sslkit_samplers=[sampler("same"), sampler("ours")]), "sslkit")
+    theirs = Point("a", offering(sslkit_samplers=[sampler("same")]))
+    plugins = Plugins.load(points=[ours, theirs])
+    assert plugins.find("sampler", "same").id == "own/same"
+    assert plugins.find("sampler", "a/same").id == "a/same"
+    assert [item.id for item in plugins.offers("sampler", "same")] == ["a/same", "own/same"]
+
+
+def test_a_plugin_that_opens_folders_changes_no_run(installed):
+    points = [Point("own", offering(sslkit_sources=[source("all", opens_folder=True)]), "sslkit")]
+    points += [Point("a", offering(sslkit_sources=[source("all", opens_folder=True)]))]
+    assert Plugins.load(points=points).folder_source().id == "own/all"
+
+
+@pytest.mark.parametrize("bad", [3, None, "nothing.toml", Path("nothing.toml"), Path(), b"x.toml"])
+def test_one_bad_recipe_hides_no_other(tmp_path, bad):
+    good = tmp_path / "good.toml"
+    good.write_text("summary = 'fine'")
+    plugins = Plugins.load(points=[Point("toy", offering(sslkit_recipes=[bad, good])), Point("b", offering())])
+    assert plugins.recipes() == {"toy/good": good}
+    assert plugins.recipes() == {"toy/good": good}
+    [broken] = plugins.broken
+    assert "sslkit_recipes() returned" in broken.reason
+
+
+def test_two_recipes_of_one_name_are_told(tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.toml").touch()
+    paths = [tmp_path / "a" / "same.toml", tmp_path / "a" / "same.toml", tmp_path / "b" / "same.toml"]
+    plugins = Plugins.load(points=[Point("toy", offering(sslkit_recipes=paths))])
+    assert plugins.recipes() == {"toy/same": paths[0]}
+    assert [item.reason for item in plugins.broken] == ["sslkit_recipes() returned two files for one name, toy/same"]
