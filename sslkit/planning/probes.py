@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sslkit.api import Backbone, Probe
 from sslkit.errors import Problem
+from sslkit.foreign.isolation import describe, is_failure
 from sslkit.planning.plan import ConfiguredComponent, ProbePlan, ProbingPlan
 from sslkit.planning.recipe import ProbeRecipe, ProbeTable, View
 from sslkit.planning.resolver import Resolver
@@ -90,8 +91,11 @@ def _check_size(resolver: Resolver, key: tuple[str, ...], table: ProbeTable, bac
         return
     try:
         rows = backbone.eval()(torch.zeros(2, 3, table.size, table.size, device="meta"))
-    except Exception as error:  # a backbone may raise anything for a size
-        what = f"backbone '{backbone.name}' cannot take crops of {table.size} x {table.size} pixels: {error}"
+    except BaseException as error:  # a backbone may raise anything for a size
+        if not is_failure(error):
+            raise
+        reason = str(error) or describe(error)
+        what = f"backbone '{backbone.name}' cannot take crops of {table.size} x {table.size} pixels: {reason}"
         resolver.fault((*key, "size"), what)
         return
     _check_pool(resolver, key, table, backbone, rows)

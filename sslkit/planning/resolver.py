@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sslkit.errors import PluginError, Problem
+from sslkit.foreign.isolation import describe, is_failure
 from sslkit.planning import toml
 from sslkit.planning.options import schema, validate
 from sslkit.planning.plan import ConfiguredComponent
@@ -85,10 +86,12 @@ class Resolver:
                 return configured.make(*wiring)
         except ValueError as error:
             self.fault(key, f"{configured.component.id}: {error}")
-        except Exception as error:  # a third party's constructor may raise anything
+        except BaseException as error:  # a third party's constructor may raise anything
+            if not is_failure(error):
+                raise
             owner = configured.component.owner
             who = f"{configured.component.id} of {owner.distribution} {owner.version}"
-            self.fault(key, f"{who} cannot be built: {type(error).__name__}: {error}", kind="plugin")
+            self.fault(key, f"{who} cannot be built: {describe(error)}", kind="plugin")
         return None
 
     def example(self, kind: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sslkit.api import Backbone, Objective, ViewSampler
 from sslkit.axes import Axis, parse, unify
+from sslkit.foreign.isolation import isolated
 from sslkit.planning.plan import KINDS, NETWORKS, ConfiguredComponent, EmbeddingKey, HeadPlan
 from sslkit.planning.recipe import ObjectiveTable, Recipe
 from sslkit.planning.resolver import Resolver
@@ -199,8 +200,7 @@ def _group_of(spec: str) -> str:
 
 def _default_groups(component: Component) -> Mapping[str, int]:
     """Return the view groups that a sampler gives with its default options; none if some options are required."""
-    try:
+    with isolated(lambda error: None):  # noqa: ARG005 - a third party's constructor may raise anything
         sampler: ViewSampler = component.cls()
-    except Exception:  # a third party's constructor may raise anything
-        return {}
-    return sampler.groups
+        return sampler.groups
+    return {}

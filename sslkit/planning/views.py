@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sslkit.api import Backbone
+from sslkit.foreign.isolation import describe, is_failure
 from sslkit.planning.plan import NETWORKS, Plan
 from sslkit.planning.recipe import View
 from sslkit.planning.resolver import Resolver
@@ -63,8 +64,12 @@ def _check_size(resolver: Resolver, plan: Plan, group: str, size: int, backbone:
     use = plan.recipe.backbone.use
     try:
         rows = backbone.train()(torch.zeros(2, 3, size, size, device="meta"))
-    except Exception as error:  # a backbone may raise anything for a size
-        resolver.fault(("augment", group), f"backbone '{use}' cannot take views of {size} x {size} pixels: {error}")
+    except BaseException as error:  # a backbone may raise anything for a size
+        if not is_failure(error):
+            raise
+        reason = str(error) or describe(error)
+        what = f"backbone '{use}' cannot take views of {size} x {size} pixels: {reason}"
+        resolver.fault(("augment", group), what)
         return
     if "map" in backbone.gives and rows["map"].shape[-2:] == (1, 1):
         plan.single_cell[group] = size

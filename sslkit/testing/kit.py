@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sslkit.errors import closest
+from sslkit.foreign.isolation import describe, is_failure
 from sslkit.plugins import Plugins
 from sslkit.testing.case import KINDS, Case
 from sslkit.testing.common import COMMON
@@ -59,9 +60,11 @@ def _failure(case: Case, name: str, check: Check) -> str | None:
     expected = case.expected_failed_checks.get(name)
     try:
         check(case)
-    except Exception as error:  # a component under test may fail in any way
-        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        return None if expected else f"  {name}: {kind}{error}"
+    except BaseException as error:  # a component under test may fail in any way
+        if not is_failure(error):
+            raise
+        text = str(error) if isinstance(error, AssertionError) else describe(error)
+        return None if expected else f"  {name}: {text}"
     return f"  {name}: passes, although it is expected to fail ({expected})" if expected else None
 
 
