@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from sslkit.cli.ablate import ablate
 from sslkit.cli.commands import COMMANDS
@@ -11,15 +14,36 @@ from sslkit.cli.doctor import doctor
 from sslkit.cli.probe import probe
 from sslkit.cli.run import run
 from sslkit.cli.verify import verify
+from sslkit.errors import PluginError
+from sslkit.foreign.entries import RESERVED
+from sslkit.foreign.isolation import describe, place_of
 from sslkit.plugins import Plugins
+
+
+class _Commands(TyperGroup):
+    """The commands. None of the core's own ends by `SystemExit`: where one does, code of a plugin has raised it."""
+
+    def invoke(self, context: Any) -> Any:
+        """Run a command.
+
+        Raises:
+            PluginError: Code that a command of the core called has raised `SystemExit`.
+        """
+        try:
+            return super().invoke(context)
+        except SystemExit as error:
+            if context.invoked_subcommand not in RESERVED:
+                raise
+            message = f"code of a plugin ended the command: {describe(error)}\n    {place_of(error)}"
+            raise PluginError(message) from error
 
 
 def make_app(plugins: Plugins | None = None) -> typer.Typer:
     """Build the command line with the commands of all loaded plugins."""
     plugins = plugins or Plugins.load()
     app = typer.Typer(
-        name="sslkit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True,
-        help="A composable plugin framework for self-supervised visual pre-training.",
+        name="sslkit", cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+        add_completion=True, help="A composable plugin framework for self-supervised visual pre-training.",
         epilog="Exit codes: 0 fine, 1 run failed, 2 usage, 3 recipe, 4 plugin, 5 data, 6 diverged or collapsed, "
         "75 preempted.",
     )  # fmt: skip

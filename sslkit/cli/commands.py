@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sslkit.cli import options as opt
-from sslkit.cli.options import loaded_plugins
+from sslkit.cli.options import loaded_plugins, print_message
+from sslkit.errors import RecipeError
 
 
 def check(context: typer.Context, recipe: opt.RecipeOrRun, sets: opt.Sets = None, as_json: opt.Json = False) -> None:
@@ -78,19 +79,32 @@ def recipes(
 
     To start your own: `sslkit recipes byol_coco > mine.toml`.
     """
-    from sslkit.planning.recipe_file import locate, read, shipped_recipes
+    from sslkit.planning.recipe_file import locate, shipped_recipes
 
-    known = shipped_recipes() | loaded_plugins(context).recipes()
+    plugins = loaded_plugins(context)
+    known = shipped_recipes() | plugins.recipes()
     if name:
         typer.echo(locate(name, known).read_text(encoding="utf-8"), nl=False)
         return
     from sslkit.cli.show.plans import print_recipes
     from sslkit.cli.show.tables import print_json
 
-    rows: list[dict[str, Any]] = [
-        {"name": id_, "summary": read(path).values.get("summary", ""), "path": str(path)} for id_, path in known.items()
-    ]
+    rows = [row for id_, path in known.items() if (row := _recipe_row(id_, path))]
     print_json(rows) if as_json else print_recipes(rows)
+    for broken in plugins.broken:
+        print_message(f"warning: {broken.owner}: {broken.reason}")
+
+
+def _recipe_row(name: str, path: Path) -> dict[str, str] | None:
+    """Return a recipe's name, summary and path, or warn that it cannot be read."""
+    from sslkit.planning.recipe_file import read
+
+    try:
+        summary = read(path).values.get("summary", "")
+    except RecipeError as error:
+        print_message(f"warning: {error}")
+        return None
+    return {"name": name, "summary": str(summary), "path": str(path)}
 
 
 def plugins(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 
@@ -43,6 +44,12 @@ def describe(error: BaseException) -> str:
     """Return an exception as its type and its message, such as `SystemExit: 3`."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_of(error: BaseException) -> str:
+    """Return the file, line and function that an exception was raised in."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else "(no line is known)"
 
 
 @contextmanager

@@ -225,18 +225,22 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def locate(name: str, known: Mapping[str, Path]) -> Path:
-    """Find a recipe by path, or by name in `known`.
+    """Find a recipe by path, or by name or short name in `known`; those shipped with sslkit come first.
 
     Raises:
-        RecipeError: No such recipe was found; the message names a close match.
+        RecipeError: No such recipe was found, and the message names a close match; or several plugins ship it.
     """
     path = Path(name)
     if path.is_file():
         return path
+    own = {id_: known[id_] for id_ in shipped_recipes() if id_ in known}
     for candidate in (name, name.removesuffix(".toml"), path.stem):
-        short = [id_ for id_ in known if id_.rpartition("/")[2] == candidate]
-        if candidate in known or len(short) == 1:
-            return known[candidate if candidate in known else short[0]]
+        for recipes in (own, known):
+            short = [id_ for id_ in recipes if id_.rpartition("/")[2] == candidate]
+            if candidate in recipes or len(short) == 1:
+                return recipes[candidate if candidate in recipes else short[0]]
+            if short:
+                raise RecipeError(f"several recipes are named '{candidate}': write {' or '.join(short)}")
     hint = closest(path.stem, known) or _known_recipes(path, known)
     raise RecipeError(f"no recipe file or recipe is named '{name}'{hint}")
 

@@ -131,6 +131,14 @@ def test_locate_by_path_and_by_name(tmp_path, monkeypatch):
         recipe_file.locate("univip_cocoo", known)
 
 
+def test_a_plugin_that_ships_a_recipe_of_the_same_name_takes_no_place(tmp_path):
+    files = {name: tmp_path / name for name in ("lightly/simclr", "a/simclr", "a/mine", "b/mine")}
+    assert recipe_file.locate("simclr", files) == files["lightly/simclr"]
+    assert recipe_file.locate("a/simclr", files) == files["a/simclr"]
+    with pytest.raises(RecipeError, match="several recipes are named 'mine': write a/mine or b/mine"):
+        recipe_file.locate("mine", files)
+
+
 @pytest.mark.parametrize("weight", ["nan", "inf", "-inf"])
 def test_weights_are_finite(recipe_text, weight):
     _, problems = recipe_file.check_structure(parsed(recipe_text, f"objectives.alike.weight={weight}"))

@@ -1,0 +1,150 @@
+"""Commands beside plugins that misbehave: what they do ends no command in silence, and reaches no other's output."""
+
+from __future__ import annotations
+
+import json
+import types
+from importlib.metadata import entry_points
+
+import pytest
+
+from sslkit import hookimpl
+from sslkit.__main__ import main
+from sslkit.api import Source
+from sslkit.foreign import entries
+
+
+class Distribution:
+    name, version = "sslkit-bad", "0.1"
+
+
+class Point:
+    """Stands in for an entry point of a distribution of its own."""
+
+    dist = Distribution()
+
+    def __init__(self, name, load):
+        self.name, self.load = name, load
+
+
+@pytest.fixture
+def install(monkeypatch, tmp_path, small_recipe):
+    """Return a function that installs a plugin beside the first-party ones, given its hooks' results."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(small_recipe)
+
+    def install(name="bad", load=None, **hooks):
+        module = types.ModuleType("bad")
+        for hook, value in hooks.items():
+            setattr(module, hook, hookimpl(value if callable(value) else (lambda result: lambda: result)(value)))
+        points = [*entry_points(group=entries.GROUP), Point(name, load or (lambda: module))]
+        monkeypatch.setattr(entries, "entry_points", lambda group: points)
+
+    return install
+
+
+def ending(code):
+    def end(*args, **options):
+        raise SystemExit(code)
+
+    return end
+
+
+@pytest.mark.parametrize("code", [None, 0, 3, "bye"])
+def test_a_plugin_that_exits_at_import_ends_no_command(install, capsys, code):
+    install(load=ending(code))
+    assert main(["recipes"]) == 0
+    assert main(["plugins", "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert "univip_coco" in out
+    assert "plugin 'bad' (sslkit-bad 0.1): SystemExit" in err
+
+
+class Exits(Source):
+    """A source that ends the program."""
+
+    name = "exits"
+    where = "__init__"
+
+    def __init__(self) -> None:
+        self.end("__init__")
+
+    def end(self, where):
+        if self.where == where:
+            raise SystemExit(0)
+
+    def missing(self):
+        self.end("missing")
+
+    def open(self):
+        self.end("open")
+
+    def __len__(self):
+        self.end("__len__")
+        return 8
+
+    def key(self, index):
+        return str(index)
+
+    def read(self, index):
+        raise SystemExit(0)
+
+
+@pytest.mark.parametrize("where", ["__init__", "missing", "open", "__len__", "read"])
+def test_a_source_that_exits_is_a_failure_of_its_plugin(install, capsys, monkeypatch, where):
+    monkeypatch.setattr(Exits, "where", where)
+    install(sslkit_sources=[Exits])
+    command = ["views", "small.toml", "--set", 'source={use="bad/exits"}']
+    assert main(command) == (5 if where == "read" else 4)  # an image that cannot be read may be one bad image
+    err = capsys.readouterr().err
+    assert "SystemExit: 0" in err
+    assert "test_isolation.py, line" in err or where == "__init__"
+    assert "Traceback" not in err
+
+
+def test_a_plugin_named_like_a_command_does_not_take_its_place(install, capsys):
+    install("run", sslkit_samplers=[])
+    assert main(["run", "--help"]) == 0
+    assert "Train a recipe" in capsys.readouterr().out
+    assert main(["plugins"]) == 4
+    assert "'run' is a command of sslkit" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_a_plugin_prints_is_not_in_the_json(install, capfd):
+    def load():
+        print("hello")  # noqa: T201
+        raise ImportError("no such thing")
+
+    install(load=load)
+    assert main(["plugins", "--json"]) == 4
+    out, err = capfd.readouterr()
+    assert [item["reason"] for item in json.loads(out)["broken"]] == ["ImportError: no such thing"]
+    assert "hello" in err
+
+
+def test_a_plugins_own_command_may_exit(install):
+    def commands(app):
+        app.command("end")(lambda: ending(7)())
+
+    def sslkit_commands(app):
+        commands(app)
+        app.callback()(lambda: None)
+
+    install(sslkit_commands=sslkit_commands)
+    assert main(["bad", "end"]) == 7
+
+
+@pytest.mark.parametrize("text", ["not toml", None, "summary = 3", "summary = []", "\x00"])
+def test_a_bad_recipe_of_a_plugin_hides_no_other(install, capsys, tmp_path, text):
+    bad, good = tmp_path / "bad.toml", tmp_path / "good.toml"
+    good.write_text("summary = 'it is fine'")
+    if text is not None:
+        bad.write_text(text)
+    install(sslkit_recipes=[bad, good])
+    assert main(["recipes", "--json"]) == 0
+    out, err = capsys.readouterr()
+    listed = {row["name"]: row["summary"] for row in json.loads(out)}
+    assert listed["bad/good"] == "it is fine"
+    assert "univip_coco" in listed
+    assert ("bad/bad" in listed) != ("bad.toml" in err)
+    assert main(["recipes"]) == 0
