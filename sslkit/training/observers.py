@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import pluggy
+
 from sslkit.api import Run
+from sslkit.foreign.isolation import describe, isolated
 from sslkit.plugins import Plugins
 from sslkit.progress import Display
 
@@ -23,20 +29,34 @@ class Observers:
 
     def __init__(self, plugins: Plugins, run: Run, display: Display, is_first: bool) -> None:
         self.plugins, self.run = plugins, run
+        self._recipes: dict[str, Mapping[str, Any]] = {}
         self.display = display if is_first else None
 
     def call(self, hook: str, **event: Any) -> None:
-        """Call a reporting hook of every plugin; one that fails is named once and not called again."""
+        """Call a reporting hook of every plugin; one that fails is named once and not called again.
+
+        Each gets copies of its own: what one of them changes reaches neither the others nor the run.
+        """
         if self.display is None:
             return
-        event["run"] = self.run
         for impl in getattr(self.plugins.manager.hook, hook).get_hookimpls():
-            try:
-                impl.function(*(event[name] for name in impl.argnames))
-            except Exception as error:  # an observer must not end the run
-                owner = self.plugins.owners[impl.plugin_name]
-                self.plugins.manager.unregister(impl.plugin)
-                self.note(f"{owner} failed in {hook} and is disabled: {type(error).__name__}: {error}")
+            own = {**event, "run": self._run_for(impl.plugin_name)}
+            if "terms" in own:
+                own["terms"] = dict(own["terms"])
+            with isolated(partial(self._disable, impl, hook)):
+                impl.function(*(own[name] for name in impl.argnames))
+
+    def _run_for(self, plugin: str) -> Run:
+        """Return the run for one plugin, whose recipe is copied at its first call."""
+        if plugin not in self._recipes:
+            self._recipes[plugin] = copy.deepcopy(self.run.recipe)
+        return replace(self.run, recipe=self._recipes[plugin])
+
+    def _disable(self, impl: pluggy.HookImpl, hook: str, error: BaseException) -> None:
+        """Do not call a plugin again that has failed: an observer must not end the run."""
+        owner = self.plugins.owners[impl.plugin_name]
+        self.plugins.manager.unregister(impl.plugin)
+        self.note(f"{owner} failed in {hook} and is disabled: {describe(error)}")
 
     def note(self, *lines: str) -> None:
         """Show lines."""

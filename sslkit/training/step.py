@@ -16,7 +16,6 @@ from sslkit.data.loader import Loader
 from sslkit.data.prefetch import Prefetcher, Reading
 from sslkit.data.views import to_device
 from sslkit.networks import cuda_graph, sharding
-from sslkit.networks.monitors import EVERY_STEP
 from sslkit.networks.step_module import StepOutput
 from sslkit.schedules import cosine_schedule, target_momentum
 from sslkit.seeds import seed_all
@@ -181,14 +180,14 @@ class TrainStep:
             micro.waiting += time.monotonic() - started
 
     def check_finite(self, terms: Mapping[str, float], micro: MicroBatches) -> None:
-        """Refuse to update the networks with anything that is not finite.
+        """Refuse to update the networks with anything that is not finite. A monitor may be NaN: it changes no weight.
 
         Raises:
             NonFiniteError: A loss, term or the gradient norm is not finite.
         """
         if all(map(math.isfinite, terms.values())):
             return
-        losses = {name: value for name, value in terms.items() if name not in EVERY_STEP}
+        losses = {name: value for name, value in terms.items() if name not in micro.outputs[0].monitors}
         if self.recipe.precision == "16-mixed":  # its loss scaler skips such gradients by itself
             losses.pop("grad_norm")
         names = [name for name, value in losses.items() if not math.isfinite(value)]

@@ -15,7 +15,7 @@ from torch._functorch import config as functorch
 
 import sslkit_logs
 from sslkit import hookimpl, schedules
-from sslkit.api import Objective
+from sslkit.api import Objective, Terms
 from sslkit.errors import DataError, DivergedError, PluginError, PreemptedError, RecipeError, StorageError, UsageError
 from sslkit.networks import StepModule
 from sslkit.networks.monitors import is_measured
@@ -282,6 +282,20 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(run, recipe_text):
     two = newest(run("steps=1", "accumulate=2", text=text.replace("epochs = 2", ""), folder="two"))
     for name, value in one["model"].items():
         torch.testing.assert_close(two["model"][name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_monitor_that_is_not_finite_is_shown_and_the_run_goes_on(run, plugins, monkeypatch, capsys, value):
+    def forward(self, p, z):
+        return Terms({"distance": (p - z.flip(1)).square().mean()}, {"norm": p.norm() * value})
+
+    monkeypatch.setattr(plugins.find("objective", "alike").cls, "forward", forward)
+    plugins.add(Owner("logs", "sslkit-logs", "1"), sslkit_logs)
+    result = run("probes={}")
+    assert result.state == "finished"
+    assert f"alike.norm {value:.4g}" in capsys.readouterr().err
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["alike.norm"] is None and math.isfinite(line["loss"]) for line in lines)
 
 
 def test_what_is_not_finite_stops_before_the_optimizer_step(run, tmp_path):
