@@ -1,4 +1,4 @@
-"""Loggers that write a run's metrics as JSON lines and TensorBoard events."""
+"""Loggers that write a run's metrics as JSON lines and TensorBoard events; neither needs the other."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 @hookimpl
 def sslkit_run_started(run: Run) -> None:
     """Remove records after the checkpoint of a resumed run, and open the writers."""
-    from sslkit_logs import jsonlines, tensorboard
+    from sslkit_logs import events, jsonlines
 
+    events.start(run)
     jsonlines.start(run)
-    tensorboard.start(run)
 
 
 @hookimpl
 def sslkit_step_finished(run: Run, step: int, terms: Mapping[str, float]) -> None:
     """Write one record."""
-    from sslkit_logs import jsonlines, tensorboard
+    from sslkit_logs import events, jsonlines
 
     jsonlines.write(run, step, terms)
-    tensorboard.write(run, step, terms)
+    events.write(run, step, terms)
 
 
 @hookimpl
@@ -42,7 +42,7 @@ def sslkit_checkpoint_started(run: Run) -> None:
 @hookimpl
 def sslkit_run_finished(run: Run) -> None:
     """Close the writers."""
-    from sslkit_logs import jsonlines, tensorboard
+    from sslkit_logs import events, jsonlines
 
-    tensorboard.finish(run)
+    events.finish(run)
     jsonlines.finish(run)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sslkit.api import Run
+from sslkit.files import replace_file
 from sslkit_logs.buffer import Buffer, Record
 
 NAME = "metrics.jsonl"
@@ -22,22 +23,26 @@ _BUFFERS: dict[Path, Buffer] = {}
 
 
 def start(run: Run) -> None:
-    """Keep records up to `run.step`, in the file and in the buffer, and drop all others."""
+    """Keep records up to `run.step`, in the file and in the buffer, and drop all others.
+
+    Raises:
+        OSError: The file cannot be read.
+        StorageError: It cannot be written.
+    """
     waiting = _BUFFERS.get(run.folder, Buffer()).records
     _BUFFERS[run.folder] = Buffer([record for record in waiting if record.step <= run.step])
     file = run.folder / NAME
-    if not file.exists():
+    if not file.is_file():
         return
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if _step(line) <= run.step]
-    temporary = Path(f"{file}.part")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(file)
+    lines = [line for line in file.read_bytes().splitlines(keepends=True) if _step(line) <= run.step]
+    with replace_file(file) as part:
+        part.write_bytes(b"".join(lines))
 
 
-def _step(line: str) -> float:
-    """Return the step of a line; infinity for an incomplete line."""
+def _step(line: bytes) -> float:
+    """Return the step of a line; infinity for an incomplete or damaged line."""
     try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
     except (ValueError, KeyError, TypeError):
         return math.inf
 

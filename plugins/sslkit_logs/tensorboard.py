@@ -1,10 +1,8 @@
-"""TensorBoard events in the run's folder."""
+"""TensorBoard events in the run's folder; errors of TensorBoard are those of `sslkit_logs.events` to handle."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -28,18 +26,16 @@ def start(run: Run) -> None:
 def write(run: Run, step: int, terms: Mapping[str, float]) -> None:
     """Add one record, and hand all that wait to TensorBoard's writer if it is time to.
 
-    If a writer fails, for example on a full disk, warn and drop it: its thread has ended.
+    A writer that fails, for example on a full disk, is dropped: its thread has ended.
     """
-    if run.folder not in _WRITERS:
-        return
     writer, buffer = _WRITERS[run.folder]
     if not buffer.add(step, terms):
         return
     try:
         _hand_over(writer, buffer)
-    except OSError as error:
+    except BaseException:
         del _WRITERS[run.folder]
-        warnings.warn(f"TensorBoard's events end at step {step}: {error}; metrics.jsonl continues", stacklevel=2)
+        raise
 
 
 def _hand_over(writer: SummaryWriter, buffer: Buffer) -> None:
@@ -55,6 +51,5 @@ def finish(run: Run) -> None:
     """Write the records that wait, and close the run's writer."""
     writer, buffer = _WRITERS.pop(run.folder, (None, Buffer()))
     if writer:
-        with suppress(OSError):
-            _hand_over(writer, buffer)
-            writer.close()
+        _hand_over(writer, buffer)
+        writer.close()

@@ -1,6 +1,8 @@
 import io
 import json
 import math
+import os
+import sys
 import time
 import types
 from pathlib import Path
@@ -10,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import sslkit_logs
 from sslkit.api import Run
+from sslkit.errors import SslkitWarning
 from sslkit_logs import jsonlines
 
 
@@ -141,18 +144,96 @@ def test_records_that_a_full_disk_refuses_are_written_later(run, monkeypatch):
     sslkit_logs.sslkit_run_finished(run=run)
 
 
-def test_a_failing_event_writer_leaves_the_records_alone(run, monkeypatch):
+FAILURES = [
+    OSError(28, "No space left on device"), TypeError("Descriptors cannot be created directly.\nIf this call came"),
+    ImportError("cannot import name 'notf'"), AttributeError("module 'numpy' has no attribute 'bool8'"),
+    UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), RuntimeError(),
+]  # fmt: skip
+
+
+def refuse(error):
+    def fails(*args, **kw):
+        raise error
+
+    return fails
+
+
+class NoTensorBoard:
+    """An importer that refuses TensorBoard."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def find_spec(self, name, *args):
+        if name == "sslkit_logs.tensorboard":
+            raise self.error
+
+
+@pytest.fixture(params=FAILURES, ids=lambda error: type(error).__name__)
+def failure(request):
+    return request.param
+
+
+def write_three(run):
+    """Write three steps, and return the warnings."""
+    with pytest.warns(SslkitWarning) as told:
+        write(run, [1, 2, 3])
+    assert [item["step"] for item in records(run)] == [1, 2, 3]
+    assert len(told) == 1, "told once"
+    text = str(told[0].message)
+    assert text.endswith("; metrics.jsonl is written without it")
+    assert "\n" not in text
+    return text
+
+
+def test_records_are_written_where_tensorboard_cannot_be_imported(run, monkeypatch, failure):
+    monkeypatch.delitem(sys.modules, "sslkit_logs.tensorboard", raising=False)
+    monkeypatch.delattr(sslkit_logs, "tensorboard", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [NoTensorBoard(failure), *sys.meta_path])
+    assert write_three(run).startswith(f"TensorBoard shows nothing of this run: {type(failure).__name__}: ")
+
+
+@pytest.mark.parametrize(
+    ("place", "consequence"),
+    [
+        ("FileWriter.__init__", "TensorBoard shows nothing of this run: "),
+        ("FileWriter.add_summary", "TensorBoard's events end at step 1: "),
+        ("SummaryWriter.close", "TensorBoard's last events are missing: "),
+    ],
+)
+def test_records_are_written_whatever_tensorboard_does(run, monkeypatch, failure, place, consequence):
+    monkeypatch.setattr(f"torch.utils.tensorboard.{place}", refuse(failure))
+    assert write_three(run).startswith(f"{consequence}{type(failure).__name__}: ")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff\xfe", b"a\x80b"])
+def test_records_are_written_in_a_folder_whose_name_is_not_utf8(tmp_path, name):
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    run = Run(folder, {}, steps=10, steps_per_epoch=5)
+    assert "shows nothing of this run: UnicodeEncodeError" in write_three(run)
+
+
+def test_tensorboard_gets_its_events_where_records_cannot_be_written(run):
+    (run.folder / "metrics.jsonl").mkdir()
     sslkit_logs.sslkit_run_started(run=run)
+    sslkit_logs.sslkit_step_finished(run=run, step=1, terms={"loss": 0.5})
+    sslkit_logs.sslkit_checkpoint_started(run=run)
+    with pytest.raises(OSError, match="the last 1 records of metrics.jsonl could not be written: .*directory"):
+        sslkit_logs.sslkit_run_finished(run=run)
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    assert [item.value for item in events.Scalars("loss")] == [0.5]
 
-    def full(*args):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("torch.utils.tensorboard.FileWriter.add_summary", full)
-    with pytest.warns(UserWarning, match="TensorBoard's events end at step 1: .*No space"):
-        sslkit_logs.sslkit_step_finished(run=run, step=1, terms={"loss": 0.0})
-    sslkit_logs.sslkit_step_finished(run=run, step=2, terms={"loss": 0.0})
-    sslkit_logs.sslkit_run_finished(run=run)
-    assert [item["step"] for item in records(run)] == [1, 2]
+@pytest.mark.parametrize("tail", [b'{"step": 3, "lo', b"\x00" * 40, b'{"step": 2, "a": "\xff"}\n', b"[]\n", b"3\n"])
+def test_what_a_crash_left_in_the_file_is_dropped(run, tail):
+    write(run, [1, 2])
+    with (run.folder / "metrics.jsonl").open("ab") as file:
+        file.write(tail)
+    run.step = 2
+    write(run, [3])
+    assert [item["step"] for item in records(run)] == [1, 2, 3]
 
 
 def test_tensorboard_has_the_same_numbers_and_no_step_twice(run):
