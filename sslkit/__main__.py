@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # file names may contain bytes that are not text
             stream.reconfigure(errors="backslashreplace")
     try:
-        make_app()(args=arguments, standalone_mode=True)
+        with _short_warnings():
+            make_app()(args=arguments, standalone_mode=True)
+        sys.stdout.flush()
     except SslkitError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -24,7 +30,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"error: {_describe(error)}", file=sys.stderr)  # noqa: T201
+        return 1
     return 0
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Show warnings that are meant for the user as one line, without the place in the code."""
+    from sslkit.errors import SslkitWarning
+
+    usual = warnings.formatwarning
+
+    def short(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+        if issubclass(category, SslkitWarning):
+            return f"warning: {message}\n"
+        return usual(message, category, *place, **line)
+
+    warnings.formatwarning = short
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
+def _describe(error: OSError) -> str:
+    """Return what the operating system refused, with the file where it is known."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "the current folder no longer exists: change to another one"
+    if error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 if __name__ == "__main__":

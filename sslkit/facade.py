@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslkit import targets
 from sslkit.errors import UsageError
+from sslkit.files import make_folder
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import View
 from sslkit.planning.recipe_file import RecipeFile, write_overrides
@@ -155,10 +156,12 @@ def ablate(
     arms = make_arms(file, full, plugins, ArmRequests(drop, add, swap, vary, arm, drop_each, factorial))
     ablation = plan_ablation(file, arms, full.recipe.seed, seeds, Path(runs), plugins)
     targets.require_data(full, file)
+    folder, option = (Path(out), "out=") if out else (execute.report_folder(Path(runs), ablation), "runs=")
+    make_folder(folder, option)
     ablation.write_recipes()
     execute.train_runs(ablation, run_options, jobs, _notify)
     results = collect_results(ablation, f"sslkit.ablate({file.origin!r}, ...)")
-    report.write(results, Path(out) if out else execute.report_folder(Path(runs), ablation))
+    report.write(results, folder)
     report.print_results(results)
     execute.check_finished(ablation)
     return results

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and keep a cache that a run can do without."""
+"""Write files whole or not at all, check paths that a user chose, and keep a cache that a run can do without."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import errno
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
-from sslkit.errors import SslkitWarning, StorageError
+from sslkit.errors import SslkitWarning, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _T = TypeVar("_T")
 _NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 """What a file system answers that cannot flush folders."""
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF"}
+"""Endings of pictures that commands write -> their format in Pillow."""
+_SHOWN = 100
+"""Characters of an impossible path that a message shows."""
+_IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL)
+"""What a file system answers to a path that it could not have."""
 
 
 def name_aside(path: Path) -> Path:
@@ -45,6 +54,91 @@ def replace_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Create a folder that a user chose, if it is missing, and check that files can be written in it.
+
+    Args:
+        folder: The folder.
+        option: How to choose another one, such as "--runs"; for the message.
+
+    Raises:
+        UsageError: It cannot be a folder: a file is in its place, or its name is impossible.
+        StorageError: Nothing can be written in it.
+    """
+    probe = name_aside(folder / "x")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+    except (OSError, ValueError) as error:
+        raise _refusal(folder, option, "folder", error) from None
+    finally:
+        with suppress(OSError, ValueError):
+            probe.unlink(missing_ok=True)
+
+
+def check_output(file: Path, option: str, endings: Collection[str] = ()) -> None:
+    """Check, before any work, that a file that a user chose can be written; create its folder if that is missing.
+
+    Args:
+        file: The file; an existing one is unchanged.
+        option: The option that names it, for the message.
+        endings: The endings that its name may have, such as ".png", in lower case; any if empty.
+
+    Raises:
+        UsageError: It cannot be a file: a folder is in its place, or its name or ending is impossible.
+        StorageError: It cannot be written.
+    """
+    if endings and file.suffix.lower() not in endings:
+        ending = f"the ending '{file.suffix}' is unknown" if file.suffix else "it has no ending"
+        raise UsageError(f"{option} {file}: {ending}; write one of {', '.join(endings)}")
+    try:
+        is_folder, exists = file.is_dir(), file.exists()
+    except (OSError, ValueError) as error:
+        raise _refusal(file, option, "file", error) from None
+    if is_folder:
+        raise UsageError(f"{option} {file}: it is a folder; write the name of a file")
+    make_folder(file.parent, option)
+    if exists and not os.access(file, os.W_OK):
+        raise StorageError(f"{file} cannot be written: it is protected; choose another file with {option}")
+
+
+def _refusal(path: Path, option: str, kind: str, error: OSError | ValueError) -> UsageError | StorageError:
+    """Return the error for a path that a user chose."""
+    instead = f"choose another {kind} with {option}"
+    blocking = next((item for item in (path, *path.parents) if _is_no_folder(item)), None)
+    if blocking is not None:
+        return UsageError(f"{path} cannot be used: {blocking} is not a folder; {instead}")
+    if isinstance(error, ValueError) or error.errno in _IMPOSSIBLE:
+        shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
+        return UsageError(f"{shown} cannot be used: {reason(error)}; {instead}")
+    return StorageError(f"{path} cannot be written: {reason(error)}; {instead}")
+
+
+def _is_no_folder(path: Path) -> bool:
+    try:
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def save_picture(picture: Image, file: Path) -> None:
+    """Write a picture, whole or not at all, in the format that the ending of its file names.
+
+    Args:
+        picture: A picture without transparency.
+        file: The file, with one of the endings of `PICTURES`.
+
+    Raises:
+        StorageError: It cannot be written, or the format has no pictures of that size.
+    """
+    kind = PICTURES[file.suffix.lower()]
+    with replace_file(file) as part:
+        try:
+            picture.save(part, format=kind)
+        except ValueError as error:
+            raise StorageError(f"cannot write {file}: {reason(error)}; write a .png file") from None
 
 
 def save_cache(path: Path, what: str, write: Callable[[IO[bytes]], object]) -> bool:

@@ -90,15 +90,16 @@ def stats(target: Target, sets: Sets = None, as_json: Json = False) -> None:
 
 def view(
     target: Target,
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: PNG, JPEG, WebP or PDF.")],
     count: Annotated[int, typer.Option(min=1, help="Number of images on the sheet.")] = 12,
     sets: Sets = None,
 ) -> None:
     """Draw the proposals of some images on a contact sheet."""
+    from sslkit.files import PICTURES, check_output, save_picture
     from sslkit.targets import open_target
     from sslkit_proposals.sheet import contact_sheet
 
+    check_output(out, "--out", PICTURES)
     source, proposer = open_target(target, sets or [])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(source, proposer.open(source), count).save(out, format="PNG")
+    save_picture(contact_sheet(source, proposer.open(source), count), out)
     typer.echo(str(out))

@@ -1,54 +1,41 @@
-"""Write files atomically: a file is complete or does not exist."""
+"""Write and read the files of a store: a file is complete or does not exist, and a damaged one counts as missing."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write to a temporary file, flush it to disk, and rename it into place if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # other machines may share the folder
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from sslkit.files import load_cache, replace_file
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write a .npy file."""
-    with atomic_write(path) as file:
+    """Write a .npy file.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with replace_file(path) as part, part.open("xb") as file:
         np.save(file, array, allow_pickle=False)
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Write a JSON file."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=1) + "\n").encode())
+    """Write a JSON file.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with replace_file(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def load_json(path: Path) -> Any:
-    """Read a JSON file; return None if it does not exist."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
+def load_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON file with an object; return None if it does not exist or is damaged."""
+    return load_cache(path, "a part of a store of proposals", lambda file: dict(json.load(file)))
 
 
 def digest(value: Any) -> str:

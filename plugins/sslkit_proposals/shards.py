@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sslkit_proposals.files import atomic_write
+from sslkit.files import load_cache, replace_file
 from sslkit_proposals.search import IntBoxes
 
 SEARCHED, IMPORTED = 0, 1
@@ -89,14 +88,18 @@ def compact(boxes: IntBoxes) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
     return boxes.astype(np.uint16) if boxes.max(initial=0) < 1 << 16 else boxes.astype(np.uint32)
 
 
-READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_WHAT = "a file of regions"
 ARRAYS = ("keys", "contents", "sizes", "origins", "offsets", "boxes")
 
 
 def save_shard(path: Path, shard: Shard) -> None:
-    """Write a shard atomically."""
+    """Write a shard.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
     reasons = np.frombuffer(json.dumps(shard.reasons).encode(), np.uint8)
-    with atomic_write(path) as file:
+    with replace_file(path) as part, part.open("xb") as file:
         np.savez(file, reasons=reasons, **{name: getattr(shard, name) for name in ARRAYS})
 
 
@@ -117,19 +120,21 @@ EMPTY_SUMMARY = ShardSummary(
 
 def load_summary(path: Path) -> ShardSummary:
     """Read a shard without its boxes; return an empty summary if it is missing or damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+
+    def read(file: IO[bytes]) -> ShardSummary:
+        with np.load(file, allow_pickle=False) as arrays:
             reasons = tuple(json.loads(arrays["reasons"].tobytes()))
             return ShardSummary(arrays["contents"], arrays["sizes"], arrays["origins"], arrays["offsets"], reasons)
-    except READ_ERRORS:
-        return EMPTY_SUMMARY
+
+    return load_cache(path, _WHAT, read) or EMPTY_SUMMARY
 
 
 def load_shard(path: Path) -> Shard | None:
-    """Read a shard; return None if it is missing or damaged, so that it is rebuilt."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    """Read a shard; return None if it is missing or damaged, so that it is made again."""
+
+    def read(file: IO[bytes]) -> Shard:
+        with np.load(file, allow_pickle=False) as arrays:
             reasons = tuple(json.loads(arrays["reasons"].tobytes()))
             return Shard(reasons=reasons, **{name: arrays[name] for name in ARRAYS})
-    except READ_ERRORS:
-        return None
+
+    return load_cache(path, _WHAT, read)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -24,7 +25,8 @@ import numpy.typing as npt
 
 from sslkit.api import Proposals, Source
 from sslkit.boxes import Boxes
-from sslkit.errors import DataError
+from sslkit.errors import DataError, SslkitWarning
+from sslkit.files import make_folder, reason
 from sslkit.folders import require_within_reach
 from sslkit_proposals.files import digest, encode_name, hash_bytes, load_json, save_array, save_json
 from sslkit_proposals.search import Search
@@ -67,6 +69,18 @@ class MappedProposals(Proposals):
         self.offsets = np.load(folder / "offsets.npy", mmap_mode="r")
         self.rungs = np.load(folder / "rungs.npy", mmap_mode="r")
         self.boxes = np.load(folder / "boxes.npy", mmap_mode="r" if self.offsets[-1] else None)
+
+    def checked(self, images: int) -> MappedProposals:
+        """Return these proposals.
+
+        Raises:
+            ValueError: The files do not fit each other, or this number of images.
+        """
+        if self.offsets.shape != (images + 1,) or self.rungs.shape != (images,):
+            raise ValueError(f"they are of {len(self.offsets) - 1} images, not of {images}")
+        if self.boxes.shape != (self.offsets[-1], 4):
+            raise ValueError(f"there are {len(self.boxes)} boxes, not {self.offsets[-1]}")
+        return self
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -159,7 +173,7 @@ class Store:
         for path in sorted(self.root.glob("*/*/search.json")):
             options = load_json(path)
             folder = path.parent / self.source
-            if folder != self.folder and (folder / "raw").is_dir():
+            if options and folder != self.folder and (folder / "raw").is_dir():
                 differences = [
                     f"{name} = {_format_option(value)}"
                     for name, value in options.items()
@@ -173,8 +187,10 @@ class Store:
 
         Raises:
             DataError: The store is in neither the current folder nor the cache folder.
+            StorageError: Nothing can be written there.
         """
         require_within_reach(self.root)
+        make_folder(self.root, "SSLKIT_CACHE, or with `root` in [proposals]")
         save_json(self.family / "search.json", self.search.describe())
         first = source.key(0) if len(source) else ""
         save_json(self.folder / "source.json", {"images": self.images, "first": first, **options})
@@ -185,14 +201,23 @@ class Store:
 
     def selected(self, rules: Rules) -> Path | None:
         """Return the folder of the proposals under `rules`; None if they have not been built."""
-        pointer = load_json(self.pointer(rules))
-        folder = self.folder / pointer["folder"] if pointer else None
-        return folder if folder is not None and folder.is_dir() else None
+        proposals = self.open(rules)
+        return proposals.folder if proposals is not None else None
 
     def open(self, rules: Rules) -> MappedProposals | None:
-        """Map the proposals under `rules`; return None if they have not been built."""
-        folder = self.selected(rules)
-        return MappedProposals(folder) if folder is not None else None
+        """Map the proposals under `rules`; return None if they have not been built, or are damaged."""
+        name = str((load_json(self.pointer(rules)) or {}).get("folder", ""))
+        folder = self.folder / name
+        if name != folder.name or not folder.is_dir():
+            return None
+        try:
+            return MappedProposals(folder).checked(self.images)
+        except (OSError, ValueError, EOFError) as error:
+            warnings.warn(
+                f"the proposals in {folder} are damaged ({reason(error)}), and must be built again",
+                SslkitWarning, stacklevel=2,
+            )  # fmt: skip
+            return None
 
     def save_selected(
         self,

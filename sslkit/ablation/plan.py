@@ -22,6 +22,8 @@ from sslkit.storage.run_folder import RECIPE, RunFolder, digest
 from sslkit.training import precision
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
+_LONGEST_NAME = 200
+"""Letters of an arm's name in the name of its folder; arms that begin alike differ in the hash of their recipe."""
 
 
 @dataclass
@@ -41,7 +43,7 @@ class PlannedRun:
     def write_recipe(self) -> None:
         """Write the resolved recipe into the run's folder, for `sslkit run FOLDER` to train."""
         if not self.folder.recipe.exists():
-            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.folder.make()
             self.folder.write_text(RECIPE, toml.dumps(self.plan.resolved()))
 
     @property
@@ -204,6 +206,6 @@ def _folder(base: Path, recipe: str, arm: str, seed: int, plan: Plan, known: Map
     hash_ = digest(plan.resolved())
     if hash_ in known:
         return known[hash_]
-    name = _UNSAFE.sub("-", arm)
+    name = _UNSAFE.sub("-", arm)[:_LONGEST_NAME]
     folder = RunFolder.of(base, recipe, name, seed)
     return folder if folder.digest() is None else RunFolder.of(base, recipe, f"{name}-{hash_[:8]}", seed)

@@ -13,6 +13,7 @@ import typer
 from sslkit.cli import options as opt
 from sslkit.cli.options import loaded_plugins, print_message, print_notes
 from sslkit.errors import UsageError
+from sslkit.files import make_folder
 
 if TYPE_CHECKING:
     from sslkit.ablation.plan import Ablation
@@ -97,15 +98,17 @@ def ablate(
     if plan:
         _print_plan(ablation, as_json)
         return
-    ablation.write_recipes()
     options = RunOptions(
         accelerator=accelerator, devices=devices, nodes=nodes, strategy=strategy, workers=workers, cache_gb=cache_gb,
         save_every=save_every, probe_every=probe_every,
     )  # fmt: skip
     if emit:
+        ablation.write_recipes()
         _print_script(ablation, options)
         return
-    out = out or execute.report_folder(runs, ablation)
+    out, option = (out, "--out") if out else (execute.report_folder(runs, ablation), "--runs")
+    make_folder(out, option)
+    ablation.write_recipes()
     if not collect:
         _train(ablation, launcher, jobs, slurm or [], options, out)
     _report(ablation, out, as_json)

@@ -11,6 +11,7 @@ import typer
 from sslkit.cli import options as opt
 from sslkit.cli.options import loaded_plugins, print_message, set_arguments
 from sslkit.errors import DataError, UsageError
+from sslkit.files import make_folder
 
 verify = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Verify replay, resume and equal results across ranks."
@@ -79,9 +80,11 @@ def resume(
     from sslkit.training.precision import recorded, settle_alone
     from sslkit.verify.resume import compare
 
+    if out:
+        make_folder(out, "--out")
+        if any(out.iterdir()):
+            raise UsageError(f"--out {out} is not empty: both runs must start from scratch")
     prepare(plan, text)
-    if out and any(out.glob("*")):
-        raise UsageError(f"--out {out} is not empty: both runs must start from scratch")
     options = ["--stop-after", str(steps), "--save-every", str(save_every), "--workers", str(workers)]
     auto = recorded(vars(settle_alone(plan, DeviceOptions()).recipe))  # both runs must compute alike
     choice = [f"{name}={value}" for name, value in auto.keys.items()] if auto else []

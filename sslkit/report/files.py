@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sslkit.ablation.results import Results
+from sslkit.files import replace_file
 from sslkit.report import figure, page, render
 
 
 def write_all(results: Results, folder: Path) -> list[Path]:
     """Write all files; see `sslkit.report.write`."""
-    folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Callable[[], str | bytes]] = {
         "table.md": lambda: render.to_markdown(results),
         "table.tex": lambda: render.to_latex(results),
@@ -26,6 +26,6 @@ def write_all(results: Results, folder: Path) -> list[Path]:
 
 
 def _write(file: Path, content: str | bytes) -> Path:
-    part = file.with_name(f".{file.name}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    return part.replace(file)
+    with replace_file(file) as part:
+        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+    return file

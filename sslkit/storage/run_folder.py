@@ -25,14 +25,16 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslkit.errors import DataError, RecipeError, StorageError, UsageError
+from sslkit.files import make_folder, reason, replace_file
 from sslkit.planning import toml
 from sslkit.storage.environment import describe_environment
 
@@ -58,6 +60,9 @@ PROBE_TERM = "probe."
 """How the names of online scores start in the metrics: `probe.NAME.METRIC`."""
 WEIGHTS = "backbone.safetensors"
 _LOCK = ".lock"
+_SEPARATORS = frozenset("/\\\0")
+_LONGEST_NAME, _LONGEST_ARM = 255, 200
+"""Bytes of a folder's name that file systems allow, and what a message recommends for an arm."""
 _NOT_COMPARED = (
     "plugins", "summary", "auto_precision", "auto_memory_format", "on_bad_image", "max_bad_images", "max_bad_share",
 )  # fmt: skip
@@ -72,8 +77,22 @@ class RunFolder:
 
     @classmethod
     def of(cls, base: Path, recipe: str, arm: str, seed: int) -> RunFolder:
-        """Return the folder of a recipe's arm and seed."""
-        return cls(base / recipe / f"{arm}-s{seed}")
+        """Return the folder of a recipe's arm and seed, which is always inside `base`.
+
+        Raises:
+            UsageError: `arm` is not the name of a folder.
+        """
+        name = f"{arm}-s{seed}"
+        if not arm or set(arm) & _SEPARATORS:
+            instead = re.sub(r"[/\\\\\0]+", "-", arm).strip("-.") or "full"
+            raise UsageError(f"arm {arm!r} is not a folder's name: write one without / and \\, such as --arm {instead}")
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            raise UsageError(
+                f"arm '{arm[:40]}...' is too long for a folder's name: write at most {_LONGEST_ARM} letters"
+            )
+        if recipe in (".", ".."):
+            raise UsageError(f"a recipe called '{recipe}' cannot name a folder of runs: rename its file")
+        return cls(base / recipe / name)
 
     @property
     def recipe(self) -> Path:
@@ -90,9 +109,23 @@ class RunFolder:
         """The weights of the trained backbone."""
         return self.path / WEIGHTS
 
+    def make(self) -> None:
+        """Create the folder, and check that it can be written.
+
+        Raises:
+            UsageError: It cannot be a folder.
+            StorageError: Nothing can be written in it.
+        """
+        make_folder(self.path, "--runs")
+
     def resolved(self) -> dict[str, Any]:
-        """Return the resolved recipe of the run; empty for a new run."""
-        return tomllib.loads(self.recipe.read_text(encoding="utf-8")) if self.recipe.exists() else {}
+        """Return the resolved recipe of the run; empty for a new run.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        resolved: dict[str, Any] = self._parsed(RECIPE, tomllib.loads, {})
+        return resolved
 
     def refuse_other(self, resolved: Mapping[str, Any]) -> None:
         """Make sure that the run in this folder has this recipe.
@@ -100,9 +133,9 @@ class RunFolder:
         Raises:
             RecipeError: It has a different one; the message shows every difference.
         """
-        if not self.recipe.exists():
+        if not (own := self.resolved()):
             return
-        recipes = [_compared(values) for values in (self.resolved(), resolved)]
+        recipes = [_compared(values) for values in (own, resolved)]
         lines = [f"    {key}: {_shown(a)} -> {_shown(b)}" for key, a, b in toml.differences(*recipes)]
         if lines:
             raise RecipeError(
@@ -115,12 +148,13 @@ class RunFolder:
         """Lock the folder, so that no other process trains in it; the lock ends with this process.
 
         Raises:
-            UsageError: Another process has locked it.
+            UsageError: Another process has locked it, or it cannot be a folder.
+            StorageError: Nothing can be written in it.
         """
+        self.make()
         if fcntl is None:
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / _LOCK).open("a+", encoding="utf-8") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,6 +177,8 @@ class RunFolder:
                 return False
         except UsageError:
             return True
+        except StorageError:  # a folder to be read alone
+            return False
 
     def digest(self) -> str | None:
         """Return the digest of the run's recipe, or None if it cannot be read."""
@@ -157,9 +193,22 @@ class RunFolder:
         return status
 
     def read(self, name: str, default: Any) -> Any:
-        """Read one of the folder's JSON files, or return `default` if it is missing."""
+        """Read one of the folder's JSON files, or return `default` if it is missing.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        return self._parsed(name, json.loads, default)
+
+    def _parsed(self, name: str, parse: Callable[[str], Any], default: Any) -> Any:
+        """Read a file, or return `default` if it is not there."""
         file = self.path / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else default
+        try:
+            return parse(file.read_text(encoding="utf-8"))
+        except OSError:
+            return default
+        except ValueError as error:
+            raise DataError(f"{file} is damaged ({reason(error)}): restore it, or move the folder away") from None
 
     def write(self, name: str, value: Any) -> None:
         """Write one of the folder's JSON files; see `write_text`."""
@@ -171,12 +220,8 @@ class RunFolder:
         Raises:
             StorageError: The disk is full or not writable.
         """
-        part = self.path / f".{name}.part"
-        try:
+        with replace_file(self.path / name) as part:
             part.write_text(text, encoding="utf-8")
-            part.replace(self.path / name)
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path / name}: {error}; an older file is unchanged") from error
 
     def start(self, plan: Plan, recipe_file: RecipeFile, world: int, device: str) -> None:
         """Write the resolved recipe, and add this session to the list of environments."""

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from image_sources import CrashingImages, ImageFiles, SlowImages
 
 from sslkit.api import no_progress
-from sslkit.errors import DataError
+from sslkit.errors import DataError, SslkitWarning, StorageError, UsageError
 from sslkit_proposals import build, store
 from sslkit_proposals.search import find_regions
 from sslkit_proposals.select import NOTHING
@@ -247,9 +248,59 @@ def test_a_damaged_shard_is_rebuilt(make_source, proposer, searched):
     before = everything(proposer.open(source))
     path = proposer.store(source).path(0)
     path.write_bytes(path.read_bytes()[:300])
-    proposer.build(source, no_progress, 1)
+    with pytest.warns(SslkitWarning, match=r"a file of regions is made again: .*000000\.npz is damaged"):
+        proposer.build(source, no_progress, 1)
     assert len(searched) == 10
     assert everything(proposer.open(source)) == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"half", bytes(64), "cut", "missing"])
+@pytest.mark.parametrize("name", ["boxes.npy", "offsets.npy", "rungs.npy"])
+def test_damaged_proposals_are_told_and_built_again(make_source, proposer, searched, name, damage):
+    source = make_source(6)
+    proposer.build(source, no_progress, 1)
+    before, images = everything(proposer.open(source)), len(searched)
+    file = proposer.store(source).selected(proposer.rules) / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-5] if damage == "cut" else damage)
+    with pytest.warns(SslkitWarning, match="the proposals in .* are damaged .* must be built again"):
+        assert "sslkit proposals build" in proposer.missing(source)
+    with pytest.warns(SslkitWarning):
+        proposer.build(source, no_progress, 1)
+    assert everything(proposer.open(source)) == before
+    assert len(searched) == images, "the regions are there"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1, 2]", '{"folder"', '{"folder": "../../elsewhere"}', '{"folder": 3}', "{}"]
+)
+@pytest.mark.parametrize("which", ["pointer", "search", "source"])
+def test_damaged_descriptions_are_made_again(make_source, proposer, text, which):
+    source = make_source(3)
+    proposer.build(source, no_progress, 1)
+    before, store = everything(proposer.open(source)), proposer.store(source)
+    names = {"search": store.family / "search.json", "source": store.folder / "source.json"}
+    file = names.get(which, store.pointer(proposer.rules))
+    written = file.read_text()
+    file.write_text(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SslkitWarning)
+        proposer.missing(source)
+        list(store.others())
+        proposer.build(source, no_progress, 1)
+    assert file.read_text() == written
+    assert everything(proposer.open(source)) == before
+
+
+@pytest.mark.parametrize("place", ["file/store", "/proc/nowhere", "/dev/null/store"])
+def test_a_store_that_cannot_be_written_is_told(make_source, tmp_path, monkeypatch, place):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / place))
+    proposer = SelectiveSearch(min_sides=(24,))
+    with pytest.raises((StorageError, UsageError), match="SSLKIT_CACHE"):
+        proposer.build(make_source(2), no_progress, 1)
 
 
 def test_an_image_that_kills_its_process_is_named_and_the_rest_is_built(make_source, proposer):
@@ -324,7 +375,7 @@ def test_shards_are_written_atomically(make_source, proposer, monkeypatch):
     path = proposer.store(source).path(0)
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match="disk full"):
         save_shard(path, load_shard(path))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
