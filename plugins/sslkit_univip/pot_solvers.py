@@ -68,8 +68,16 @@ def partial(cost: Tensor, rows: Tensor, columns: Tensor, mass: float, epsilon: f
         columns: Shape (b n), masses.
         mass: The plan's total (POT's `m`), as a fraction of the smaller of the two totals.
         epsilon: Weight of the entropy, in units of cost; None without.
+
+    Raises:
+        ValueError: The mass is not in (0, 1], or epsilon not above 0.
     """
     import ot
+
+    _refuse_unless_positive("mass", mass)
+    _refuse_unless_positive("epsilon", epsilon)
+    if mass > 1:
+        raise ValueError(f"mass = {mass}: a plan cannot move more than all, which is 1")
 
     def solve(cost: Array, rows: Array, columns: Array) -> Any:
         total = mass * min(rows.sum(), columns.sum())
@@ -104,8 +112,14 @@ def unbalanced(
         columns: Shape (b n), masses.
         penalty: Weight of both divergences, in units of cost.
         epsilon: Weight of the entropy, in units of cost; None without.
+
+    Raises:
+        ValueError: The penalty or epsilon is not above 0.
     """
     import ot
+
+    _refuse_unless_positive("penalty", penalty)
+    _refuse_unless_positive("epsilon", epsilon)
 
     def solve(cost: Any, rows: Any, columns: Any) -> Any:
         if epsilon is None:
@@ -115,6 +129,11 @@ def unbalanced(
         return ot.unbalanced.sinkhorn_unbalanced(rows, columns, cost, epsilon, penalty, **options)
 
     return _solve(_AsBlocks(solve), cost, rows, columns)
+
+
+def _refuse_unless_positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:  # NaN, too
+        raise ValueError(f"{name} = {value}: it must be above 0")
 
 
 def updates(penalty: float, epsilon: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -63,7 +63,11 @@ def sinkhorn(
 
     Returns:
         The plan, shape (..., m, n), float32 or wider.
+
+    Raises:
+        ValueError: Epsilon is not above 0, there is no iteration, or the last side is none.
     """
+    _check(epsilon, iterations, last)
     if last == "rows":
         transposed = sinkhorn(cost.mT, columns, rows, epsilon, iterations, cost_range=cost_range, tolerance=tolerance)
         return transposed.mT
@@ -79,6 +83,16 @@ def sinkhorn(
     else:
         share = _log_domain(exponent, b, a, iterations, tolerance)
     return share.movedim((0, 1), (-2, -1)).contiguous() * columns.unsqueeze(-2)
+
+
+def _check(epsilon: float, iterations: int, last: Side) -> None:
+    """Refuse what gives a plan that is none: infinite or negative numbers, or masses of one side only."""
+    if not epsilon > 0:  # NaN, too
+        raise ValueError(f"epsilon = {epsilon}: the weight of the entropy must be above 0")
+    if type(iterations) is not int or iterations < 1:
+        raise ValueError(f"iterations = {iterations!r}: write a whole number of 1 or more")
+    if last not in get_args(Side):
+        raise ValueError(f"last = {last!r}: write 'rows' or 'columns'")
 
 
 def sums_stay_normal(spread: float, k: int, iterations: int, dtype: torch.dtype = torch.float32) -> bool:

@@ -270,3 +270,14 @@ def test_types_and_gradients(name: str, dtype: torch.dtype, wide: torch.dtype) -
 def test_runs_on_the_meta_device(name: str) -> None:
     plan = SOLVERS[name](*(x.to("meta") for x in problem(3, 5)))
     assert (plan.device.type, plan.shape) == ("meta", (6, 3, 5))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("solver", ["unbalanced penalty", "unbalanced epsilon", "partial mass", "partial epsilon"])
+def test_weights_that_are_not_positive_are_refused(solver, value):
+    name, option = solver.split()
+    options = {"mass": 0.5} if name == "partial" else {}
+    with pytest.raises(ValueError, match=f"{option} = {value}: it must be above 0"):
+        getattr(pot_solvers, name)(*problem(3, batch=2), **{**options, option: value})
+    with pytest.raises(ValueError, match="more than all"):
+        pot_solvers.partial(*problem(3, batch=2), mass=1.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import numpy as np
 import ot
@@ -278,3 +279,19 @@ def test_entropy_is_normalised_by_the_number_of_cells() -> None:
     plan = torch.tensor([[0.7, 0.1], [0.1, 0.1]])
     expected = -(0.7 * math.log(0.7) + 0.3 * math.log(0.1)) / math.log(4)
     assert entropy(plan).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": 0.0}, "epsilon = 0.0: the weight"), ({"epsilon": -0.1}, "epsilon = -0.1"),
+        ({"epsilon": math.nan}, "epsilon = nan"), ({"epsilon": -math.inf}, "epsilon = -inf"),
+        ({"iterations": 0}, "iterations = 0: write a whole number of 1 or more"), ({"iterations": -3}, "iterations = -3"),
+        ({"iterations": 1.5}, "iterations = 1.5"), ({"iterations": True}, "iterations = True"),
+        ({"last": "row"}, "last = 'row': write 'rows' or 'columns'"), ({"last": None}, "last = None"),
+    ],
+)  # fmt: skip
+def test_options_that_give_no_plan_are_refused(options, message):
+    masses = torch.ones(2, 3)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sinkhorn(torch.rand(2, 3, 3), masses, masses, **{"epsilon": 0.1, "iterations": 5, **options})
