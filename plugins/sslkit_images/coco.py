@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from sslkit.api import Objects, Source
-from sslkit.boxes import from_xywh
 from sslkit.errors import DataError
+from sslkit.files import load_cache, save_cache
 from sslkit.folders import cache_dir
-from sslkit_images.folder import read_file
+from sslkit_images.coco_index import LEFT_OUT, VERSION, CocoIndex, read_index
+from sslkit_images.folder import SUFFIXES, read_file
+from sslkit_images.frames import Frame, header_of, upright_boxes
 from sslkit_images.names import NameList, abbreviate
 
 _URL = "http://images.cocodataset.org"
@@ -29,11 +30,16 @@ class Coco(Source):
     """COCO 2017, its unlabelled images, or both (COCO+).
 
     Images keep the order of the annotation file, which is the order of ORL's published proposals. The list of images
-    comes from image_info_SPLIT.json if it exists, else from instances_SPLIT.json, else from the folder.
+    comes from image_info_SPLIT.json if it exists, else from instances_SPLIT.json, else from the folder. All records are
+    checked when the files are indexed; crowds and annotations without a box are left out. An object that lies outside
+    its image is left out, too.
 
     Args:
         root: The folder that holds SPLIT/ and annotations/.
         split: "train2017+unlabeled2017" is COCO+.
+        frame: Which pixels boxes count if EXIF turns an image: those of the image as it is "stored", or of the
+            "upright" one. "auto" decides by the width and height in the annotations, and refuses an image that has
+            neither of the two sizes, or whose annotations do not tell.
     """
 
     name = "coco"
@@ -41,9 +47,11 @@ class Coco(Source):
     def __init__(
         self, *, root: Path = Path("data/coco"),
         split: Literal["train2017", "val2017", "unlabeled2017", "train2017+unlabeled2017"] = "train2017",
+        frame: Frame = "auto",
     ) -> None:  # fmt: skip
         self.root = Path(root)
         self.split = split
+        self.frame = frame
         self.categories: Sequence[str] = ()
 
     @property
@@ -69,41 +77,47 @@ class Coco(Source):
         return lines
 
     def open(self) -> None:
-        """Index images and boxes. The contents of large annotation files are cached.
+        """Index images and boxes. The contents of annotation files are cached.
 
         Raises:
-            DataError: A folder or an image that the annotations list is missing.
+            DataError: A folder or an image that the annotations list is missing, or annotations are invalid.
         """
         if missing := self.missing():
             raise DataError(missing)
         parts = [self._index(split) for split in self.splits]
-        names = [f"{split}/{name}" for split, part in zip(self.splits, parts, strict=True) for name in part["names"]]
-        self._names = NameList(names)
-        self._boxes = np.concatenate([part["boxes"] for part in parts])
-        self._labels = np.concatenate([part["labels"] for part in parts])
-        counts = np.concatenate([part["counts"] for part in parts])
-        self._offsets = np.concatenate([[0], np.cumsum(counts)])
-        self.categories = tuple(next((part["categories"] for part in parts if len(part["categories"])), ()))
+        self._names = NameList(f"{split}/{name}" for split, names in self._listed(parts) for name in names)
+        self._sizes = np.concatenate([part.sizes for part in parts])
+        self._boxes = np.concatenate([part.boxes for part in parts])
+        self._labels = np.concatenate([part.labels for part in parts])
+        self._offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.counts for part in parts]))])
+        self._left_out = sum((part.left_out for part in parts), np.zeros(len(LEFT_OUT), np.int64))
+        self.categories = tuple(map(str, next((part.categories for part in parts if len(part.categories)), ())))
         self._check_files()
+
+    def _listed(self, parts: Sequence[CocoIndex]) -> Iterator[tuple[str, Iterator[str]]]:
+        for split, part in zip(self.splits, parts, strict=True):
+            names = part.names
+            yield split, (names[index] for index in range(len(names)))
 
     def _check_files(self) -> None:
         """Check that the folders hold every listed image."""
-        files = {f"{split}/{path.name}" for split in self.splits for path in (self.root / split).iterdir()}
-        missing = [name for name in (self._names[i] for i in range(len(self))) if name not in files]
         if not len(self):
             raise DataError(f"no images found in {', '.join(str(self.root / split) for split in self.splits)}")
+        files = {f"{split}/{path.name}" for split in self.splits for path in (self.root / split).iterdir()}
+        names = (self._names[index] for index in range(len(self)))
+        missing = [name for name in names if name not in files and not (self.root / name).is_file()]
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(self)} images listed in {self.root}/annotations are missing: "
                 f"{abbreviate(missing)}"
             )
 
-    def _index(self, split: str) -> dict[str, Any]:
+    def _index(self, split: str) -> CocoIndex:
         folder = self.root / "annotations"
         listed = [file for kind in ("image_info", "instances") if (file := folder / f"{kind}_{split}.json").exists()]
         if not listed:
-            names = sorted(path.name for path in (self.root / split).glob("*.jpg"))
-            return _to_arrays(names, [()] * len(names), [])
+            files = (path.name for path in (self.root / split).iterdir() if path.name.lower().endswith(SUFFIXES))
+            return CocoIndex.of_names(sorted(files))
         instances = folder / f"instances_{split}.json"
         return _read_cached(listed[0], instances if instances.exists() else listed[0])
 
@@ -120,55 +134,33 @@ class Coco(Source):
         return read_file(self.root / self.key(index))
 
     def objects(self, index: int) -> Objects:
-        """Return the boxes and labels of an image, except crowds and boxes without area."""
+        """Return the boxes and labels of an image, in pixels of the upright image and clipped to it.
+
+        Raises:
+            DataError: The size in the annotations does not fit the image, or does not tell which pixels boxes count.
+        """
         part = slice(self._offsets[index], self._offsets[index + 1])
-        return Objects(self._boxes[part], self._labels[part])
+        if part.start == part.stop:
+            return Objects()
+        key = self.key(index)
+        height, width = self._sizes[index].tolist()
+        boxes, shown = upright_boxes(
+            self._boxes[part], header_of(self.root / key), (height, width), self.frame, str(self.root / key)
+        )
+        return Objects(boxes[shown], self._labels[part][shown], outside=len(shown) - int(shown.sum()))
+
+    def left_out(self) -> Mapping[str, int]:
+        """Count the annotations that are crowds, have no box or one without area, or belong to images not listed."""
+        return dict(zip(LEFT_OUT, self._left_out.tolist(), strict=True))
 
 
-def _read_cached(images: Path, annotations: Path) -> dict[str, Any]:
+def _read_cached(images: Path, annotations: Path) -> CocoIndex:
     """Return the index of two annotation files, from the cache if the files have not changed."""
     stats = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in (images, annotations)]
-    name = hashlib.blake2b(repr(("coco", 1, stats)).encode(), digest_size=12).hexdigest()
-    file = cache_dir() / "coco" / f"{name}.npz"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{id(stats)}.part.npz")
-        np.savez(temporary, **_read_annotations(images, annotations))
-        temporary.replace(file)
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def _read_annotations(images: Path, annotations: Path) -> dict[str, Any]:
-    image_list = _read_json(images)
-    content = image_list if annotations == images else _read_json(annotations)
-    categories = sorted(content.get("categories", []), key=lambda item: item["id"])
-    labels = {item["id"]: number for number, item in enumerate(categories)}
-    boxes: dict[int, list[tuple[list[float], int]]] = {}
-    for item in content.get("annotations", []):
-        if not item.get("iscrowd") and min(item["bbox"][2:]) > 0:
-            boxes.setdefault(item["image_id"], []).append((item["bbox"], labels[item["category_id"]]))
-    rows = [boxes.get(image["id"], []) for image in image_list["images"]]
-    names = [image["file_name"] for image in image_list["images"]]
-    return _to_arrays(names, rows, [item["name"] for item in categories])
-
-
-def _to_arrays(names: list[str], rows: Sequence[Sequence[Any]], categories: list[str]) -> dict[str, Any]:
-    flat = [pair for row in rows for pair in row]
-    return {
-        "names": np.array(names, np.str_),
-        "categories": np.array(categories, np.str_),
-        "boxes": from_xywh([box for box, _ in flat]),
-        "labels": np.array([label for _, label in flat], np.int64),
-        "counts": np.array([len(row) for row in rows], np.int64),
-    }
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as COCO annotations: {error}") from None
-    if "images" not in content:
-        raise DataError(f"{file} has no 'images': it is not a COCO annotation file")
-    return content
+    digest = hashlib.blake2b(repr(("coco", VERSION, stats)).encode(errors="surrogatepass"), digest_size=12).hexdigest()
+    file, what = cache_dir() / "coco" / f"{digest}.index", f"the index of {annotations}"
+    index = load_cache(file, what, CocoIndex.load)
+    if index is None:
+        index = read_index(images, annotations)
+        save_cache(file, what, index.save)
+    return index

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from sslkit.api import Objects, Source
-from sslkit.boxes import Boxes, empty
+from sslkit.boxes import empty
 from sslkit.errors import DataError, closest
-from sslkit.text_files import EncodingError
-from sslkit_images.folder import read_file, read_lines
+from sslkit_images.folder import SUFFIXES, read_file, read_lines
+from sslkit_images.frames import Frame, header_of, upright_boxes
 from sslkit_images.names import NameList, abbreviate
-from sslkit_images.xml_text import parse_xml
+from sslkit_images.problems import Problems
+from sslkit_images.voc_annotation import CATEGORIES, VocAnnotation, read_annotation
 
-CATEGORIES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 _URL = "http://host.robots.ox.ac.uk/pascal/VOC"
 _ARCHIVES = {"VOC2007": "voc2007/VOCtrainval_06-Nov-2007.tar", "VOC2012": "voc2012/VOCtrainval_11-May-2012.tar"}
 _TEST = {"VOC2007": "voc2007/VOCtest_06-Nov-2007.tar"}
@@ -30,7 +27,8 @@ class Voc(Source):
     """Pascal VOC (VOC2007, VOC2012 and data in their layout): images with boxes of 20 categories.
 
     Boxes are in pixels counted from 0, right and bottom exclusive. The annotation files count from 1 and include the
-    last pixel, so (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax).
+    last pixel, so (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). All files are checked when the
+    source is opened. An object that lies outside its image is left out.
 
     Args:
         root: The folder that holds JPEGImages, Annotations and ImageSets, such as VOCdevkit/VOC2007.
@@ -38,6 +36,9 @@ class Voc(Source):
         difficult: How to treat objects marked difficult. "mark" keeps the mark: they get no crops, and an image that
             shows a category only in difficult objects counts neither for nor against it, as in VOC's own evaluation.
             "keep" treats them like all others, "drop" removes them.
+        frame: Which pixels boxes count if EXIF turns an image: those of the image as it is "stored", or of the
+            "upright" one. "auto" decides by the width and height in the annotations, and refuses an image that has
+            neither of the two sizes, or whose annotations do not tell.
     """
 
     name = "voc"
@@ -45,14 +46,15 @@ class Voc(Source):
 
     def __init__(
         self, *, root: Path = Path("data/VOCdevkit/VOC2007"), split: str = "trainval",
-        difficult: Literal["mark", "keep", "drop"] = "mark",
+        difficult: Literal["mark", "keep", "drop"] = "mark", frame: Frame = "auto",
     ) -> None:  # fmt: skip
         self.root = Path(root)
         self.split = split
         self.difficult = difficult
+        self.frame = frame
 
     @property
-    def list(self) -> Path:
+    def list_file(self) -> Path:
         """The file that lists the images of the split."""
         return self.root / "ImageSets" / "Main" / f"{self.split}.txt"
 
@@ -61,11 +63,11 @@ class Voc(Source):
         missing = [name for name in ("JPEGImages", "Annotations") if not (self.root / name).is_dir()]
         if missing:
             return f"VOC not found: {self.root.absolute()} has no {' and no '.join(missing)}{self._download_hint()}"
-        if self.list.is_file():
+        if self.list_file.is_file():
             return None
-        lists = sorted(path.stem for path in self.list.parent.glob("*.txt") if "_" not in path.stem)
+        lists = sorted(path.stem for path in self.list_file.parent.glob("*.txt") if "_" not in path.stem)
         hint = closest(self.split, lists) or (f"; the lists are {', '.join(lists)}" if lists else "")
-        return f"list not found: {self.list.absolute()}{hint}{self._download_hint()}"
+        return f"list not found: {self.list_file.absolute()}{hint}{self._download_hint()}"
 
     def _download_hint(self) -> str:
         archive = (_TEST if self.split == "test" else _ARCHIVES).get(self.root.name)
@@ -85,20 +87,43 @@ class Voc(Source):
         """
         if missing := self.missing():
             raise DataError(missing)
-        names = [words[0] for line in read_lines(self.list) if (words := line.split())]
+        names = [words[0] for line in read_lines(self.list_file) if (words := line.split())]
         if not names:
-            raise DataError(f"{self.list} lists no images")
-        files = {path.stem for path in (self.root / "JPEGImages").glob("*.jpg")}
-        missing_images = [name for name in names if name not in files]
-        if missing_images:
+            raise DataError(f"{self.list_file} lists no images")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(f"{self.list_file} lists {len(repeated)} images more than once: {abbreviate(repeated)}")
+        self._names = NameList(self._files(names))
+        annotations = list(self._annotations(names))
+        self._sizes = np.array([annotation.size for annotation in annotations], np.int32)
+        self._boxes = np.concatenate([empty(), *(annotation.boxes for annotation in annotations)])
+        self._labels = np.array([label for item in annotations for label in item.labels], np.int64)
+        self._difficult = np.array([flag for item in annotations for flag in item.difficult], np.bool_)
+        self._without_area = sum(item.without_area for item in annotations)
+        self._offsets = np.cumsum([0, *(len(item.labels) for item in annotations)], dtype=np.int64)
+
+    def _files(self, names: list[str]) -> Iterator[str]:
+        """Yield the file names of listed images, which have no suffix in the list."""
+        folder = self.root / "JPEGImages"
+        files: dict[str, list[str]] = {}
+        for path in folder.iterdir():
+            if path.name.lower().endswith(SUFFIXES):
+                files.setdefault(path.stem, []).append(path.name)
+        if missing := [name for name in names if name not in files]:
             raise DataError(
-                f"{len(missing_images)} of {len(names)} images listed in {self.list} are not in "
-                f"{self.root / 'JPEGImages'}: {abbreviate(missing_images)}"
+                f"{len(missing)} of {len(names)} images listed in {self.list_file} are not in {folder}: "
+                f"{abbreviate(missing)}"
             )
-        self._names = NameList(names)
-        arrays = _read_annotations(self.root / "Annotations", names)
-        self._boxes, self._labels, self._difficult = arrays["boxes"], arrays["labels"], arrays["difficult"]
-        self._offsets = np.concatenate([[0], np.cumsum(arrays["counts"])])
+        if several := [", ".join(sorted(files[name])) for name in names if len(files[name]) > 1]:
+            raise DataError(f"{folder} has several files for one listed image: {abbreviate(several)}")
+        for name in names:
+            yield files[name][0]
+
+    def _annotations(self, names: list[str]) -> Iterator[VocAnnotation]:
+        """Yield the annotations of images, or raise an error with all their problems."""
+        folder, problems = self.root / "Annotations", Problems()
+        for name in names:
+            yield read_annotation(folder / f"{name}.xml", problems)
+        problems.raise_if_any(f"annotations in {folder} cannot be used:")
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -106,61 +131,33 @@ class Voc(Source):
 
     def key(self, index: int) -> str:
         """Return the key of an image: JPEGImages/file name."""
-        return f"JPEGImages/{self._names[index]}.jpg"
+        return f"JPEGImages/{self._names[index]}"
 
     def read(self, index: int) -> bytes:
         """Return the file's bytes."""
         return read_file(self.root / self.key(index))
 
     def objects(self, index: int) -> Objects:
-        """Return boxes, labels and difficult flags of an image, subject to the option `difficult`."""
+        """Return boxes, labels and difficult flags of an image, subject to the option `difficult`.
+
+        Boxes are in pixels of the upright image, and clipped to it.
+
+        Raises:
+            DataError: The size in the annotation does not fit the image, or does not tell which pixels boxes count.
+        """
         part = slice(self._offsets[index], self._offsets[index + 1])
-        boxes, labels, difficult = self._boxes[part], self._labels[part], self._difficult[part]
+        if part.start == part.stop:
+            return Objects()
+        path = self.root / self.key(index)
+        height, width = self._sizes[index].tolist()
+        boxes, shown = upright_boxes(self._boxes[part], header_of(path), (height, width), self.frame, str(path))
+        outside = len(shown) - int(shown.sum())
+        difficult = self._difficult[part]
         if self.difficult == "drop":
-            return Objects(boxes[~difficult], labels[~difficult])
-        return Objects(boxes, labels, difficult if self.difficult == "mark" else None)
+            shown &= ~difficult
+        marks = difficult[shown] if self.difficult == "mark" else None
+        return Objects(boxes[shown], self._labels[part][shown], marks, outside)
 
-
-def _read_annotations(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    rows = [read_annotation(folder / f"{name}.xml") for name in names]
-    return {
-        "boxes": np.concatenate([empty(), *(boxes for boxes, _, _ in rows)]),
-        "labels": np.array([label for _, labels, _ in rows for label in labels], np.int64),
-        "difficult": np.array([flag for _, _, flags in rows for flag in flags], np.bool_),
-        "counts": np.array([len(labels) for _, labels, _ in rows], np.int64),
-    }
-
-
-def read_annotation(file: Path) -> tuple[Boxes, list[int], list[bool]]:
-    """Read one annotation: boxes (n, 4), labels and difficult flags; boxes without area are left out.
-
-    Raises:
-        DataError: The file is missing, is not a VOC annotation, or names a category that VOC does not have.
-    """
-    try:
-        root = parse_xml(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from None
-    except (EncodingError, ElementTree.ParseError) as error:
-        raise DataError(f"{file} is not valid XML: {error}") from None
-    items = [item for item in (_read_object(element, root, file) for element in root.iter("object")) if item]
-    boxes = np.array([box for box, _, _ in items], np.float32).reshape(-1, 4)
-    return boxes, [label for _, label, _ in items], [difficult for _, _, difficult in items]
-
-
-def _read_object(
-    element: ElementTree.Element, root: ElementTree.Element, file: Path
-) -> tuple[tuple[float, float, float, float], int, bool] | None:
-    name = (element.findtext("name") or "").strip()
-    if name not in CATEGORIES:
-        raise DataError(f"{file} has an object '{name}', which is not a VOC category{closest(name, CATEGORIES)}")
-    try:
-        xmin, ymin, xmax, ymax = (
-            float(element.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
-        width, height = (float(root.findtext(f"size/{side}") or "inf") for side in ("width", "height"))
-    except ValueError:
-        raise DataError(f"{file}: the box of an object '{name}' does not have four numbers") from None
-    box = (max(xmin - 1, 0.0), max(ymin - 1, 0.0), min(xmax, width), min(ymax, height))
-    difficult = (element.findtext("difficult") or "0").strip() == "1"
-    return (box, CATEGORIES.index(name), difficult) if box[2] > box[0] and box[3] > box[1] else None
+    def left_out(self) -> Mapping[str, int]:
+        """Count the objects whose box has no area."""
+        return {"objects without area": self._without_area}

@@ -20,6 +20,8 @@ OBJECTS = "objects.json"
 """Suffix of the member with an image's objects: {"boxes": xyxy pixels, "labels": numbers, "difficult": bools}."""
 _MAX_MEMBER_SIZE = 1 << 24
 """Size of the largest label or object member that is read, bytes."""
+_LARGEST = 1e6
+"""Coordinates beyond this are no pixels."""
 _WINDOW = 4096
 """Size of a read, bytes: a header and the small members after it."""
 _META = re.compile(r"__[^/]*__($|/)")
@@ -207,14 +209,30 @@ def objects_from_json(data: bytes) -> Objects:
         ValueError: The data is invalid. Also LookupError, TypeError, OverflowError or RecursionError.
     """
     content = json.loads(data)
-    boxes: Boxes = np.array(content["boxes"], np.float32).reshape(-1, 4)
+    boxes: Boxes = np.array([_check_box(box) for box in content["boxes"]], np.float32).reshape(-1, 4)
     labels = np.array([_check_integer(label) for label in content["labels"]], np.int64)
-    difficult = np.array(content["difficult"], np.bool_) if content.get("difficult") is not None else None
+    marks = content.get("difficult")
+    difficult = np.array([_check_flag(mark) for mark in marks], np.bool_) if marks is not None else None
     if labels.shape != (len(boxes),) or (difficult is not None and difficult.shape != labels.shape):
         raise ValueError(f"{len(boxes)} boxes but {labels.size} labels")
-    if not np.isfinite(boxes).all() or labels.min(initial=0) < 0:
-        raise ValueError("a box that is not finite or a label below 0")
+    if labels.min(initial=0) < 0:
+        raise ValueError("a label is below 0")
     return Objects(boxes, labels, difficult)
+
+
+def _check_box(box: Any) -> list[float]:
+    if not (isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)):
+        raise ValueError(f"{box!r} is no box of four numbers")
+    left, top, right, bottom = box
+    if not (-_LARGEST <= left <= right <= _LARGEST and -_LARGEST <= top <= bottom <= _LARGEST):
+        raise ValueError(f"{box} is no box of left, top, right and bottom")
+    return box
+
+
+def _check_flag(mark: Any) -> bool:
+    if mark not in (0, 1) or not isinstance(mark, (bool, int)):
+        raise TypeError(f"{mark!r} is neither true nor false")
+    return bool(mark)
 
 
 def objects_to_json(objects: Objects) -> bytes:

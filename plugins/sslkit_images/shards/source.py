@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,9 @@ import numpy as np
 
 from sslkit.api import Objects, Progress, Source, no_progress
 from sslkit.errors import DataError
+from sslkit.images import Header, read_header
 from sslkit_images.folder import SUFFIXES, read_lines
+from sslkit_images.frames import upright_boxes
 from sslkit_images.names import NameList, abbreviate
 from sslkit_images.shards import files
 from sslkit_images.shards.index import NO_LABEL, Query, Tar, TarIndex, load_index, save_index
@@ -25,6 +29,9 @@ CATEGORIES = "categories.txt"
 """File in the folder of the tars with the names of the labels, one per line."""
 _THREADS = 8
 """Number of tars to index at once; most of the time is spent waiting for the disk."""
+_HEAD = 1 << 16
+"""Bytes in which the header of an image usually lies."""
+_PNG = b"\x89PNG"
 _MAX_PROBLEMS = 8
 _MAX_CATEGORIES = 1_000_000
 
@@ -34,7 +41,8 @@ class Shards(Source):
 
     The members of a sample share a key: their name up to the first dot of its last component. The image is the member
     whose suffix is in `suffixes`. Images keep the order of the tars and of the members in them, and their keys are the
-    members' names. If a name occurs in two tars, every key is prefixed with the name of its tar.
+    members' names. If a name occurs in two tars, every key is prefixed with the name of its tar. Boxes of objects are
+    in pixels of the upright image, as `sslkit images pack` writes them.
 
     Each tar is indexed once. The index stays in the cache folder until the tar's size or modification time changes.
 
@@ -186,17 +194,30 @@ class Shards(Source):
 
     def read(self, index: int) -> bytes:
         """Return the bytes of an image."""
+        return self._read(index, int(self._sizes[index]))
+
+    def _read(self, index: int, length: int) -> bytes:
         tar = self._tars[bisect_right(self._first_images, index) - 1]
-        return files.read(tar, int(self._starts[index]), int(self._sizes[index]))
+        return files.read(tar, int(self._starts[index]), length)
 
     def objects(self, index: int) -> Objects:
-        """Return the objects that were packed with an image."""
-        if not len(self._boxes):
+        """Return the objects that were packed with an image, clipped to it."""
+        part = slice(self._offsets[index], self._offsets[index + 1]) if len(self._boxes) else slice(0, 0)
+        if part.start == part.stop:
             return Objects()
-        part = slice(self._offsets[index], self._offsets[index + 1])
-        return Objects(
-            self._boxes[part], self._classes[part], self._difficult[part] if self._difficult is not None else None
-        )
+        boxes, shown = upright_boxes(self._boxes[part], self._header(index), (0, 0), "upright", self.key(index))
+        marks = self._difficult[part][shown] if self._difficult is not None else None
+        return Objects(boxes[shown], self._classes[part][shown], marks, len(shown) - int(shown.sum()))
+
+    def _header(self, index: int) -> Header | None:
+        """Read the header of an image, from its first bytes if they suffice; None if it cannot be read."""
+        for length in (_HEAD, int(self._sizes[index])):
+            data = self._read(index, min(length, int(self._sizes[index])))
+            if data.startswith(_PNG) and length < self._sizes[index]:
+                continue  # its orientation may follow the pixels
+            with suppress(DataError):
+                return read_header(io.BytesIO(data), self.key(index))
+        return None
 
     def label(self, index: int) -> int | None:
         """Return the label of an image; None unless `labels` is set."""

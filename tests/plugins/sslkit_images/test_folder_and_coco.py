@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslkit.errors import DataError
+from sslkit.errors import DataError, SslkitWarning
+from sslkit.folders import cache_dir
 from sslkit_images.coco import Coco
 from sslkit_images.folder import Folder
 
@@ -84,7 +85,8 @@ def test_special_files_are_refused_without_blocking(tmp_path):
 
 
 @pytest.fixture
-def coco(tmp_path):
+def coco(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / "cache"))
     for name in ("3.jpg", "1.jpg", "2.jpg"):
         write_image(tmp_path / "train2017" / name)
     annotations = {
@@ -148,3 +150,29 @@ def test_only_missing_splits_get_a_download_command(coco):
     missing = Coco(root=coco, split="train2017+unlabeled2017").missing()
     assert "unlabeled2017.zip" in missing
     assert "train2017.zip" not in missing
+
+
+def test_file_names_may_lie_in_subfolders(coco):
+    file = coco / "annotations" / "instances_train2017.json"
+    file.write_text(file.read_text().replace('"1.jpg"', '"deep/1.jpg"'))
+    with pytest.raises(DataError, match=r"1 of 3 images .* are missing: train2017/deep/1\.jpg"):
+        opened(coco)
+    (coco / "train2017" / "deep").mkdir()
+    (coco / "train2017" / "1.jpg").rename(coco / "train2017" / "deep" / "1.jpg")
+    source = opened(coco)
+    assert source.key(1) == "train2017/deep/1.jpg"
+    assert len(source.read(1)) > 0
+
+
+def test_a_damaged_cache_is_made_again(coco):
+    opened(coco)
+    [index] = (cache_dir() / "coco").iterdir()
+    for damage in (b"", index.read_bytes()[:200], b"not an index" * 50):
+        index.write_bytes(damage)
+        with pytest.warns(SslkitWarning, match="is made again: .* is damaged"):
+            assert opened(coco).objects(1).labels.tolist() == [1]
+
+
+def test_what_is_left_out_is_counted(coco):
+    left_out = opened(coco).left_out()
+    assert {what: count for what, count in left_out.items() if count} == {"crowds": 1, "annotations without a box": 1}

@@ -74,7 +74,7 @@ def test_annotations_are_read_in_the_encoding_that_they_declare(voc):
     file.write_bytes(('<?xml version="1.0" encoding="gb2312"?>' + text).encode("gb2312"))
     assert len(opened(voc).objects(1).boxes) == 2
     file.write_bytes(('<?xml version="1.0" encoding="gb2313"?>' + text).encode("gb2312"))
-    with pytest.raises(DataError, match=r"000005\.xml is not valid XML: it declares the encoding 'gb2313'"):
+    with pytest.raises(DataError, match=r"not valid XML \(1\): 000005\.xml: it declares the encoding 'gb2313'"):
         opened(voc)
 
 
@@ -100,19 +100,78 @@ def test_missing_names_the_folder_and_the_download_command(voc, tmp_path):
     assert "did you mean 'trainval'?" in Voc(root=voc, split="trainvla").missing()
 
 
-def test_bad_annotations_are_named(voc):
+BAD = {
+    "<annotation>": r"files are not valid XML \(1\): 000005\.xml: no element found",
+    ">dog< >dgo<": r"no VOC category \(1\): 000005\.xml, object 1: 'dgo': did you mean 'dog'\?",
+    "<name>dog</name> ": r"no VOC category \(1\): 000005\.xml, object 1: ''",
+    "<ymin>6</ymin> ": r"no box of four numbers \(1\): 000005\.xml, object 1: xmin 11, ymin missing, xmax 40, ymax 30",
+    "<ymin>6< <ymin>six<": r"no box of four numbers \(1\): 000005\.xml, object 1: .*ymin six",
+    "<ymin>6< <ymin>nan<": r"no box of four numbers \(1\): 000005\.xml, object 1: .*ymin nan",
+    "<ymin>6< <ymin>1e30<": r"no box of four numbers \(1\): 000005\.xml, object 1: .*ymin 1e30",
+    "<xmax>40< <xmax>4<": r"ends before it begins \(1\): 000005\.xml, object 1: xmin 11, .* xmax 4",
+    "<difficult>1< <difficult>yes<": r"a 'difficult' that is neither 0 nor 1 \(1\): 000005\.xml, object 2",
+    "<width>60< <width>wide<": r"files have no valid width \(1\): 000005\.xml has 'wide'",
+    "<height>40< <height>-40<": r"files have no valid height \(1\): 000005\.xml has '-40'",
+}
+
+
+@pytest.mark.parametrize("change", BAD, ids=str)
+def test_bad_annotations_are_named(voc, change):
     file = voc / "Annotations" / "000005.xml"
-    good = file.read_text()
-    for bad, words in (
-        ("<annotation>", r"000005\.xml is not valid XML"),
-        (good.replace(">dog<", ">dgo<"), r"an object 'dgo', which is not a VOC category: did you mean 'dog'\?"),
-        (good.replace("<ymin>6</ymin>", ""), r"the box of an object 'dog' does not have four numbers"),
-    ):
-        file.write_text(bad)
-        with pytest.raises(DataError, match=words):
-            opened(voc)
-    file.unlink()
-    with pytest.raises(DataError, match=r"000005\.xml cannot be read"):
+    good, *rest = change.split(" ")
+    file.write_text(file.read_text().replace(good, rest[0]) if rest else change)
+    with pytest.raises(DataError, match=BAD[change]):
+        opened(voc)
+
+
+def test_all_problems_are_reported_at_once_each_kind_with_its_first_ten(voc):
+    names = [f"{number:06d}" for number in range(20, 35)]
+    for name in names:
+        Image.new("RGB", (60, 40)).save(voc / "JPEGImages" / f"{name}.jpg")
+        (voc / "Annotations" / f"{name}.xml").write_text("<annotation><object><name>?</name></object></annotation>")
+    (voc / "Annotations" / "000005.xml").unlink()
+    with (voc / "ImageSets" / "Main" / "trainval.txt").open("a") as file:
+        file.write("\n".join(names))
+    with pytest.raises(DataError) as caught:
+        opened(voc)
+    title, *lines = str(caught.value).split("\n")
+    assert title == f"annotations in {voc / 'Annotations'} cannot be used:"
+    assert [line.split("): ")[0].strip() for line in lines] == [
+        "files cannot be read (1", "objects have no VOC category (15", "objects have no box of four numbers (15",
+    ]  # fmt: skip
+    assert lines[1].count(".xml") == 10
+    assert lines[1].endswith("000029.xml, object 1: '?' and 5 more")
+
+
+def test_placeholders_for_the_size_are_no_sizes(voc):
+    for file in (voc / "Annotations").iterdir():
+        file.write_text(file.read_text().replace("<width>60<", "<width>0<").replace("<height>40</height>", "<height/>"))
+    np.testing.assert_array_equal(opened(voc).objects(1).boxes, [[10, 5, 40, 30], [0, 0, 60, 40]])
+
+
+def test_what_lies_outside_or_has_no_area_is_counted(voc):
+    file = voc / "Annotations" / "000005.xml"
+    file.write_text(file.read_text().replace("<xmin>11</xmin>", "<xmin>90</xmin>").replace(">40</xmax>", ">99</xmax>"))
+    source = opened(voc)
+    objects = source.objects(1)
+    assert ([CATEGORIES[label] for label in objects.labels], objects.outside) == (["person"], 1)
+    assert objects.difficult.tolist() == [True]
+    assert source.left_out() == {"objects without area": 1}
+
+
+def test_images_may_have_any_usual_suffix(voc):
+    (voc / "JPEGImages" / "000005.jpg").rename(voc / "JPEGImages" / "000005.JPEG")
+    source = opened(voc)
+    assert source.key(1) == "JPEGImages/000005.JPEG"
+    assert len(source.objects(1).labels) == 2
+    Image.new("RGB", (60, 40)).save(voc / "JPEGImages" / "000005.png")
+    with pytest.raises(DataError, match=r"several files for one listed image: 000005\.JPEG, 000005\.png"):
+        opened(voc)
+
+
+def test_an_image_that_is_listed_twice_is_refused(voc):
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("000005 1\n000007\n000005 -1\n")
+    with pytest.raises(DataError, match=r"trainval\.txt lists 1 images more than once: 000005"):
         opened(voc)
 
 

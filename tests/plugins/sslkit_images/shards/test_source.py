@@ -184,8 +184,22 @@ def test_a_tar_that_changes_while_in_use_is_reported(written):
 
 def test_json_of_objects_is_checked(tmp_path):
     sound = {"boxes": [[0, 0, 1, 1]], "labels": [0]}
-    for change in ({"labels": [0, 1]}, {"labels": [-1]}, {"labels": [0.5]}, {"boxes": [[0, 0, 1]]}, {"difficult": []}):
+    changes = (
+        {"labels": [0, 1]}, {"labels": [-1]}, {"labels": [0.5]}, {"labels": [True]}, {"difficult": []},
+        {"difficult": ["false"]}, {"boxes": [[0, 0, 1]]}, {"boxes": [["0", 0, 1, 1]]}, {"boxes": [[5, 0, 1, 1]]},
+        {"boxes": [[0, 0, 1e30, 1]]}, {"boxes": [[0, 0, float("nan"), 1]]}, {"boxes": [0, 0, 1, 1]},
+    )  # fmt: skip
+    for change in changes:
         about = json.dumps(sound | change).encode()
         write_tar(tmp_path / "t/1.tar", {"a.jpg": b"", "a.objects.json": about})
         with pytest.raises(DataError, match="objects that cannot be read"):
             opened(tmp_path / "t")
+
+
+def test_boxes_are_clipped_to_their_image_and_those_outside_counted(tmp_path):
+    about = {"boxes": [[-3, 2, 5, 99], [40, 40, 60, 60]], "labels": [1, 0], "difficult": [False, True]}
+    image = picture(0)  # 12 x 10
+    write_tar(tmp_path / "t/1.tar", {"a.jpg": image, "a.objects.json": json.dumps(about).encode()})
+    objects = opened(tmp_path / "t").objects(0)
+    assert objects.boxes.tolist() == [[0, 2, 5, 10]]
+    assert (objects.labels.tolist(), objects.difficult.tolist(), objects.outside) == ([1], [False], 1)
