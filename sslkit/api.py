@@ -42,14 +42,16 @@ class Objects:
     """Labelled objects of one image.
 
     Attributes:
-        boxes: Shape (n, 4), xyxy pixels.
+        boxes: Shape (n, 4), xyxy pixels of the upright image, as `sslkit.images.decode` returns it, and inside it.
         labels: Shape (n,), int64, indices into the source's `categories`.
         difficult: Shape (n,), bool: objects that count neither for nor against a classifier; None if there are none.
+        outside: Number of objects that are left out because they lie outside the image.
     """
 
     boxes: Boxes = field(default_factory=empty)
     labels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     difficult: npt.NDArray[np.bool_] | None = None
+    outside: int = 0
 
 
 class Source(ABC):
@@ -100,12 +102,20 @@ class Source(ABC):
         """
 
     def objects(self, index: int) -> Objects:  # noqa: ARG002
-        """Return the labelled objects of image `index`; none by default."""
+        """Return the labelled objects of image `index`; none by default.
+
+        Raises:
+            DataError: Its annotations do not fit the image.
+        """
         return Objects()
 
     def label(self, index: int) -> int | None:  # noqa: ARG002
         """Return the label of the whole image `index`, or None."""
         return None
+
+    def left_out(self) -> Mapping[str, int]:
+        """Count what `open` left out of the annotations: `{"crowds": 12}`; nothing by default."""
+        return {}
 
 
 class Proposals(ABC):
