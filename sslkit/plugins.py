@@ -5,7 +5,6 @@ The command line makes a `Plugins` object and passes it down; nothing here is gl
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +17,10 @@ from typing import Any
 import pluggy
 
 from sslkit import hookspecs
-from sslkit.errors import PluginError, SslkitError, closest
+from sslkit.errors import PluginError, closest
 from sslkit.foreign import entries
 from sslkit.foreign.entries import Claim
-from sslkit.foreign.isolation import describe, is_failure, isolated, stdout_as_stderr
+from sslkit.foreign.isolation import describe, isolated, stdout_as_stderr
 from sslkit.hookspecs import COLLECTING
 
 OWN = "sslkit"
@@ -53,27 +52,6 @@ class Component:
     def summary(self) -> str:
         """The first line of the class's docstring."""
         return (self.cls.__doc__ or "").strip().partition("\n")[0]
-
-
-@contextmanager
-def blamed(component: Component) -> Iterator[None]:
-    """Name the component, its plugin and the line when the code inside the block fails.
-
-    Raises:
-        PluginError: Any exception was raised other than sslkit's errors and out-of-memory errors.
-    """
-    try:
-        yield
-    except (SslkitError, MemoryError):
-        raise
-    except BaseException as error:
-        if "out of memory" in str(error) or not is_failure(error):
-            raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise PluginError(
-            f"{component.kind} '{component.id}' of {component.owner} failed: {type(error).__name__}: {error}\n"
-            f"    {last.filename}, line {last.lineno}, in {last.name}"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -287,9 +265,22 @@ def _component(kind: str, cls: Any, owner: Owner) -> tuple[Component, str | None
     component = Component(kind, f"{owner.plugin}/{name}", cls, owner)
     if not isinstance(cls, type):
         return component, f"it offers {cls!r} as {kind}, which is not a class"
-    if isinstance(name, str) and entries.KEBAB.fullmatch(name):
-        return component, None
-    return component, f"its {kind} {cls.__qualname__} has name = {name!r}: write a kebab-case name, like 'my-{kind}'"
+    if not isinstance(name, str) or not entries.KEBAB.fullmatch(name):
+        what = f"its {kind} {cls.__qualname__} has name = {name!r}: write a kebab-case name, like 'my-{kind}'"
+        return component, what
+    base = _base(kind)
+    if not issubclass(cls, base):
+        what = f"its {kind} '{name}' is no {base.__name__}: write class {cls.__qualname__}(sslkit.api.{base.__name__})"
+        return component, what
+    return component, None
+
+
+def _base(kind: str) -> type[Any]:
+    """Return the class that components of a kind extend."""
+    from sslkit import api  # imports torch
+
+    base: type[Any] = getattr(api, {"sampler": "ViewSampler"}.get(kind, kind.capitalize()))
+    return base
 
 
 def _reason(error: BaseException) -> str:

@@ -108,7 +108,7 @@ def require_data(plan: Plan, recipe_file: RecipeFile) -> None:
 
 
 def _missing(plan: Plan) -> list[Problem]:
-    missing = plan.source.make().missing()
+    missing = _missing_data(plan.source)
     problems = [Problem(missing, ("source",), kind="data")] if missing else []
     return problems + missing_data(plan.probes, beside=plan.source)
 
@@ -127,7 +127,7 @@ def missing_data(probes: Mapping[str, ProbePlan], beside: ConfiguredComponent | 
             if source is None or (source.component.id, source.options) in checked:
                 continue
             checked.append((source.component.id, source.options))
-            if missing := source.make().missing():
+            if missing := _missing_data(source):
                 problems.append(Problem(missing, ("probes", name, key), kind="data"))
     return problems
 
@@ -221,7 +221,7 @@ def open_target(target: str, sets: Sequence[str], plugins: Plugins | None = None
     plan, _ = load(target, sets, plugins)
     if plan.proposer is None:
         raise RecipeError(f"{target} has no [proposals] that its sampler needs")
-    return _opened(plan.source.make()), plan.proposer.make()
+    return _opened(plan.source), plan.proposer.make()
 
 
 def open_source(target: str, sets: Sequence[str], plugins: Plugins | None = None) -> Source:
@@ -230,7 +230,7 @@ def open_source(target: str, sets: Sequence[str], plugins: Plugins | None = None
     if is_image_folder(target):
         return open_image_folder(target, plugins)
     plan, _ = load(target, sets, plugins)
-    return _opened(plan.source.make())
+    return _opened(plan.source)
 
 
 def is_image_folder(target: str) -> bool:
@@ -240,13 +240,21 @@ def is_image_folder(target: str) -> bool:
 
 def open_image_folder(target: str, plugins: Plugins) -> Source:
     """Open and return a folder of images as a source."""
-    return _opened(plugins.folder_source().cls(root=Path(target)))
+    from sslkit.planning.plan import ConfiguredComponent
+
+    return _opened(ConfiguredComponent(plugins.folder_source(), {"root": Path(target)}))
 
 
-def _opened(source: Source) -> Source:
+def _opened(source: ConfiguredComponent) -> Source:
     from sslkit.data import opening  # imports torch
 
     return opening.open_source(source)
+
+
+def _missing_data(source: ConfiguredComponent) -> str | None:
+    from sslkit.data import opening  # imports torch
+
+    return opening.make_source(source).missing()
 
 
 # -------------------------------------------------------------------------------------------- partial recipes

@@ -14,6 +14,7 @@ ORDER = [
     ("public",),
     ("foreign",),
     ("plugins",),
+    ("contracts",),
     ("planning",),
     ("storage",),
     ("data", "networks"),

@@ -7,7 +7,8 @@ from typing import Any
 
 from sslkit.ablation.plan import Ablation, PlannedRun, Variant
 from sslkit.ablation.results import ArmResult, Results, Trial
-from sslkit.probes.evaluate import REFERENCES, is_rate
+from sslkit.contracts.scores import is_rate
+from sslkit.probes.evaluate import REFERENCES
 from sslkit.storage.run_folder import ENVIRONMENT, PROBES
 
 

@@ -11,6 +11,7 @@ import torch
 
 from sslkit.ablation.plan import Variant
 from sslkit.data.epochs import Epochs
+from sslkit.data.opening import make_source
 from sslkit.errors import SslkitError
 from sslkit.networks import StepModule
 from sslkit.networks.cost import Cost, measure, step_batch
@@ -100,7 +101,7 @@ def _images(plan: Plan) -> int | None:
     if recipe.steps:
         return recipe.steps * recipe.batch_size
     try:
-        source = plan.source.make()
+        source = make_source(plan.source)
         if source.missing():
             return None
         source.open()

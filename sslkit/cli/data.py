@@ -69,7 +69,7 @@ def _open(target: str, sets: list[str], plugins: Plugins) -> tuple[Source, int]:
     if targets.is_image_folder(target):
         return targets.open_image_folder(target, plugins), Recipe.model_fields["min_image_side"].default
     plan, _ = targets.load(target, sets, plugins, data=True)
-    return open_source(plan.source.make()), plan.recipe.min_image_side
+    return open_source(plan.source), plan.recipe.min_image_side
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:

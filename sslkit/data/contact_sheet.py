@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sslkit import images
-from sslkit.api import Proposals, Source
+from sslkit.api import Source
+from sslkit.contracts.proposals import CheckedProposals
 from sslkit.data.epochs import Item
 from sslkit.data.views import Failure, ViewDataset, to_device
 from sslkit.errors import DataError
@@ -33,7 +34,7 @@ _COLOURS = (
 _OVERLAP = (255, 255, 255, 70)
 
 
-def sheet(plan: Plan, source: Source, proposals: Proposals | None, count: int, epoch: int = 0) -> Image.Image:
+def sheet(plan: Plan, source: Source, proposals: CheckedProposals | None, count: int, epoch: int = 0) -> Image.Image:
     """Draw `count` images, one row each: the image with its boxes, then the views of every group and network.
 
     Raises:

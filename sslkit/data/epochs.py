@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sslkit.api import Source
+from sslkit.contracts.sources import refuse_repeated_keys
 from sslkit.planning.recipe import Recipe
 from sslkit.seeds import generator
 
@@ -112,8 +114,16 @@ class Epochs:
 
 
 def listing(source: Source) -> dict[str, Any]:
-    """Return the number of images in a source, and a hash of their names in order."""
+    """Return the number of images in a source, and a hash of their names in order.
+
+    Raises:
+        PluginError: Two images have the same key.
+    """
     digest = hashlib.blake2b(digest_size=8)
+    hashes = array("q")
     for index in range(len(source)):
-        digest.update(source.key(index).encode(errors="surrogatepass") + b"\n")
+        key = source.key(index)
+        digest.update(key.encode(errors="surrogatepass") + b"\n")
+        hashes.append(hash(key))
+    refuse_repeated_keys(source, hashes)
     return {"images": len(source), "names": digest.hexdigest()}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from sslkit.api import Progress, Proposals, Source
+from sslkit.api import Progress, Source
+from sslkit.contracts.proposals import CheckedProposals, build_proposals, open_proposals
+from sslkit.contracts.sources import CheckedSource, missing_message
 from sslkit.errors import DataError
 from sslkit.folders import cores
-from sslkit.planning.plan import Plan
+from sslkit.planning.plan import ConfiguredComponent, Plan
 from sslkit.planning.recipe_file import RecipeFile
 from sslkit.progress import bar
 
 
-def prepare(plan: Plan, recipe_file: RecipeFile | None = None) -> tuple[Source, Proposals | None]:
+def prepare(plan: Plan, recipe_file: RecipeFile | None = None) -> tuple[Source, CheckedProposals | None]:
     """Open and return the source and the proposals of a plan.
 
     Args:
@@ -21,21 +23,29 @@ def prepare(plan: Plan, recipe_file: RecipeFile | None = None) -> tuple[Source, 
 
     Raises:
         DataError: Something is missing that this run may not make; the message names the command that makes it.
+        PluginError: The source or the proposer failed, or broke its contract.
     """
-    source = open_source(plan.source.make())
+    source = open_source(plan.source)
     return source, _open_proposals(plan, source, recipe_file)
 
 
-def open_source(source: Source, progress: Progress | None = None) -> Source:
-    """Prepare, open and return a source.
+def make_source(configured: ConfiguredComponent) -> Source:
+    """Build a source, whose answers are checked."""
+    return CheckedSource(configured.component, configured.make())
+
+
+def open_source(configured: ConfiguredComponent, progress: Progress | None = None) -> Source:
+    """Build, prepare, open and return a source.
 
     Args:
-        source: A source that has not been opened.
+        configured: The source.
         progress: Shows the preparation; a new bar by default.
 
     Raises:
         DataError: Its data is missing.
+        PluginError: It failed, or broke its contract.
     """
+    source = make_source(configured)
     if missing := source.missing():
         raise DataError(missing)
     with bar() if progress is None else nullcontext(progress) as shown:
@@ -44,14 +54,13 @@ def open_source(source: Source, progress: Progress | None = None) -> Source:
     return source
 
 
-def _open_proposals(plan: Plan, source: Source, recipe_file: RecipeFile | None) -> Proposals | None:
+def _open_proposals(plan: Plan, source: Source, recipe_file: RecipeFile | None) -> CheckedProposals | None:
     if plan.proposer is None:
         return None
-    proposer = plan.proposer.make()
-    if missing := proposer.missing(source):
+    component, proposer = plan.proposer.component, plan.proposer.make()
+    if missing := missing_message(component, proposer, source):
         if not (plan.recipe.proposals and plan.recipe.proposals.when_missing == "build"):
             raise DataError(missing.replace("RECIPE", recipe_file.arguments) if recipe_file else missing)
         with bar() as progress:
-            proposer.build(source, progress, cores())
-    proposals: Proposals = proposer.open(source)
-    return proposals
+            build_proposals(component, proposer, source, progress, cores())
+    return open_proposals(component, proposer, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,8 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from sslkit import images
-from sslkit.api import Proposals, Source, ViewSampler
-from sslkit.boxes import Boxes, empty, within
+from sslkit.api import Source
+from sslkit.boxes import Boxes, empty
+from sslkit.contracts.proposals import CheckedProposals
+from sslkit.contracts.samplers import CheckedSampler
 from sslkit.data.augment import on_bytes, on_tensors, parameters
 from sslkit.data.bad_images import BadImage, read_usable
 from sslkit.data.cache import Cache
@@ -24,7 +27,6 @@ from sslkit.data.ring_buffer import as_channels_last
 from sslkit.errors import DataError, PluginError, SslkitError
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import View
-from sslkit.plugins import blamed
 from sslkit.seeds import generator
 
 NOT_TENSORS = ("counts", "bad")
@@ -58,14 +60,14 @@ class ViewDataset(Dataset[Any]):
     """
 
     def __init__(
-        self, plan: Plan, source: Source, proposals: Proposals | None, augment: bool = True, cache: Cache | None = None
-    ) -> None:
+        self, plan: Plan, source: Source, proposals: CheckedProposals | None, augment: bool = True,
+        cache: Cache | None = None,
+    ) -> None:  # fmt: skip
         self.source = source
         self.proposals = proposals
         self.augment = augment
         self.cache = cache
-        self.source_component, self.sampler_component = plan.source.component, plan.sampler.component
-        self.sampler: ViewSampler = plan.sampler.make()
+        self.sampler = CheckedSampler(plan.sampler.component, plan.sampler.make())
         self.groups = plan.groups
         self.views = plan.views
         self.crop_of = shared_crops(plan.views)
@@ -109,9 +111,10 @@ class ViewDataset(Dataset[Any]):
             if isinstance(result, Failure):
                 return result
             counts.append(result)
-        for group in self.groups:
-            network = next(network for name, network in self.views if name == group)
-            batch[f"flipped.{group}"] = batch[f"draws.{group}.{network}"][..., _FLIP].clone()
+        for group, count in self.groups.items():
+            seen = [f"draws.{group}.{network}" for name, network in self.views if name == group]
+            flipped = batch[seen[0]][..., _FLIP].clone() if seen else torch.zeros(len(items), count)
+            batch[f"flipped.{group}"] = flipped
         if self.augment:
             batch = {name: value for name, value in batch.items() if not name.startswith("draws.")}
         means = {name: float(np.mean([count[name] for count in counts])) for name in (counts[0] if counts else ())}
@@ -123,7 +126,8 @@ class ViewDataset(Dataset[Any]):
         batch |= {"index": torch.empty(count, dtype=torch.int64), "size": torch.empty(count, 2)}
         for group, network in self.views:
             batch[f"draws.{group}.{network}"] = torch.empty(count, self.groups[group], len(parameters.PARAMETERS))
-            batch[f"boxes.{group}"] = torch.empty(count, self.groups[group], 4)
+        for group, views in self.groups.items():
+            batch[f"boxes.{group}"] = torch.empty(count, views, 4)
         return batch
 
     def _fill_or_replace(
@@ -157,28 +161,28 @@ class ViewDataset(Dataset[Any]):
         return self._name(image) if image >= 0 else "no image yet"
 
     def _name(self, image: int) -> str:
-        return f"image {image} ({self.source.key(image)})"
+        with suppress(PluginError):  # the source may be what failed
+            return f"image {image} ({self.source.key(image)})"
+        return f"image {image}"
 
     def image(self, index: int) -> images.Image:
         """Return a decoded image (h w 3), from the cache if it has it.
 
         Raises:
             DataError: It cannot be read, or is too small.
-            PluginError: The source failed.
+            PluginError: The source failed, or broke its contract.
         """
         if self.cache is not None and (cached := self.cache.get(index)) is not None:
             return cached
-        with blamed(self.source_component):
-            image = read_usable(self.source, index, self.min_side)
+        image = read_usable(self.source, index, self.min_side)
         if self.cache is not None:
             self.cache.put(index, image)
         return image
 
     def sample_boxes(self, item: Item, height: int, width: int) -> tuple[Mapping[str, Boxes], Mapping[str, float]]:
         """Draw the boxes of every view group; return them and the sampler's counts."""
-        proposals = empty() if self.proposals is None else within(self.proposals[item.image], height, width)
-        with blamed(self.sampler_component):
-            sample = self.sampler.sample(height, width, proposals, generator(self.seed, *item.seeds, "boxes"))
+        proposals = empty() if self.proposals is None else self.proposals.within(item.image, height, width)
+        sample = self.sampler.sample(height, width, proposals, generator(self.seed, *item.seeds, "boxes"))
         return sample.boxes, sample.counts
 
     def fill_item(self, item: Item, place: int, batch: dict[str, Tensor]) -> Mapping[str, float]:
@@ -186,7 +190,7 @@ class ViewDataset(Dataset[Any]):
 
         Raises:
             DataError: The image cannot be read, or is too small.
-            PluginError: The source or the sampler failed.
+            PluginError: The source, the proposer or the sampler failed, or broke its contract.
         """
         image = self.image(item.image)
         height, width = image.shape[:2]
@@ -194,7 +198,7 @@ class ViewDataset(Dataset[Any]):
         batch["index"][place] = item.image
         batch["size"][place] = torch.tensor([height, width])
         for group in self.groups:
-            batch[f"boxes.{group}"][place] = torch.from_numpy(np.asarray(boxes[group], np.float32))
+            batch[f"boxes.{group}"][place].numpy()[...] = boxes[group]
         for (group, network), views in self.views.items():
             draws = batch[f"draws.{group}.{network}"][place]
             draws.copy_(torch.tensor(self._draw_augmentation(item, group, network, views)))

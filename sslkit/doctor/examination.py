@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from sslkit.ablation.estimate import step_seconds
-from sslkit.api import Proposals, Source
+from sslkit.api import Source
+from sslkit.contracts.proposals import CheckedProposals
 from sslkit.data.opening import prepare
 from sslkit.data.views import ViewDataset
 from sslkit.doctor import loading, memory, outlook, peaks
@@ -104,7 +105,7 @@ def examine(plan: Plan, text: RecipeFile, plugins: Plugins, options: RunOptions,
     return _conclude(replace(examination, name=text.name, seeds=seeds), train_step, text, plugins)
 
 
-def _measure(train_step: TimedSteps, source: Source, proposals: Proposals | None, steps: int) -> Examination:
+def _measure(train_step: TimedSteps, source: Source, proposals: CheckedProposals | None, steps: int) -> Examination:
     """Time the steps, then the loader alone. Every rank must call this."""
     plan, fabric, workers = train_step.setup.plan, train_step.setup.fabric, train_step.setup.workers
     epochs, device = train_step.setup.epochs, fabric.device

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from sslkit import images
-from sslkit.api import Proposals, Source
+from sslkit.api import Source
 from sslkit.boxes import Boxes
+from sslkit.contracts.proposals import CheckedProposals
 from sslkit.data.epochs import Epochs, Item
 from sslkit.data.loader import Loader
 from sslkit.data.views import Failure, ViewDataset
@@ -92,7 +93,7 @@ class TimedDataset(ViewDataset):
 
 
 def time_image(
-    plan: Plan, source: Source, proposals: Proposals | None, augment: bool, items: Iterator[list[Item]]
+    plan: Plan, source: Source, proposals: CheckedProposals | None, augment: bool, items: Iterator[list[Item]]
 ) -> ImageTiming:
     """Make batches in this process on one core, and measure the time per image.
 

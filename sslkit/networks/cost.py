@@ -70,6 +70,7 @@ def step_batch(plan: Plan, images: int) -> dict[str, Tensor]:
     for (group, network), views in plan.views.items():
         size = views[0].size
         batch[f"pixels.{group}.{network}"] = torch.rand(images, len(views), 3, size, size)
-        batch[f"boxes.{group}"] = torch.tensor([0.0, 0.0, 256.0, 256.0]).expand(images, len(views), 4).clone()
-        batch[f"flipped.{group}"] = torch.zeros(images, len(views))
+    for group, count in plan.groups.items():
+        batch[f"boxes.{group}"] = torch.tensor([0.0, 0.0, 256.0, 256.0]).expand(images, count, 4).clone()
+        batch[f"flipped.{group}"] = torch.zeros(images, count)
     return batch

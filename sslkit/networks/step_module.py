@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslkit.api import Terms
+from sslkit.contracts.blame import blamed, breach
+from sslkit.contracts.networks import run_backbone, run_head, run_objective
 from sslkit.networks import monitors
 from sslkit.networks.conflict_map import ObjectiveLoss, Timer, conflict_map
 from sslkit.networks.ema import ema_update
 from sslkit.networks.sharding import is_sharded_tensor, local
 from sslkit.nn import widen
 from sslkit.planning.plan import EmbeddingKey, HeadPlan, ObjectivePlan, Plan
-from sslkit.plugins import Component, blamed
+from sslkit.plugins import Component
 from sslkit.seeds import torch_seeded
 
 LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -44,17 +45,22 @@ class Network(nn.Module):
                 with torch_seeded(seed, "heads", name, "predictor"):
                     self.predictors[name] = head.predictor.make({"d": head.dim})
 
+    def parts(self) -> list[tuple[Component, nn.Module]]:
+        """Return every projector, then every predictor, with its component."""
+        projectors = [(self.heads[name].projector, module) for name, module in self.projectors.items()]
+        predictors = [(self.heads[name].predictor, module) for name, module in self.predictors.items()]
+        return [(head.component, module) for head, module in [*projectors, *predictors] if head]
+
     def forward(self, x: Tensor, keys: Sequence[EmbeddingKey]) -> list[Tensor]:
         """Return the embeddings of images (n 3 h w) under the given keys, each (n ...)."""
-        with blamed(self.component):
-            features = self.backbone(x)
+        features = run_backbone(self.component, self.backbone, x)
         heads = dict.fromkeys(key.head for key in keys if key.head)  # each once: batch norm counts its forward passes
         projections = {head: self._project(head, features) for head in heads}
         return [self._embedding(key, features, projections) for key in keys]
 
     def _project(self, head: str, features: Mapping[str, Tensor]) -> Tensor:
-        with blamed(self.heads[head].projector.component):
-            return self.projectors[head](features[self.heads[head].input_kind])  # type: ignore[no-any-return]
+        rows = features[self.heads[head].input_kind]
+        return run_head(self.heads[head].projector.component, self.projectors[head], rows)
 
     def _embedding(
         self, key: EmbeddingKey, features: Mapping[str, Tensor], projections: Mapping[str, Tensor]
@@ -62,8 +68,7 @@ class Network(nn.Module):
         if key.kind == "prediction":
             predictor = self.heads[key.head].predictor
             assert predictor
-            with blamed(predictor.component):
-                return self.predictors[key.head](projections[key.head])  # type: ignore[no-any-return]
+            return run_head(predictor.component, self.predictors[key.head], projections[key.head])
         return projections[key.head] if key.head else features[key.kind]
 
 
@@ -103,8 +108,8 @@ class StepModule(nn.Module):
         self.online = Network(backbone, plan.backbone.component, plan.heads, seed)
         self.target = _target(self.online, plan) if plan.has("target") else None
         self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
-        trained = (self.online.projectors, self.online.predictors, self.objectives)
-        self._stateful: list[Any] = [part for parts in trained for part in parts.values()]
+        objectives = [(item.objective.component, self.objectives[item.name]) for item in plan.objectives]
+        self._stateful: list[tuple[Component, Any]] = [*self.online.parts(), *objectives]
         self.gather: Callable[[Tensor], Tensor] | None = None
         """Concatenates a tensor's rows (b ...) over all ranks, with gradients; None with a single rank."""
         self.mean: Callable[[Tensor], Tensor] | None = None
@@ -159,16 +164,26 @@ class StepModule(nn.Module):
         timer = Timer(batch["index"].device, on=measure)
         for item in self.plans:
             inputs = self._inputs(item, batch, table)
-            with blamed(item.objective.component):
-                output = _terms(self.objectives[item.name](**inputs))
+            output = run_objective(item.objective.component, self.objectives[item.name], inputs)
             loss = item.weight * torch.stack(list(output.terms.values())).sum()
             losses[item.name] = ObjectiveLoss(loss, timer.lap())
             terms.update({f"{item.name}.{term}": value.detach() for term, value in output.terms.items()})
             values.update({f"{item.name}.{name}": value.detach() for name, value in output.monitors.items()})
         loss = torch.stack([item.loss for item in losses.values()]).sum()
+        self._refuse_constant(loss)
         shared = [*self.online.backbone.parameters()] if measure else []
         measured = conflict_map(losses, shared, self.scale, self.mean) if measure else {}
         return StepOutput(loss, terms, values, {name: value[:, 0] for name, value in rows.items()}, measured)
+
+    def _refuse_constant(self, loss: Tensor) -> None:
+        """Refuse a loss without a gradient.
+
+        Raises:
+            PluginError: It has none, though gradients are computed; the first objective is named.
+        """
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            what = "returned a loss without a gradient, and no other objective has one: nothing can be trained"
+            raise breach(self.plans[0].objective.component, "forward", what)
 
     def _inputs(
         self, item: ObjectivePlan, batch: Batch, table: Mapping[EmbeddingKey, Tensor]
@@ -208,8 +223,9 @@ class StepModule(nn.Module):
 
     def after_step(self, step: int, epoch: float) -> None:
         """Let objectives and heads update their own state."""
-        for part in self._stateful:
-            part.after_step(step, epoch)
+        for component, part in self._stateful:
+            with blamed(component, "after_step"):
+                part.after_step(step, epoch)
 
 
 def _target(online: Network, plan: Plan) -> Network:
@@ -237,12 +253,6 @@ def _input(key: EmbeddingKey | str, batch: Batch, table: Mapping[EmbeddingKey, T
     if isinstance(key, str):
         return batch[key.removeprefix("batch.")]
     return widen(table[key])
-
-
-def _terms(returned: Tensor | Mapping[str, Tensor] | Terms) -> Terms:
-    if isinstance(returned, Terms):
-        return returned
-    return Terms({"loss": returned} if isinstance(returned, Tensor) else returned)
 
 
 def _watched(plan: Plan) -> dict[str, EmbeddingKey]:

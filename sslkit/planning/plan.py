@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sslkit.axes import Axis, parse
+from sslkit.contracts.blame import blamed
 from sslkit.planning import lengths
 from sslkit.planning.recipe import ProbeTable, Recipe, View
 from sslkit.planning.recipe_file import RecipeFile
@@ -45,8 +46,13 @@ class ConfiguredComponent:
     options: Mapping[str, Any]
 
     def make(self, *wiring: Any) -> Any:
-        """Build an instance; `wiring` goes to the parameters left of `*`."""
-        return self.component.cls(*wiring, **self.options)
+        """Build an instance; `wiring` goes to the parameters left of `*`.
+
+        Raises:
+            PluginError: The constructor failed.
+        """
+        with blamed(self.component, "__init__"):
+            return self.component.cls(*wiring, **self.options)
 
     def table(self, **core: Any) -> dict[str, Any]:
         """Return its recipe table, with every default filled in."""
@@ -198,6 +204,10 @@ class Plan:
         """Return whether any objective reads this network."""
         return any(row.network == network for row in self.rows)
 
+    def is_seen(self, group: str) -> bool:
+        """Return whether a network sees the views of a group; an objective may read their boxes alone."""
+        return any(row.group == group for row in self.rows)
+
     def pixels(self, group: str, network: str) -> tuple[str, str]:
         """Return the key of `views` for the pixels of a group that a network sees."""
         return (group, network) if (group, network) in self.views else (group, "online")
@@ -246,7 +256,8 @@ def _resolved(plan: Plan) -> dict[str, Any]:
         item.name: item.objective.table(weight=item.weight, head=item.head, inputs=dict(item.inputs))
         for item in plan.objectives
     }
-    values["augment"] = {group: [view.model_dump() for view in recipe.augment[group]] for group in plan.groups}
+    seen = [group for group in plan.groups if plan.is_seen(group)]
+    values["augment"] = {group: [view.model_dump() for view in recipe.augment[group]] for group in seen}
     values["probes"] = {name: item.resolved() for name, item in plan.probes.items()}
     values["plugins"] = {owner.plugin: owner.version for owner in _owners(plan)}
     plain = _plain(values)

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from sslkit.api import Backbone, ViewSampler
-from sslkit.errors import Problem, closest
+from sslkit.contracts.declarations import check_rows
+from sslkit.errors import PluginError, Problem, closest
 from sslkit.optim import OPTIMIZERS
 from sslkit.planning.heads import wire_head
-from sslkit.planning.plan import EmbeddingKey, ObjectivePlan, Plan
+from sslkit.planning.plan import ConfiguredComponent, EmbeddingKey, ObjectivePlan, Plan
 from sslkit.planning.probes import wire_probe
 from sslkit.planning.recipe import ObjectiveTable, Recipe
 from sslkit.planning.resolver import Resolver
@@ -53,7 +54,10 @@ class Planner(Resolver):
         if groups is not None and built_backbone is not None:
             matcher = RowMatcher(self, recipe, groups, built_backbone, heads)
         objectives = [self._objective(name, table, matcher) for name, table in recipe.objectives.items()]
-        probes = {name: wire_probe(self, name, table, source, built_backbone) for name, table in recipe.probes.items()}
+        probes = {
+            name: wire_probe(self, name, table, source, backbone, built_backbone)
+            for name, table in recipe.probes.items()
+        }
         optimizer = self._optimizer()
         self._check_batch_size()
         self._check_proposals(built_sampler)
@@ -65,6 +69,7 @@ class Planner(Resolver):
         plan.objectives = [objective for objective in objectives if objective]
         plan.heads = {name: head for name, head in heads.items() if head}
         _keep_required(plan, groups)
+        self._check_trains(plan)
         plan_views(self, plan)
         check_sizes(self, plan, built_backbone)
         self._drop_unused_proposals(plan, built_sampler)
@@ -75,7 +80,7 @@ class Planner(Resolver):
         """Choose an objective, match its rows and build it once."""
         key = ("objectives", name)
         objective = self.choose("objective", table, key)
-        if objective is None or matcher is None:
+        if objective is None or matcher is None or not self._declares_rows(objective, key):
             return None
         earlier = len(self.problems)
         rows, dims = matcher.match(objective, table, key)
@@ -88,6 +93,15 @@ class Planner(Resolver):
         head = matcher.used_head(table, rows, key)
         return ObjectivePlan(name, objective, table.weight, head, table.inputs, rows, dims)
 
+    def _declares_rows(self, objective: ConfiguredComponent, key: tuple[str, ...]) -> bool:
+        """Return whether an objective's class declares its rows as it must; if not, add a problem."""
+        try:
+            check_rows(objective.component)
+        except PluginError as error:
+            self.fault(key, str(error), kind="plugin")
+            return False
+        return True
+
     def _optimizer(self) -> dict[str, Any]:
         """Return the validated options of the optimizer; empty when there are problems."""
         table, key = self.recipe.optimizer, ("optimizer",)
@@ -96,6 +110,12 @@ class Planner(Resolver):
             self.fault((*key, "use"), f"unknown optimizer '{table.use}'{hint}")
             return {}
         return self.options(OPTIMIZERS[table.use], table, key, f"optimizer '{table.use}'") or {}
+
+    def _check_trains(self, plan: Plan) -> None:
+        """Refuse objectives none of which reads the online network."""
+        if not plan.has("online") and len(plan.objectives) == len(self.recipe.objectives) > 0:
+            what = "no objective reads the online network, so nothing is trained"
+            self.fault(("objectives",), what, "add an objective that reads online.features or online.projection")
 
     def _check_batch_size(self) -> None:
         """Refuse a batch that does not divide into micro-batches of two images or more."""
@@ -130,12 +150,14 @@ class Planner(Resolver):
         recipe, owners = self.recipe, self.plugins.owners
         unused = recipe.heads.keys() - plan.heads.keys()
         uncropped = recipe.augment.keys() - plan.groups.keys()
+        unseen = [group for group in plan.groups if not plan.is_seen(group)]
         norms = recipe.forward.batch_norm
         unnormalised = sorted(set(norms) - plan.groups.keys()) if isinstance(norms, dict) else []
         return [
             *([] if plan.has("target") else ["no objective reads the target network: it is not built"]),
             *(f"no objective reads [heads.{name}]: it is not built" for name in unused),
             *(f"no objective reads view group '{group}': it is not cropped" for group in uncropped),
+            *(f"no network sees view group '{group}', whose boxes are read: it is not cropped" for group in unseen),
             *(f"[forward] batch_norm names view group '{group}', which no objective reads" for group in unnormalised),
             *(
                 f"the recipe was resolved with {plugin} {version}, but {owners[plugin].version} is installed"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from sslkit.api import Backbone, Probe
 from sslkit.errors import Problem
-from sslkit.foreign.isolation import describe, is_failure
+from sslkit.planning.backbone_sizes import rows_of_size
 from sslkit.planning.plan import ConfiguredComponent, ProbePlan, ProbingPlan
 from sslkit.planning.recipe import ProbeRecipe, ProbeTable, View
 from sslkit.planning.resolver import Resolver
-from sslkit.plugins import Plugins
+from sslkit.plugins import Component, Plugins
 
 
 def plan_probes(recipe: ProbeRecipe, plugins: Plugins) -> tuple[ProbingPlan | None, list[Problem]]:
@@ -27,7 +26,7 @@ def plan_probes(recipe: ProbeRecipe, plugins: Plugins) -> tuple[ProbingPlan | No
         if not (recipe.source or table.source):
             instead = f"add [source], or source = {resolver.example('source')} to it"
             resolver.fault(("probes", name), "it has no images: the recipe names no source", instead)
-        elif probe := wire_probe(resolver, name, table, source, built):
+        elif probe := wire_probe(resolver, name, table, source, backbone, built):
             probes[name] = probe
     if backbone is None or resolver.problems:
         return None, resolver.problems
@@ -36,8 +35,9 @@ def plan_probes(recipe: ProbeRecipe, plugins: Plugins) -> tuple[ProbingPlan | No
 
 
 def wire_probe(
-    resolver: Resolver, name: str, table: ProbeTable, source: ConfiguredComponent | None, backbone: Backbone | None
-) -> ProbePlan | None:
+    resolver: Resolver, name: str, table: ProbeTable, source: ConfiguredComponent | None,
+    backbone: ConfiguredComponent | None, built_backbone: Backbone | None,
+) -> ProbePlan | None:  # fmt: skip
     """Wire one probe; `source` is the recipe's, for a probe that names none."""
     key = ("probes", name)
     probe = resolver.choose("probe", table, key)
@@ -50,7 +50,8 @@ def wire_probe(
     if train_source and test_source and _same(train_source, test_source):
         what = "test_source is the training source itself: each test image would be its own neighbour"
         resolver.fault((*key, "test_source"), what, "name another split, or write test_share instead")
-    _check_size(resolver, key, table, backbone)
+    if backbone and built_backbone:
+        _check_size(resolver, key, table, backbone.component, built_backbone)
     return ProbePlan(probe, train_source, test_source, table) if probe and train_source else None
 
 
@@ -85,20 +86,13 @@ def _check_loosen(resolver: Resolver, key: tuple[str, ...], table: ProbeTable) -
         resolver.fault((*key, "loosen"), what, 'leave it out, or write crops = "objects"')
 
 
-def _check_size(resolver: Resolver, key: tuple[str, ...], table: ProbeTable, backbone: Backbone | None) -> None:
-    """Send two crops through the backbone on the meta device: a size that it cannot take fails there."""
-    if backbone is None:
-        return
-    try:
-        rows = backbone.eval()(torch.zeros(2, 3, table.size, table.size, device="meta"))
-    except BaseException as error:  # a backbone may raise anything for a size
-        if not is_failure(error):
-            raise
-        reason = str(error) or describe(error)
-        what = f"backbone '{backbone.name}' cannot take crops of {table.size} x {table.size} pixels: {reason}"
-        resolver.fault((*key, "size"), what)
-        return
-    _check_pool(resolver, key, table, backbone, rows)
+def _check_size(
+    resolver: Resolver, key: tuple[str, ...], table: ProbeTable, component: Component, backbone: Backbone
+) -> None:
+    """Check that the backbone takes crops of the table's size, and that its map has enough cells for the pool."""
+    rows = rows_of_size(resolver, (*key, "size"), component, backbone.eval(), table.size, "crops")
+    if rows is not None:
+        _check_pool(resolver, key, table, backbone, rows)
 
 
 def _check_pool(

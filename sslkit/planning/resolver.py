@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from sslkit.contracts.blame import failure
+from sslkit.contracts.declarations import check_declarations
 from sslkit.errors import PluginError, Problem
-from sslkit.foreign.isolation import describe, is_failure
+from sslkit.foreign.isolation import is_failure
 from sslkit.planning import toml
 from sslkit.planning.options import schema, validate
 from sslkit.planning.plan import ConfiguredComponent
@@ -78,20 +80,25 @@ class Resolver:
         return None if problems else options
 
     def build(self, configured: ConfiguredComponent | None, key: tuple[str, ...], *wiring: Any) -> Any:
-        """Build a component on the meta device; a ValueError from its constructor is a problem in the recipe."""
+        """Build a component on the meta device, and check what it declares.
+
+        A ValueError from its constructor is a problem in the recipe.
+        """
         if configured is None:
             return None
         try:
             with torch.device("meta"):
-                return configured.make(*wiring)
+                built = configured.component.cls(*wiring, **configured.options)
+            check_declarations(configured.component, built)
+            return built
         except ValueError as error:
             self.fault(key, f"{configured.component.id}: {error}")
+        except PluginError as error:
+            self.fault(key, str(error), kind="plugin")
         except BaseException as error:  # a third party's constructor may raise anything
             if not is_failure(error):
                 raise
-            owner = configured.component.owner
-            who = f"{configured.component.id} of {owner.distribution} {owner.version}"
-            self.fault(key, f"{who} cannot be built: {describe(error)}", kind="plugin")
+            self.fault(key, failure(configured.component, "__init__", error), kind="plugin")
         return None
 
     def example(self, kind: str) -> str:

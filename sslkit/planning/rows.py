@@ -202,5 +202,5 @@ def _default_groups(component: Component) -> Mapping[str, int]:
     """Return the view groups that a sampler gives with its default options; none if some options are required."""
     with isolated(lambda error: None):  # noqa: ARG005 - a third party's constructor may raise anything
         sampler: ViewSampler = component.cls()
-        return sampler.groups
+        return dict(sampler.groups)
     return {}

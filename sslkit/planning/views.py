@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from sslkit.api import Backbone
-from sslkit.foreign.isolation import describe, is_failure
+from sslkit.planning.backbone_sizes import rows_of_size
 from sslkit.planning.plan import NETWORKS, Plan
 from sslkit.planning.recipe import View
 from sslkit.planning.resolver import Resolver
@@ -14,6 +12,8 @@ from sslkit.planning.resolver import Resolver
 def plan_views(resolver: Resolver, plan: Plan) -> None:
     """Fill `plan.views` from the recipe's `[[augment.GROUP]]` tables."""
     for group, count in plan.groups.items():
+        if not plan.is_seen(group):
+            continue
         tables = plan.recipe.augment.get(group)
         if not tables:
             resolver.fault(
@@ -60,18 +60,10 @@ def check_sizes(resolver: Resolver, plan: Plan, backbone: Backbone | None) -> No
 
 
 def _check_size(resolver: Resolver, plan: Plan, group: str, size: int, backbone: Backbone) -> None:
-    """Send two images through the backbone on the meta device: sizes too small or not divisible fail there."""
+    """Check that the backbone takes views of a size: those too small or not divisible fail on the meta device."""
     use = plan.recipe.backbone.use
-    try:
-        rows = backbone.train()(torch.zeros(2, 3, size, size, device="meta"))
-    except BaseException as error:  # a backbone may raise anything for a size
-        if not is_failure(error):
-            raise
-        reason = str(error) or describe(error)
-        what = f"backbone '{use}' cannot take views of {size} x {size} pixels: {reason}"
-        resolver.fault(("augment", group), what)
-        return
-    if "map" in backbone.gives and rows["map"].shape[-2:] == (1, 1):
+    rows = rows_of_size(resolver, ("augment", group), plan.backbone.component, backbone.train(), size, "views")
+    if rows is not None and "map" in backbone.gives and rows["map"].shape[-2:] == (1, 1):
         plan.single_cell[group] = size
         plan.notes.append(
             f"backbone '{use}' reduces views of {size} x {size} pixels (group '{group}') to a map of 1 x 1, from which "

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from sslkit.api import Probe, Progress, Source, no_progress
+from sslkit.api import Labelled, Probe, Progress, Source, no_progress
+from sslkit.contracts.blame import blamed
+from sslkit.contracts.scores import checked_scores
 from sslkit.data.opening import open_source
 from sslkit.planning.plan import ConfiguredComponent, ProbingPlan
 from sslkit.probes.calibration import batch_norms, calibrate
 from sslkit.probes.crops import Crops, collect_crops
 from sslkit.probes.features import Extractor, extract_features, frozen, raw_pixels
 from sslkit.probes.noise import sample_counts
-
-_NOT_RATES = ("chosen_", "count_")
 
 RAW_PIXELS, RANDOM_WEIGHTS, CALIBRATED = "raw pixels", "random weights", ", calibrated"
 """Names of features in tables; the last is added to the name of weights whose batch norm was calibrated."""
@@ -26,11 +26,6 @@ REFERENCES = (RAW_PIXELS, RANDOM_WEIGHTS, RANDOM_WEIGHTS + CALIBRATED)
 
 ProbeScores = dict[str, dict[str, float]]
 """Probe -> metric -> value."""
-
-
-def is_rate(metric: str) -> bool:
-    """Return whether the values of a metric lie in [0, 1]; others are counts, and settings that a probe chose."""
-    return not metric.startswith(_NOT_RATES)
 
 
 class ProbeEvaluator:
@@ -42,7 +37,9 @@ class ProbeEvaluator:
 
     def __init__(self, probing: ProbingPlan, progress: Progress = no_progress) -> None:
         self.view = probing.view
+        self.backbone = probing.backbone.component
         self.probes: dict[str, Probe] = {name: item.probe.make() for name, item in probing.probes.items()}
+        self.components = {name: item.probe.component for name, item in probing.probes.items()}
         self.pools = {name: item.table.pool for name, item in probing.probes.items()}
         self.crops: dict[str, Crops] = {}
         shared: dict[str, Crops] = {}
@@ -98,9 +95,20 @@ class ProbeEvaluator:
                 by_pool = features.pop(kind)
                 for name in names:
                     train, test = by_pool[self.pools[name]]
-                    scores[kind][name] = {**self.probes[name].evaluate(train, test), **sample_counts(test)}
+                    scores[kind][name] = {**self._evaluate(name, train, test), **sample_counts(test)}
             self._warn_of_unreadable(crops, names)
         return {kind: {name: by_probe[name] for name in self.crops} for kind, by_probe in scores.items()}
+
+    def _evaluate(self, name: str, train: Labelled, test: Labelled) -> dict[str, float]:
+        """Return the scores of one probe.
+
+        Raises:
+            PluginError: It failed, or its scores break the contract.
+        """
+        component = self.components[name]
+        with blamed(component, "evaluate"):
+            scores = self.probes[name].evaluate(train, test)
+        return checked_scores(component, scores)
 
     def _warn_of_unreadable(self, crops: Crops, names: list[str]) -> None:
         """Warn once of the images that the scores of these probes leave out."""
@@ -122,7 +130,7 @@ class ProbeEvaluator:
             device: Device that the backbone computes on.
             progress: Shows how many crops have been read.
         """
-        with frozen(backbone, device, self.view) as extract:
+        with frozen(self.backbone, backbone, device, self.view) as extract:
             extractors = {RAW_PIXELS: raw_pixels, RANDOM_WEIGHTS: extract}
             if not batch_norms(backbone):
                 return self.measure(extractors, device, progress)
@@ -148,7 +156,7 @@ class ProbeEvaluator:
         if recalibrate:
             with self._calibrated(backbone, device, progress) as (extract, prepare):
                 return self.measure({"backbone": extract}, device, progress, prepare)["backbone"]
-        with frozen(backbone, device, self.view) as extract:
+        with frozen(self.backbone, backbone, device, self.view) as extract:
             return self.measure({"backbone": extract}, device, progress)["backbone"]
 
     @contextmanager
@@ -157,8 +165,12 @@ class ProbeEvaluator:
     ) -> Iterator[tuple[Extractor, Callable[[Crops], None]]]:
         """Yield the extractor of a copy of a backbone, and the function that calibrates it on some crops."""
         replica = copy.deepcopy(backbone)
-        with frozen(replica, device, self.view) as extract:
-            yield extract, lambda crops: calibrate(replica, crops, device, self.view, progress)
+        with frozen(self.backbone, replica, device, self.view) as extract:
+            yield extract, lambda crops: self._calibrate(replica, crops, device, progress)
+
+    def _calibrate(self, backbone: nn.Module, crops: Crops, device: torch.device, progress: Progress) -> None:
+        with blamed(self.backbone, "forward"):
+            calibrate(backbone, crops, device, self.view, progress)
 
 
 class _Sources:
@@ -171,5 +183,5 @@ class _Sources:
     def open(self, source: ConfiguredComponent) -> Source:
         key = repr((source.component.id, source.options))
         if key not in self.opened:
-            self.opened[key] = open_source(source.make(), self.progress)
+            self.opened[key] = open_source(source, self.progress)
         return self.opened[key]

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslkit.api import Labelled, Progress, no_progress
+from sslkit.contracts.networks import run_backbone
 from sslkit.errors import DataError
 from sslkit.planning.recipe import View
+from sslkit.plugins import Component
 from sslkit.probes.crops import Crops
 
 _PIXEL_SIDE = 32
@@ -33,10 +35,11 @@ def normaliser(view: View, device: torch.device) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Extractor]:
+def frozen(component: Component, backbone: nn.Module, device: torch.device, view: View) -> Iterator[Extractor]:
     """Put a backbone into eval mode and yield its feature extractor; restore its modes afterwards.
 
     Args:
+        component: The backbone's component, which is blamed for wrong features.
         backbone: The backbone, on `device`.
         device: Device that computes the features.
         view: Mean and standard deviation that pixels are normalised with.
@@ -45,8 +48,7 @@ def frozen(backbone: nn.Module, device: torch.device, view: View) -> Iterator[Ex
     modes = [(module, module.training) for module in backbone.modules()]
 
     def extract(pixels: Tensor) -> Mapping[str, Tensor]:
-        rows: Mapping[str, Tensor] = backbone(normalise(pixels))
-        return rows
+        return run_backbone(component, backbone, normalise(pixels))
 
     backbone.eval()
     try:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sslkit.contracts.scores import is_rate
 from sslkit.errors import DataError
 from sslkit.networks import sharding
 from sslkit.planning.plan import Plan
-from sslkit.probes.evaluate import RANDOM_WEIGHTS, RAW_PIXELS, ProbeEvaluator, ProbeScores, is_rate
+from sslkit.probes.evaluate import RANDOM_WEIGHTS, RAW_PIXELS, ProbeEvaluator, ProbeScores
 from sslkit.probes.measure import build_backbone
 from sslkit.probes.noise import sample_count
 from sslkit.progress import bar

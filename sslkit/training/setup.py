@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sslkit.api import Proposals, Source
+from sslkit.api import Source
+from sslkit.contracts.proposals import CheckedProposals
 from sslkit.data.cache import GB, Cache
 from sslkit.data.epochs import Epochs, listing
 from sslkit.data.loader import Loader
@@ -49,7 +50,7 @@ class Setup:
     options: RunOptions
     fabric: Fabric
     source: Source
-    proposals: Proposals | None
+    proposals: CheckedProposals | None
     epochs: Epochs
     listing: dict[str, Any]
     steps: int
@@ -107,7 +108,7 @@ def shares_batch_norm(plan: Plan, fabric: Fabric) -> bool:
 
 
 def set_up(
-    plan: Plan, options: RunOptions, fabric: Fabric, source: Source, proposals: Proposals | None,
+    plan: Plan, options: RunOptions, fabric: Fabric, source: Source, proposals: CheckedProposals | None,
     make_network: Callable[[Plan, Fabric], StepModule] = make_network,
 ) -> Setup:  # fmt: skip
     """Build what a plan trains, to be called on all ranks.

@@ -11,10 +11,11 @@ import pytest
 from sslkit import hookimpl
 from sslkit.api import Objective, Source, ViewSampler
 from sslkit.cli import make_app
+from sslkit.contracts.blame import blamed
 from sslkit.errors import PluginError
 from sslkit.foreign import entries
 from sslkit.planning.options import schema, validate
-from sslkit.plugins import Owner, Plugins, blamed
+from sslkit.plugins import Owner, Plugins
 
 
 class Distribution:

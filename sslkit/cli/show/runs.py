@@ -9,7 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from sslkit.cli.show.tables import make_table, print_parts
-from sslkit.probes.evaluate import ProbeScores, is_rate
+from sslkit.contracts.scores import is_rate
+from sslkit.probes.evaluate import ProbeScores
 from sslkit.probes.measure import Measurement
 from sslkit.storage.run_folder import BAD_IMAGES
 from sslkit.training.result import Result

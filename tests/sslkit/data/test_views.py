@@ -6,9 +6,12 @@ import numpy as np
 import torch
 
 from sslkit import images
+from sslkit.api import Proposals
+from sslkit.contracts.proposals import CheckedProposals
 from sslkit.data.cache import Cache
 from sslkit.data.epochs import Item
 from sslkit.data.views import Failure, to_device
+from sslkit.plugins import Component, Owner
 
 CPU = torch.device("cpu")
 
@@ -85,15 +88,21 @@ def test_a_small_image_is_bad(dataset) -> None:
     assert isinstance(dataset("min_image_side=40")[[Item(0, 2)]], dict)
 
 
-def test_proposals_outside_the_image_and_degenerate_ones_never_reach_the_sampler(dataset, monkeypatch) -> None:
+def test_proposals_are_clipped_and_those_below_a_pixel_never_reach_the_sampler(dataset, monkeypatch) -> None:
+    class Stored(Proposals):
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            return np.array([[1, 2, 30, 20], [5, 5, 5, 9], [9, 9, 9.5, 20], [-0.5, 30, 48.9, 40]], np.float32)
+
     views = dataset()
-    boxes = [[1, 2, 30, 20], [-9, -9, -1, -1], [50, 0, 60, 9], [5, 5, 5, 9], [np.nan, 0, 9, 9], [40, 30, 99, 99]]
-    views.proposals = {3: np.array(boxes, np.float32)}
+    views.proposals = CheckedProposals(Component("proposer", "here/stored", Stored, Owner("here", "x", "1")), Stored())
     seen = []
     sample = views.sampler.sample
     monkeypatch.setattr(views.sampler, "sample", lambda *args: seen.append(args[2]) or sample(*args))
     views[[Item(0, 3)]]
-    assert seen[0].tolist() == [[1, 2, 30, 20], [40, 30, 48, 40]]
+    assert seen[0].tolist() == [[1, 2, 30, 20], [0, 30, 48, 40]]
 
 
 def test_a_batch_is_its_items_concatenated(dataset) -> None:

@@ -10,7 +10,6 @@ from sslkit.errors import DataError
 from sslkit.planning import recipe_file
 from sslkit.planning.probes import plan_probes
 from sslkit.planning.recipe import ProbeRecipe
-from sslkit.probes import evaluate
 from sslkit.probes.evaluate import ProbeEvaluator
 
 CPU = torch.device("cpu")
@@ -18,6 +17,8 @@ CPU = torch.device("cpu")
 
 class Net(nn.Module):
     """A network that counts its images."""
+
+    dim = 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,15 +130,6 @@ def test_missing_data_is_refused(plugins):
         ProbeEvaluator(plan)
 
 
-def test_rates_are_distinguished_from_settings_and_counts():
-    assert [evaluate.is_rate(name) for name in ("top1", "map", "chosen_lr", "count_left_out")] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-
-
 # --------------------------------------------------------------------------------------------------------- wiring
 
 
@@ -176,7 +168,13 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(plugins, options, ke
 def test_a_grid_needs_a_map(plugins, monkeypatch):
     tiny = plugins.find("backbone", "tiny").cls
     assert not problems(plugins, nearest={"pool": "grid-3", "size": 16})
-    monkeypatch.setattr(tiny, "forward", lambda self, x: {"features": x.mean((2, 3)), "tokens": x.flatten(2)})
+    monkeypatch.setattr(tiny, "gives", {"features": "f", "tokens": "t f"})
+    rows = tiny.forward
+    monkeypatch.setattr(
+        tiny,
+        "forward",
+        lambda self, x: {"features": rows(self, x)["features"], "tokens": rows(self, x)["map"].flatten(2).mT},
+    )
     (problem,) = problems(plugins, nearest={"pool": "grid-2"})
     assert problem[0] == "probes.nearest.pool"
     assert problem[1] == "pool = \"grid-2\" divides the map, and backbone 'tiny' gives only features, tokens"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 
 from sslkit.errors import DataError
 from sslkit.planning.recipe import ProbeTable, View
+from sslkit.plugins import Component, Owner
 from sslkit.probes.crops import collect_crops
 from sslkit.probes.features import extract_features, frozen, pooled, raw_pixels
 
@@ -16,6 +19,9 @@ CPU = torch.device("cpu")
 
 class Net(nn.Module):
     """Batch norm and dropout."""
+
+    gives: ClassVar = {"features": "f"}
+    dim = 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +42,8 @@ def test_features_are_those_of_eval_mode_and_leave_the_backbone_as_it_was():
     before = {name: value.clone() for name, value in net.state_dict().items()}
     pixels = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)
     view = View(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    with frozen(net, CPU, view) as extract:
+    component = Component("backbone", "here/net", Net, Owner("here", "here", "1"))
+    with frozen(component, net, CPU, view) as extract:
         features = extract(pixels)["features"]
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (view.mean, view.std))
     torch.testing.assert_close(features, ((pixels / 255 - mean) / std).mean((2, 3)), atol=1e-4, rtol=1e-4)

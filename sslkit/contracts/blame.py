@@ -1,0 +1,125 @@
+"""Name the component, its plugin and the plugin's own line when a component fails or breaks its contract."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import traceback
+from functools import cached_property
+from types import CodeType, TracebackType
+from typing import Any
+
+from sslkit.errors import PluginError, SslkitError
+from sslkit.foreign.isolation import describe, is_failure
+from sslkit.plugins import Component
+
+
+class blamed:  # noqa: N801 - used as a function; a class is faster than a generator, and this runs for every image
+    """Name the component, its plugin and the plugin's line when the code inside a `with` block fails.
+
+    Args:
+        component: The component whose code the block calls.
+        method: The method that the block calls, for failures without a line of the plugin, such as a wrong signature.
+        of: The class of the called object, if it is not the component's own: a proposer's proposals.
+
+    Raises:
+        PluginError: Anything was raised other than sslkit's errors and out-of-memory errors.
+    """
+
+    __slots__ = ("component", "method", "of")
+
+    def __init__(self, component: Component, method: str = "", of: type[Any] | None = None) -> None:
+        self.component, self.method, self.of = component, method, of
+
+    def __enter__(self) -> None:
+        """Enter the block."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Raise the error as the plugin's."""
+        if error is None or isinstance(error, (SslkitError, MemoryError)):
+            return
+        if "out of memory" in str(error) or not is_failure(error):
+            return
+        cls = self.of or self.component.cls
+        lines = _lines_of_failure(error, cls, self.method)
+        raise PluginError(_message(self.component, f" failed: {describe(error)}", lines)) from error
+
+
+def breach(component: Component, method: str, what: str, of: type[Any] | None = None) -> PluginError:
+    """Return the error of a component that returns or declares what its contract does not allow.
+
+    Args:
+        component: The component.
+        method: The method that returned it, or the attribute that holds it.
+        what: What is wrong with the actual value, and what to return instead.
+        of: The class of the method, if it is not the component's own: a proposer's proposals.
+    """
+    line = location(of or component.cls, method)
+    return PluginError(_message(component, f": {method}{_brackets(of or component.cls, method)} {what}", [line]))
+
+
+def failure(component: Component, method: str, error: BaseException) -> str:
+    """Return the message of a component that failed, as `blamed` raises it."""
+    lines = _lines_of_failure(error, component.cls, method)
+    return _message(component, f" failed: {describe(error)}", lines)
+
+
+def _message(component: Component, what: str, lines: list[str]) -> str:
+    return "\n    ".join([f"{component.kind} '{component.id}' of {component.owner}{what}", *lines])
+
+
+def _brackets(cls: type[Any], method: str) -> str:
+    return "()" if inspect.isroutine(inspect.getattr_static(cls, method, None)) else ""
+
+
+def location(cls: type[Any], name: str) -> str:
+    """Return the file and line of a method or property of a class; those of the class if it has none."""
+    code = _code(inspect.getattr_static(cls, name, None))
+    if code is not None:
+        return f"{code.co_filename}, line {code.co_firstlineno}, in {code.co_name}"
+    try:
+        return f"{inspect.getsourcefile(cls)}, line {inspect.getsourcelines(cls)[1]}, in {cls.__qualname__}"
+    except (OSError, TypeError):
+        return f"in {cls.__module__}.{cls.__qualname__}"
+
+
+def _code(attribute: Any) -> CodeType | None:
+    """Return the code of a method, behind decorators."""
+    if isinstance(attribute, (staticmethod, classmethod)):
+        attribute = attribute.__func__
+    elif isinstance(attribute, property):
+        attribute = attribute.fget
+    elif isinstance(attribute, cached_property):
+        attribute = attribute.func
+    if not callable(attribute):
+        return None
+    code = getattr(inspect.unwrap(attribute), "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _lines_of_failure(error: BaseException, cls: type[Any], method: str) -> list[str]:
+    """Return the deepest line that is the plugin's own and, where that is another one, the line that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    homes = _homes(cls, method)
+    own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(homes)]
+    deepest = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"
+    if not own:
+        return [location(cls, method), f"raised in {deepest}"] if method else [deepest]
+    line = f"{own[-1].filename}, line {own[-1].lineno}, in {own[-1].name}"
+    return [line] if own[-1] is frames[-1] else [line, f"raised in {deepest}"]
+
+
+def _homes(cls: type[Any], method: str) -> tuple[str, ...]:
+    """Return what the paths of a plugin's own files begin with: its package, or its one file."""
+    parts = cls.__module__.split(".")
+    modules = [sys.modules.get(".".join(parts[: count + 1])) for count in range(len(parts))]
+    files = [file for module in modules if (file := getattr(module, "__file__", None))]
+    code = _code(inspect.getattr_static(cls, method, None)) if method else None
+    package = [_home(os.path.realpath(file)) for file in files[:1]]
+    return (*package, *([os.path.realpath(code.co_filename)] if code else []))
+
+
+def _home(file: str) -> str:
+    """Return the folder of a package, with a separator at its end, or a module's file itself."""
+    return file.removesuffix("__init__.py") if file.endswith(f"{os.sep}__init__.py") else file

@@ -1,0 +1,139 @@
+"""Check what backbones, heads and objectives return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sslkit.api import Terms
+from sslkit.axes import Axis, parse
+from sslkit.contracts.arrays import named
+from sslkit.contracts.blame import blamed, breach
+from sslkit.plugins import Component
+
+
+def run_backbone(component: Component, backbone: nn.Module, x: Tensor) -> Mapping[str, Tensor]:
+    """Return the rows of images (n 3 h w) that a backbone gives, checked.
+
+    Raises:
+        PluginError: It failed, wrote into the images, or its rows are not those that `gives` and `dim` promise.
+    """
+    images, version = {"the images": x}, {"the images": _version(x)}
+    with blamed(component, "forward"):
+        rows: Any = backbone(x)
+    if not isinstance(rows, Mapping):
+        raise breach(component, "forward", f"returned {named(rows)}: return a dict, name of a row -> tensor")
+    for name, spec in component.cls.gives.items():
+        if name not in rows:
+            have = ", ".join(map(repr, rows)) or "nothing"
+            raise breach(component, "forward", f"returned {have}, and `gives` promises '{name}'")
+        if fault := _row_fault(rows[name], x, parse(spec), {"f": cast("int", backbone.dim)}):
+            raise breach(component, "forward", f"returned as '{name}' {fault} as `gives` and `dim` promise")
+    _refuse_writes(component, images, version)
+    return rows
+
+
+def run_head(component: Component, head: nn.Module, x: Tensor) -> Tensor:
+    """Return the output (n d), or (n d h w), of a head, checked.
+
+    Raises:
+        PluginError: It failed, wrote into its input, or its output is not what `gives` and `out_dim` promise.
+    """
+    inputs, version = {"its input": x}, {"its input": _version(x)}
+    with blamed(component, "forward"):
+        output: Any = head(x)
+    if fault := _row_fault(output, x, parse(component.cls.gives), {"d": cast("int", head.out_dim)}):
+        raise breach(component, "forward", f"returned {fault} as `gives` and `out_dim` promise")
+    _refuse_writes(component, inputs, version)
+    return output  # type: ignore[no-any-return]
+
+
+def run_objective(component: Component, objective: nn.Module, rows: Mapping[str, Tensor | None]) -> Terms:
+    """Return the terms and monitors of an objective, checked.
+
+    Args:
+        component: The objective's component.
+        objective: The objective.
+        rows: Parameter of `forward` -> row; None for an optional one that is not given.
+
+    Raises:
+        PluginError: It failed, wrote into its rows, or its terms are not scalars that its rows get a gradient from.
+    """
+    given = {name: row for name, row in rows.items() if row is not None}
+    versions = {name: _version(row) for name, row in given.items()}
+    with blamed(component, "forward"):
+        returned: Any = objective(**rows)
+    terms = returned if isinstance(returned, Terms) else Terms(_as_terms(returned))
+    if fault := _terms_fault(terms, given.values()):
+        raise breach(component, "forward", f"returned {fault}")
+    _refuse_writes(component, given, versions)
+    return terms
+
+
+def _as_terms(returned: Any) -> Any:
+    return {"loss": returned} if isinstance(returned, Tensor) else returned
+
+
+def _row_fault(row: Any, x: Tensor, axes: Iterable[Axis], sizes: Mapping[str, int]) -> str | None:
+    """Return what is wrong with a row of the inputs x (n ...), or None; the sizes of other axes are not known."""
+    expected = [len(x), *(sizes.get(axis) if isinstance(axis, str) else axis for axis in axes)]
+    if not isinstance(row, Tensor):
+        return f"{named(row)}, not a tensor of shape {_shape(expected)}"
+    if not row.is_floating_point():
+        return f"a tensor of {row.dtype}, not of floats"
+    if row.device != x.device:
+        return f"a tensor on '{row.device}' for an input on '{x.device}', not on the same device"
+    actual = row.shape
+    if len(actual) == len(expected) and all(size in (None, a) for a, size in zip(actual, expected, strict=True)):
+        return None
+    return f"a tensor of shape {tuple(actual)} for {len(x)} inputs, not {_shape(expected)}"
+
+
+def _shape(sizes: Iterable[int | None]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in sizes)})"
+
+
+def _terms_fault(output: Terms, rows: Iterable[Tensor]) -> str | None:
+    """Return what is wrong with the terms and monitors of an objective, or None."""
+    for kind, values in (("term", output.terms), ("monitor", output.monitors)):
+        if not isinstance(values, Mapping):
+            return f"{named(values)}: return a scalar tensor, a dict of them, or sslkit.api.Terms"
+        for name, value in values.items():
+            if fault := _scalar_fault(value):
+                return f"as {kind} {name!r} {fault}"
+    if not output.terms:
+        return "no terms: return at least one"
+    if repeated := output.terms.keys() & output.monitors.keys():
+        return f"{min(repeated)!r} as a term and as a monitor: give the monitor a name of its own"
+    reads_trained = torch.is_grad_enabled() and any(row.requires_grad for row in rows)
+    if reads_trained and not any(value.requires_grad or _is_zero(value) for value in output.terms.values()):
+        return "terms without a gradient, which train nothing: do not detach what they are computed from"
+    return None
+
+
+def _is_zero(value: Tensor) -> bool:
+    """Return whether a scalar is zero, as the loss of a batch may be that has nothing to compare."""
+    return not value.is_meta and not bool(value)
+
+
+def _scalar_fault(value: Any) -> str | None:
+    if not isinstance(value, Tensor):
+        return f"{named(value)}: return a scalar tensor"
+    if value.ndim:
+        return f"a tensor of shape {tuple(value.shape)}: return a scalar, such as its mean()"
+    return None if value.is_floating_point() else f"a tensor of {value.dtype}: return a float"
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often something was written into a tensor; 0 where torch does not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _refuse_writes(component: Component, tensors: Mapping[str, Tensor], versions: Mapping[str, int]) -> None:
+    for name, tensor in tensors.items():
+        if _version(tensor) != versions[name]:
+            what = f"writes into {name}, which others read, too: work on a copy, `.clone()`"
+            raise breach(component, "forward", what)

@@ -1,0 +1,189 @@
+"""A source whose every answer is checked."""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sslkit.api import Objects, Progress, Source
+from sslkit.contracts.arrays import FORM, ROUNDING, array_fault, named
+from sslkit.contracts.blame import blamed, breach
+from sslkit.plugins import Component
+
+
+class CheckedSource(Source):
+    """A source, checked: wrong answers and failures of any method are told with its plugin and line.
+
+    Attributes beyond the contract are those of the source.
+
+    Args:
+        component: The source's component.
+        source: The source.
+
+    Raises:
+        PluginError: By every method, if the source fails or returns what its contract does not allow.
+    """
+
+    def __init__(self, component: Component, source: Source) -> None:
+        self.component, self.source = component, source
+        self._length: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the source."""
+        if name.startswith("__") or name == "source":  # not there yet while this object is being unpickled
+            raise AttributeError(name)
+        return getattr(self.source, name)
+
+    def missing(self) -> str | None:
+        """Return the source's message, or None if nothing is missing."""
+        return missing_message(self.component, self.source)
+
+    def prepare(self, progress: Progress) -> None:
+        """Let the source create what it can."""
+        with blamed(self.component, "prepare"):
+            self.source.prepare(progress)
+
+    def open(self) -> None:
+        """Open the source; check its length and its categories."""
+        with blamed(self.component, "open"):
+            self.source.open()
+        self._length = self._checked_length()
+        if self._length == 0:
+            raise breach(self.component, "open", "found no image: raise a sslkit.errors.DataError that says where")
+        self.categories = self._checked_categories()
+
+    def __len__(self) -> int:
+        """Return the number of images, as it was when the source was opened."""
+        return self._checked_length() if self._length is None else self._length
+
+    def _checked_length(self) -> int:
+        with blamed(self.component, "__len__"):
+            length: Any = type(self.source).__len__(self.source)
+        if _is_index(length) and length >= 0:
+            return operator.index(length)
+        raise breach(self.component, "__len__", f"returned {length!r}: return the number of images")
+
+    def _checked_categories(self) -> Sequence[str]:
+        with blamed(self.component, "categories"):
+            categories: Any = self.source.categories
+            valid = not isinstance(categories, str) and all(isinstance(name, str) for name in categories)
+        if valid:
+            return categories  # type: ignore[no-any-return]
+        raise breach(self.component, "categories", f"is {categories!r}: write the names of the labels, as strings")
+
+    def key(self, index: int) -> str:
+        """Return the key of an image."""
+        with blamed(self.component, "key"):
+            key: Any = self.source.key(index)
+        if isinstance(key, str) and key:
+            return key
+        raise breach(self.component, "key", f"returned {key!r} for image {index}: return a relative path, as a string")
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of an image."""
+        with blamed(self.component, "read"):
+            data: Any = self.source.read(index)
+        if isinstance(data, bytes):
+            return data
+        raise breach(self.component, "read", f"returned {named(data)} for image {index}: return the encoded bytes")
+
+    def objects(self, index: int) -> Objects:
+        """Return the objects of an image: float32 boxes, and int64 labels of its categories."""
+        with blamed(self.component, "objects"):
+            objects: Any = self.source.objects(index)
+        if fault := _objects_fault(objects, len(self.categories)):
+            raise breach(self.component, "objects", f"returned for image {index} {fault}")
+        assert isinstance(objects, Objects)
+        if objects.boxes.dtype == np.float32 and objects.labels.dtype == np.int64:
+            return objects
+        return replace(objects, boxes=objects.boxes.astype(np.float32), labels=objects.labels.astype(np.int64))
+
+    def label(self, index: int) -> int | None:
+        """Return the label of an image, or None."""
+        with blamed(self.component, "label"):
+            label: Any = self.source.label(index)
+        if label is None or (_is_index(label) and 0 <= label < len(self.categories)):
+            return None if label is None else operator.index(label)
+        what = f"returned {label!r} for image {index}: return None, or {_range(len(self.categories))}"
+        raise breach(self.component, "label", what)
+
+    def left_out(self) -> Mapping[str, int]:
+        """Return the counts of what the source left out."""
+        with blamed(self.component, "left_out"):
+            counts: Any = self.source.left_out()
+        if isinstance(counts, Mapping) and all(isinstance(k, str) and _is_index(n) for k, n in counts.items()):
+            return counts
+        raise breach(self.component, "left_out", f"returned {counts!r}: return a number for each kind")
+
+
+def missing_message(component: Component, part: Any, *arguments: Any) -> str | None:
+    """Call the `missing` of a source or a proposer, and return its message or None.
+
+    Raises:
+        PluginError: It failed, or returned something else.
+    """
+    with blamed(component, "missing"):
+        message: Any = part.missing(*arguments)
+    if message is None or isinstance(message, str):
+        return message
+    raise breach(component, "missing", f"returned {message!r}: return what is missing, as a string, or None")
+
+
+def refuse_repeated_keys(source: Source, hashes: array[int]) -> None:
+    """Make sure that the keys of a source are unique.
+
+    Args:
+        source: The opened source.
+        hashes: The hash of each key.
+
+    Raises:
+        PluginError: Two images have the same key.
+    """
+    values = np.asarray(hashes)
+    order = np.argsort(values)
+    same = np.flatnonzero(np.diff(values[order]) == 0)
+    for first, second in zip(order[same].tolist(), order[same + 1].tolist(), strict=True):
+        if isinstance(source, CheckedSource) and (key := source.key(first)) == source.key(second):
+            images = f"image {min(first, second)} and for image {max(first, second)}"
+            raise breach(source.component, "key", f"returned {key!r} for {images}: keys are unique")
+
+
+def _is_index(value: Any) -> bool:
+    """Return whether a value is an integer of any kind, and no bool."""
+    return hasattr(value, "__index__") and not isinstance(value, (bool, np.ndarray))
+
+
+def _range(categories: int) -> str:
+    return f"a label from 0 to {categories - 1}" if categories else "name the labels in `categories`"
+
+
+def _objects_fault(objects: Any, categories: int) -> str | None:
+    if not isinstance(objects, Objects):
+        return f"{named(objects)}: return a sslkit.api.Objects"
+    boxes: Any = objects.boxes
+    labels: Any = objects.labels
+    difficult: Any = objects.difficult
+    if fault := array_fault(boxes):
+        return f"as boxes {fault}"
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        return f"as labels {named(labels)}: write a NumPy array of int64, shape (n,)"
+    if difficult is not None and (not isinstance(difficult, np.ndarray) or difficult.dtype != np.bool_):
+        return f"as difficult {named(difficult)}: write a NumPy array of bool, shape (n,), or None"
+    for name, values in (("labels", labels), ("difficult", difficult)):
+        if values is not None and values.shape != (len(boxes),):
+            return f"{len(boxes)} boxes and {name} of shape {values.shape}: write one for each box"
+    if len(boxes) and not 0 <= labels.min() <= labels.max() < categories:
+        return f"labels from {labels.min()} to {labels.max()} of {categories} categories: write {_range(categories)}"
+    if not _is_index(objects.outside):
+        return f"{objects.outside!r} as outside: write the number of objects that were left out"
+    right = np.isfinite(boxes) & (boxes > -ROUNDING)
+    right[:, 2:] &= boxes[:, 2:] >= boxes[:, :2]
+    if not right.all():
+        box = int(np.flatnonzero(~right.all(axis=1))[0])
+        return f"box {box}: {boxes[box].tolist()}, which is not finite, negative or inverted: {FORM}"
+    return None
