@@ -30,12 +30,14 @@ class Problem:
         key: Path of keys in the recipe, outermost first; empty for the recipe as a whole.
         instead: What to do or write; may be empty.
         kind: "recipe", "plugin" or "data"; decides the exit code.
+        also: Paths of the other keys that the problem involves, whose places are named, too.
     """
 
     what: str
     key: tuple[str, ...] = ()
     instead: str = ""
     kind: str = "recipe"
+    also: tuple[tuple[str, ...], ...] = ()
 
 
 class SslkitError(Exception):

@@ -42,7 +42,8 @@ def written_twice(values: Any, key: tuple[str, ...]) -> Iterator[Problem]:
     if isinstance(values, Mapping):
         for epochs, steps in pairs(name for name, value in values.items() if not isinstance(value, Mapping)):
             what = f"{steps} = {values[steps]}: the same length is written as {epochs} = {values[epochs]}"
-            yield Problem(what, (*key, steps), f"write exactly one of {epochs} = ... and {steps} = ...")
+            instead = f"write exactly one of {epochs} = ... and {steps} = ..."
+            yield Problem(what, (*key, steps), instead, also=((*key, epochs),))
     inner = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
     for part, value in inner:
         yield from written_twice(value, (*key, str(part)))

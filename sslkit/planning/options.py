@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, time
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -64,7 +65,7 @@ def validate(
     try:
         instance = parsed(model, values)
     except ValidationError as error:
-        more = [_problem(model, item, key, beside) for item in error.errors(include_url=False)]
+        more = _problems(model, error, values, key, beside)
         problems += [problem for problem in more if problem.key not in reported]
     if problems:
         return {}, problems
@@ -80,33 +81,105 @@ def parsed(model: type[Model], values: Mapping[str, Any]) -> Model:
     return model.model_validate_json(json.dumps(values, default=str), strict=True)
 
 
-def _dates(value: Any, key: tuple[str, ...]) -> Iterator[Problem]:
+def _dates(value: Any, key: tuple[str, ...], name: str = "") -> Iterator[Problem]:
     """Yield a problem for each date or time: TOML has them, but no option takes one."""
     if isinstance(value, (date, time)):
         instead = f'no option takes one; for a string, write quotes: "{value}"'
-        yield Problem(f"{key[-1]} = {value}: is a date or time", key, instead)
-    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for part, item in inner:
-        yield from _dates(item, (*key, str(part)))
+        yield Problem(f"{name} = {value}: is a date or time", key, instead)
+    if isinstance(value, Mapping):
+        for part, item in value.items():
+            yield from _dates(item, (*key, str(part)), str(part))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _dates(item, (*key, str(position)), f"{name}[{position}]")
 
 
-def _problem(model: type[BaseModel], item: Any, key: tuple[str, ...], beside: Iterable[str]) -> Problem:
-    location = tuple(str(part) for part in item["loc"] if not _is_branch(part))
-    name = location[-1] if location else ""
-    where = (*key, *location)
+@dataclass(frozen=True)
+class _Place:
+    """Where pydantic found something wrong.
+
+    Attributes:
+        parts: Keys and positions, outermost first.
+        in_union: Whether it is what one branch of a union says.
+    """
+
+    parts: tuple[str | int, ...]
+    in_union: bool
+
+    @classmethod
+    def of(cls, item: Any, values: Any) -> _Place:
+        """Read a location, which also holds the names of branches: those are keys that the values do not have."""
+        parts: list[str | int] = []
+        last = len(item["loc"]) - 1
+        for number, part in enumerate(item["loc"]):
+            has = isinstance(part, int) or (isinstance(values, Mapping) and part in values)
+            if has or (item["type"] == "missing" and number == last):
+                parts.append(part)
+                values = _inside(values, part)
+        return cls(tuple(parts), len(parts) <= last and item["loc"][last] != "[key]")
+
+    @property
+    def name(self) -> str:
+        """The last key with the positions after it, such as `lrs[0]`; nothing for the whole."""
+        name = ""
+        for part in self.parts:
+            name = f"{name}[{part}]" if isinstance(part, int) else part
+        return name
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The path in a recipe."""
+        return tuple(map(str, self.parts))
+
+    @property
+    def parent(self) -> _Place:
+        """The table or list that holds it."""
+        return _Place(self.parts[:-1], self.in_union)
+
+
+def _inside(values: Any, part: str | int) -> Any:
+    try:
+        return values[part]
+    except (LookupError, TypeError):
+        return None
+
+
+def _problems(
+    model: type[BaseModel], error: ValidationError, values: Any, key: tuple[str, ...], beside: Iterable[str]
+) -> list[Problem]:
+    """Return what is wrong, once for each key: what the branches of a union say about one value is one problem."""
+    items = [(_Place.of(item, values), item) for item in error.errors(include_url=False)]
+    inner = {place.key[:size] for place, _ in items if place.in_union for size in range(len(place.key))}
+    found: dict[tuple[str, ...], Problem] = {}
+    for place, item in items:
+        if place.in_union and place.key in inner:  # another branch takes such a value, and names the part that is wrong
+            continue
+        problem = _problem(model, place, item, key, beside)
+        first = found.get(problem.key)
+        if first is None or item["type"] == "missing":  # of several missing items, the last one gives the number
+            found[problem.key] = problem
+        elif problem.what != first.what:
+            found[problem.key] = Problem(f"{first.what}, or {_message(item)}", problem.key, first.instead)
+    return list(found.values())
+
+
+def _problem(model: type[BaseModel], place: _Place, item: Any, key: tuple[str, ...], beside: Iterable[str]) -> Problem:
+    name, where = place.name, (*key, *place.key)
+    if item["loc"][-1:] == ("[key]",):
+        return Problem(
+            f"'{name}' is not a name", where, "write lower-case letters, digits and hyphens, such as my-name"
+        )
     if item["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1]) + (list(beside) if len(location) == 1 else [])
+        known = _fields_at(model, place.key[:-1]) + (list(beside) if len(place.key) == 1 else [])
         hint = closest(name, known)
         return Problem(f"unknown option '{name}'{hint}", where, "" if hint else f"known: {', '.join(known) or 'none'}")
+    if item["type"] == "missing" and isinstance(place.parts[-1], int):
+        what = f"{place.parent.name} = {_written(item['input'])}: must have {place.parts[-1] + 1} items"
+        return Problem(what, where[:-1])
     if item["type"] == "missing":
         return Problem(f"option '{name}' is missing", where, f"add {name} = ...")
     value = f"{name} = {_written(item['input'])}: " if name else ""  # a recipe as a whole is not written out
     return Problem(f"{value}{_message(item)}", where)
-
-
-def _is_branch(part: object) -> bool:
-    """Return whether a part of a location is a branch of a union rather than a key."""
-    return isinstance(part, str) and (part.endswith("]") or part in {"bool", "int", "float", "str", "path", "none"})
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:
@@ -125,9 +198,18 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(part)
 
 
+_WORDS = {
+    "an object": "a table", "a valid dictionary": "a table", "a valid array": "a list",
+    " after validation": "", "Dictionary must": "must", "Tuple must": "must", "List must": "must",
+    "at least 1 item, not 0": "at least 1 item", "should": "must",
+}  # fmt: skip
+"""pydantic's words -> those of a recipe."""
+
+
 def _message(item: Any) -> str:
-    text = str(item["msg"])
-    text = text.removeprefix("Value error, ").removeprefix("Input ").replace("should", "must")
+    text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ").replace("should", "must")
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
     return text[0].lower() + text[1:]
 
 

@@ -16,6 +16,7 @@ from sslkit.planning.target_table import TargetTable
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")]
 """The name of a head, objective, group or probe, in kebab-case."""
 BatchNorm = Literal["per-view", "per-group"]
+NO_LENGTH = "the recipe has no length: write exactly one of epochs = ... and steps = ..."
 LONGEST = 10**9
 """Most epochs or steps of a run and of its warm-up: beyond any training, and within what clocks and counters hold."""
 
@@ -257,7 +258,7 @@ class Recipe(RecipeTable):
     @model_validator(mode="after")
     def _length(self) -> Recipe:
         if self.epochs is None and self.steps is None:
-            raise ValueError("the recipe has no length: write exactly one of epochs = ... and steps = ...")
+            raise ValueError(NO_LENGTH)
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"epochs = {self.epochs:g} and steps = {self.steps}: write exactly one of them")
         return self

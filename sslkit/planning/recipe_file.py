@@ -16,7 +16,7 @@ from typing import Any
 from sslkit.errors import Problem, RecipeError, UsageError, closest
 from sslkit.planning import lengths, toml
 from sslkit.planning.options import parsed, validate
-from sslkit.planning.recipe import Recipe
+from sslkit.planning.recipe import NO_LENGTH, Recipe
 from sslkit.text_files import EncodingError, read_text
 
 
@@ -50,12 +50,27 @@ class RecipeFile:
 
     def where(self, key: tuple[str, ...]) -> str:
         """Return where a key was written: the file and line, or the `--set` that wrote it."""
-        for size in range(len(key), 0, -1):
-            if key[:size] in self.overrides:
-                return f"--set {self.overrides[key[:size]]}"
-            if line := self._line(key[:size]):
+        parts = [key[:size] for size in range(len(key), 0, -1)]
+        for part in parts:  # before any line: an override takes the place of all that its key held
+            if part in self.overrides:
+                return f"--set {self.overrides[part]}"
+        for part in parts:
+            if line := self._line(part):
                 return f"{self.origin}:{line}"
         return self.origin
+
+    def places(self, problem: Problem) -> list[str]:
+        """Return where the keys of a problem were written, each place once; other keys than the first may be absent."""
+        keys = [problem.key, *(key for key in problem.also if self._writes(key))]
+        return list(dict.fromkeys(map(self.where, keys)))
+
+    def _writes(self, key: tuple[str, ...]) -> bool:
+        value: Any = self.values
+        for part in key:
+            if not isinstance(value, Mapping) or part not in value:
+                return False
+            value = value[part]
+        return True
 
     def _line(self, key: tuple[str, ...]) -> int | None:
         """Return the line of a key, or of the first key below it: `heads` is at `[heads.main]`."""
@@ -97,6 +112,8 @@ def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> Recipe
 def check_structure(recipe_file: RecipeFile) -> tuple[Recipe | None, list[Problem]]:
     """Check the keys, types and ranges of all tables of the core; return the recipe, or None and every problem."""
     _, problems = validate(Recipe, recipe_file.values, ())
+    if problems and not {"epochs", "steps"} & recipe_file.values.keys():  # pydantic asks only where all else is right
+        problems += [] if any(not problem.key for problem in problems) else [Problem(NO_LENGTH)]
     return (None, problems) if problems else (parsed(Recipe, recipe_file.values), [])
 
 
@@ -107,7 +124,7 @@ def format_problems(recipe_file: RecipeFile, problems: Iterable[Problem]) -> str
 
 def _format(recipe_file: RecipeFile, problem: Problem) -> str:
     table = ".".join(problem.key)
-    place = f"{recipe_file.where(problem.key)}: " + (f"[{table}] " if table else "")
+    place = f"{' and '.join(recipe_file.places(problem))}: " + (f"[{table}] " if table else "")
     return f"{place}{problem.what}" + (f"\n    {problem.instead}" if problem.instead else "")
 
 

@@ -18,7 +18,8 @@ def describe_check(text: RecipeFile, problems: Sequence[Problem], plan: Plan | N
     """Describe the problems of a recipe, and its plan when there are none."""
     listed = [
         {
-            "where": text.where(problem.key),
+            "where": text.places(problem)[0],
+            "also_where": text.places(problem)[1:],
             "key": ".".join(problem.key),
             "kind": problem.kind,
             "what": problem.what,

@@ -63,9 +63,10 @@ def test_one_unit_takes_the_place_of_the_other(table: dict[str, Any], key: str, 
 
 def test_a_file_writes_a_length_once(recipe_text: str) -> None:
     text = f"steps = 3\n{recipe_text}warmup_epochs = 1\nwarmup_steps = 5\n"
-    last = f"test.toml:{len(text.splitlines())}: [optimizer.warmup_steps] warmup_steps = 5: "
+    lines = len(text.splitlines())
+    last = f"test.toml:{lines} and test.toml:{lines - 1}: [optimizer.warmup_steps] warmup_steps = 5: "
     assert messages(text) == [
-        "test.toml:1: [steps] steps = 3: the same length is written as epochs = 2",
+        "test.toml:1 and test.toml:5: [steps] steps = 3: the same length is written as epochs = 2",
         "    write exactly one of epochs = ... and steps = ...",
         last + "the same length is written as warmup_epochs = 1",
         "    write exactly one of warmup_epochs = ... and warmup_steps = ...",

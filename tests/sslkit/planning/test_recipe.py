@@ -248,3 +248,54 @@ def test_loosened_boxes_have_defaults_and_ranges(recipe_text):
     assert "[probes.knn.loosen.shift] shift = 0.6: must be less than or equal to 0.5" in message
     assert "the lowest factor comes first; write scale = [0.9, 1.5]" in message
     assert "must be greater than 0" in message
+
+
+# ----------------------------------------------------------------------------------------- where a problem was written
+
+
+def listing(text, *sets):
+    parsed = recipe_file.parse(text, "r", "r.toml", sets)
+    return recipe_file.format_problems(parsed, recipe_file.check_structure(parsed)[1])
+
+
+def test_a_problem_of_two_options_names_both_places(recipe_text):
+    lines = recipe_text.splitlines()
+    first, second = lines.index("epochs = 2") + 1, lines.index("epochs = 2") + 2
+    text = recipe_text.replace("epochs = 2", "epochs = 2\nsteps = 4")
+    assert listing(text).startswith(f"r.toml:{second} and r.toml:{first}: [steps] steps = 4: the same length")
+    overridden = listing(recipe_text, "optimizer={use='sgd', base_lr=1, warmup_epochs=1, warmup_steps=3}")
+    assert overridden.startswith("--set optimizer={use=")
+    assert overridden.count("--set") == 1
+    warm = recipe_text + "warmup_epochs = 1\n\nwarmup_steps = 3\n"
+    assert listing(warm).startswith(f"r.toml:{len(lines) + 3} and r.toml:{len(lines) + 1}: [optimizer.warmup_steps]")
+
+
+@pytest.mark.parametrize(
+    "item", ["augment.scene=[{size='x'}]", "augment={scene=[{size='x'}]}", "augment.scene=[{blur_sigma=[1, 'x']}]"]
+)
+def test_what_an_override_writes_is_not_looked_for_in_the_file(recipe_text, item):
+    assert listing(recipe_text, item).startswith(f"--set {item}: ")
+
+
+@pytest.mark.parametrize("key", ["objectives={Alike={use='alike'}}", "heads={'my head'={}}", "augment={'_x'=[]}"])
+def test_names_that_are_no_names_are_told_in_words(recipe_text, key):
+    text = listing(recipe_text, key)
+    assert "is not a name\n    write lower-case letters, digits and hyphens" in text
+    assert "pattern" not in text
+
+
+@pytest.mark.parametrize("text", ["", "summary = 'x'", "batch_size = 3", "[source]\nuse = 'dots'"])
+def test_a_recipe_without_a_length_is_told_beside_what_else_it_lacks(text):
+    assert listing(text).count("r.toml: the recipe has no length: write exactly one of epochs") == 1
+    assert "option 'sampler' is missing" in listing(text)
+
+
+@pytest.mark.parametrize(
+    ("remove", "what"),
+    [("epochs = 2", "r.toml: the recipe has no length"), ("[objectives.alike]", "[objectives] option 'objectives' is")],
+)
+def test_messages_are_whole_sentences(recipe_text, remove, what):
+    text = listing(recipe_text.replace(remove, ""))
+    assert what in text
+    assert ":  =" not in text
+    assert "{" not in text
