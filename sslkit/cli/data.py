@@ -38,24 +38,34 @@ def check(
 ) -> None:
     """Decode every image, and list those that cannot be used.
 
-    Ends with code 5 if there are any.
+    Annotations are checked, too, and what they leave out is counted. Ends with code 5 if an image cannot be used.
     """
-    from sslkit.cli.show.runs import print_bad_images
+    from sslkit.cli.show.runs import print_bad_images, print_objects
     from sslkit.cli.show.tables import print_json
     from sslkit.data.bad_images import BadImages
     from sslkit.data.scan import scan
+    from sslkit.files import check_output
     from sslkit.folders import cores
     from sslkit.progress import bar
 
+    if out:
+        check_output(out, "--out")
+
     source, least = _open(target, sets or [], loaded_plugins(context))
     with bar() as progress:
-        faults = scan(source, min_side or least, jobs or cores(), progress)
+        findings = scan(source, min_side or least, jobs or cores(), progress)
     bad = BadImages(len(source), len(source), 1.0)
-    bad.add(faults)
+    bad.add(findings.bad)
     rows = bad.rows(source.key)
     if out:
         _write(out, rows)
-    print_json({"images": len(source), "bad": rows}) if as_json else print_bad_images(len(source), rows, out)
+    left_out = {**source.left_out(), "objects outside their image": findings.outside}
+    left_out = {what: count for what, count in left_out.items() if count}
+    if as_json:
+        print_json({"images": len(source), "bad": rows, "objects": findings.objects, "left_out": left_out})
+    else:
+        print_bad_images(len(source), rows, out)
+        print_objects(findings.objects, left_out)
     if rows:
         raise typer.Exit(5)
 
@@ -73,9 +83,7 @@ def _open(target: str, sets: list[str], plugins: Plugins) -> tuple[Source, int]:
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:
-    from sslkit.errors import StorageError
+    from sslkit.files import replace_file
 
-    try:
-        out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror}") from error
+    with replace_file(out) as part:
+        part.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

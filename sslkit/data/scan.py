@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from itertools import chain
 
 from sslkit.api import Progress, Source, no_progress
@@ -16,8 +17,29 @@ _source: Source
 _min_side = 1
 
 
-def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progress) -> list[BadImage]:
-    """Return the images of an opened source that a run could not use, in order, with the reasons.
+@dataclass
+class Findings:
+    """What is in a source.
+
+    Attributes:
+        bad: The images that a run could not use, or whose annotations do not fit them, with the reasons.
+        objects: Number of labelled objects.
+        outside: Number of objects that are left out because they lie outside their image.
+    """
+
+    bad: list[BadImage] = field(default_factory=list)
+    objects: int = 0
+    outside: int = 0
+
+    def add(self, other: Findings) -> None:
+        """Add the findings in other images."""
+        self.bad += other.bad
+        self.objects += other.objects
+        self.outside += other.outside
+
+
+def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progress) -> Findings:
+    """Read and decode every image of an opened source, and its annotations.
 
     Args:
         source: The source of the images to read and decode.
@@ -26,31 +48,30 @@ def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progr
         progress: Shows how many images are done.
     """
     waiting = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
-    bad_images: list[BadImage] = []
+    findings = Findings()
     done = 0
     progress("checking images", 0, len(source))
     while waiting:
         unfinished = []
-        for chunk, bad in _checked(source, min_side, waiting, jobs):
-            if bad is None:
+        for chunk, found in _checked(source, min_side, waiting, jobs):
+            if found is None:
                 unfinished.append(chunk)
             else:
-                bad_images += bad
+                findings.add(found)
                 done += len(chunk)
                 progress("checking images", done, len(source))
         suspects, waiting = unfinished[: 2 * jobs + 1], unfinished[2 * jobs + 1 :]
         for index in chain.from_iterable(suspects):
-            [(_, bad)] = _checked(source, min_side, [range(index, index + 1)], 1)
-            bad_images += [(index, f"{source.key(index)} crashes the process that decodes it")] if bad is None else bad
+            [(_, found)] = _checked(source, min_side, [range(index, index + 1)], 1)
+            findings.add(found or Findings([(index, f"{source.key(index)} crashes the process that decodes it")]))
             done += 1
     progress("checking images", len(source), len(source))
-    return sorted(bad_images)
+    findings.bad.sort()
+    return findings
 
 
-def _checked(
-    source: Source, min_side: int, chunks: list[range], jobs: int
-) -> Iterator[tuple[range, list[BadImage] | None]]:
-    """Yield each chunk with its bad images, or with None when a process died before it was done; in order."""
+def _checked(source: Source, min_side: int, chunks: list[range], jobs: int) -> Iterator[tuple[range, Findings | None]]:
+    """Yield each chunk with its findings, or with None when a process died before it was done; in order."""
     with ProcessPoolExecutor(jobs, initializer=_init_process, initargs=(source, min_side)) as pool:
         futures = [(chunk, pool.submit(_check, chunk)) for chunk in chunks]
         for chunk, future in futures:
@@ -65,11 +86,15 @@ def _init_process(source: Source, min_side: int) -> None:
     _source, _min_side = source, min_side
 
 
-def _check(indices: range) -> list[BadImage]:
-    bad: list[BadImage] = []
+def _check(indices: range) -> Findings:
+    findings = Findings()
     for index in indices:
         try:
             read_usable(_source, index, _min_side)
+            objects = _source.objects(index)
         except DataError as error:
-            bad.append((index, str(error)))
-    return bad
+            findings.bad.append((index, str(error)))
+        else:
+            findings.objects += len(objects.labels)
+            findings.outside += objects.outside
+    return findings

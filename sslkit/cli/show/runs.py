@@ -92,3 +92,10 @@ def print_bad_images(images: int, rows: Sequence[Mapping[str, Any]], out: Path |
     print_parts(*(row["reason"] for row in rows))
     where = f"; the list is in {out}" if out else ""
     print_parts(f"{len(rows)} of {images} images cannot be used{where}" if rows else f"all {images} images can be used")
+
+
+def print_objects(objects: int, left_out: Mapping[str, int]) -> None:
+    """Print the number of labelled objects, and how many of what was left out; nothing if there are none."""
+    if objects or left_out:
+        parts = ", ".join(f"{count} {what}" for what, count in left_out.items())
+        print_parts(f"{objects} labelled objects{f'; left out: {parts}' if parts else ''}")

@@ -67,3 +67,28 @@ def test_a_list_that_cannot_be_written(images, tmp_path, capsys):
     assert main(["data", "check", str(images), "--out", str(tmp_path / "no" / "bad.json")]) == 1
     assert "cannot write" in (error := capsys.readouterr().err)
     assert "Traceback" not in error
+
+
+def test_labels_are_checked_and_what_is_left_out_is_counted(tmp_path, capsys, small_recipe):
+    for number, size in enumerate([(50, 40), (40, 50)]):
+        path = tmp_path / "coco" / "val2017" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(path)
+    objects = [(0, [1, 1, 20, 20], 0), (0, [60, 1, 20, 20], 0), (0, [1, 1, 9, 9], 1), (1, [2, 2, 9, 9], 0), (1, [], 0)]
+    listed = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", "width": 50, "height": 40} for n in range(2)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"image_id": image, "category_id": 1, "bbox": box, "iscrowd": crowd} for image, box, crowd in objects
+        ],
+    }
+    (tmp_path / "coco" / "annotations").mkdir()
+    (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text(json.dumps(listed))
+    (tmp_path / "small.toml").write_text(small_recipe)
+    sets = ["--set", f"source={{use='coco', root='{tmp_path / 'coco'}', split='val2017'}}"]
+    assert main(["data", "check", str(tmp_path / "small.toml"), *sets]) == 5
+    report = " ".join(capsys.readouterr().out.split())
+    assert "1.jpg has 40 x 50 pixels, but its boxes are of an image of 50 x 40" in report
+    assert "1 of 2 images cannot be used" in report
+    left_out = "1 crowds, 1 annotations without a box, 1 objects outside their image"
+    assert f"1 labelled objects; left out: {left_out}" in report

@@ -51,7 +51,7 @@ def opened(folder: Path, *crashing: int) -> CrashingFolder:
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_bad_images_are_listed_in_order_with_reasons(folder: Path, jobs: int) -> None:
     progress: list[tuple[int, int]] = []
-    bad = scan(opened(folder), 8, jobs, lambda _, done, total: progress.append((done, total)))
+    bad = scan(opened(folder), 8, jobs, lambda _, done, total: progress.append((done, total))).bad
     assert [image for image, _ in bad] == [3, 33, 50, 69]
     words = ["is empty", "cannot be decoded", "is 4 x 40 pixels, and min_image_side = 8", "is not an image"]
     for (image, reason), expected in zip(bad, words, strict=True):
@@ -65,11 +65,11 @@ def test_bad_images_are_listed_in_order_with_reasons(folder: Path, jobs: int) ->
 def test_good_images_are_not_listed(folder: Path) -> None:
     for name in ("03", "33", "50", "69"):
         (folder / f"{name}.jpg").unlink()
-    assert scan(opened(folder), 8, 2) == []
+    assert scan(opened(folder), 8, 2).bad == []
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_image_that_crashes_the_process_is_named_and_the_others_are_checked(folder: Path, jobs: int) -> None:
-    bad = dict(scan(opened(folder, 5, 66), 8, jobs))
+    bad = dict(scan(opened(folder, 5, 66), 8, jobs).bad)
     assert bad.keys() == {3, 5, 33, 50, 66, 69}
     assert bad[5] == "05.jpg crashes the process that decodes it"
