@@ -15,6 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sslkit.cli import make_app
     from sslkit.errors import SslkitError
 
+    if not _has_current_folder():
+        print("error: the current folder no longer exists: change to another one", file=sys.stderr)  # noqa: T201
+        return 2
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may contain bytes that are not text
             stream.reconfigure(errors="backslashreplace")
@@ -55,15 +58,16 @@ def _short_warnings() -> Iterator[None]:
         warnings.formatwarning = usual
 
 
+def _has_current_folder() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False
+
+
 def _describe(error: OSError) -> str:
     """Return what the operating system refused, with the file where it is known."""
-    try:
-        Path.cwd()
-    except OSError:
-        return "the current folder no longer exists: change to another one"
-    if error.filename is None:
-        return str(error)
-    return f"{error.filename}: {error.strerror}"
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror or error)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def replace_file(path: Path) -> Iterator[Path]:
     part = name_aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a device would be replaced, too
+            raise OSError(errno.EEXIST, "it exists and is not a regular file")
         yield part
         _flush(part)
         part.replace(path)
@@ -94,11 +96,12 @@ def check_output(file: Path, option: str, endings: Collection[str] = ()) -> None
         ending = f"the ending '{file.suffix}' is unknown" if file.suffix else "it has no ending"
         raise UsageError(f"{option} {file}: {ending}; write one of {', '.join(endings)}")
     try:
-        is_folder, exists = file.is_dir(), file.exists()
+        exists, is_file = file.exists(), file.is_file()
     except (OSError, ValueError) as error:
         raise _refusal(file, option, "file", error) from None
-    if is_folder:
-        raise UsageError(f"{option} {file}: it is a folder; write the name of a file")
+    if exists and not is_file:
+        kind = "a folder" if file.is_dir() else "not a regular file"
+        raise UsageError(f"{option} {file}: it is {kind}; write the name of a file")
     make_folder(file.parent, option)
     if exists and not os.access(file, os.W_OK):
         raise StorageError(f"{file} cannot be written: it is protected; choose another file with {option}")
@@ -109,7 +112,8 @@ def _refusal(path: Path, option: str, kind: str, error: OSError | ValueError) ->
     instead = f"choose another {kind} with {option}"
     blocking = next((item for item in (path, *path.parents) if _is_no_folder(item)), None)
     if blocking is not None:
-        return UsageError(f"{path} cannot be used: {blocking} is not a folder; {instead}")
+        place = "" if blocking == path else f"{path} cannot be used: "
+        return UsageError(f"{place}{blocking} is not a folder; {instead}")
     if isinstance(error, ValueError) or error.errno in _IMPOSSIBLE:
         shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
         return UsageError(f"{shown} cannot be used: {reason(error)}; {instead}")
@@ -117,10 +121,8 @@ def _refusal(path: Path, option: str, kind: str, error: OSError | ValueError) ->
 
 
 def _is_no_folder(path: Path) -> bool:
-    try:
-        return path.exists() and not path.is_dir()
-    except (OSError, ValueError):
-        return False
+    """Return whether something else than a folder is at a path, such as a file, or a link that leads nowhere."""
+    return os.path.lexists(path) and not os.path.isdir(path)  # noqa: PTH112 - Path.is_dir() fails for a long name
 
 
 def save_picture(picture: Image, file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class Checked:
 
 def read(name: str, sets: Sequence[str], plugins: Plugins) -> RecipeFile:
     """Find and parse a recipe: by path, by name, or the one in a run's folder."""
-    if (Path(name) / RECIPE).is_file():
+    if _has_recipe(name):
         return files.read(Path(name) / RECIPE, sets)
     known = files.shipped_recipes() | plugins.recipes()
     return files.read(files.locate(name, known), sets)
@@ -235,7 +236,12 @@ def open_source(target: str, sets: Sequence[str], plugins: Plugins | None = None
 
 def is_image_folder(target: str) -> bool:
     """Return whether a target is a folder of images, and not a run's folder."""
-    return Path(target).is_dir() and not (Path(target) / RECIPE).is_file()
+    return os.path.isdir(target) and not _has_recipe(target)  # noqa: PTH112 - as in `_has_recipe`
+
+
+def _has_recipe(folder: str) -> bool:
+    """Return whether this is a run's folder; Path.is_file() would fail for a name that is too long."""
+    return os.path.isfile(Path(folder) / RECIPE)  # noqa: PTH113
 
 
 def open_image_folder(target: str, plugins: Plugins) -> Source:

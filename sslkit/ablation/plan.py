@@ -42,7 +42,7 @@ class PlannedRun:
 
     def write_recipe(self) -> None:
         """Write the resolved recipe into the run's folder, for `sslkit run FOLDER` to train."""
-        if not self.folder.recipe.exists():
+        if not self.folder.resolved():
             self.folder.make()
             self.folder.write_text(RECIPE, toml.dumps(self.plan.resolved()))
 
@@ -194,12 +194,19 @@ def _plan(arm: Arm, full: RecipeFile, seed: int, plugins: Plugins) -> Plan:
 def find_runs(base: Path) -> dict[str, RunFolder]:
     """Return the runs below a folder by the hash of their recipe; of several equal ones, a finished one."""
     folders: dict[str, RunFolder] = {}
-    for file in sorted(base.glob(f"*/*/{RECIPE}")):
+    for file in _recipes_below(base):
         folder = RunFolder(file.parent)
         hash_ = folder.digest()
         if hash_ and (hash_ not in folders or folder.status().get("state") == "finished"):
             folders[hash_] = folder
     return folders
+
+
+def _recipes_below(base: Path) -> list[Path]:
+    try:
+        return sorted(base.glob(f"*/*/{RECIPE}"))
+    except OSError:  # a name that is too long, or a folder that cannot be read: the first run to write there says so
+        return []
 
 
 def _folder(base: Path, recipe: str, arm: str, seed: int, plan: Plan, known: Mapping[str, RunFolder]) -> RunFolder:

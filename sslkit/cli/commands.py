@@ -134,7 +134,7 @@ def views(
     context: typer.Context,
     recipe: opt.RecipeOrRun,
     sets: opt.Sets = None,
-    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("views.png"),
+    out: Annotated[Path, typer.Option(help="Picture to write: PNG, JPEG, WebP or PDF.")] = Path("views.png"),
     count: Annotated[int, typer.Option(min=1, max=64, help="Number of images.")] = 6,
     epoch: Annotated[int, typer.Option(min=0, help="Epoch whose views are drawn.")] = 0,
 ) -> None:
@@ -143,13 +143,15 @@ def views(
     The views are exactly those that the network sees in that epoch.
     """
     from sslkit import targets
+    from sslkit.files import PICTURES, check_output, save_picture
 
+    check_output(out, "--out", PICTURES)
     plan, text = targets.load(recipe, sets or [], loaded_plugins(context), data=True)
     from sslkit.data.contact_sheet import sheet
     from sslkit.data.opening import prepare
 
     source, proposals = prepare(plan, text)
-    sheet(plan, source, proposals, count, epoch).save(out)
+    save_picture(sheet(plan, source, proposals, count, epoch), out)
     typer.echo(out)
 
 

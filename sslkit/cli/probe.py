@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def probe(
     The recipe names the probes: kNN, a linear classifier, and others.
     """
     plugins = loaded_plugins(context)
-    is_run = Path(target).is_dir()
+    is_run = os.path.isdir(target)  # noqa: PTH112 - Path.is_dir() fails for a name that is too long
     _check_target(target, is_run, backbone, prefix)
     run = Path(target) if is_run else None
     probing = targets.load_probes(run, recipe, backbone, only or (), sets or (), plugins)
@@ -84,8 +85,8 @@ def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) 
     from sslkit.storage.run_folder import RunFolder
 
     path = Path(target)
-    if not path.exists():
-        names = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists() fails for a name that is too long
+        names = os.listdir(path.parent) if os.path.isdir(path.parent) else []  # noqa: PTH112, PTH208
         raise DataError(f"no run or weights file found at {target}{closest(path.name, names)}")
     if not is_run:
         return

@@ -34,7 +34,7 @@ def replay(
     """
     from sslkit.storage.run_folder import RunFolder
 
-    if not RunFolder(record).recipe.is_file():
+    if not RunFolder(record).resolved():
         raise DataError(f"{record} is not a flight record; write a folder diverged-step-... in a run's folder")
     from sslkit import targets
 

@@ -5,6 +5,7 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import tomllib
@@ -135,6 +136,10 @@ def _override(values: dict[str, Any], item: str) -> tuple[tuple[str, ...], str]:
     """Apply `key.path=value`; return the path and the key that it took the place of, if any."""
     key, equals, written = item.partition("=")
     path = tuple(part.strip() for part in key.split("."))
+    if not item.isascii() and item.encode(errors="replace").decode() != item:
+        raise UsageError(
+            f"--set {item}: it holds bytes that are not UTF-8, which no recipe can: rename the file or folder"
+        )
     if not equals or not all(path):
         raise UsageError(f"--set {item}: write --set key.path=value, such as --set optimizer.base_lr=0.1")
     return path, set_value(values, path, parse_value(written), f"--set {item}")
@@ -248,7 +253,7 @@ def locate(name: str, known: Mapping[str, Path]) -> Path:
         RecipeError: No such recipe was found, and the message names a close match; or several plugins ship it.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(name):  # noqa: PTH113 - Path.is_file() fails for a name that is too long
         return path
     own = {id_: known[id_] for id_ in shipped_recipes() if id_ in known}
     for candidate in (name, name.removesuffix(".toml"), path.stem):
@@ -264,6 +269,6 @@ def locate(name: str, known: Mapping[str, Path]) -> Path:
 
 def _known_recipes(path: Path, known: Iterable[str]) -> str:
     """Return a hint for a recipe that was not found and has no close match; a path needs no list of names."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - as above
         return "; it is a folder without recipe.toml, so it is not a run's folder"
     return "; `sslkit recipes` lists the names" if len(path.parts) > 1 else f"; known: {', '.join(sorted(known))}"

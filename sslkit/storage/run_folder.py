@@ -244,7 +244,7 @@ def run_at(path: Path, refused: Mapping[str, Any]) -> RunFolder | None:
         DataError: Neither is found.
         UsageError: The folder is not a run's, or an option is for weights files.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists() fails for a name that is too long
         raise DataError(f"{path} is not found: write a run's folder or a weights file")
     if not path.is_dir():
         return None

@@ -64,14 +64,16 @@ def test_a_failure_leaves_the_old_file_and_nothing_aside(tmp_path):
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        ("file/x", "Not a directory|File exists"), ("folder", "Is a directory"), (".", "busy|directory"),
+        ("file/x", "Not a directory|File exists"), ("folder", "not a regular file"), (".", "not a regular file"),
         ("b" * 256, "File name too long"), ("/proc/nowhere/x", "No such file"), ("/dev/null/x", "Not a directory|exists"),
+        ("/dev/null", "not a regular file"), ("/dev/full", "not a regular file"), ("pipe", "not a regular file"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_written_is_told(tmp_path, monkeypatch, place, why):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(StorageError, match=rf"cannot write .*: .*({why})"), replace_file(tmp_path / place) as part:
         part.write_text("new")
 
