@@ -31,11 +31,13 @@ _COLOURS = (
     (255, 112, 67),
     (158, 157, 36),
 )
+_MESSAGE = 60
+"""Characters of a message that stands in a cell."""
 _OVERLAP = (255, 255, 255, 70)
 
 
 def sheet(plan: Plan, source: Source, proposals: CheckedProposals | None, count: int, epoch: int = 0) -> Image.Image:
-    """Draw `count` images, one row each: the image with its boxes, then the views of every group and network.
+    """Draw `count` images, one row each: the image with its boxes and objects, then all views of groups and networks.
 
     Raises:
         DataError: An image cannot be used, and the recipe does not skip it.
@@ -64,7 +66,11 @@ def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
     key = dataset.source.key(index)
     counts = ", ".join(f"{name} {value:g}" for name, value in batch["counts"].items())
     instead = f"  in place of {dataset.source.key(item.image)}" if batch["bad"] else ""
-    cells = [(f"{key}{instead}  {counts}", _image_with_boxes(dataset, index, batch))]
+    image = images.decode(dataset.source.read(index), key)
+    cells = [
+        (f"{key}{instead}  {counts}", _with_views(image, dataset, batch)),
+        *_labelled(image, dataset.source, index),
+    ]
     for (group, network), views in plan.views.items():
         shared = not any((group, other) in plan.views for other in {"online", "target"} - {network}) and plan.has(
             "target"
@@ -76,11 +82,9 @@ def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
     return _strip(cells)
 
 
-def _image_with_boxes(dataset: ViewDataset, index: int, batch: dict[str, Any]) -> Image.Image:
+def _with_views(pixels: images.Image, dataset: ViewDataset, batch: dict[str, Any]) -> Image.Image:
     """Draw an image with the boxes of every group, and shade the overlap of the first group's first two views."""
-    image = Image.fromarray(images.decode(dataset.source.read(index), dataset.source.key(index)))
-    scale = 2 * _THUMB / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    image, scale = _reduced(pixels)
     layer = Image.new("RGBA", image.size)
     draw = ImageDraw.Draw(layer)
     colours = iter(_COLOURS * 4)
@@ -94,6 +98,30 @@ def _image_with_boxes(dataset: ViewDataset, index: int, batch: dict[str, Any]) -
             draw.rectangle(tuple(box), outline=colour, width=2 if number == 0 else 1)
             draw.text((box[0] + 3, box[1] + 1), f"{group[0]}{place + 1}", fill=colour)
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+def _reduced(pixels: images.Image) -> tuple[Image.Image, float]:
+    """Return a thumbnail of an image, and how many times as large as the image it is."""
+    image = Image.fromarray(pixels)
+    scale = 2 * _THUMB / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
+
+
+def _labelled(pixels: images.Image, source: Source, index: int) -> list[tuple[str, Image.Image]]:
+    """Draw an image with its labelled objects, if the source has any."""
+    image, scale = _reduced(pixels)
+    try:
+        objects = source.objects(index)
+    except DataError as error:
+        return [(f"no objects: {error}"[:_MESSAGE], image)]
+    if not len(objects.labels):
+        return []
+    draw = ImageDraw.Draw(image)
+    for box, label in zip(objects.boxes * scale, objects.labels.tolist(), strict=True):
+        colour = _COLOURS[label % len(_COLOURS)]
+        draw.rectangle(tuple(box), outline=colour, width=2)
+        draw.text((box[0] + 3, box[1] + 1), source.categories[label], fill=colour)
+    return [("labelled objects", image)]
 
 
 def _shade(draw: ImageDraw.ImageDraw, boxes: np.ndarray[Any, Any]) -> None:

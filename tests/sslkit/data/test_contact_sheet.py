@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from sslkit.api import Objects
 from sslkit.data import contact_sheet, opening
 from sslkit.data.epochs import Item
 from sslkit.data.views import ViewDataset, to_device
+from sslkit.errors import DataError
 from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.planning.recipe import View
@@ -75,3 +77,23 @@ def test_rows_are_stacked(planned) -> None:
     plan, source, proposals = planned()
     one, three = (contact_sheet.sheet(plan, source, proposals, count) for count in (1, 3))
     assert three.height == 3 * one.height
+
+
+def test_labelled_objects_are_drawn_where_they_are(planned, monkeypatch) -> None:
+    plan, source, proposals = planned()
+    whole = np.asarray(contact_sheet.sheet(plan, source, proposals, count=1))
+    left, top, right, bottom = (6 * side for side in (10, 8, 34, 32))  # a Dots image is 48 wide, its thumbnail 288
+    colour = np.array(contact_sheet._COLOURS[0])
+    framed = [
+        (y, x)
+        for y, x in np.argwhere((whole == colour).all(-1)).tolist()
+        if (whole[y, x : x + right - left] == colour).all() and (whole[y : y + bottom - top, x] == colour).all()
+    ]
+    assert framed
+    monkeypatch.setattr(
+        type(source), "objects", lambda self, index: (_ for _ in ()).throw(DataError("of another size"))
+    )
+    told = np.asarray(contact_sheet.sheet(plan, source, proposals, count=1))
+    assert not np.array_equal(whole, told)
+    monkeypatch.setattr(type(source), "objects", lambda self, index: Objects())
+    assert contact_sheet.sheet(plan, source, proposals, count=1).width < whole.shape[1]
