@@ -57,9 +57,13 @@ def resume(
     context: typer.Context,
     recipe: opt.RecipeName,
     sets: opt.Sets = None,
-    kills: Annotated[int, typer.Option(min=1, help="Number of kills; every third is during a save.")] = 10,
+    kills: Annotated[
+        int | None, typer.Option(min=1, help="Number of kills; every third is during a save. 10, if they fit.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of both runs, at most.")] = 60,
-    save_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = 5,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps between checkpoints; 5, or fewer in a short run.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Loader processes per device.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed for the times of the kills.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of both runs; a temporary one by default.")] = None,
@@ -67,32 +71,36 @@ def resume(
 ) -> None:
     """Compare a killed and resumed run with an uninterrupted one.
 
-    Both train the recipe; one is killed at random moments. Ends with code 1 unless they are the same, bit for bit:
-    weights, target, optimizer, queues, counts and metrics.
+    Both train the recipe; one is killed at random moments, each after a checkpoint that it then resumes from. Ends with
+    code 1 unless they are the same, bit for bit: weights, target, optimizer, queues, counts and metrics; and if fewer
+    kills than asked for led to a resume.
     """
     from sslkit import targets
 
     plan, text = targets.load(recipe, sets or [], loaded_plugins(context), data=True)
     from sslkit.cli.show.tables import print_json
     from sslkit.cli.show.verify import describe_resume, print_resume
+    from sslkit.data.epochs import Epochs
     from sslkit.data.opening import prepare
     from sslkit.training.options import DeviceOptions
     from sslkit.training.precision import recorded, settle_alone
-    from sslkit.verify.resume import compare
+    from sslkit.verify.resume import compare, fitting
 
     if out:
         make_folder(out, "--out")
         if any(out.iterdir()):
             raise UsageError(f"--out {out} is not empty: both runs must start from scratch")
-    prepare(plan, text)
+    source, _ = prepare(plan, text)
+    steps = min(steps, plan.recipe.total_steps(Epochs.of(plan.recipe, len(source), 0, 1).steps))
+    kills, save_every = fitting(steps, kills, save_every)
     options = ["--stop-after", str(steps), "--save-every", str(save_every), "--workers", str(workers)]
     auto = recorded(vars(settle_alone(plan, DeviceOptions()).recipe))  # both runs must compute alike
     choice = [f"{name}={value}" for name, value in auto.keys.items()] if auto else []
     command = ["run", recipe, *set_arguments([*(sets or []), *choice]), *options]
     with TemporaryDirectory() as temporary:
-        comparison = compare(command, out or Path(temporary), steps, kills, seed, print_message)
+        comparison = compare(command, out or Path(temporary), steps, save_every, kills, seed, print_message)
     print_json(describe_resume(comparison)) if as_json else print_resume(comparison)
-    if comparison.differs:
+    if comparison.differs or not comparison.is_enough:
         raise typer.Exit(1)
 
 

@@ -188,9 +188,9 @@ def _candidates(folder: Path) -> list[Path]:
 
     A checkpoint after the pointer was written by a save that was interrupted, or before a rollback to an older one.
     """
-    paths = sorted(_complete(folder), key=_step, reverse=True)
+    paths = sorted(_complete(folder), key=step_of, reverse=True)
     pointed = _pointed(folder)
-    return [path for path in paths if pointed is None or _step(path) <= pointed]
+    return [path for path in paths if pointed is None or step_of(path) <= pointed]
 
 
 def point(path: Path) -> None:
@@ -199,7 +199,7 @@ def point(path: Path) -> None:
     Raises:
         StorageError: The disk is full or not writable.
     """
-    text = json.dumps({"file": path.name, "step": _step(path), "bytes": path.stat().st_size})
+    text = json.dumps({"file": path.name, "step": step_of(path), "bytes": path.stat().st_size})
     with replace_file(path.with_name(NEWEST)) as part:
         part.write_text(text + "\n", encoding="utf-8")
 
@@ -228,7 +228,7 @@ def prune(folder: Path, keep: int, keep_every: int | None = None) -> None:
     candidates = _candidates(folder)
     staying = set(candidates[:keep])
     if keep_every:
-        staying |= {path for path in candidates if _step(path) % keep_every == 0}
+        staying |= {path for path in candidates if step_of(path) % keep_every == 0}
     for path in [*(set(_complete(folder)) - staying), *_files(folder, _LEFTOVER)]:
         path.unlink(missing_ok=True)
 
@@ -243,7 +243,8 @@ def _complete(folder: Path) -> list[Path]:
     return _files(folder, _NAME)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint was written after, from its name."""
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1])

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sslkit.errors import SslkitError
+from sslkit.errors import SslkitError, UsageError
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import METRICS, WEIGHTS, RunFolder
 
@@ -33,12 +33,14 @@ class Kill:
     """A SIGKILL to a run and all its processes.
 
     Attributes:
-        step: The last step in the metrics.
+        step: The last step that the run is known to have taken.
         saving: Whether a checkpoint was being written.
+        checkpoint: Step of the checkpoint that the run resumes from; 0 if it has none and begins again.
     """
 
     step: int
     saving: bool
+    checkpoint: int = 0
 
 
 @dataclass
@@ -50,6 +52,7 @@ class ResumeComparison:
         uninterrupted: Component -> hash, of the run without kills.
         killed: Component -> hash, of the killed run.
         kills: The kills, in order.
+        asked: The number of kills, each with a resume from a checkpoint, that were asked for.
         lines: Faults in the metrics of the killed run: steps that are missing, doubled or different.
     """
 
@@ -57,6 +60,7 @@ class ResumeComparison:
     uninterrupted: dict[str, str]
     killed: dict[str, str]
     kills: list[Kill] = field(default_factory=list)
+    asked: int = 0
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -65,16 +69,49 @@ class ResumeComparison:
         names = dict.fromkeys([*self.uninterrupted, *self.killed])
         return [name for name in names if self.uninterrupted.get(name) != self.killed.get(name)] + self.lines
 
+    @property
+    def resumes(self) -> list[int]:
+        """Steps of the checkpoints that the killed run resumed from; a kill before the first one tests no resume."""
+        return [kill.checkpoint for kill in self.kills if kill.checkpoint]
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether as many kills as asked for led to a resume."""
+        return len(self.resumes) >= self.asked
+
+
+def fitting(steps: int, kills: int | None, save_every: int | None) -> tuple[int, int]:
+    """Return the number of kills and the steps between checkpoints for runs of some steps.
+
+    Each kill comes after the first checkpoint, after a step of its own, and before the last step.
+
+    Args:
+        steps: Optimizer steps of a run.
+        kills: The number asked for; None takes 10, or as many as fit.
+        save_every: Steps between checkpoints; None takes 5, or fewer in a short run.
+
+    Raises:
+        UsageError: They do not fit into the steps.
+    """
+    every = save_every or max(1, min(5, steps // 4))
+    most = steps - every - 1
+    if most < (kills or 1):
+        room = f"the first checkpoint is after step {every} of {steps}, which leaves room for {max(0, most)} kills"
+        raise UsageError(f"{room}: write more --steps (and a recipe as long), a smaller --save-every or fewer --kills")
+    return kills or min(10, most), every
+
 
 def compare(
-    command: Sequence[str], folder: Path, steps: int, kills: int, seed: int, report: Callable[[str], None]
-) -> ResumeComparison:
+    command: Sequence[str], folder: Path, steps: int, save_every: int, kills: int, seed: int,
+    report: Callable[[str], None],
+) -> ResumeComparison:  # fmt: skip
     """Train twice and compare.
 
     Args:
         command: Arguments of `sslkit` that train, without `--runs` and `--arm`.
         folder: Folder for both runs.
         steps: Optimizer steps of each run.
+        save_every: Steps between checkpoints; every kill comes after the first one, so that it leads to a resume.
         kills: Number of kills; every third one hits a checkpoint being written.
         seed: Seed for the times of the kills.
         report: Receives a line of progress at each kill.
@@ -87,20 +124,29 @@ def compare(
     )
     report("training without kills")
     uninterrupted.finish()
-    comparison = ResumeComparison(steps, {}, {})
+    comparison = ResumeComparison(steps, {}, {}, asked=kills)
     moments = random.Random(seed)
+    last = max(save_every, min(steps - 2, round(0.9 * steps)))  # a run that has ended cannot be killed
     for number in range(kills):
-        after = 0.9 * (number + moments.random()) / kills * steps  # a run that has ended cannot be killed
+        after = save_every + (number + moments.random()) / kills * (last - save_every)
         kill = killed.kill(int(after), number % 3 == 2, moments.random())
         if kill is None:
             report(f"the run ended before kill {number + 1} of {kills}")
             break
         comparison.kills.append(kill)
-        report(f"kill {number + 1} of {kills}: at step {kill.step}{', during a save' if kill.saving else ''}")
+        report(f"kill {number + 1} of {kills}: {_describe(kill)}")
     killed.finish()
     comparison.uninterrupted, comparison.killed = hashes(uninterrupted.run), hashes(killed.run)
     comparison.lines = faults(uninterrupted.run, killed.run)
     return comparison
+
+
+def _describe(kill: Kill) -> str:
+    saving = ", during a save" if kill.saving else ""
+    then = f"resumes from step {kill.checkpoint}" if kill.checkpoint else "begins again"
+    return (
+        f"at step {kill.step}{saving}; {f'resumes from step {kill.checkpoint}' if kill.checkpoint else 'begins again'}"
+    )
 
 
 class _Attempts:
@@ -124,7 +170,7 @@ class _Attempts:
             raise SslkitError(f"the run '{self.arm}' ended with code {code}:\n{self._log_tail()}")
 
     def kill(self, after: int, saving: bool, share: float) -> Kill | None:
-        """Start the run and kill all its processes after step `after`.
+        """Start the run and kill all its processes after step `after`, and after a step of its own.
 
         Args:
             after: The step.
@@ -138,15 +184,14 @@ class _Attempts:
             process = subprocess.Popen(  # noqa: S603
                 self.command, stdout=log, stderr=log, start_new_session=True
             )
+        left = self._parts()  # of saves that earlier kills have cut off
         try:
-            started = time.monotonic()
-            while process.poll() is None and self._step() <= after:
-                time.sleep(_POLL_S)
+            duration = self._wait(process, max(after, self._step()))
             if not saving:
-                time.sleep(share * min(1.0, (time.monotonic() - started) / max(1, after)))
-            while saving and process.poll() is None and not self._saving():
+                time.sleep(share * duration)
+            while saving and process.poll() is None and self._parts() <= left:
                 time.sleep(_POLL_S)
-            kill = Kill(self._step(), self._saving())
+            step, in_save = self._step(), not self._parts() <= left
         finally:
             code = process.poll()
             with contextlib.suppress(ProcessLookupError):
@@ -154,10 +199,28 @@ class _Attempts:
             process.wait()
         if code not in (None, 0):
             raise SslkitError(f"the run '{self.arm}' ended with code {code}:\n{self._log_tail()}")
-        return kill if code is None else None
+        return Kill(step, in_save, self._checkpoint()) if code is None else None
+
+    def _wait(self, process: subprocess.Popen[bytes], after: int) -> float:
+        """Wait until the run has taken a step after `after`, or ended; return the seconds of a step, at most 1."""
+        begun, first = self._step(), 0.0
+        while process.poll() is None and (step := self._step()) <= after:
+            if step != begun and not first:
+                begun, first = step, time.monotonic()
+            time.sleep(_POLL_S)
+        steps = self._step() - begun
+        return min(1.0, (time.monotonic() - first) / steps) if first and steps > 0 else 0.0
+
+    def _checkpoint(self) -> int:
+        """Return the step of the checkpoint that the run would resume from; 0 without one."""
+        newest = checkpoint.latest(self.run.checkpoints)
+        return checkpoint.step_of(newest) if newest else 0
 
     def _step(self) -> int:
-        """Return the last step in the metrics."""
+        """Return the last step in the metrics, which are written now and then, or of a checkpoint."""
+        return max(self._checkpoint(), self._step_of_metrics())
+
+    def _step_of_metrics(self) -> int:
         try:
             with (self.run.path / METRICS).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 100_000))
@@ -166,8 +229,9 @@ class _Attempts:
         except (OSError, ValueError, KeyError, IndexError):
             return 0
 
-    def _saving(self) -> bool:
-        return any(self.run.checkpoints.glob(".*.part"))
+    def _parts(self) -> set[Path]:
+        """Return the files of checkpoints that are being written, or were when the run was killed."""
+        return set(self.run.checkpoints.glob(".*.part"))
 
     def _log(self) -> Any:
         self.folder.mkdir(parents=True, exist_ok=True)

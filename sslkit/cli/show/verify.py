@@ -45,7 +45,9 @@ def describe_resume(comparison: ResumeComparison) -> dict[str, Any]:
     """Describe a run that was killed and resumed, beside one that was not."""
     return {
         "steps": comparison.steps,
-        "kills": [{"step": kill.step, "saving": kill.saving} for kill in comparison.kills],
+        "asked": comparison.asked,
+        "kills": [asdict(kill) for kill in comparison.kills],
+        "resumes": len(comparison.resumes),
         "whole": comparison.uninterrupted,
         "killed": comparison.killed,
         "differs": comparison.differs,
@@ -60,8 +62,12 @@ def print_resume(comparison: ResumeComparison) -> None:
         table.add_row(name, value, other, "same" if value == other else "differs")
     saving = sum(kill.saving for kill in comparison.kills)
     kills = f"{len(comparison.kills)} kills, {saving} of them during a save, in {comparison.steps} steps"
+    resumes = f"{len(comparison.resumes)} led to a resume from a checkpoint"
     verdict = f"differs in {', '.join(comparison.differs)}" if comparison.differs else "bit for bit the same"
-    print_parts(table, *comparison.lines, f"{kills}: {verdict}")
+    print_parts(table, *comparison.lines, f"{kills}; {resumes}: {verdict}")
+    if not comparison.is_enough:
+        fewer = f"fewer than the {comparison.asked} that were asked for: the run ended too soon"
+        print_parts(f"{fewer}; write more --steps, or a smaller --save-every")
 
 
 def describe_world_sizes(comparisons: Sequence[WorldSizeComparison]) -> list[dict[str, Any]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sslkit.errors import SslkitError
+from sslkit.cli.show.verify import print_resume
+from sslkit.errors import SslkitError, UsageError
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
 from sslkit.verify import resume
@@ -68,3 +70,89 @@ def test_the_metrics_of_both_are_compared_without_timings(tmp_path: Path) -> Non
 def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SslkitError, match="has no checkpoint to compare"):
         resume.hashes(RunFolder(tmp_path))
+
+
+# ------------------------------------------------------------------------------------------------------------ kills
+
+
+@pytest.mark.parametrize(
+    ("steps", "kills", "save_every", "expected"),
+    [(60, None, None, (10, 5)), (60, 3, None, (3, 5)), (6, None, None, (4, 1)), (6, 1, 2, (1, 2)), (3, 1, 1, (1, 1))],
+)
+def test_kills_and_checkpoints_fit_into_the_steps(steps, kills, save_every, expected):
+    assert resume.fitting(steps, kills, save_every) == expected
+
+
+@pytest.mark.parametrize(("steps", "kills", "save_every"), [(6, 1, 5), (2, None, None), (6, 10, None), (60, 3, 60)])
+def test_kills_that_do_not_fit_are_refused(steps, kills, save_every):
+    with pytest.raises(UsageError, match=r"leaves room for \d+ kills: write more --steps"):
+        resume.fitting(steps, kills, save_every)
+
+
+TRAINING = """
+import json, sys, time
+from pathlib import Path
+steps, every, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3], "recipe", sys.argv[4] + "-s0")
+saved, metrics = folder / "checkpoints", folder / "metrics.jsonl"
+saved.mkdir(parents=True, exist_ok=True)
+newest = saved / "newest.json"
+start = json.loads(newest.read_text())["step"] if newest.exists() else 0
+for step in range(start + 1, steps + 1):
+    time.sleep(0.01)
+    if step % every == 0:
+        part = saved / f".step.{time.time_ns()}.part"
+        part.touch()
+        time.sleep(0.01)
+        part.rename(saved / f"step-{step:08d}.pt")
+        (saved / "new").write_text(json.dumps({"step": step}))
+        (saved / "new").rename(newest)
+with metrics.open("a") as file:
+    file.write("")
+"""
+"""A stand-in for a run that tells its steps by its checkpoints alone, as runs of a second do."""
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch):
+    """Return a function that compares two stand-ins for runs, and leaves the folder of the second."""
+    monkeypatch.setattr(resume, "hashes", lambda run: {})
+    monkeypatch.setattr(resume, "faults", lambda a, b: [])
+
+    def compare(steps, every, kills):
+        init = resume._Attempts.__init__
+
+        def stand_in(self, command, folder):
+            init(self, command, folder)
+            self.command = [sys.executable, "-S", "-c", TRAINING, str(steps), str(every), str(folder), self.arm]
+
+        monkeypatch.setattr(resume._Attempts, "__init__", stand_in)
+        told = []
+        return resume.compare([], tmp_path, steps, every, kills, 0, told.append), told
+
+    return compare
+
+
+@pytest.mark.parametrize(("steps", "every", "kills"), [(6, 1, 1), (8, 1, 3), (30, 2, 5)])
+def test_every_kill_leads_to_a_resume_from_a_checkpoint(compare, steps, every, kills):
+    comparison, told = compare(steps, every, kills)
+    assert len(comparison.kills) == len(comparison.resumes) == kills
+    assert comparison.is_enough
+    assert comparison.resumes == sorted(comparison.resumes)
+    assert all(every <= kill.checkpoint <= kill.step < steps for kill in comparison.kills)
+    assert [kill.saving for kill in comparison.kills].count(True) >= kills // 3
+    assert told[1].endswith(f"resumes from step {comparison.resumes[0]}")
+
+
+def test_fewer_kills_than_asked_for_are_not_enough(compare, capsys):
+    comparison, told = compare(3, 1, 9)
+    assert len(comparison.kills) < 9
+    assert not comparison.is_enough
+    assert "the run ended before kill" in told[-1]
+    print_resume(comparison)
+    assert "fewer than the 9 that were asked for" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_kill_before_the_first_checkpoint_counts_for_no_resume():
+    comparison = resume.ResumeComparison(6, {}, {}, [resume.Kill(2, False, 0), resume.Kill(5, False, 4)], asked=2)
+    assert comparison.resumes == [4]
+    assert not comparison.is_enough
