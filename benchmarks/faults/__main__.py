@@ -2,7 +2,7 @@
 
     --short         what the test suite runs: a few of each
     --seed N        seed of all random draws; 0 by default
-    --only PART     kills, images, recipes, checkpoints, memory; may be repeated
+    --only PART     kills, images, annotations, recipes, checkpoints, memory; may be repeated
     --out FILE      figures and faults as JSON
 
 The exit code is 1 if sslkit did not survive something; each such case is printed with what reproduces it.
@@ -21,13 +21,14 @@ from pathlib import Path
 
 import torch
 
-from faults import checkpoints, images, kills, memory, recipes
+from faults import annotations, checkpoints, images, kills, memory, recipes
 from faults.outcome import Part
 
 PARTS: dict[str, Callable[[Path, int], Part]] = {
     "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=3000, mutate=330),
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder),
     "images": lambda folder, seed: images.campaign(folder, seed, damaged=800, good=400),
+    "annotations": lambda folder, seed: annotations.campaign(folder, seed, coco=1500, voc=800, tars=700),
     "kills": lambda folder, seed: kills.campaign(folder, seed, kills=12, steps=60),
     "memory": lambda folder, seed: memory.campaign(folder, steps=2000, workers=3),
 }
@@ -36,6 +37,7 @@ SHORT: dict[str, Callable[[Path, int], Part]] = {
     "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=100, mutate=22),
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder, checkpoints.FEW),
     "images": lambda folder, seed: images.campaign(folder, seed, damaged=80, good=40),
+    "annotations": lambda folder, seed: annotations.campaign(folder, seed, coco=100, voc=50, tars=50),
     "memory": lambda folder, seed: memory.campaign(folder, steps=60, workers=2),
 }
 """The sizes that the test suite runs; kills have tests of their own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -105,7 +106,7 @@ class Coco(Source):
             raise DataError(f"no images found in {', '.join(str(self.root / split) for split in self.splits)}")
         files = {f"{split}/{path.name}" for split in self.splits for path in (self.root / split).iterdir()}
         names = (self._names[index] for index in range(len(self)))
-        missing = [name for name in names if name not in files and not (self.root / name).is_file()]
+        missing = [name for name in names if name not in files and not os.path.isfile(self.root / name)]  # noqa: PTH113
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(self)} images listed in {self.root}/annotations are missing: "

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslkit.api import Objects
+from sslkit.errors import DataError
+
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 
 
@@ -31,13 +34,15 @@ def test_the_short_campaign_is_survived(tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = {part["name"]: part for part in json.loads((tmp_path / "out.json").read_text())["parts"]}
-    assert set(parts) == {"recipes", "checkpoints", "images", "memory"}
+    assert set(parts) == {"recipes", "checkpoints", "images", "annotations", "memory"}
     assert parts["recipes"]["cases"]["generated"] >= 100
     assert parts["recipes"]["figures"]["exit_codes"]["3"] > 80
     assert parts["checkpoints"]["figures"]["files"] == 6
     assert len(parts["checkpoints"]["figures"]["places"]) == 6
     assert parts["images"]["figures"]["unusable"] > 40
     assert parts["images"]["figures"]["damaged_but_usable"] > 0
+    assert parts["annotations"]["cases"] == {"COCO": 100, "VOC": 50, "tar": 50}
+    assert all(count > 5 for count in parts["annotations"]["figures"]["outcomes"].values())
 
 
 @pytest.mark.usefixtures("campaign")
@@ -104,6 +109,31 @@ def test_images_that_are_not_listed_or_should_not_be_are_noticed(tmp_path):
     )
     assert images.against({"a.jpg"}, [row, row], made)[0][1] == "it is listed twice"
     assert images.against({"a.jpg"}, [{**row, "reason": " "}], made)[0][1] == "it is listed without a reason"
+
+
+@pytest.mark.usefixtures("campaign")
+@pytest.mark.parametrize(
+    ("method", "answer", "words"),
+    [
+        ("open", DataError("something is wrong"), "the message lacks"),
+        ("open", KeyError("bbox"), "KeyError: 'bbox'"),
+        ("objects", Objects(), "other objects than a plain reader's"),
+        ("left_out", {}, "annotations are accounted for"),
+    ],
+)
+def test_annotations_that_are_lost_or_badly_told_are_noticed(tmp_path, monkeypatch, method, answer, words):
+    from faults import annotations
+
+    from sslkit_images.coco import Coco
+
+    def wrong(self, *_):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Coco, method, wrong)
+    part = annotations.campaign(tmp_path, seed=0, coco=30, voc=0, tars=0)
+    assert any(words in fault.what for fault in part.faults)
 
 
 @pytest.mark.usefixtures("campaign")
