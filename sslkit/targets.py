@@ -75,7 +75,7 @@ def check(recipe_file: RecipeFile, plugins: Plugins, data: bool = True, announce
         return checked
     from sslkit.planning.planner import make_plan
 
-    plan, more = make_plan(recipe, plugins)
+    plan, more = make_plan(recipe, plugins, [problem.key for problem in problems])
     checked.problems += more
     checked.plan = plan if not problems else None
     if plan:

@@ -19,8 +19,10 @@ def wire_head(resolver: Resolver, name: str, table: HeadTable, backbone: Backbon
     if built is None:
         return None
     built_predictor: Head | None = resolver.build(predictor, (*key, "predictor"), {"d": built.out_dim})
-    if predictor:
-        _check_predictor(resolver, projector, predictor, (*key, "predictor"))
+    if predictor and not _fits(resolver, projector, predictor, (*key, "predictor")):
+        return None
+    if table.predictor and built_predictor is None:
+        return None
     out_dim = built_predictor.out_dim if built_predictor else built.out_dim
     return HeadPlan(projector, predictor, backbone.dim, built.out_dim, out_dim)
 
@@ -35,11 +37,13 @@ def _reads(resolver: Resolver, projector: ConfiguredComponent, backbone: Backbon
     return False
 
 
-def _check_predictor(
+def _fits(
     resolver: Resolver, projector: ConfiguredComponent, predictor: ConfiguredComponent, key: tuple[str, ...]
-) -> None:
-    """Refuse a predictor of vectors after a projector of maps, and vice versa."""
+) -> bool:
+    """Return whether a predictor takes what the projector gives; not one of vectors after maps, and vice versa."""
     takes, gives = predictor.component.cls.gives, projector.component.cls.gives
     if takes != gives:
         what = f"{predictor.component.id} works on '{takes}', but {projector.component.id} gives '{gives}'"
-        resolver.fault(key, what, "choose a predictor that takes what the projector gives")
+        also = [(*key[:-1], "projector", "use")]
+        resolver.fault((*key, "use"), what, "choose a predictor that takes what the projector gives", also=also)
+    return bool(takes == gives)

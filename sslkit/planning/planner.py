@@ -6,7 +6,7 @@ here and not in the first step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +24,17 @@ from sslkit.planning.views import check_sizes, plan_views
 from sslkit.plugins import Plugins
 
 
-def make_plan(recipe: Recipe, plugins: Plugins) -> tuple[Plan | None, list[Problem]]:
-    """Return the plan of a recipe (None when there are problems) and every problem."""
-    planner = Planner(recipe, plugins)
+def make_plan(
+    recipe: Recipe, plugins: Plugins, faulty: Iterable[tuple[str, ...]] = ()
+) -> tuple[Plan | None, list[Problem]]:
+    """Return the plan of a recipe (None when there are problems) and every problem.
+
+    Args:
+        recipe: The recipe.
+        plugins: The plugins that offer its components.
+        faulty: Keys that were left out of the recipe, as they have problems: what follows from that is none.
+    """
+    planner = Planner(recipe, plugins, faulty)
     plan = planner.plan()
     return (None if planner.problems else plan), planner.problems
 
@@ -34,8 +42,8 @@ def make_plan(recipe: Recipe, plugins: Plugins) -> tuple[Plan | None, list[Probl
 class Planner(Resolver):
     """Build a plan in stages. Each stage goes as far as it can, so that all problems are found at once."""
 
-    def __init__(self, recipe: Recipe, plugins: Plugins) -> None:
-        super().__init__(plugins)
+    def __init__(self, recipe: Recipe, plugins: Plugins, faulty: Iterable[tuple[str, ...]] = ()) -> None:
+        super().__init__(plugins, faulty)
         self.recipe = recipe
 
     def plan(self) -> Plan | None:
@@ -83,9 +91,10 @@ class Planner(Resolver):
         if objective is None or matcher is None or not self._declares_rows(objective, key):
             return None
         earlier = len(self.problems)
-        rows, dims = matcher.match(objective, table, key)
-        if len(self.problems) > earlier:
+        matched = matcher.match(objective, table, key)
+        if matched is None or len(self.problems) > earlier:
             return None
+        rows, dims = matched
         if objective.component.cls.couples_batch:
             dims["b"] = self.recipe.batch_size // self.recipe.accumulate
         if self.build(objective, key, dims) is None:
@@ -122,12 +131,13 @@ class Planner(Resolver):
         recipe = self.recipe
         if recipe.batch_size % recipe.accumulate:
             what = f"batch_size = {recipe.batch_size} is not divisible by accumulate = {recipe.accumulate}"
-            self.fault(("accumulate",), what)
+            self.fault(("accumulate",), what, also=[("batch_size",)])
         elif recipe.batch_size // recipe.accumulate == 1:
             self.fault(
                 ("batch_size",),
                 "one image per micro-batch leaves batch norm nothing to normalise over",
                 "write batch_size = 2 or more (per micro-batch and device)",
+                also=[("accumulate",)],
             )
 
     def _check_proposals(self, sampler: ViewSampler | None) -> None:

@@ -49,7 +49,10 @@ def wire_probe(
     _check_loosen(resolver, key, table)
     if train_source and test_source and _same(train_source, test_source):
         what = "test_source is the training source itself: each test image would be its own neighbour"
-        resolver.fault((*key, "test_source"), what, "name another split, or write test_share instead")
+        instead = "name another split, or write test_share instead"
+        also = [(*key, "source"), *([] if table.source else [("source",)])]
+        resolver.fault((*key, "test_source"), what, instead, also=also)
+    _check_share(resolver, key, table)
     if backbone and built_backbone:
         _check_size(resolver, key, table, backbone.component, built_backbone)
     return ProbePlan(probe, train_source, test_source, table) if probe and train_source else None
@@ -69,6 +72,7 @@ def _check_labels(resolver: Resolver, key: tuple[str, ...], table: ProbeTable, p
         f'crops = "{table.crops}" gives {table.labels} samples, and probe "{probe.name}" takes only '
         f"{' and '.join(probe.takes)} ones",
         f"write {instead}, or use another probe",
+        also=[(*key, "use")],
     )
 
 
@@ -76,14 +80,23 @@ def _check_crops(resolver: Resolver, key: tuple[str, ...], table: ProbeTable) ->
     """Refuse a `fit` for crops of objects, which are always stretched."""
     if table.crops == "objects" and table.fit != "stretch":
         what = f'fit = "{table.fit}" is for whole images, and crops = "objects" crops objects'
-        resolver.fault((*key, "fit"), what, 'leave it out, or write crops = "images" or "multi-label"')
+        instead = 'leave it out, or write crops = "images" or "multi-label"'
+        resolver.fault((*key, "fit"), what, instead, also=[(*key, "crops")])
+
+
+def _check_share(resolver: Resolver, key: tuple[str, ...], table: ProbeTable) -> None:
+    """Refuse a share of the source's images to test on, beside other images to test on."""
+    default = ProbeTable.model_fields["test_share"].default  # which resolved recipes have in any case
+    if table.test_source and table.test_share != default:
+        what = f"test_share = {table.test_share:g} is not read: the images to test on are those of test_source"
+        resolver.fault((*key, "test_share"), what, "leave one of them out", also=[(*key, "test_source")])
 
 
 def _check_loosen(resolver: Resolver, key: tuple[str, ...], table: ProbeTable) -> None:
     """Refuse to loosen the boxes of whole images, which have none."""
     if table.loosen and table.crops != "objects":
         what = f'loosen shifts and scales the boxes of objects, and crops = "{table.crops}" takes whole images'
-        resolver.fault((*key, "loosen"), what, 'leave it out, or write crops = "objects"')
+        resolver.fault((*key, "loosen"), what, 'leave it out, or write crops = "objects"', also=[(*key, "crops")])
 
 
 def _check_size(
@@ -112,4 +125,4 @@ def _check_pool(
             f'pool = "{table.pool}" divides the map into {cells} x {cells} cells, and the map of backbone '
             f"'{backbone.name}' has {height} x {width} positions for crops of {table.size} x {table.size} pixels"
         )
-        resolver.fault((*key, "pool"), what, "write a larger size, or a pool that fits")
+        resolver.fault((*key, "pool"), what, "write a larger size, or a pool that fits", also=[(*key, "size")])

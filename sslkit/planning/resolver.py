@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,23 +25,32 @@ class Resolver:
         plugins: The plugins that offer the components.
         problems: Every problem so far.
         notes: Remarks for the user that are not problems.
+        faulty: Paths of keys and tables that were left out or replaced by defaults, as they have problems.
     """
 
-    def __init__(self, plugins: Plugins) -> None:
+    def __init__(self, plugins: Plugins, faulty: Iterable[tuple[str, ...]] = ()) -> None:
         self.plugins = plugins
+        self.faulty = set(faulty)
         self.problems: list[Problem] = []
         self.notes: list[str] = []
 
-    def fault(self, key: tuple[str, ...], what: str, instead: str = "", kind: str = "recipe") -> None:
-        """Add a problem."""
-        self.problems.append(Problem(what, key, instead, kind))
+    def fault(
+        self, key: tuple[str, ...], what: str, instead: str = "", kind: str = "recipe",
+        also: Iterable[tuple[str, ...]] = (),
+    ) -> None:  # fmt: skip
+        """Add a problem; `also` are the other keys that it involves."""
+        self.problems.append(Problem(what, key, instead, kind, tuple(also)))
+
+    def is_faulty(self, *key: str) -> bool:
+        """Return whether a key, one above it or one below it has a problem: what follows from it is not reported."""
+        return any(one[: len(key)] == key[: len(one)] for one in self.faulty)
 
     def choose(self, kind: str, table: Choice, key: tuple[str, ...]) -> ConfiguredComponent | None:
         """Find the component that a table names, and validate its options."""
         try:
             component = self.plugins.find(kind, table.use)
         except PluginError as error:
-            self.fault((*key, "use"), str(error), kind="plugin" if "broken" in str(error) else "recipe")
+            self.fault((*key, "use"), str(error), kind="plugin" if "which is broken" in str(error) else "recipe")
             return None
         self._note_others(component, table.use)
         options = self.options(component.cls, table, key, component.id)
@@ -74,6 +84,7 @@ class Resolver:
         options, problems = validate(model, table.options, key, beside)
         if problems:
             self.problems += problems
+            self.faulty.add(key)
             invalid = {problem.key[len(key)] for problem in problems if len(problem.key) > len(key)}
             valid = {option: value for option, value in table.options.items() if option not in invalid}
             options, problems = validate(model, valid, key)
@@ -92,7 +103,8 @@ class Resolver:
             check_declarations(configured.component, built)
             return built
         except ValueError as error:
-            self.fault(key, f"{configured.component.id}: {error}")
+            if not self.is_faulty(*key):
+                self.fault(key, f"{configured.component.id}: {error}")
         except PluginError as error:
             self.fault(key, str(error), kind="plugin")
         except BaseException as error:  # a third party's constructor may raise anything

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sslkit.api import Backbone, Objective, ViewSampler
 from sslkit.axes import Axis, parse, unify
+from sslkit.errors import closest
 from sslkit.foreign.isolation import isolated
 from sslkit.planning.plan import KINDS, NETWORKS, ConfiguredComponent, EmbeddingKey, HeadPlan
 from sslkit.planning.recipe import ObjectiveTable, Recipe
@@ -48,23 +49,34 @@ class RowMatcher:
 
     def match(
         self, objective: ConfiguredComponent, table: ObjectiveTable, key: tuple[str, ...]
-    ) -> tuple[dict[str, RowKey], dict[str, int]]:
-        """Return the row of each parameter of `forward`, and the sizes of the axes that the objective names."""
+    ) -> tuple[dict[str, RowKey], dict[str, int]] | None:
+        """Return the row of each parameter of `forward`, and the sizes of the axes that the objective names.
+
+        None if the recipe does not give all of them, for a reason that is among the problems.
+        """
         component = objective.component
         rows: dict[str, RowKey] = {}
         bound: dict[str, Axis] = {}
-        for parameter, spec in self._required(component.cls, table).items():
+        required = self._required(component.cls, table)
+        for parameter, spec in required.items():
             path, _, axes = (part.strip() for part in spec.partition(":"))
             row = self._row(path, table, key)
             actual = self._axes(row, key) if row else None
             if row is None or actual is None:
                 continue
             rows[parameter] = row
-            if reason := unify(parse(axes), actual, bound):
+            if (reason := unify(parse(axes), actual, bound)) and not self._is_faulty(row):
                 self.resolver.fault(key, f"{component.id} needs {path} as '{axes}': {reason}")
         self._check_unknown_inputs(component, table, key)
         self._check_repeated_groups(component, table, key)
+        if len(rows) < len(required):
+            return None
         return rows, {axis: size for axis, size in bound.items() if isinstance(size, int)}
+
+    def _is_faulty(self, row: RowKey) -> bool:
+        """Return whether the sizes of a row come from a table with problems."""
+        head = [("heads", row.head)] if isinstance(row, EmbeddingKey) and row.head else []
+        return any(self.resolver.is_faulty(*key) for key in (("sampler",), ("backbone",), *head))
 
     def used_head(self, table: ObjectiveTable, rows: Mapping[str, RowKey], key: tuple[str, ...]) -> str:
         """Return the objective's head, or the default if it reads none; an unknown name is a problem in any case."""
@@ -146,8 +158,10 @@ class RowMatcher:
 
     def _report_missing_group(self, row: RowKey, group: str, key: tuple[str, ...]) -> None:
         """Add one problem per objective and group, however many rows of the group the objective reads."""
+        if self.resolver.is_faulty("sampler"):
+            return
         lacks = f"gives no view group '{group}'"
-        if any(problem.key == key and lacks in problem.what for problem in self.resolver.problems):
+        if self._is_reported(key, lacks):
             return
         actual = ", ".join(f"{name}: {count}" for name, count in self.groups.items())
         samplers = self.resolver.plugins.components["sampler"]
@@ -163,6 +177,8 @@ class RowMatcher:
     def _backbone_axes(self, row: EmbeddingKey, key: tuple[str, ...]) -> tuple[Axis, ...] | None:
         """Return the axes of a backbone's row after the batch and view axes."""
         gives = self.backbone.gives
+        if row.kind not in gives and self.resolver.is_faulty("backbone"):
+            return None
         if row.kind not in gives:
             self.resolver.fault(
                 key,
@@ -175,22 +191,33 @@ class RowMatcher:
     def _head_axes(self, row: EmbeddingKey, key: tuple[str, ...]) -> tuple[Axis, ...] | None:
         """Return the axes of a head's row after the batch and view axes."""
         name, example = row.head, self.resolver.example("head")
+        if self.heads.get(name) is None and self.resolver.is_faulty("heads", name):
+            return None
         if name not in self.heads:
-            known = ", ".join(self.heads) or "none"
-            self.resolver.fault(
-                key,
-                f"it needs {row} of head '{name}', but the recipe has no [heads.{name}] (it has {known})",
-                f'add [heads.{name}] projector = {example}, or write head = "..." in [{".".join(key)}]',
-            )
+            known, lacks = ", ".join(self.heads) or "none", f"the recipe has no [heads.{name}]"
+            if not self._is_reported((*key, "head"), lacks):
+                self.resolver.fault(
+                    (*key, "head"),
+                    f"it needs {row} of head '{name}', but {lacks} (it has {known}){closest(name, self.heads)}",
+                    f'add [heads.{name}] projector = {example}, or write head = "..." in [{".".join(key)}]',
+                )
             return None
         head = self.heads[name]
         if head is None:
             return None
+        if row.kind == "prediction" and head.predictor is None and self.resolver.is_faulty("heads", name):
+            return None
         if row.kind == "prediction" and head.predictor is None:
-            what = f"it needs {row}, but [heads.{name}] has no predictor"
-            self.resolver.fault(key, what, f"add predictor = {example} to [heads.{name}]")
+            lacks = f"[heads.{name}] has no predictor"
+            if not self._is_reported(key, lacks):
+                instead = f"add predictor = {example} to [heads.{name}]"
+                self.resolver.fault(key, f"it needs {row}, but {lacks}", instead, also=[("heads", name)])
             return None
         return head.axes(row.kind)
+
+    def _is_reported(self, key: tuple[str, ...], words: str) -> bool:
+        """Return whether a problem of an objective is known: one for each cause, however many rows it concerns."""
+        return any(problem.key == key and words in problem.what for problem in self.resolver.problems)
 
 
 def _group_of(spec: str) -> str:

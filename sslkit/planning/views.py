@@ -15,6 +15,8 @@ def plan_views(resolver: Resolver, plan: Plan) -> None:
         if not plan.is_seen(group):
             continue
         tables = plan.recipe.augment.get(group)
+        if not tables and resolver.is_faulty("augment", group):
+            continue
         if not tables:
             resolver.fault(
                 ("augment",),
@@ -36,6 +38,8 @@ def _add_views(resolver: Resolver, plan: Plan, group: str, network: str, tables:
         return
     count = plan.groups[group]
     matching = [table for table in tables if table.network in ("both", network)]
+    if len(matching) not in (1, count) and (resolver.is_faulty("sampler") or resolver.is_faulty("augment", group)):
+        return
     if len(matching) not in (1, count):
         resolver.fault(
             ("augment", group),

@@ -144,9 +144,7 @@ def compare(
 def _describe(kill: Kill) -> str:
     saving = ", during a save" if kill.saving else ""
     then = f"resumes from step {kill.checkpoint}" if kill.checkpoint else "begins again"
-    return (
-        f"at step {kill.step}{saving}; {f'resumes from step {kill.checkpoint}' if kill.checkpoint else 'begins again'}"
-    )
+    return f"at step {kill.step}{saving}; {then}"
 
 
 class _Attempts:

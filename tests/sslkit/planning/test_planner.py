@@ -87,7 +87,7 @@ def test_inputs_that_rename_nothing_are_refused(make):
 
 
 def test_heads_that_are_missing_say_so(make, recipe_text):
-    assert says(make("objectives.alike.head=other")[1], *2 * ["the recipe has no [heads.other] (it has main)"])
+    assert says(make("objectives.alike.head=other")[1], "the recipe has no [heads.other] (it has main)")
     assert says(make(text=recipe_text.replace("predictor =", "#"))[1], "[heads.main] has no predictor")
 
 
