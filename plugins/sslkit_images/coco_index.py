@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from sslkit.boxes import Boxes, from_xywh
 from sslkit.errors import DataError
+from sslkit.json_records import JsonError, Record, read_records
 from sslkit.text_files import EncodingError
-from sslkit_images.json_records import JsonError, Record, read_records
 from sslkit_images.names import NameList
 from sslkit_images.problems import Problems
 
@@ -128,10 +128,8 @@ class _Collector:
 
     def read(self, file: Path, add: Mapping[str, _Add]) -> None:
         """Read a file, and add the records of each of its arrays."""
-        listed = False
         try:
-            for record in read_records(file, add):
-                listed |= record.key == "images"
+            for record in read_records(file, add, {"images"}):
                 if isinstance(record.value, dict):
                     add[record.key](record, record.value)
                 else:
@@ -140,8 +138,6 @@ class _Collector:
             raise DataError(f"{file} cannot be read: {error.strerror}") from None
         except (EncodingError, JsonError) as error:
             raise DataError(f"{file} cannot be read as COCO annotations: {error}") from None
-        if not listed:
-            raise DataError(f"{file} lists nothing under 'images': it is not a COCO annotation file")
 
     # ---------------------------------------------------------------------------------------------- images
 

@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from sslkit.api import Progress, Proposer, Source
 from sslkit.errors import DataError, UsageError
+from sslkit.json_records import JsonError, read_records
+from sslkit.text_files import EncodingError
 from sslkit_proposals.build import select_all
 from sslkit_proposals.files import encode_name, hash_bytes
 from sslkit_proposals.search import IntBoxes
 from sslkit_proposals.selective import SelectiveSearch
 from sslkit_proposals.shards import IMPORTED, ImageRegions, join, save_shard
 from sslkit_proposals.store import Store
-from sslkit_proposals.stream import elements
 
 TOLERATED = 0.01
 """Share of images with boxes outside the image, above which the files are assumed to be in another order."""
@@ -93,7 +94,7 @@ def _spool(files: Sequence[Path], spool: Any, progress: Progress) -> npt.NDArray
     """Write all boxes (xyxy) to one flat file; return the offsets (n + 1) of the images in it."""
     counts = [0]
     for path in files:
-        for image, raw in enumerate(elements(path, "bbox")):
+        for image, raw in enumerate(_elements(path, "bbox")):
             boxes = _xyxy(path, image, raw)
             spool.write(boxes.astype(np.int32).tobytes())
             counts.append(len(boxes))
@@ -101,6 +102,17 @@ def _spool(files: Sequence[Path], spool: Any, progress: Progress) -> npt.NDArray
                 progress(f"reading {path.name}", image, 0)
     spool.flush()
     return np.cumsum(counts, dtype=np.int64)
+
+
+def _elements(path: Path, key: str) -> Iterator[Any]:
+    """Yield the elements of an array in a JSON file of any size."""
+    try:
+        for record in read_records(path, {key}, {key}):
+            yield record.value
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except (EncodingError, JsonError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
 
 
 def _map_boxes(spool: Any, count: int) -> npt.NDArray[np.int32]:
@@ -129,8 +141,15 @@ def _by_number(source: Source, count: int) -> Sequence[int]:
 
 def _by_name(source: Source, annotations: Sequence[Path]) -> Sequence[int]:
     """Return the position of each image in the files, or -1."""
-    names = (image["file_name"] for path in annotations for image in elements(path, "images"))
-    places = {PurePosixPath(name).name: place for place, name in enumerate(names)}
+    places: dict[str, int] = {}
+    for path in annotations:
+        for number, image in enumerate(_elements(path, "images")):
+            name = image.get("file_name") if isinstance(image, dict) else None
+            if not isinstance(name, str):
+                raise DataError(f"{path}: images[{number}] has no file_name: {str(image)[:80]}")
+            if PurePosixPath(name).name in places:
+                raise DataError(f"{path}: images[{number}] has the file_name '{name}', which another image has")
+            places[PurePosixPath(name).name] = len(places)
     return [places.get(PurePosixPath(source.key(index)).name, -1) for index in range(len(source))]
 
 

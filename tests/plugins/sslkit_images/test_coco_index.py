@@ -170,7 +170,7 @@ def test_texts_are_ids_as_well(index):
 def test_a_missing_list_is_named(index, missing):
     content = annotations()
     del content[missing]
-    with pytest.raises(DataError, match="not in 'categories'|lists nothing under 'images'"):
+    with pytest.raises(DataError, match="not in 'categories'|it has no 'images', only 'info', 'categories'"):
         index(content)
 
 

@@ -76,6 +76,22 @@ def test_several_files_are_concatenated(make_source, proposer, write):
     assert len(proposer.open(source)[2]) == 2
 
 
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([{"file_name": "000.png"}, {"file_name": "a/000.png"}], r"images\[1\] has the file_name 'a/000\.png', which"),
+        ([{"file_name": "000.png"}, {"id": 1}], r"images\[1\] has no file_name: \{'id': 1\}"),
+        ([7], r"images\[0\] has no file_name: 7"),
+        ({}, r"'images' is not a list"),
+    ],
+)
+def test_invalid_lists_of_images_are_named(make_source, proposer, write, tmp_path, images, words):
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(json.dumps({"images": images}))
+    with pytest.raises(DataError, match=rf"instances\.json.*{words}"):
+        run_import(make_source(2), proposer, [write([[WHOLE]] * 2)], [annotations])
+
+
 def test_images_are_matched_by_name(make_source, proposer, write, tmp_path):
     source = make_source(5)
     names = ["004.png", "other.png", "002.png", "000.png", "001.png"]

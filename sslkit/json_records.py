@@ -9,6 +9,9 @@ from typing import Any, NamedTuple, TextIO
 
 from sslkit.text_files import EncodingError
 
+LONGEST = 1 << 26
+"""Characters of the longest value; one that never ends would take all memory."""
+_SHOWN = 200
 _CHUNK = 1 << 20
 """Characters that are read at a time."""
 _SPACE = " \t\n\r"
@@ -37,21 +40,27 @@ class JsonError(ValueError):
     """The file is not what is expected; the message says what, and where."""
 
 
-def read_records(file: Path, keys: Collection[str]) -> Iterator[Record]:
+def read_records(file: Path, keys: Collection[str], required: Collection[str] = ()) -> Iterator[Record]:
     """Yield the elements of the arrays under `keys` in the object that a JSON file holds, in the file's order.
 
-    Other values are skipped. A key without elements, or one that is absent, yields nothing.
+    Other values are skipped.
+
+    Args:
+        file: The file.
+        keys: The keys of the arrays.
+        required: Those of the keys that must be there.
 
     Raises:
         OSError: The file cannot be read.
         EncodingError: It is not in UTF-8, or UTF-16 or UTF-32 as JSON has them.
-        JsonError: It is not JSON, holds no object, or has one of `keys` twice or with something other than an array.
+        JsonError: It is not JSON, holds no object, lacks a key, or has one of `keys` twice or with something other than
+            an array; or one of its values is implausibly long.
     """
     with file.open("rb") as binary:
         encoding = json.detect_encoding(binary.read(4))
     with file.open(encoding=encoding, newline="") as text:
         try:
-            yield from _Reader(text).records(keys)
+            yield from _Reader(text).records(keys, required)
         except UnicodeDecodeError as error:
             raise EncodingError(
                 f"it is not {encoding.removesuffix('-sig').upper()} text (byte 0x{error.object[error.start]:02x}): "
@@ -71,12 +80,12 @@ class _Reader:
         decoder: Any = json.JSONDecoder()
         self._scan = decoder.scan_once
 
-    def records(self, keys: Collection[str]) -> Iterator[Record]:
-        seen: set[str] = set()
+    def records(self, keys: Collection[str], required: Collection[str]) -> Iterator[Record]:
+        seen: dict[str, None] = {}
         for key in self._members():
             if key in seen and key in keys:
                 raise JsonError(f"it has '{key}' twice")
-            seen.add(key)
+            seen[key] = None
             array = self._peek() == "["
             if key in keys and not array:
                 raise JsonError(f"'{key}' is not a list: {_shortened(self._value())}")
@@ -88,6 +97,9 @@ class _Reader:
                     yield Record(key, position, value)
         if self._peek():
             raise self._error("there is more after the end of its object")
+        if missing := [key for key in required if key not in seen]:
+            only = ", ".join(map(repr, seen)) or "an empty object"
+            raise JsonError(f"it has no '{missing[0]}', only {only if len(only) < _SHOWN else only[:_SHOWN] + '...'}")
 
     def _members(self) -> Iterator[str]:
         """Yield the keys of the object; the caller consumes each value before the next."""
@@ -155,6 +167,8 @@ class _Reader:
                     self._at = end
                     return value
                 continue
+            if len(self._window) - self._at > LONGEST:
+                raise self._error(f"a value is longer than {LONGEST} characters")
             if place < len(self._window) - _TAIL or not self._extend():
                 self._at = min(place, len(self._window))
                 raise self._error(reason)

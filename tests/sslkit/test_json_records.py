@@ -7,9 +7,9 @@ import random
 
 import pytest
 
+from sslkit import json_records
+from sslkit.json_records import JsonError, Record, read_records
 from sslkit.text_files import EncodingError
-from sslkit_images import json_records
-from sslkit_images.json_records import JsonError, Record, read_records
 
 
 @pytest.fixture
@@ -98,6 +98,40 @@ def test_an_error_far_from_the_end_does_not_read_the_rest(read, monkeypatch):
     with pytest.raises(JsonError, match="line 2"):
         read('{"a": [\n{"x": 1 "y": 2},' + " " * 100_000)
     assert len(reads) < 5
+
+
+@pytest.mark.parametrize(
+    "endless",
+    ["[" * 100_000, "1," * 100_000, "9" * 100_000, '"' + "a" * 100_000, '{"a":' * 100_000],
+    ids=["nested", "wide", "digits", "text", "objects"],
+)
+def test_an_endless_value_does_not_take_all_memory(read, monkeypatch, endless):
+    monkeypatch.setattr(json_records, "LONGEST", 1000)
+    monkeypatch.setattr(json_records, "_CHUNK", 100)
+    with pytest.raises(JsonError, match=r"longer than 1000 characters|nested too deeply"):
+        read('{"a": [[' + endless)
+
+
+def test_memory_is_that_of_one_record(read, monkeypatch):
+    monkeypatch.setattr(json_records, "_CHUNK", 1000)
+    windows = []
+    extend = json_records._Reader._extend
+    monkeypatch.setattr(
+        json_records._Reader, "_extend", lambda self: (extend(self), windows.append(len(self._window)))[0]
+    )
+    images = [[[n, 0, 10, 10]] * 20 for n in range(500)]
+    assert [record.value for record in read(json.dumps({"a": images}))] == images
+    assert max(windows) < 2500
+
+
+def test_a_required_key_is_named_with_those_that_are_there(tmp_path):
+    file = tmp_path / "file.json"
+    file.write_text('{"images": [1], "x": {}}')
+    with pytest.raises(JsonError, match="it has no 'bbox', only 'images', 'x'"):
+        list(read_records(file, {"bbox"}, {"bbox"}))
+    file.write_text("{}")
+    with pytest.raises(JsonError, match="it has no 'bbox', only an empty object"):
+        list(read_records(file, {"bbox"}, {"bbox"}))
 
 
 def test_another_encoding_is_named(read):
