@@ -80,8 +80,8 @@ def location(cls: type[Any], name: str) -> str:
         return f"{code.co_filename}, line {code.co_firstlineno}, in {code.co_name}"
     try:
         return f"{inspect.getsourcefile(cls)}, line {inspect.getsourcelines(cls)[1]}, in {cls.__qualname__}"
-    except (OSError, TypeError):
-        return f"in {cls.__module__}.{cls.__qualname__}"
+    except (OSError, TypeError):  # a class that was not written as one
+        return f"{getattr(sys.modules.get(cls.__module__), '__file__', cls.__module__)}, in {cls.__qualname__}"
 
 
 def _code(attribute: Any) -> CodeType | None:
@@ -101,6 +101,8 @@ def _code(attribute: Any) -> CodeType | None:
 def _lines_of_failure(error: BaseException, cls: type[Any], method: str) -> list[str]:
     """Return the deepest line that is the plugin's own and, where that is another one, the line that raised."""
     frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return [location(cls, method)]
     homes = _homes(cls, method)
     own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(homes)]
     deepest = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"

@@ -3,53 +3,60 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sslkit.axes import parse
 from sslkit.contracts.blame import blamed, breach
+from sslkit.errors import PluginError
 from sslkit.plugins import Component
 
 _GROUP = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 _ROWS = ("features", "map", "tokens")
 _LABELS = {"single-label", "multi-label"}
+_MISSING = object()
+Fault = tuple[str, str]
+"""An attribute, and what is wrong with it."""
+Check = Callable[[Component, Any], Iterator[Fault]]
 
 
-def check_declarations(component: Component, built: Any) -> None:
-    """Check what a component and its class declare.
+def class_faults(component: Component) -> list[str]:
+    """Return what is wrong with the declarations of a component's class, as messages."""
+    return _messages(_OF_CLASSES, component, component.cls)
 
-    Args:
-        component: The component.
-        built: An instance.
+
+def instance_faults(component: Component, built: Any) -> list[str]:
+    """Return what is wrong with the declarations of an instance of a component, as messages."""
+    return _messages(_OF_INSTANCES, component, built)
+
+
+def _messages(checks: Mapping[str, Check], component: Component, part: Any) -> list[str]:
+    messages: list[str] = []
+    try:
+        if component.kind in checks:
+            messages += [str(breach(component, *fault)) for fault in checks[component.kind](component, part)]
+    except PluginError as error:  # an attribute that is missing, or a property that fails
+        messages.append(str(error))
+    return messages
+
+
+def _value(component: Component, part: Any, name: str) -> Any:
+    """Return an attribute of a component or its class.
 
     Raises:
-        PluginError: A declaration is missing or breaks the contract.
+        PluginError: It is missing, or a property that fails.
     """
-    check = _FAULTS.get(component.kind)
-    if check is None:
-        return
-    for name, fault in check(component, built):
-        raise breach(component, name, fault)
-
-
-def _value(component: Component, built: Any, name: str) -> Any:
-    """Return an attribute of a component, which may be a property that fails.
-
-    Raises:
-        PluginError: It is missing, or failed.
-    """
-    if not hasattr(type(built), name) and name not in vars(built):
-        raise breach(component, name, "is missing: see sslkit.api")
     with blamed(component, name):
-        return getattr(built, name)
+        value = getattr(part, name, _MISSING)
+    if value is _MISSING:
+        raise breach(component, name, "is missing: the contract in sslkit.api says what it holds")
+    return value
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _sampler(component: Component, built: Any) -> Iterator[tuple[str, str]]:
-    groups = _value(component, built, "groups")
+def _sampler(component: Component, built: Any) -> Iterator[Fault]:
+    groups, proposals = (_value(component, built, name) for name in ("groups", "needs_proposals"))
+    if not isinstance(proposals, bool):
+        yield "needs_proposals", f"is {proposals!r}: write True or False"
     if not isinstance(groups, Mapping) or not groups:
         yield "groups", f"is {groups!r}: write a dict, view group -> number of views"
         return
@@ -58,41 +65,62 @@ def _sampler(component: Component, built: Any) -> Iterator[tuple[str, str]]:
             yield "groups", f"names a view group {name!r}: write letters, digits, '-' and '_'"
         elif not _is_size(count):
             yield "groups", f"gives {count!r} views of group '{name}': write a number of at least 1"
-    proposals = _value(component, built, "needs_proposals")
-    if not isinstance(proposals, bool):
-        yield "needs_proposals", f"is {proposals!r}: write True or False"
 
 
-def _backbone(component: Component, built: Any) -> Iterator[tuple[str, str]]:
-    gives = _value(component, built, "gives")
-    if not isinstance(gives, Mapping) or "features" not in gives or not set(gives) <= set(_ROWS):
-        yield "gives", f"is {gives!r}: write a dict with 'features', and 'map' and 'tokens' if there are any"
+def _backbone(component: Component, built: Any) -> Iterator[Fault]:
+    gives, dim = (_value(component, built, name) for name in ("gives", "dim"))
+    if not isinstance(gives, Mapping) or gives.get("features") != "f" or not set(gives) <= set(_ROWS):
+        yield "gives", f"is {gives!r}: write {{'features': 'f'}}, and the axes of 'map' and 'tokens' if there are any"
         return
     for row, axes in gives.items():
         if fault := _axes_fault(axes):
             yield "gives", f"has the axes {axes!r} for '{row}': {fault}"
-    yield from _size_fault(component, built, "dim")
+    yield from _size_fault("dim", dim)
 
 
-def _head(component: Component, built: Any) -> Iterator[tuple[str, str]]:
-    takes, gives = _value(component, built, "takes"), _value(component, built, "gives")
+def _head_class(component: Component, cls: Any) -> Iterator[Fault]:
+    takes, gives = (_value(component, cls, name) for name in ("takes", "gives"))
     if takes not in _ROWS:
         yield "takes", f"is {takes!r}: write one of {', '.join(map(repr, _ROWS))}"
     if fault := _axes_fault(gives):
         yield "gives", f"is {gives!r}: {fault}"
-    yield from _size_fault(component, built, "out_dim")
 
 
-def _size_fault(component: Component, built: Any, name: str) -> Iterator[tuple[str, str]]:
-    size = _value(component, built, name)
+def _head(component: Component, built: Any) -> Iterator[Fault]:
+    yield from _size_fault("out_dim", _value(component, built, "out_dim"))
+
+
+def _objective_class(component: Component, cls: Any) -> Iterator[Fault]:
+    for name in ("requires", "optional"):
+        rows = _value(component, cls, name)
+        if not isinstance(rows, Mapping) or (name == "requires" and not rows):
+            yield name, f"is {rows!r}: write a dict, parameter of forward -> row and axes"
+            continue
+        for parameter, row in rows.items():
+            if fault := _requirement_fault(row):
+                yield name, f"has the row {row!r} for parameter {parameter!r}: {fault}"
+
+
+def _requirement_fault(row: Any) -> str | None:
+    path, _, axes = row.partition(":") if isinstance(row, str) else ("", "", "")
+    if not path.strip() or not axes.strip():
+        return "write it like 'online.projection.scene: b v d'"
+    return _axes_fault(axes)
+
+
+def _probe(component: Component, built: Any) -> Iterator[Fault]:
+    takes = _value(component, built, "takes")
+    if not isinstance(takes, (tuple, list, set, frozenset)) or not takes or not set(takes) <= _LABELS:
+        yield "takes", f'is {takes!r}: write a tuple of "single-label", "multi-label" or both'
+
+
+def _size_fault(name: str, size: Any) -> Iterator[Fault]:
     if not _is_size(size):
         yield name, f"is {size!r}: set it to the size of the output, a number of at least 1"
 
 
-def _probe(component: Component, built: Any) -> Iterator[tuple[str, str]]:
-    takes = _value(component, built, "takes")
-    if isinstance(takes, str) or not takes or not set(takes) <= _LABELS:
-        yield "takes", f'is {takes!r}: write a tuple of "single-label", "multi-label" or both'
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _axes_fault(axes: Any) -> str | None:
@@ -105,21 +133,5 @@ def _axes_fault(axes: Any) -> str | None:
     return None
 
 
-def check_rows(component: Component) -> None:
-    """Check the rows that an objective's class requires.
-
-    Raises:
-        PluginError: `requires` or `optional` is missing, or breaks the contract.
-    """
-    for name in ("requires", "optional"):
-        rows = getattr(component.cls, name, None)
-        if not isinstance(rows, Mapping) or (name == "requires" and not rows):
-            raise breach(component, name, f"is {rows!r}: write a dict, parameter of forward -> row and axes")
-        for parameter, row in rows.items():
-            path, colon, axes = row.partition(":") if isinstance(row, str) else ("", "", "")
-            fault = "write it like 'online.projection.scene: b v d'" if not (path and colon) else _axes_fault(axes)
-            if fault:
-                raise breach(component, name, f"has the row {row!r} for parameter {parameter!r}: {fault}")
-
-
-_FAULTS = {"sampler": _sampler, "backbone": _backbone, "head": _head, "probe": _probe}
+_OF_CLASSES: Mapping[str, Check] = {"head": _head_class, "objective": _objective_class}
+_OF_INSTANCES: Mapping[str, Check] = {"sampler": _sampler, "backbone": _backbone, "head": _head, "probe": _probe}

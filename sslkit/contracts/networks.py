@@ -26,7 +26,7 @@ def run_backbone(component: Component, backbone: nn.Module, x: Tensor) -> Mappin
         rows: Any = backbone(x)
     if not isinstance(rows, Mapping):
         raise breach(component, "forward", f"returned {named(rows)}: return a dict, name of a row -> tensor")
-    for name, spec in component.cls.gives.items():
+    for name, spec in cast("Mapping[str, str]", backbone.gives).items():
         if name not in rows:
             have = ", ".join(map(repr, rows)) or "nothing"
             raise breach(component, "forward", f"returned {have}, and `gives` promises '{name}'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +54,8 @@ class CheckedSource(Source):
             self.source.open()
         self._length = self._checked_length()
         if self._length == 0:
-            raise breach(self.component, "open", "found no image: raise a sslkit.errors.DataError that says where")
+            what = "returned 0, and open() did not fail: raise a DataError there that says what is missing"
+            raise breach(self.component, "__len__", what)
         self.categories = self._checked_categories()
 
     def __len__(self) -> int:
@@ -71,9 +72,10 @@ class CheckedSource(Source):
     def _checked_categories(self) -> Sequence[str]:
         with blamed(self.component, "categories"):
             categories: Any = self.source.categories
-            valid = not isinstance(categories, str) and all(isinstance(name, str) for name in categories)
-        if valid:
-            return categories  # type: ignore[no-any-return]
+        if isinstance(categories, Iterable) and not isinstance(categories, str):
+            names = list(categories)
+            if all(isinstance(name, str) for name in names):
+                return names
         raise breach(self.component, "categories", f"is {categories!r}: write the names of the labels, as strings")
 
     def key(self, index: int) -> str:
@@ -145,12 +147,12 @@ def refuse_repeated_keys(source: Source, hashes: array[int]) -> None:
         PluginError: Two images have the same key.
     """
     values = np.asarray(hashes)
-    order = np.argsort(values)
+    order = np.argsort(values, kind="stable")
     same = np.flatnonzero(np.diff(values[order]) == 0)
-    for first, second in zip(order[same].tolist(), order[same + 1].tolist(), strict=True):
+    for first, second in sorted(zip(order[same].tolist(), order[same + 1].tolist(), strict=True)):
         if isinstance(source, CheckedSource) and (key := source.key(first)) == source.key(second):
-            images = f"image {min(first, second)} and for image {max(first, second)}"
-            raise breach(source.component, "key", f"returned {key!r} for {images}: keys are unique")
+            what = f"returned {key!r} for image {first} and for image {second}: keys are unique"
+            raise breach(source.component, "key", what)
 
 
 def _is_index(value: Any) -> bool:

@@ -11,11 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from sslkit.api import Backbone, ViewSampler
-from sslkit.contracts.declarations import check_rows
-from sslkit.errors import PluginError, Problem, closest
+from sslkit.errors import Problem, closest
 from sslkit.optim import OPTIMIZERS
 from sslkit.planning.heads import wire_head
-from sslkit.planning.plan import ConfiguredComponent, EmbeddingKey, ObjectivePlan, Plan
+from sslkit.planning.plan import EmbeddingKey, ObjectivePlan, Plan
 from sslkit.planning.probes import wire_probe
 from sslkit.planning.recipe import ObjectiveTable, Recipe
 from sslkit.planning.resolver import Resolver
@@ -88,7 +87,7 @@ class Planner(Resolver):
         """Choose an objective, match its rows and build it once."""
         key = ("objectives", name)
         objective = self.choose("objective", table, key)
-        if objective is None or matcher is None or not self._declares_rows(objective, key):
+        if objective is None or matcher is None:
             return None
         earlier = len(self.problems)
         matched = matcher.match(objective, table, key)
@@ -101,15 +100,6 @@ class Planner(Resolver):
             return None
         head = matcher.used_head(table, rows, key)
         return ObjectivePlan(name, objective, table.weight, head, table.inputs, rows, dims)
-
-    def _declares_rows(self, objective: ConfiguredComponent, key: tuple[str, ...]) -> bool:
-        """Return whether an objective's class declares its rows as it must; if not, add a problem."""
-        try:
-            check_rows(objective.component)
-        except PluginError as error:
-            self.fault(key, str(error), kind="plugin")
-            return False
-        return True
 
     def _optimizer(self) -> dict[str, Any]:
         """Return the validated options of the optimizer; empty when there are problems."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sslkit.contracts.blame import failure
-from sslkit.contracts.declarations import check_declarations
+from sslkit.contracts.declarations import class_faults, instance_faults
 from sslkit.errors import PluginError, Problem
 from sslkit.foreign.isolation import is_failure
 from sslkit.planning import toml
@@ -54,7 +54,15 @@ class Resolver:
             return None
         self._note_others(component, table.use)
         options = self.options(component.cls, table, key, component.id)
-        return None if options is None else ConfiguredComponent(component, options)
+        if self._broken(class_faults(component), key) or options is None:
+            return None
+        return ConfiguredComponent(component, options)
+
+    def _broken(self, faults: list[str], key: tuple[str, ...]) -> bool:
+        """Add a problem for each fault of a plugin; return whether there are any."""
+        for fault in faults:
+            self.fault(key, fault, kind="plugin")
+        return bool(faults)
 
     def _note_others(self, chosen: Component, name: str) -> None:
         """Say which component a short name stands for, where other plugins offer it, too."""
@@ -100,17 +108,15 @@ class Resolver:
         try:
             with torch.device("meta"):
                 built = configured.component.cls(*wiring, **configured.options)
-            check_declarations(configured.component, built)
-            return built
         except ValueError as error:
             if not self.is_faulty(*key):
                 self.fault(key, f"{configured.component.id}: {error}")
-        except PluginError as error:
-            self.fault(key, str(error), kind="plugin")
         except BaseException as error:  # a third party's constructor may raise anything
             if not is_failure(error):
                 raise
             self.fault(key, failure(configured.component, "__init__", error), kind="plugin")
+        else:
+            return None if self._broken(instance_faults(configured.component, built), key) else built
         return None
 
     def example(self, kind: str) -> str:

@@ -1,0 +1,138 @@
+"""Every wrong component is told with its plugin, its version and its own line, and ends the command with code 4."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sslkit.__main__ import main
+from sslkit.errors import PluginError
+from sslkit.planning.plan import ConfiguredComponent
+from sslkit.planning.probes import plan_probes
+from sslkit.planning.recipe import ProbeRecipe
+from sslkit.plugins import Owner, Plugins
+from sslkit.probes.evaluate import ProbeEvaluator
+from tests.conftest import RECIPE, make_module
+from tests.sslkit.contracts import zoo
+
+BY = "'zoo/wrong' of plugin 'zoo' (sslkit-zoo 3.1)"
+PLACE = re.compile(rf"{re.escape(zoo.FILE)}, (line \d+, )?in ")
+"""A file and line in it; attributes of classes that `type` made have none."""
+TABLES = {
+    "source": "source.use=zoo/wrong", "proposer": "proposals={use='zoo/wrong'}", "sampler": "sampler.use=zoo/wrong",
+    "backbone": "backbone.use=zoo/wrong", "head": "heads.main.projector={use='zoo/wrong'}",
+    "objective": "objectives={wrong={use='zoo/wrong'}}", "probe": "probes={p={use='zoo/wrong', size=16}}",
+}  # fmt: skip
+
+
+@pytest.fixture
+def with_zoo(plugins):
+    """Return a function that adds a plugin of one wrong component, beside a right one of each kind."""
+
+    def with_zoo(kind, cls):
+        offered = {zoo.PLURAL[name]: [zoo.Choosing] if name == "sampler" else [] for name in zoo.RIGHT}
+        offered["proposers"] = [zoo.Proposing]
+        offered[zoo.PLURAL[kind]] = [*offered[zoo.PLURAL[kind]], cls]
+        plugins.add(Owner("zoo", "sslkit-zoo", "3.1"), make_module(**offered))
+        return plugins
+
+    return with_zoo
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path, capsys):
+    """Return a function that runs the command in this process; it returns the exit code and what stderr says."""
+
+    def train(plugins, *sets):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(Plugins, "load", classmethod(lambda cls, *given, **named: plugins))
+        (tmp_path / "dots.toml").write_text(RECIPE.replace("epochs = 2\nbatch_size = 4", "steps = 1\nbatch_size = 2"))
+        options = [part for item in sets for part in ("--set", item)]
+        arm = f"arm-{len(list(tmp_path.rglob('*-s3')))}"
+        code = main(["run", "dots.toml", "--workers", "0", "--accelerator", "cpu", "--arm", arm, *options])
+        return code, capsys.readouterr().err
+
+    return train
+
+
+def ids(cases):
+    return [f"{kind}-{method}-{number}" for number, (kind, method, *_) in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("kind", "method", "value", "words"), zoo.ZOO, ids=ids(zoo.ZOO))
+def test_a_wrong_component_ends_the_run_at_its_first_step(with_zoo, train, tmp_path, kind, method, value, words):
+    sets = [TABLES[kind], *(["sampler.use=zoo/choosing"] if kind == "proposer" else [])]
+    code, told = train(with_zoo(kind, zoo.wrong(kind, method, value)), *sets)
+    assert code == 4, told
+    assert f"{kind} {BY}" in told
+    assert words in told
+    assert PLACE.search(told), told
+    assert told.count(BY) == 1, "each problem once"
+    assert "Traceback" not in told
+    assert not list(tmp_path.rglob("metrics.jsonl")), "no step was taken"
+
+
+@pytest.fixture
+def measure(with_zoo):
+    """Return a function that measures raw pixels with a probe on a source."""
+
+    def measure(kind, method, value, **table):
+        plugins = with_zoo(kind, zoo.wrong(kind, method, value))
+        use = {"source": "dots", "probe": "nearest", "backbone": "tiny", kind: "zoo/wrong"}
+        values = {"source": {"use": use["source"], "images": 24}, "backbone": {"use": use["backbone"]}}
+        values["probes"] = {"p": {"use": use["probe"], "size": 16, "test_share": 0.5, **table}}
+        plan, problems = plan_probes(ProbeRecipe.model_validate({**values, "seed": 0}), plugins)
+        assert not problems, problems
+        return ProbeEvaluator(plan).measure_pixels()
+
+    return measure
+
+
+@pytest.mark.parametrize(("method", "value", "words"), zoo.LABELS)
+def test_wrong_labels_are_told(measure, method, value, words):
+    with pytest.raises(PluginError) as caught:
+        measure("source", method, value, crops="objects" if method == "objects" else "images")
+    told(caught.value, "source", words)
+
+
+@pytest.mark.parametrize(("method", "value", "words"), zoo.PROBES)
+def test_wrong_scores_are_told(measure, method, value, words):
+    with pytest.raises(PluginError) as caught:
+        measure("probe", method, value)
+    told(caught.value, "probe", words)
+
+
+def told(error, kind, words):
+    assert error.exit_code == 4
+    assert str(error).startswith(f"{kind} {BY}")
+    assert all(part in str(error) for part in words.split("{}"))
+    assert PLACE.search(str(error))
+
+
+@pytest.mark.parametrize("kind", zoo.RIGHT)
+def test_a_class_that_extends_no_contract_is_refused_and_its_neighbours_are_not(with_zoo, train, kind):
+    plugins = with_zoo(kind, zoo.NoBase)
+    assert {"zoo/choosing", "fake/pair"} <= set(plugins.components["sampler"])
+    [broken] = plugins.broken
+    assert f"its {kind} 'wrong' is no " in broken.reason
+    assert "NoBase(sslkit.api." in broken.reason
+    code, told = train(plugins, TABLES[kind])
+    assert code == 4
+    assert "NoBase" in told
+    assert train(plugins, "sampler.use=zoo/choosing", "proposals={use='zoo/proposing'}")[0] == 0
+
+
+@pytest.mark.parametrize(("kind", "method"), [("sampler", "sample"), ("source", "read"), ("objective", "forward")])
+def test_a_right_component_of_the_same_plugin_trains(with_zoo, train, kind, method):
+    plugins = with_zoo(kind, zoo.wrong(kind, method, zoo.gives(None)))
+    assert train(plugins, TABLES[kind])[0] == 4
+    assert train(plugins, "sampler.use=zoo/choosing", "proposals={use='zoo/proposing'}")[0] == 0
+
+
+def test_a_source_that_misses_a_method_is_told(with_zoo):
+    incomplete = type("Incomplete", (zoo.Dots,), {"name": "wrong", "__module__": zoo.__name__})
+    incomplete.__abstractmethods__ = frozenset({"read"})
+    component = with_zoo("source", incomplete).find("source", "zoo/wrong")
+    with pytest.raises(PluginError, match="failed: TypeError: Can't instantiate abstract class Incomplete"):
+        ConfiguredComponent(component, {}).make()
