@@ -161,7 +161,7 @@ def save_cache(path: Path, what: str, write: Callable[[IO[bytes]], object]) -> b
         cause = reason(error.__cause__ or error)
         warnings.warn(
             f"{what} cannot be kept in the cache ({path.parent}: {cause}), and is made again each time",
-            SslkitWarning, stacklevel=2,
+            SslkitWarning, stacklevel=1,
         )  # fmt: skip
         return False
     return True
@@ -181,7 +181,7 @@ def load_cache(path: Path, what: str, read: Callable[[IO[bytes]], _T]) -> _T | N
     except OSError:
         return None
     except Exception as error:  # damaged bytes can fail in any way
-        warnings.warn(f"{what} is made again: {path} is damaged ({reason(error)})", SslkitWarning, stacklevel=2)
+        warnings.warn(f"{what} is made again: {path} is damaged ({reason(error)})", SslkitWarning, stacklevel=1)
         return None
 
 

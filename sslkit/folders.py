@@ -1,5 +1,6 @@
-"""The machine: where the cache folder is, where recipes may write, and how many cores to use."""
+"""The machine: where the cache folder is, where recipes may write, and how many cores and processes to use."""
 
+import multiprocessing
 import os
 import tempfile
 import warnings
@@ -22,7 +23,13 @@ def cache_dir() -> Path:
         if folder := os.environ.get(variable):
             return _expand(variable, folder) / inner
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
-    return _without_home() if home.startswith("~") else Path(home) / ".cache" / "sslkit"
+    if not home.startswith("~"):
+        return Path(home) / ".cache" / "sslkit"
+    own = temporary_cache()
+    place = "nothing is cached" if own.parent == Path(os.devnull) else f"the cache is in {own}"
+    text = f"there is no home folder, so {place}; set SSLKIT_CACHE to keep it elsewhere"
+    warnings.warn(text, SslkitWarning, stacklevel=1)  # shown once, whoever asks
+    return own
 
 
 def _expand(variable: str, folder: str) -> Path:
@@ -34,22 +41,19 @@ def _expand(variable: str, folder: str) -> Path:
 
 
 @cache
-def _without_home() -> Path:
-    """Return a folder for temporary files that belongs to this user, and say so.
+def temporary_cache() -> Path:
+    """Return a folder of this user's own among the temporary files, for where the cache folder cannot be written.
 
-    A folder of that name that somebody else made is not used: what it holds could be anything.
+    A folder of its name that somebody else made is not used: what it holds could be anything. Where nothing can be
+    written, the path is one that cannot be written, either.
     """
     try:
         folder = Path(tempfile.gettempdir()) / f"sslkit-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
             folder = Path(tempfile.mkdtemp(prefix="sslkit-"))
-    except OSError:  # nothing here can be written
+    except OSError:
         return Path(os.devnull) / "sslkit"
-    warnings.warn(
-        f"there is no home folder, so the cache is in {folder}; set SSLKIT_CACHE to keep it elsewhere",
-        SslkitWarning, stacklevel=3,
-    )  # fmt: skip
     return folder
 
 
@@ -68,6 +72,29 @@ def require_within_reach(path: Path) -> None:
             f"and recipes may be somebody else's. To write there, run the command in {target.parent}, "
             f"or set SSLKIT_CACHE={target}"
         )
+
+
+def processes(wanted: int) -> int:
+    """Return how many helper processes to start: `wanted`, or 0 and a `SslkitWarning` where they cannot share locks.
+
+    Locks between processes need `/dev/shm`, which some containers lack. With 0, the work is done in this process.
+    """
+    return wanted if wanted and _can_share_locks() else 0
+
+
+@cache
+def _can_share_locks() -> bool:
+    methods = multiprocessing.get_all_start_methods()
+    try:
+        tempfile.gettempdir()
+        multiprocessing.get_context("fork" if "fork" in methods else methods[0]).Lock()
+    except (OSError, ImportError) as error:
+        warnings.warn(
+            f"no helper processes, as they cannot share locks in /dev/shm ({error}): this process does all the work",
+            SslkitWarning, stacklevel=1,
+        )  # fmt: skip
+        return False
+    return True
 
 
 def cores() -> int:

@@ -215,7 +215,7 @@ class Store:
         except (OSError, ValueError, EOFError) as error:
             warnings.warn(
                 f"the proposals in {folder} are damaged ({reason(error)}), and must be built again",
-                SslkitWarning, stacklevel=2,
+                SslkitWarning, stacklevel=1,
             )  # fmt: skip
             return None
 

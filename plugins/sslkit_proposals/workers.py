@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
 from sslkit.errors import SslkitError
+from sslkit.folders import processes
 
 T = TypeVar("T")
 Job = Callable[[int], T]
@@ -34,7 +35,7 @@ def map_ordered(job: Job[T], numbers: Sequence[int], jobs: int, crashed: Callabl
     Raises:
         SslkitError: The processes do not start.
     """
-    if jobs <= 1 or len(numbers) <= 1:
+    if len(numbers) <= 1 or processes(jobs) <= 1:
         yield from (job(number) for number in numbers)
         return
     early: dict[int, T] = {}

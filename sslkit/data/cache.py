@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing as mp
+import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sslkit.errors import UsageError
+from sslkit.folders import processes
 
 GB = 10**9
+
+
+class _Count:
+    """A number for the threads of this process, where there are no other processes."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._lock = threading.Lock()
+
+    def get_lock(self) -> threading.Lock:
+        return self._lock
 
 
 class Cache:
@@ -40,7 +53,7 @@ class Cache:
         self.pixels = np.frombuffer(mmap.mmap(-1, max(1, capacity)), np.uint8)
         self.index: npt.NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, max(1, images) * 24), np.int64).reshape(-1, 3)
         """For every image: height, width, and the offset of its pixels plus 1; 0 while they are not stored."""
-        self.used: Any = mp.Value("q", 0)
+        self.used: Any = mp.Value("q", 0) if processes(1) else _Count()
 
     def get(self, image: int) -> npt.NDArray[np.uint8] | None:
         """Return the pixels of an image (h w 3), or None. They are shared; do not write to them."""

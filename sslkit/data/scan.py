@@ -11,6 +11,7 @@ from itertools import chain
 from sslkit.api import Progress, Source, no_progress
 from sslkit.data.bad_images import BadImage, read_usable
 from sslkit.errors import DataError
+from sslkit.folders import processes
 
 _CHUNK = 32
 _source: Source
@@ -44,9 +45,11 @@ def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progr
     Args:
         source: The source of the images to read and decode.
         min_side: Images with a shorter side, in pixels, count as bad.
-        jobs: Number of processes. When an image crashes one, the unfinished images are checked one by one to name it.
+        jobs: Number of processes; 0 checks in this one, where there are no others. When an image crashes a process, the
+            unfinished images are checked one by one to name it.
         progress: Shows how many images are done.
     """
+    jobs = processes(jobs)
     waiting = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
     findings = Findings()
     done = 0
@@ -72,6 +75,10 @@ def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progr
 
 def _checked(source: Source, min_side: int, chunks: list[range], jobs: int) -> Iterator[tuple[range, Findings | None]]:
     """Yield each chunk with its findings, or with None when a process died before it was done; in order."""
+    if not jobs:
+        _init_process(source, min_side)
+        yield from ((chunk, _check(chunk)) for chunk in chunks)
+        return
     with ProcessPoolExecutor(jobs, initializer=_init_process, initargs=(source, min_side)) as pool:
         futures = [(chunk, pool.submit(_check, chunk)) for chunk in chunks]
         for chunk, future in futures:

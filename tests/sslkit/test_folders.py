@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -40,17 +42,18 @@ def homeless(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folders._without_home.cache_clear()
+    folders.temporary_cache.cache_clear()
     yield tmp_path
-    folders._without_home.cache_clear()
+    folders.temporary_cache.cache_clear()
 
 
 def test_without_a_home_the_cache_is_among_temporary_files(homeless):
-    with pytest.warns(SslkitWarning, match="set SSLKIT_CACHE"):
-        cache = cache_dir()
-    assert cache == homeless / f"sslkit-{os.getuid()}"
-    assert cache.stat().st_mode & 0o077 == 0, "others could put files into it"
-    assert cache_dir() == cache, "told once"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        caches = {cache_dir(), cache_dir()}
+    assert caches == {homeless / f"sslkit-{os.getuid()}"}
+    assert [str(item.message)[:62] for item in told] == [f"there is no home folder, so the cache is in {homeless}"[:62]]
+    assert caches.pop().stat().st_mode & 0o077 == 0, "others could put files into it"
 
 
 def test_somebody_elses_folder_is_no_cache(homeless, monkeypatch):
@@ -66,8 +69,31 @@ def test_somebody_elses_folder_is_no_cache(homeless, monkeypatch):
 @pytest.mark.parametrize("place", ["/proc", "/dev/null", "/nowhere/at/all"])
 def test_without_any_folder_there_is_a_path_that_cannot_be_written(homeless, monkeypatch, place):
     monkeypatch.setattr(tempfile, "tempdir", place)
+    with pytest.warns(SslkitWarning, match="so nothing is cached; set SSLKIT_CACHE"):
+        cache = cache_dir()
     with pytest.raises(OSError, match="Not a directory|exists"):
-        (cache_dir() / "x").mkdir(parents=True)
+        (cache / "x").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file"), OSError(30, "Read-only"), ImportError("no sem_open")]
+)
+def test_without_shared_locks_there_are_no_helper_processes(monkeypatch, error):
+    """As in containers without `/dev/shm`."""
+
+    class Context:
+        def Lock(self):
+            raise error
+
+    folders._can_share_locks.cache_clear()
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: Context())
+    assert folders.processes(0) == 0, "nothing is asked for"
+    with pytest.warns(SslkitWarning, match="no helper processes, as they cannot share locks in /dev/shm"):
+        assert folders.processes(4) == 0
+    assert folders.processes(8) == 0, "told once"
+    monkeypatch.undo()
+    folders._can_share_locks.cache_clear()
+    assert folders.processes(4) == 4
 
 
 @pytest.mark.parametrize("variable", ["SSLKIT_CACHE", "XDG_CACHE_HOME"])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,14 +22,16 @@ from pydantic import Field
 
 from sslkit.api import Objects, Progress, Source
 from sslkit.boxes import Boxes, from_xywh
-from sslkit.errors import DataError
-from sslkit.folders import cache_dir, cores
+from sslkit.errors import DataError, SslkitWarning, StorageError
+from sslkit.files import load_cache, name_aside, reason
+from sslkit.folders import cache_dir, cores, processes, temporary_cache
 from sslkit_images.folder import read_file
 from sslkit_images.scenes.files import SceneOptions, SceneRecord, coco_annotations, file_name, write_scenes
 
 _VERSION = 2
 """Part of the name of the cache folder. Increase it when scenes are rendered differently."""
 _CHUNK = 25
+_ANNOTATIONS = "instances.json"
 
 
 class SampleScenes(Source):
@@ -62,14 +67,19 @@ class SampleScenes(Source):
         self.co_occurrence = co_occurrence
         self.objects_range = (objects[0], objects[1])
         self.categories: Sequence[str] = ()
+        self._folder: Path | None = None
 
     @property
     def folder(self) -> Path:
-        """The cache folder of the scenes."""
+        """The folder of the scenes: in the cache, or among temporary files where the cache cannot be written."""
+        return self._folder or self._place(cache_dir())
+
+    def _place(self, base: Path) -> Path:
+        """Return the folder of these scenes in a cache folder."""
         options = (self.images, self.split, self.seed, self.side, self.co_occurrence, *self.objects_range)
         versions = (_VERSION, cv2.__version__, np.__version__)
         name = hashlib.blake2b(repr((*versions, *options)).encode(), digest_size=8).hexdigest()
-        return cache_dir() / "sample-scenes" / f"{self.split}-{self.images}-{name}"
+        return base / "sample-scenes" / f"{self.split}-{self.images}-{name}"
 
     @property
     def scene_options(self) -> SceneOptions:
@@ -77,31 +87,76 @@ class SampleScenes(Source):
         return SceneOptions((self.seed, int(self.split == "val")), self.side, self.co_occurrence, self.objects_range)
 
     def prepare(self, progress: Progress) -> None:
-        """Render the scenes, unless they exist. The folder appears only when it is complete."""
-        if self.folder.exists():
+        """Render the scenes, unless they exist. The folder appears only when it is complete.
+
+        Raises:
+            StorageError: They can be written neither to the cache nor among temporary files.
+        """
+        try:
+            self._folder = self._made(self._place(cache_dir()), progress)
             return
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=self.folder.parent))
+        except OSError as error:
+            why = f"{cache_dir()} cannot be written ({reason(error)})"
+        try:
+            self._folder = self._made(self._place(temporary_cache()), progress)
+        except OSError as error:
+            raise StorageError(
+                f"the sample scenes cannot be rendered: {why}, and {temporary_cache()} neither ({reason(error)}); "
+                "set SSLKIT_CACHE to a folder that can"
+            ) from None
+        warnings.warn(f"the sample scenes are in {temporary_cache()}, as {why}", SslkitWarning, stacklevel=1)
+
+    def _made(self, folder: Path, progress: Progress) -> Path:
+        """Return a folder with the scenes, after rendering them if it is missing or damaged.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._is_complete(folder):
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+        damaged = name_aside(folder)
         try:
             self._render(temporary, progress)
             temporary.chmod(0o755)
-            temporary.rename(self.folder)
+            if folder.exists() and not self._is_complete(folder):
+                folder.rename(damaged)
+            temporary.rename(folder)
         except OSError:
-            if not self.folder.exists():  # otherwise another process rendered the same scenes first
+            if not self._is_complete(folder):  # otherwise another process rendered the same scenes first
                 raise
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for left in (temporary, damaged):
+                shutil.rmtree(left, ignore_errors=True)
+        return folder
+
+    def _is_complete(self, folder: Path) -> bool:
+        """Return whether a folder holds all scenes; warn if only a part of them is left."""
+        listed = load_cache(
+            folder / _ANNOTATIONS, "a set of sample scenes", lambda file: len(json.load(file)["images"])
+        )
+        if listed is None:
+            return False
+        missing = {file_name(index) for index in range(self.images)} - set(os.listdir(folder))
+        if missing:
+            warnings.warn(
+                f"a set of sample scenes is made again: {folder} lacks {len(missing)} of {self.images} scenes",
+                SslkitWarning, stacklevel=1,
+            )  # fmt: skip
+        return listed == self.images and not missing
 
     def _render(self, folder: Path, progress: Progress) -> None:
         options = self.scene_options
         chunks = [range(start, min(start + _CHUNK, self.images)) for start in range(0, self.images, _CHUNK)]
         records: list[SceneRecord] = []
-        with ProcessPoolExecutor(min(len(chunks), cores()), multiprocessing.get_context("forkserver")) as pool:
+        jobs = processes(min(len(chunks), cores()))
+        with _pool(jobs) as pool:
             progress("rendering scenes", 0, self.images)
-            for chunk in pool.map(partial(write_scenes, folder, options), chunks):
+            for chunk in (pool.map if pool else map)(partial(write_scenes, folder, options), chunks):
                 records += chunk
                 progress("rendering scenes", len(records), self.images)
-        (folder / "instances.json").write_text(json.dumps(coco_annotations(records)), encoding="utf-8")
+        (folder / _ANNOTATIONS).write_text(json.dumps(coco_annotations(records)), encoding="utf-8")
 
     def open(self) -> None:
         """Read the annotations.
@@ -109,10 +164,12 @@ class SampleScenes(Source):
         Raises:
             DataError: The scenes have not been rendered.
         """
-        file = self.folder / "instances.json"
-        if not file.exists():
+        folders = (self.folder, self._place(temporary_cache())) if self._folder is None else (self._folder,)
+        folder = next((item for item in folders if os.path.isfile(item / _ANNOTATIONS)), None)  # noqa: PTH113 - long names
+        if folder is None:
             raise DataError(f"the scenes in {self.folder} have not been rendered: call prepare() first")
-        content = json.loads(file.read_bytes())
+        self._folder = folder
+        content = json.loads((folder / _ANNOTATIONS).read_bytes())
         self.categories = tuple(item["name"] for item in content["categories"])
         self._boxes: Boxes = from_xywh([item["bbox"] for item in content["annotations"]])
         self._labels = np.array([item["category_id"] - 1 for item in content["annotations"]], np.int64)
@@ -141,3 +198,8 @@ class SampleScenes(Source):
     def label(self, index: int) -> int | None:
         """Return the kind of a scene, as an index into `kinds`."""
         return int(self._kinds[index])
+
+
+def _pool(jobs: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
+    """Return processes that render, or None where this process does the work."""
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver")) if jobs else nullcontext()

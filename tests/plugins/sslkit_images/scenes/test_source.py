@@ -1,20 +1,26 @@
 """The rendered scenes as a source and as COCO annotations, also after interrupted or concurrent rendering."""
 
+import errno
 import json
+import os
 import pickle
 import shutil
+import tempfile
+import warnings
 
 import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from sslkit import folders
 from sslkit.api import no_progress
 from sslkit.boxes import to_xywh
-from sslkit.errors import DataError
+from sslkit.errors import DataError, SslkitWarning, StorageError
 from sslkit.images import decode
 from sslkit.planning.options import schema, validate
 from sslkit_images.scenes import files as scene_files
+from sslkit_images.scenes import source as source_module
 from sslkit_images.scenes.backgrounds import KINDS
 from sslkit_images.scenes.shapes import CATEGORIES
 from sslkit_images.scenes.source import SampleScenes
@@ -175,7 +181,7 @@ def test_nothing_is_missing_before_it_is_rendered(cache):
     assert SampleScenes(images=3).missing() is None
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device"), MemoryError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("a bug"), MemoryError])
 def test_an_interrupted_render_leaves_nothing_and_can_be_repeated(cache, monkeypatch, error):
     scenes = SampleScenes(images=2, side=64)
 
@@ -193,6 +199,76 @@ def test_an_interrupted_render_leaves_nothing_and_can_be_repeated(cache, monkeyp
     scenes.prepare(no_progress)
     scenes.open()
     assert len(scenes.read(1)) > 500
+
+
+@pytest.fixture
+def temporary(tmp_path_factory, monkeypatch):
+    """Return the cache among temporary files, empty."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    folders.temporary_cache.cache_clear()
+    yield folder / f"sslkit-{os.getuid()}"
+    folders.temporary_cache.cache_clear()
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside", "/proc/nowhere", "/dev/null", "c" * 256])
+def test_without_a_writable_cache_scenes_are_among_temporary_files(tmp_path, monkeypatch, temporary, place):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSLKIT_CACHE", str(tmp_path / place))
+    monkeypatch.setattr(SampleScenes, "_render", _in_this_process)
+    scenes = SampleScenes(images=2, side=64)
+    with pytest.warns(SslkitWarning, match=f"the sample scenes are in {temporary}, as .* cannot be written") as told:
+        scenes.prepare(no_progress)
+    assert len(told) == 1
+    scenes.open()
+    other_rank = SampleScenes(images=2, side=64)
+    other_rank.open()
+    assert len(other_rank.read(1)) == len(scenes.read(1)) > 500
+    monkeypatch.setattr(SampleScenes, "_render", lambda *_: pytest.fail("rendered again"))
+    with pytest.warns(SslkitWarning):
+        SampleScenes(images=2, side=64).prepare(no_progress)
+
+
+def test_a_full_disk_leaves_nothing_behind(cache, monkeypatch, temporary):
+    def full(self, folder, progress):
+        rendered_here(self, folder / "half", [range(1)])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SampleScenes, "_render", full)
+    with pytest.raises(StorageError, match="No space left on device.* neither .*; set SSLKIT_CACHE"):
+        SampleScenes(images=2, side=64).prepare(no_progress)
+    assert not [path for path in (*cache.rglob("*"), *temporary.rglob("*")) if path.is_file()]
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "fewer", "no list", "gone", "a scene is gone"])
+def test_damaged_scenes_are_told_and_rendered_again(cache, monkeypatch, damage):
+    monkeypatch.setattr(SampleScenes, "_render", _in_this_process)
+    scenes = SampleScenes(images=2, side=64)
+    scenes.prepare(no_progress)
+    file = scenes.folder / "instances.json"
+    whole = file.read_bytes()
+    contents = {"empty": b"", "half": whole[:99], "fewer": b'{"images": [1]}', "no list": b"{}"}
+    if damage in contents:
+        file.write_bytes(contents[damage])
+    else:
+        (file if damage == "gone" else scenes.folder / scenes.key(1)).unlink()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        SampleScenes(images=2, side=64).prepare(no_progress)
+    assert all("is made again" in str(item.message) for item in told)
+    assert bool(told) == (damage not in ("fewer", "gone"))
+    assert file.read_bytes() == whole
+    assert list(scenes.folder.parent.iterdir()) == [scenes.folder]
+
+
+def test_scenes_are_rendered_in_this_process_where_there_are_no_others(scenes, cache, monkeypatch):
+    """As where `/dev/shm` is missing."""
+    monkeypatch.setattr(source_module, "processes", lambda wanted: 0)
+    monkeypatch.setattr(source_module, "ProcessPoolExecutor", None)
+    alone = SampleScenes(**{**OPTIONS, "images": 3})
+    alone.prepare(no_progress)
+    alone.open()
+    assert [alone.read(index) for index in range(3)] == [scenes.read(index) for index in range(3)]
 
 
 def test_leftovers_of_a_killed_render_are_ignored(cache, monkeypatch):
