@@ -13,7 +13,7 @@ import typer
 from sslkit import targets
 from sslkit.cli import options as opt
 from sslkit.cli.options import loaded_plugins, print_message
-from sslkit.errors import DataError, UsageError, closest
+from sslkit.errors import DataError, PluginError, UsageError, closest
 
 
 def probe(
@@ -73,6 +73,8 @@ def probe(
     elif folder:
         measurement = measurement.save(folder, _note(recipe, sets or []))
     print_json(describe_measurement(measurement)) if as_json else print_measurement(measurement)
+    if measurement.failed:
+        raise PluginError(f"{', '.join(measurement.failed)} failed; the scores of the other probes are complete")
 
 
 def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) -> None:

@@ -16,7 +16,7 @@ from sslkit.data.opening import open_source
 from sslkit.planning.plan import ConfiguredComponent, ProbingPlan
 from sslkit.probes.calibration import batch_norms, calibrate
 from sslkit.probes.crops import Crops, collect_crops
-from sslkit.probes.features import Extractor, extract_features, frozen, raw_pixels
+from sslkit.probes.features import Extractor, extract_features, frozen, private, raw_pixels
 from sslkit.probes.noise import sample_counts
 
 RAW_PIXELS, RANDOM_WEIGHTS, CALIBRATED = "raw pixels", "random weights", ", calibrated"
@@ -26,6 +26,13 @@ REFERENCES = (RAW_PIXELS, RANDOM_WEIGHTS, RANDOM_WEIGHTS + CALIBRATED)
 
 ProbeScores = dict[str, dict[str, float]]
 """Probe -> metric -> value."""
+Failed = Callable[[str, Exception], object]
+"""What to do about a probe that fails, given its name and the error."""
+
+
+def refuse(name: str, error: Exception) -> None:  # noqa: ARG001
+    """Raise the error of a probe that failed."""
+    raise error
 
 
 class ProbeEvaluator:
@@ -33,10 +40,12 @@ class ProbeEvaluator:
 
     Attributes:
         warnings: Remarks on the crops that a reader of the scores needs; a measurement may add more.
+        failed: Called with the name of a probe and its error when it fails, and may raise that; the probe then has no
+            scores, and the others are measured. By default it raises.
     """
 
-    def __init__(self, probing: ProbingPlan, progress: Progress = no_progress) -> None:
-        self.view = probing.view
+    def __init__(self, probing: ProbingPlan, progress: Progress = no_progress, failed: Failed = refuse) -> None:
+        self.view, self.failed = probing.view, failed
         self.backbone = probing.backbone.component
         self.probes: dict[str, Probe] = {name: item.probe.make() for name, item in probing.probes.items()}
         self.components = {name: item.probe.component for name, item in probing.probes.items()}
@@ -95,9 +104,14 @@ class ProbeEvaluator:
                 by_pool = features.pop(kind)
                 for name in names:
                     train, test = by_pool[self.pools[name]]
-                    scores[kind][name] = {**self._evaluate(name, train, test), **sample_counts(test)}
+                    try:
+                        scores[kind][name] = {**self._evaluate(name, train, test), **sample_counts(test)}
+                    except Exception as error:
+                        self.failed(name, error)
             self._warn_of_unreadable(crops, names)
-        return {kind: {name: by_probe[name] for name in self.crops} for kind, by_probe in scores.items()}
+        return {
+            kind: {name: by_probe[name] for name in self.crops if name in by_probe} for kind, by_probe in scores.items()
+        }
 
     def _evaluate(self, name: str, train: Labelled, test: Labelled) -> dict[str, float]:
         """Return the scores of one probe.
@@ -107,7 +121,7 @@ class ProbeEvaluator:
         """
         component = self.components[name]
         with blamed(component, "evaluate"):
-            scores = self.probes[name].evaluate(train, test)
+            scores = self.probes[name].evaluate(private(train), private(test))
         return checked_scores(component, scores)
 
     def _warn_of_unreadable(self, crops: Crops, names: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from sslkit.plugins import Component
 from sslkit.probes.crops import Crops
 
 _PIXEL_SIDE = 32
+_LAZY_CLONE: Callable[[Tensor], Tensor] = getattr(torch, "_lazy_clone", torch.clone)
 
 Extractor = Callable[[Tensor], Mapping[str, Tensor]]
 """Maps uint8 pixels (n 3 s s) to rows, as a backbone does: `features` (n f), and `map` (n f h w) if it has one."""
@@ -135,6 +137,19 @@ class _Table:
         """Return both sides with their labels, without those of unreadable images."""
         test = self.crops.test
         return _labelled(self.crops, ~test, self.train, device), _labelled(self.crops, test, self.test, device)
+
+
+def private(samples: Labelled) -> Labelled:
+    """Return samples that a probe may write into: what it changes reaches no other probe.
+
+    The features (n f), which may be large, share their memory until they are written to.
+    """
+    return replace(
+        samples, features=_LAZY_CLONE(samples.features), labels=samples.labels.clone(),
+        categories=(*samples.categories,),
+        images=None if samples.images is None else samples.images.clone(),
+        ignored=None if samples.ignored is None else samples.ignored.clone(),
+    )  # fmt: skip
 
 
 def check_readable(crops: Crops) -> None:

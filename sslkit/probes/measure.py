@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -71,6 +71,7 @@ class Measurement:
         weights: The file of weights that was measured.
         partial: Description of the tensors that could not be loaded; None when all of them fit.
         probes: Name of the features -> scores.
+        failed: Probes that failed, at least for some features, and so lack scores.
         shown: The same, together with the scores that the run's folder already holds.
         written: The file that holds the scores; None when they were not written.
     """
@@ -80,6 +81,7 @@ class Measurement:
     probes: Mapping[str, ProbeScores]
     shown: Mapping[str, ProbeScores]
     written: Path | None = None
+    failed: tuple[str, ...] = ()
 
     def save(self, folder: RunFolder, note: str) -> Measurement:
         """Add the scores to the run's folder, without changing other scores; return what to show.
@@ -94,7 +96,7 @@ class Measurement:
             stored |= {name: stored.get(name, {}) | scores for name, scores in renamed.items()}
             folder.write(PROBES, stored)
         shown = stored if not note else renamed
-        return Measurement(self.weights, self.partial, renamed, shown, folder.path / PROBES)
+        return replace(self, probes=renamed, shown=shown, written=folder.path / PROBES)
 
 
 def measure(
@@ -127,7 +129,8 @@ def measure(
     misfits = load_into(backbone, weights.tensors, weights.origin, weights.prefix, partial)
     if misfits:
         warn(misfits)
-    evaluator = ProbeEvaluator(probing, progress)
+    failed: dict[str, Exception] = {}
+    evaluator = ProbeEvaluator(probing, progress, failed.setdefault)
     for warning in evaluator.new_warnings():
         warn(warning)
     scores: dict[str, ProbeScores] = {}
@@ -137,7 +140,11 @@ def measure(
     scores[name] = evaluator.measure_backbone(backbone, device, progress, recalibrate)
     for warning in evaluator.new_warnings():
         warn(warning)
-    return Measurement(weights.origin, misfits, scores, scores)
+    if failed and not any(scores.values()):
+        raise next(iter(failed.values()))
+    for probe, error in failed.items():
+        warn(f"warning: probe '{probe}' failed: {error}")
+    return Measurement(weights.origin, misfits, scores, scores, failed=tuple(failed))
 
 
 def build_backbone(probing: ProbingPlan, device: torch.device) -> nn.Module:

@@ -63,9 +63,12 @@ class OnlineProbes:
         self._evaluator: ProbeEvaluator | None = None
         self._copy: nn.Module | None = None
         self._board: ScoreBoard | None = None
+        self._reported: set[str] = set()
 
     def before(self, evaluator: ProbeEvaluator | None) -> None:
         """Choose crops and measure the baselines, or read them from the folder; to be called on all ranks.
+
+        Probes without baselines, as they failed, are not measured.
 
         Args:
             evaluator: Evaluator of all probes of the run; needed on rank 0 only.
@@ -73,7 +76,8 @@ class OnlineProbes:
         if self.setup.options.probe_every and not self.every:
             self.observers.note("note: --probe-every: the recipe has no probes")
         if self.every:
-            self._on_first_rank(lambda: self._before(evaluator))
+            kept = self._on_first_rank(lambda: self._before(evaluator))
+            self.every = {name: every for name, every in self.every.items() if name in kept}
 
     def measure(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Measure the probes that are due at this step; to be called on all ranks.
@@ -131,24 +135,26 @@ class OnlineProbes:
                 f"{MEMORY // 2**20} MiB"
             )
         self._evaluator = evaluator.part(self.every, limit)
+        self._evaluator.failed = self._failed
         self._copy = build_backbone(self.plan.probing, self.setup.device)
         known = self._known()
         entries = {name: {"every": every, **self._crops(name)} for name, every in self.every.items()}
         new = [name for name, entry in entries.items() if not _is_known(entry, known.get(name, {}))]
         measured = self._measure_baselines(new) if new else {}
+        entries = {name: entry for name, entry in entries.items() if name in measured or name not in new}
         for name, entry in entries.items():
             source = measured if name in measured else known
             entry |= {key: source[name][key] for key in ("metric", "samples", "baselines")}
         self.folder.write(ONLINE_PROBES, {"images_per_step": self.setup.recipe.batch_size, "probes": entries})
         self._show(entries)
-        return {}
+        return dict.fromkeys(entries, 0.0)
 
     def _known(self) -> dict[str, dict[str, Any]]:
         """Return what the folder records of each probe; nothing if the file is damaged."""
         try:
             known = self.folder.read(ONLINE_PROBES, {"probes": {}})["probes"]
             return {name: entry for name, entry in known.items() if isinstance(entry["baselines"], dict)}
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (DataError, LookupError, TypeError, AttributeError):
             file = self.folder.path / ONLINE_PROBES
             self.observers.note(f"{file} is damaged: the baselines of online probes are measured again")
             return {}
@@ -166,12 +172,12 @@ class OnlineProbes:
         part = self._evaluator.part(names)
         with bar() as progress:
             scores = part.measure_references(self._copy, self.setup.device, progress)
-        metrics = {name: main_metric(scores[RANDOM_WEIGHTS][name]) for name in names}
+        metrics = {name: main_metric(values) for name, values in scores[RANDOM_WEIGHTS].items()}
         return {
             name: {
                 "metric": metric,
                 "samples": sample_count(metric, scores[RANDOM_WEIGHTS][name]),
-                "baselines": {kind: values[name][metric] for kind, values in scores.items()},
+                "baselines": {kind: values[name][metric] for kind, values in scores.items() if name in values},
             }
             for name, metric in metrics.items()
         }
@@ -195,7 +201,14 @@ class OnlineProbes:
             seed_all(self.plan.recipe.seed, "online probes", self.state.step)
             self._copy.load_state_dict(weights)
             scores: ProbeScores = self._evaluator.part(names).measure_backbone(self._copy, self.setup.device)
-        return {term(name, self.metrics[name]): scores[name][self.metrics[name]] for name in names}
+        metrics = {name: self.metrics[name] for name in scores if self.metrics[name] in scores[name]}
+        return {term(name, metric): scores[name][metric] for name, metric in metrics.items()}
+
+    def _failed(self, name: str, error: Exception) -> None:
+        """Say once that a probe failed: the others are measured, and the run goes on."""
+        if name not in self._reported:
+            self._reported.add(name)
+            self.observers.note(f"warning: online probe '{name}' failed, and the run goes on: {error}")
 
     def _weights(self) -> Mapping[str, Tensor]:
         """Return the online backbone's weights, whole on rank 0; to be called on all ranks."""

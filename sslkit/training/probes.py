@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from sslkit.errors import DataError
 from sslkit.networks import sharding
 from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
 from sslkit.probes.measure import build_backbone
@@ -27,6 +28,20 @@ class RunProbes:
         self.plan, self.fabric = setup.plan, setup.fabric
         self.scores: dict[str, ProbeScores] = {}
         self.evaluator: ProbeEvaluator | None = None
+        self.failed: set[str] = set()
+        self.is_trained = False
+
+    def _failed(self, name: str, error: Exception) -> None:
+        """Say once that a probe failed: that ends no run. Labels that cannot be measured do, before the first step.
+
+        Raises:
+            DataError: The images or labels cannot be measured, and nothing has been trained yet.
+        """
+        if isinstance(error, DataError) and not self.is_trained:
+            raise error
+        if name not in self.failed:
+            self.failed.add(name)
+            self.observers.note(f"warning: probe '{name}' failed, and the run goes on: {error}")
 
     def backbone(self) -> nn.Module:
         """Return the online backbone, whole on rank 0; to be called on all ranks."""
@@ -52,7 +67,7 @@ class RunProbes:
     def _before(self, backbone: nn.Module | None) -> None:
         self.scores = self.folder.read(PROBES, {})
         with bar() as progress:
-            self.evaluator = ProbeEvaluator(self.plan.probing, progress)
+            self.evaluator = ProbeEvaluator(self.plan.probing, progress, self._failed)
             self.observers.note(*self.evaluator.new_warnings())
             if backbone is not None:
                 # A copy without what training has added to the modules, such as batch norm that waits for other ranks.
@@ -70,6 +85,7 @@ class RunProbes:
         about = {"backbone": self.plan.backbone.component.id, "step": str(self.state.step), "format": "pt"}
         weights.save(self.folder.weights, dict(backbone.state_dict()), about)
         if self.evaluator:
+            self.is_trained, self.failed = True, set()
             with bar() as progress:
                 trained = self.evaluator.measure_backbone(backbone, self.fabric.device, progress)
             self.scores = self.scores | {"trained": trained}

@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from sslkit.errors import DataError
+from sslkit.api import Labelled, Probe
+from sslkit.errors import DataError, PluginError
 from sslkit.planning import recipe_file
 from sslkit.planning.probes import plan_probes
 from sslkit.planning.recipe import ProbeRecipe
+from sslkit.plugins import Owner
 from sslkit.probes.evaluate import ProbeEvaluator
+from sslkit.probes.features import private
+from tests.conftest import make_module
 
 CPU = torch.device("cpu")
 
@@ -234,3 +238,75 @@ def test_a_part_has_some_of_the_probes_on_the_first_crops_and_shares_what_they_s
     assert whole.part(["other"], 40).crops["other"] is whole.crops["other"]
     assert list(whole.crops) == ["first", "second", "other"]
     assert len(whole.crops["first"]) == 40
+
+
+# -------------------------------------------------------------------------------------- probes beside probes that err
+
+
+def zero_features(samples):
+    samples.features.zero_()
+
+
+def write_through_numpy(samples):
+    samples.features.numpy()[:] = 0
+
+
+def write_through_a_view(samples):
+    samples.features[:3].mul_(-1)
+
+
+def write_through_data(samples):
+    samples.features.data.fill_(torch.nan)
+
+
+def change_labels(samples):
+    samples.labels.zero_()
+    samples.images.zero_()
+
+
+WRITES = [zero_features, write_through_numpy, write_through_a_view, write_through_data, change_labels]
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("order", [("careless", "nearest"), ("nearest", "careless")])
+def test_what_one_probe_writes_no_other_reads(plugins, write, order):
+    class Careless(Probe):
+        name = "careless"
+
+        def evaluate(self, train, test):
+            write(train)
+            write(test)
+            return {"top1": 0.5}
+
+    plugins.add(Owner("more", "sslkit-more", "1"), make_module(probes=[Careless]))
+    alone = ProbeEvaluator(probing_plan(plugins, nearest={"size": 16})).measure_pixels()["nearest"]
+    beside = ProbeEvaluator(probing_plan(plugins, **{name: {"size": 16} for name in order}))
+    for _ in range(2):
+        assert beside.measure_pixels()["nearest"] == alone
+
+
+def test_features_are_not_copied_before_they_are_written_to():
+    features = torch.randn(1000, 50)
+    own = private(Labelled(features, torch.zeros(1000, dtype=torch.int64), ["a"], None, None))
+    own.features.mean(0), own.features @ torch.randn(50, 3), own.features[:10]
+    assert torch._C._is_cow_tensor(own.features)
+    assert torch.equal(own.features, features)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(0), KeyError("x"), DataError("one class")])
+def test_a_probe_that_fails_takes_no_others_scores(plugins, error):
+    class Fails(Probe):
+        name = "fails"
+
+        def evaluate(self, train, test):
+            raise error
+
+    plugins.add(Owner("more", "sslkit-more", "1"), make_module(probes=[Fails]))
+    plan = probing_plan(plugins, fails={"size": 16}, nearest={"size": 16})
+    failed = {}
+    scores = ProbeEvaluator(plan, failed=failed.setdefault).measure_references(Net(), CPU)
+    assert all(list(by_probe) == ["nearest"] for by_probe in scores.values())
+    expected = DataError if isinstance(error, DataError) else PluginError
+    assert [(name, type(one)) for name, one in failed.items()] == [("fails", expected)]
+    with pytest.raises(expected):
+        ProbeEvaluator(plan).measure_pixels()

@@ -253,12 +253,14 @@ def test_pixels_are_read_once(run, monkeypatch):
 
 def test_a_failing_probe_is_reported_once_and_does_not_end_the_run(run, records, capsys):
     """Calls: the run's three baselines, three online ones, and the first measurement."""
-    with pytest.raises(DataError, match="not finite"):
-        run("probes.broken={size=16, test_share=0.5}", probe_every=1)  # the probe after the run raises as ever
+    assert run("probes.broken={size=16, test_share=0.5}", probe_every=1).state == "finished"
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert [record["step"] for record in records if "probe.broken.map" in record] == [1]
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "online probes" in line]
-    assert warnings == ["warning: online probes stop here, and the run goes on: 3 of 6 test features are not finite"]
+    err = capsys.readouterr().err.splitlines()
+    warnings = [line for line in err if "online probe " in line]
+    assert "warning: probe 'broken' failed, and the run goes on: 3 of 6 test features are not finite" in err
+    why = "failed, and the run goes on: 3 of 6 test features are not finite"
+    assert warnings == [f"warning: online probe 'broken' {why}"]
 
 
 def test_the_option_without_probes_is_pointed_out(run, capsys):
@@ -329,3 +331,45 @@ def test_over_two_processes_they_change_no_bit_either(tmp_path, strategy):
         if arm == "on":
             assert rows[-1]["probe.knn.top1"] == scores["trained"]["knn"]["top1"]
     assert same(*ends)
+
+
+class Fails(Probe):
+    """Fail as a plugin may."""
+
+    name = "fails"
+    error: BaseException = ValueError("boom")
+    works_until = 0
+    calls = 0
+
+    def evaluate(self, train, test):
+        Fails.calls += 1
+        if Fails.calls > self.works_until:
+            raise self.error
+        return {"top1": 0.5}
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(0), MemoryError("all")])
+@pytest.mark.parametrize("works_until", [0, 7])
+def test_a_probe_that_fails_is_reported_and_the_run_and_other_probes_go_on(
+    run, plugins, records, capsys, monkeypatch, error, works_until
+):
+    """At once, or after the run's baselines (3), the online ones (3) and one measurement."""
+    module = types.ModuleType("failing")
+    module.sslkit_probes = hookimpl(lambda: [Fails])
+    plugins.add(Owner("failing", "sslkit-failing", "1"), module)
+    for name, value in {"error": error, "works_until": works_until, "calls": 0}.items():
+        monkeypatch.setattr(Fails, name, value)
+    result = run(ONLINE, "probes.fails={size=16, test_share=0.5, every=2}")
+    assert result.state == "finished"
+    assert sorted(curve(records)) == [2, 4, 6]
+    assert "nearest" in result.probes["trained"]
+    assert "fails" not in result.probes["trained"]
+    err = capsys.readouterr().err
+    assert err.count("online probe 'fails' failed, and the run goes on: ") == 1
+    assert err.count("warning: probe 'fails' failed, and the run goes on") == (1 if works_until else 2)
+
+
+def test_labels_that_cannot_be_measured_end_a_run_before_its_first_step(run, monkeypatch):
+    monkeypatch.setattr(Broken, "calls", 7)
+    with pytest.raises(DataError, match="not finite"):
+        run("probes.broken={size=16, test_share=0.5}")
