@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
+import types
 import warnings
 from pathlib import Path
 
@@ -81,12 +82,11 @@ def test_without_any_folder_there_is_a_path_that_cannot_be_written(homeless, mon
 def test_without_shared_locks_there_are_no_helper_processes(monkeypatch, error):
     """As in containers without `/dev/shm`."""
 
-    class Context:
-        def Lock(self):
-            raise error
+    def lock():
+        raise error
 
     folders._can_share_locks.cache_clear()
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: Context())
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: types.SimpleNamespace(Lock=lock))
     assert folders.processes(0) == 0, "nothing is asked for"
     with pytest.warns(SslkitWarning, match="no helper processes, as they cannot share locks in /dev/shm"):
         assert folders.processes(4) == 0

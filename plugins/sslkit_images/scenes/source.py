@@ -138,7 +138,7 @@ class SampleScenes(Source):
         )
         if listed is None:
             return False
-        missing = {file_name(index) for index in range(self.images)} - set(os.listdir(folder))
+        missing = {file_name(index) for index in range(self.images)} - {path.name for path in folder.iterdir()}
         if missing:
             warnings.warn(
                 f"a set of sample scenes is made again: {folder} lacks {len(missing)} of {self.images} scenes",
