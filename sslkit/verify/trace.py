@@ -5,8 +5,10 @@ Everything computes in float64, so that differences come from the method and not
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ KINDS = (
 )  # fmt: skip
 """Kinds of records. Each depends on those before it, so that the first that differs is the origin of a difference.
 "processes" is how far apart the ranks' weights are."""
+_OF_MODULES = ("_parameters", "_buffers", "_modules")
 PER_ROW = ("images", "boxes", "views", "forward")
 """Kinds whose rows are distributed over ranks."""
 
@@ -57,6 +60,7 @@ def trace(
     Returns:
         The record of each step, joined over ranks, and the rank of this process.
     """
+    plan = replace(plan, recipe=plan.recipe.model_copy(update={"precision": "32-true"}))  # no autocast below float64
     fabric = launch(plan, options)
     source, proposals = prepare(plan, recipe_file)
     setup = set_up(plan, options, fabric, source, proposals, network_in_float64)
@@ -132,7 +136,8 @@ class TracedSteps(TrainStep):
         self.record["target"] = {name: one for name, one in parameters.items() if name.startswith("target.")}
         self.record["online"] = {name: one for name, one in parameters.items() if name not in self.record["target"]}
         saved = self.network.state_dict()  # buffers that no checkpoint holds are not part of the state
-        self.record["state"] = _digests((name, one) for name, one in saved.items() if name not in parameters)
+        states = [(name, one) for name, one in saved.items() if name not in parameters]
+        self.record["state"] = _digests([*states, *_unsaved(self.network)])
 
     def _joined(self) -> Step:
         """Join the rows of all ranks, and add how far apart their weights are."""
@@ -148,6 +153,25 @@ class TracedSteps(TrainStep):
             for name, value in records[0][kind].items()
         }
         return {**records[0], **rows, "processes": apart}
+
+
+UNSAVED = ", in no checkpoint"
+"""The end of names of tensors that objectives and heads hold besides parameters and buffers of checkpoints."""
+
+
+def _unsaved(network: StepModule) -> Iterator[tuple[str, Tensor]]:
+    """Yield the floating-point tensors in attributes of objectives and heads, which `state_dict` leaves out.
+
+    Names hold the shape: where that depends on the number of rows, as for a mask, there is nothing to compare.
+    """
+    for parts, prefix in ((network.objectives, "objectives"), (network.online.projectors, "online.projectors"),
+                          (network.online.predictors, "online.predictors")):  # fmt: skip
+        for name, part in parts.named_modules(prefix=prefix):
+            own = {key: value for key, value in vars(part).items() if key not in _OF_MODULES}
+            own |= {key: part._buffers[key] for key in part._non_persistent_buffers_set}
+            for key, value in own.items():
+                for number, one in enumerate(tensors(list(value) if isinstance(value, deque) else value)):
+                    yield f"{name}.{key}[{number}] {tuple(one.shape)}{UNSAVED}", one
 
 
 def _in_float64(part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001

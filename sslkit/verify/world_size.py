@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sslkit.errors import SslkitError
 from sslkit.storage import checkpoint
-from sslkit.verify.trace import KINDS, Step
+from sslkit.verify.trace import KINDS, UNSAVED, Step
 
 TOLERANCE = 1e-6
 """Relative tolerance. Everything is float64; a change of the method differs by far more."""
@@ -35,7 +35,8 @@ _CAUSES = {
 }
 BATCH_NORM = "batch norm statistics: each rank normalises with its own images"
 _NORMS = ("BatchNorm", "SyncBatchNorm")
-_STATISTICS = ("running_mean", "running_var")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Names of the buffers of batch norm."""
 _RANDOM = ("Dropout", "DropPath", "StochasticDepth")
 _SMALL = 1e-3
 """Gradients that are zero up to rounding do not count as different: values smaller than this share of the largest
@@ -69,6 +70,7 @@ class WorldSizeComparison:
         sizes: The two numbers of ranks.
         steps: Optimizer steps that were compared.
         largest: Kind -> the largest relative difference.
+        compared: Kind -> names of what was compared, over all steps.
         first: The first difference, if any.
         whole_batch_norm: The same comparison with batch norm over all ranks, if batch norm is the first difference.
     """
@@ -78,6 +80,7 @@ class WorldSizeComparison:
     largest: dict[str, float]
     first: FirstDifference | None
     whole_batch_norm: WorldSizeComparison | None = None
+    compared: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def breaking(self) -> list[str]:
@@ -133,14 +136,17 @@ def _trace(
 def compare_traces(one: Sequence[Step], other: Sequence[Step], sizes: tuple[int, int]) -> WorldSizeComparison:
     """Compare two traces with the same number of steps."""
     largest = dict.fromkeys(KINDS, 0.0)
+    compared: dict[str, dict[str, None]] = {kind: {} for kind in KINDS}
     first = None
     for step, (a, b) in enumerate(zip(one, other, strict=True), 1):
         for kind in KINDS:
             for name, relative in _differences(a[kind], b[kind]):
+                compared[kind][name] = None
                 largest[kind] = max(largest[kind], relative)
                 if first is None and relative > (0.0 if kind in _EXACT else TOLERANCE):
                     first = FirstDifference(step, kind, name, relative, _component(kind, name))
-    return WorldSizeComparison(sizes, len(one), largest, first)
+    names = {kind: list(by_kind) for kind, by_kind in compared.items()}
+    return WorldSizeComparison(sizes, len(one), largest, first, compared=names)
 
 
 def _differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
@@ -148,6 +154,8 @@ def _differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Iter
     floor = _SMALL * max((_size(value) for value in one.values()), default=0.0)
     for name in dict.fromkeys([*one, *other]):
         a, b = one.get(name), other.get(name)
+        if (a is None or b is None) and name.endswith(UNSAVED):
+            continue
         yield name, torch.inf if a is None or b is None or a.shape != b.shape else _relative(a, b, floor)
 
 
@@ -168,10 +176,12 @@ def _component(kind: str, name: str) -> str:
     """Describe what breaks equality."""
     if kind == "forward" and any(f"({norm}" in name for norm in _NORMS):
         return BATCH_NORM
-    if kind == "state" and name.rpartition(".")[2] in _STATISTICS:
+    if kind == "state" and name.rpartition(".")[2] in STATISTICS:
         return BATCH_NORM
     if kind == "forward" and any(f"({module}" in name for module in _RANDOM):
         return "random numbers: every rank draws its own"
+    if name.endswith(UNSAVED):
+        return f"{_CAUSES[kind]}; no checkpoint holds it, so that a resumed run loses it"
     if kind == "schedule" and name == "target momentum":
         return "the target momentum"
     return _CAUSES[kind]

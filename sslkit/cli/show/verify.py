@@ -9,7 +9,7 @@ from typing import Any
 from sslkit.cli.show.tables import make_table, print_parts
 from sslkit.verify.replay import ReplayResult
 from sslkit.verify.resume import ResumeComparison
-from sslkit.verify.world_size import TOLERANCE, WorldSizeComparison
+from sslkit.verify.world_size import STATISTICS, TOLERANCE, WorldSizeComparison
 
 
 def describe_replay(result: ReplayResult) -> dict[str, Any]:
@@ -75,6 +75,7 @@ def describe_world_sizes(comparisons: Sequence[WorldSizeComparison]) -> list[dic
     return [
         {
             "sizes": list(item.sizes), "steps": item.steps, "largest": item.largest, "breaking": item.breaking,
+            "compared": item.compared,
             "first": item.first and asdict(item.first),
             "whole_batch_norm": describe_world_sizes([item.whole_batch_norm])[0] if item.whole_batch_norm else None,
         }
@@ -86,11 +87,12 @@ def print_world_sizes(comparisons: Sequence[WorldSizeComparison]) -> None:
     """Print the largest differences between the first number of ranks and each of the others."""
     for item in comparisons:
         columns = ["as configured", "batch norm over all ranks"] if item.whole_batch_norm else ["difference"]
-        table = make_table("", "", *columns, left=3)
+        table = make_table("", "", "compared", *columns, left=4)
         for kind, value in item.largest.items():
             others = [item.whole_batch_norm.largest[kind]] if item.whole_batch_norm else []
-            table.add_row(kind, *(_difference(relative) for relative in (value, *others)))
-        print_parts(table, _verdict(item, ""))
+            count = len(item.compared.get(kind, ()))
+            table.add_row(kind, str(count or "-"), *(_difference(relative) for relative in (value, *others)))
+        print_parts(table, _states(item), _verdict(item, ""))
         if item.whole_batch_norm:
             print_parts(_verdict(item.whole_batch_norm, ", with batch norm over all ranks"))
 
@@ -99,6 +101,13 @@ def _difference(relative: float) -> str:
     if relative == 0:
         return "bit for bit the same"
     return f"{relative:.1e}" + (" differs" if relative > TOLERANCE else "")
+
+
+def _states(comparison: WorldSizeComparison) -> str:
+    """Say which state of objectives and heads was compared: what is none of it may differ unseen."""
+    states = [name for name in comparison.compared.get("state", ()) if name.rpartition(".")[2] not in STATISTICS]
+    listed = ", ".join(states[:8]) + (f" and {len(states) - 8} more" if len(states) > 8 else "")
+    return f"state that was compared, besides statistics of batch norm: {listed or 'none'}"
 
 
 def _verdict(comparison: WorldSizeComparison, condition: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from torch import nn
 
 from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
-from sslkit.plugins import Plugins
-from sslkit.training import step
+from sslkit.plugins import Owner, Plugins
+from sslkit.training import hardware, step
 from sslkit.training.options import RunOptions
 from sslkit.verify import trace
 from sslkit.verify.world_size import compare_traces
+from tests.conftest import Alike, make_module
 
 
 @pytest.fixture
@@ -147,3 +149,52 @@ def test_gradients_pass_through_the_statistics() -> None:
         grads += [inputs.grad, norm.weight.grad, norm.bias.grad]
     for a, b in zip(grads[:3], grads[3:], strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_the_default_precision_is_none_of_the_comparison(traced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on a CPU that is fast at bfloat16 either, nor with a recipe that asks for it."""
+    expected = traced("precision=32-true")
+    monkeypatch.setattr(hardware, "fast_at_bf16", lambda accelerator="auto": True)
+    for precision in ("auto", "bf16-mixed", "16-mixed"):
+        comparison = compare_traces(expected, traced(f"precision={precision}"), (1, 1))
+        assert comparison.first is None, precision
+        assert set(comparison.largest.values()) == {0.0}
+
+
+class Remembers(Alike):
+    """Keep rows in several places that no checkpoint holds."""
+
+    name = "remembers"
+
+    def __init__(self, dims: Any) -> None:
+        super().__init__(dims)
+        self.register_buffer("centre", torch.zeros(6), persistent=False)
+        self.recent: deque[torch.Tensor] = deque()
+        self.mean: torch.Tensor | None = None
+        self.mask = torch.zeros(1)
+
+    def forward(self, p: torch.Tensor, z: torch.Tensor) -> Any:
+        self.centre = z.detach().mean((0, 1))
+        self.recent, self.mean = deque([p.detach()[0, 0]]), {"of": [p.detach().mean()]}
+        self.mask = torch.eye(len(p))
+        return super().forward(p, z)
+
+
+def test_state_in_no_checkpoint_is_compared_and_named(traced: Any, plugins: Plugins) -> None:
+    plugins.add(Owner("more", "sslkit-more", "1"), make_module(objectives=[Remembers]))
+    one = traced("objectives={remembers={}}")
+    other = copy.deepcopy(one)
+    names = [name for name in one[0]["state"] if name.endswith(trace.UNSAVED)]
+    places = {name.partition("[")[0].rpartition(".")[2] for name in names}
+    assert places == {"centre", "recent", "mean", "mask"}
+    for name in names:
+        other[0]["state"] = {**one[0]["state"], name: one[0]["state"][name] + 1}
+        comparison = compare_traces(one, other, (1, 2))
+        assert comparison.first
+        assert comparison.first.name == name
+        assert "no checkpoint holds it" in comparison.first.component
+        assert name in comparison.compared["state"]
+    [mask] = [name for name in names if ".mask[" in name]
+    other[0]["state"] = {**one[0]["state"]}
+    other[0]["state"][mask.replace("(4, 4)", "(2, 2)")] = other[0]["state"].pop(mask)
+    assert compare_traces(one, other, (1, 2)).first is None, "a mask of the rows of one rank is no state"

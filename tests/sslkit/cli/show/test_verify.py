@@ -19,10 +19,10 @@ from sslkit.verify.world_size import FirstDifference, WorldSizeComparison
     ],
 )
 def test_a_resumed_run_beside_a_whole_one(capsys, killed, verdict):
-    kills = [Kill(3, saving=False), Kill(5, saving=True)]
+    kills = [Kill(3, saving=False, checkpoint=2), Kill(5, saving=True, checkpoint=4)]
     print_resume(ResumeComparison(8, {"online": "aa", "target": "bb"}, killed, kills))
     last = capsys.readouterr().out.rstrip().rpartition("\n")[2]
-    assert last == f"2 kills, 1 of them during a save, in 8 steps: {verdict}"
+    assert last == f"2 kills, 1 of them during a save, in 8 steps; 2 led to a resume from a checkpoint: {verdict}"
 
 
 def test_numbers_of_ranks_with_and_without_whole_batch_norm(capsys):
