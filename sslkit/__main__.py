@@ -41,21 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _short_warnings() -> Iterator[None]:
-    """Show warnings that are meant for the user as one line, without the place in the code."""
+    """Show each warning that is meant for the user as one line, once, and without the place in the code."""
     from sslkit.errors import SslkitWarning
 
-    usual = warnings.formatwarning
+    usual, told = warnings.showwarning, set[str]()
 
-    def short(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
-        if issubclass(category, SslkitWarning):
-            return f"warning: {message}\n"
-        return usual(message, category, *place, **line)
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if not issubclass(category, SslkitWarning):
+            usual(message, category, *place, **options)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)  # noqa: T201
 
-    warnings.formatwarning = short
+    warnings.showwarning = show
     try:
         yield
     finally:
-        warnings.formatwarning = usual
+        warnings.showwarning = usual
 
 
 def _has_current_folder() -> bool:

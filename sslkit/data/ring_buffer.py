@@ -13,6 +13,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from sslkit.folders import processes
+
 
 class RingBuffer:
     """Buffers in shared memory, used in turn: the content of one is overwritten when its turn comes again.
@@ -29,7 +31,7 @@ class RingBuffer:
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], slots: int) -> None:
         self.shapes = dict(shapes)
         self.slots = slots
-        self.memory = _shared(slots * sum(map(math.prod, self.shapes.values()))).view(slots, -1)
+        self.memory = shared_bytes(slots * sum(map(math.prod, self.shapes.values()))).view(slots, -1)
         self.number = next(_NUMBERS)
         _RINGS[self.number] = self
 
@@ -86,8 +88,9 @@ def as_channels_last(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 1, 4, 2, 3)
 
 
-def _shared(count: int) -> Tensor:
+def shared_bytes(count: int) -> Tensor:
+    """Return bytes that loader processes share with this one, in memory that needs `/dev/shm` only where they must."""
     if mp.get_start_method() == "fork":
         return torch.frombuffer(mmap.mmap(-1, max(1, count)), dtype=torch.uint8)[:count]
-    shared: Tensor = torch.empty(count, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-    return shared
+    memory = torch.empty(count, dtype=torch.uint8)
+    return memory.share_memory_() if processes(1) else memory  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ from sslkit.data.augment import on_bytes, on_tensors, parameters
 from sslkit.data.bad_images import BadImage, read_usable
 from sslkit.data.cache import Cache
 from sslkit.data.epochs import Item
-from sslkit.data.ring_buffer import as_channels_last
+from sslkit.data.ring_buffer import as_channels_last, shared_bytes
 from sslkit.errors import DataError, PluginError, SslkitError
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import View
@@ -74,7 +74,7 @@ class ViewDataset(Dataset[Any]):
         self.seed = plan.recipe.seed
         self.skip_bad = plan.recipe.on_bad_image == "skip"
         self.min_side = plan.recipe.min_image_side
-        self.current = torch.full((_MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self.current = shared_bytes(8 * _MOST_WORKERS).view(torch.int64).fill_(-1)
 
     def __getitem__(self, items: Sequence[Item]) -> dict[str, Any] | Failure:
         """Make a batch of items in new memory; see `fill`."""

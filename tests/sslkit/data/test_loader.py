@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sslkit.data import loader as loader_module
+from sslkit.data import ring_buffer
 from sslkit.data.epochs import Item
 from sslkit.data.loader import Loader
 from sslkit.data.views import to_device
@@ -53,6 +54,20 @@ def test_a_loader_process_that_dies_is_reported_with_its_image(dataset, monkeypa
                     time.sleep(0.02)
             raise ConnectionResetError(104, "Connection reset by peer")
         list(loader)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_without_loader_processes_nothing_needs_shared_memory(dataset, monkeypatch, method) -> None:
+    """As in a container without `/dev/shm`, however processes are started."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(2, "No such file or directory: /dev/shm")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    monkeypatch.setattr(ring_buffer, "processes", lambda wanted: 0)
+    batches = Loader(dataset(), iter([[Item(0, 0), Item(0, 2)]]), 0, torch.device("cpu"))
+    assert next(batches)["index"].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
