@@ -68,7 +68,7 @@ class Crops:
         """Return the first `count` crops of each source; these same crops if there are no more.
 
         Raises:
-            DataError: One side of the split would be empty.
+            DataError: One side of the split would be empty, or its scores would be known without features.
         """
         if all(len(part) <= count for part in self.parts):
             return self
@@ -181,8 +181,8 @@ def collect_crops(source: Source, table: ProbeTable, seed: int, test_source: Sou
     """List the labelled crops of opened sources in a fixed random order of their images, and split them by image.
 
     Raises:
-        DataError: There are no labels or only one category, one side of the split is empty, or the test source has
-            a category that the training source lacks.
+        DataError: There are no labels, only one training category or none with a test crop, one side of the split is
+            empty, or the test source has a category that the training source lacks.
     """
     rng = generator(seed, "probe")
     train = list_crops(source, table, rng.permutation(len(source)), seed)
@@ -248,3 +248,21 @@ def _check_both_sides(crops: Crops) -> None:
             f"test_share = {crops.table.test_share:g} of {count} labelled images leaves nothing to "
             f"{'test' if share == 0 else 'train'} on: use more images, another share, or a test_source"
         )
+    if crops.labels.ndim == 1:
+        _check_categories(*(set(crops.labels[side].tolist()) for side in (~crops.test, crops.test)))
+
+
+def _check_categories(train: set[int], test: set[int]) -> None:
+    """Refuse a split whose scores are known without features.
+
+    Raises:
+        DataError: No category is on both sides, or there is one training category.
+    """
+    advice = "use more images of each category, another test_share, or a test_source"
+    if not train & test:
+        raise DataError(
+            f"none of the {len(train | test)} categories has both a training crop and a test crop, so no answer could "
+            f"be right: {advice}"
+        )
+    if len(train) < 2:
+        raise DataError(f"all training crops are of one category, so every answer would be the same: {advice}")

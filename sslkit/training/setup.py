@@ -15,7 +15,7 @@ from sslkit.data.epochs import Epochs, listing
 from sslkit.data.loader import Loader
 from sslkit.data.views import ViewDataset
 from sslkit.errors import DataError
-from sslkit.folders import cores
+from sslkit.folders import cores, processes
 from sslkit.networks import StepModule, activation_checkpointing, cuda_graph, sharding, small_maps
 from sslkit.optim import make_optimizer
 from sslkit.planning.plan import Plan
@@ -83,9 +83,10 @@ class Setup:
     @property
     def workers(self) -> int:
         """Loader processes of this rank."""
-        if self.options.workers is not None:
-            return self.options.workers
-        return default_workers(cores(), torch.get_num_threads() if self.device.type == "cpu" else 1)
+        wanted = self.options.workers
+        if wanted is None:
+            wanted = default_workers(cores(), torch.get_num_threads() if self.device.type == "cpu" else 1)
+        return processes(wanted)
 
     def loader(self, start: int, stop: int) -> Loader:
         """Return the batches of the steps from `start` to `stop`."""
@@ -119,9 +120,7 @@ def set_up(
     """
     epochs, images = _epochs(plan.recipe, fabric, source), listing(source)
     agreement.check_same_images(fabric, images)
-    if not epochs.steps:
-        what = f"{len(source)} images do not fill a batch of {plan.recipe.batch_size}"
-        raise DataError(f'{what}: write a smaller batch_size, or last_batch = "pad"')
+    _refuse_copies(len(source), plan.recipe.batch_size)
     steps = plan.recipe.total_steps(epochs.steps)
     lr = _learning_rate(plan.recipe, steps, epochs.steps)
     network = _prepared(make_network(plan, fabric), plan.recipe, options, fabric)
@@ -132,6 +131,21 @@ def set_up(
         network.mean = lambda values: agreement.mean(fabric, values)
     cache = _cache(len(source), options, fabric)
     return Setup(plan, options, fabric, source, proposals, epochs, images, steps, lr, network, module, optimizer, cache)
+
+
+def _refuse_copies(images: int, batch_size: int) -> None:
+    """Refuse a batch that is larger than the data set.
+
+    It would hold copies of images with the same views, which contrastive objectives push apart.
+
+    Raises:
+        DataError: There are fewer images than a batch has.
+    """
+    if images < batch_size:
+        raise DataError(
+            f"{images} images do not fill a batch of {batch_size}: it would hold copies of them with the same views. "
+            f"Use more images, or write batch_size = {images} or less"
+        )
 
 
 def _epochs(recipe: Recipe, fabric: Fabric, source: Source) -> Epochs:

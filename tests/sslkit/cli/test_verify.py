@@ -209,7 +209,8 @@ def test_contrastive_objectives_and_a_queue_of_keys_are_the_same_on_one_and_thre
     text = with_layer_norm(small_recipe).replace(
         "[objectives.scene-scene]", "[objectives.simclr]\n[objectives.moco]\nqueue = 16"
     )
-    code, comparisons = world_size(text.replace("batch_size = 4", "batch_size = 12"), "--sizes", "1,3", "--steps", "2")
+    text = text.replace("batch_size = 4", "batch_size = 12").replace("images = 8", "images = 24")
+    code, comparisons = world_size(text, "--sizes", "1,3", "--steps", "2")
     assert code == 0
     assert [item["sizes"] for item in comparisons] == [[1, 3]]
     assert all(item["breaking"] == [] and 0 < max(item["largest"].values()) < 1e-6 for item in comparisons)

@@ -276,6 +276,29 @@ def test_an_empty_side_is_refused(dots, share, side):
         collect_crops(dots(images=6), table(test_share=share), 0)
 
 
+@pytest.mark.parametrize("images", [5, 12, 40])
+def test_one_image_of_each_category_is_refused(dots, monkeypatch, images):
+    """Whatever is tested was never trained on."""
+    source = dots(images=images)
+    monkeypatch.setattr(source, "label", lambda index: index, raising=False)
+    source.categories = tuple(map(str, range(images)))
+    with pytest.raises(DataError, match=f"none of the {images} categories has both a training crop and a test crop"):
+        collect_crops(source, table(crops="images", test_share=0.4), seed=0)
+
+
+@pytest.mark.parametrize(("images", "rare"), [(8, 1), (20, 1), (30, 2)])
+def test_a_single_training_category_is_refused(dots, monkeypatch, images, rare):
+    """The images of the other categories happen to be on the test side."""
+    source = dots(images=images)
+    crops = collect_crops(source, table(test_share=0.3), seed=0)
+    tested = set(crops.images[crops.test].tolist())
+    others = dict(zip(sorted(tested)[:rare], range(1, rare + 1), strict=True))
+    monkeypatch.setattr(source, "label", lambda index: others.get(index, 0), raising=False)
+    source.categories = tuple("abcd"[: rare + 1])
+    with pytest.raises(DataError, match="all training crops are of one category, so every answer would be the same"):
+        collect_crops(source, table(crops="images", test_share=0.3), seed=0)
+
+
 def test_categories_on_one_side_of_the_split_are_named(dots, monkeypatch):
     source = dots(images=40)
     labels = np.arange(40) % 2

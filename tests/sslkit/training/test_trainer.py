@@ -589,9 +589,14 @@ def test_a_signal_in_the_last_step_leaves_a_whole_run(run, monkeypatch):
     assert (result.folder / "backbone.safetensors").exists()
 
 
-def test_too_few_images_per_pass_are_refused(run):
-    with pytest.raises(DataError, match="12 images do not fill a batch of 64"):
-        run("batch_size=64", 'last_batch="drop"')
+@pytest.mark.parametrize("last_batch", ["pad", "drop"])
+@pytest.mark.parametrize(("images", "batch_size"), [(12, 64), (12, 14), (3, 4), (1, 2)])
+def test_a_batch_holds_no_copies_of_an_image(run, images, batch_size, last_batch):
+    with pytest.raises(DataError, match=f"{images} images do not fill a batch of {batch_size}: .* = {images} or less"):
+        run(f"source.images={images}", f"batch_size={batch_size}", f'last_batch="{last_batch}"')
+
+
+def test_too_few_images_per_pass_are_refused():
     with pytest.raises(UsageError, match="1 images per micro-batch"):
         check_batch(4, 2, 2)
 
@@ -611,7 +616,7 @@ def test_hardware_that_is_not_there_is_told(run, hardware, says):
 def test_padding_fills_the_last_batch(run):
     assert run("batch_size=8", "epochs=1").steps == 2
     assert run("batch_size=8", "epochs=1", 'last_batch="drop"', folder="drop").steps == 1
-    assert run("batch_size=64", "epochs=1", folder="huge").steps == 1
+    assert run("batch_size=12", "epochs=1", folder="one").steps == 1
 
 
 def test_a_failing_observer_is_switched_off_and_the_run_goes_on(run, plugins, capsys):
