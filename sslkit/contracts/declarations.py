@@ -67,6 +67,12 @@ def _sampler(component: Component, built: Any) -> Iterator[Fault]:
             yield "groups", f"gives {count!r} views of group '{name}': write a number of at least 1"
 
 
+def _source_class(component: Component, cls: Any) -> Iterator[Fault]:
+    threads = _value(component, cls, "reads_in_threads")
+    if not isinstance(threads, bool):
+        yield "reads_in_threads", f"is {threads!r}: write True or False"
+
+
 def _backbone(component: Component, built: Any) -> Iterator[Fault]:
     gives, dim = (_value(component, built, name) for name in ("gives", "dim"))
     if not isinstance(gives, Mapping) or gives.get("features") != "f" or not set(gives) <= set(_ROWS):
@@ -133,5 +139,7 @@ def _axes_fault(axes: Any) -> str | None:
     return None
 
 
-_OF_CLASSES: Mapping[str, Check] = {"head": _head_class, "objective": _objective_class}
+_OF_CLASSES: Mapping[str, Check] = {
+    "head": _head_class, "objective": _objective_class, "source": _source_class,
+}  # fmt: skip
 _OF_INSTANCES: Mapping[str, Check] = {"sampler": _sampler, "backbone": _backbone, "head": _head, "probe": _probe}

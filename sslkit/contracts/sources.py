@@ -5,7 +5,9 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from sslkit.plugins import Component
 class CheckedSource(Source):
     """A source, checked: wrong answers and failures of any method are told with its plugin and line.
 
-    Attributes beyond the contract are those of the source.
+    One thread at a time reads, unless the source allows several. Other attributes are those of the source.
 
     Args:
         component: The source's component.
@@ -32,12 +34,21 @@ class CheckedSource(Source):
     def __init__(self, component: Component, source: Source) -> None:
         self.component, self.source = component, source
         self._length: int | None = None
+        self._turn = _turn(source)
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the source."""
         if name.startswith("__") or name == "source":  # not there yet while this object is being unpickled
             raise AttributeError(name)
         return getattr(self.source, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the lock, which stays in its process."""
+        return {**vars(self), "_turn": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state."""
+        vars(self).update(state, _turn=_turn(state["source"]))
 
     def missing(self) -> str | None:
         """Return the source's message, or None if nothing is missing."""
@@ -88,7 +99,7 @@ class CheckedSource(Source):
 
     def read(self, index: int) -> bytes:
         """Return the bytes of an image."""
-        with blamed(self.component, "read"):
+        with self._turn, blamed(self.component, "read"):
             data: Any = self.source.read(index)
         if isinstance(data, bytes):
             return data
@@ -121,6 +132,11 @@ class CheckedSource(Source):
         if isinstance(counts, Mapping) and all(isinstance(k, str) and _is_index(n) for k, n in counts.items()):
             return counts
         raise breach(self.component, "left_out", f"returned {counts!r}: return a number for each kind")
+
+
+def _turn(source: Source) -> AbstractContextManager[object]:
+    """Return what a thread holds while it reads."""
+    return nullcontext() if source.reads_in_threads else Lock()
 
 
 def missing_message(component: Component, part: Any, *arguments: Any) -> str | None:

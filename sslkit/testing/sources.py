@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -12,6 +16,8 @@ from sslkit.testing.case import Case, pickled
 
 READ = 12
 """Number of images that are read, spread over the source."""
+THREADS, REPEATS = 8, 20
+"""Threads that read at once, and how often they read each of these images."""
 
 
 def opened(case: Case) -> Source:
@@ -97,6 +103,44 @@ def check_workers(case: Case) -> None:
         assert copy.read(index) == source.read(index), "bytes differ after pickling"
 
 
+def check_threads(case: Case) -> None:
+    """`read` works in another thread than `open`, and in several at once if `reads_in_threads` says so."""
+    source = opened(case)
+    indices = _indices(source)
+    expected = [source.read(index) for index in indices]
+    with ThreadPoolExecutor(1) as pool:
+        others = _read_in(pool, source, indices)
+    assert others == expected, "bytes differ when another thread reads them"
+    if not source.reads_in_threads:
+        return
+    with ThreadPoolExecutor(THREADS) as pool, _frequent_switches():
+        repeated = _read_in(pool, source, indices * REPEATS)
+    assert repeated == expected * REPEATS, (
+        "bytes differ when several threads read at once: set reads_in_threads = False"
+    )
+
+
+def _read_in(pool: Executor, source: Source, indices: list[int]) -> list[bytes]:
+    try:
+        return list(pool.map(source.read, indices))
+    except Exception as error:
+        raise AssertionError(
+            f"read() fails in another thread: {type(error).__name__}: {error}; do not keep what belongs to one thread, "
+            "and set reads_in_threads = False if threads must wait for each other"
+        ) from error
+
+
+@contextmanager
+def _frequent_switches() -> Iterator[None]:
+    """Let threads interrupt each other as often as possible."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def check_constructor_is_idle(case: Case) -> None:
     """The constructor does not access files: paths that do not exist are accepted until `missing` and `open`."""
     names = [name for name in ("root", "path", "folder") if name in case.options]
@@ -114,4 +158,4 @@ def nowhere(case: Case, names: list[str]) -> object:
     return type(case.options[names[0]])("/nowhere/at-all") if names else None
 
 
-SOURCE = (check_length, check_keys, check_images, check_labels, check_workers, check_constructor_is_idle)
+SOURCE = (check_length, check_keys, check_images, check_labels, check_workers, check_threads, check_constructor_is_idle)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -511,6 +512,18 @@ class Outside(Squares):
 class Unpicklable(Squares):
     def open(self) -> None:
         self.reader = lambda index: index
+
+
+@breaks("source", "threads", "bytes differ when several threads read at once: set reads_in_threads = False")
+class OneHandle(Squares):
+    """Images after each other in one file, which threads move for each other."""
+
+    reads_in_threads = True
+
+    def read(self, index: int) -> bytes:
+        self.position = index
+        time.sleep(0)  # as a seek does, it lets other threads run
+        return super().read(self.position)
 
 
 @breaks("source", "constructor_is_idle", "report missing files in missing()", options={"root": __file__})
