@@ -76,13 +76,19 @@ def sinkhorn(
     exponent = (-widen(cost) / epsilon).movedim((-2, -1), (0, 1)).contiguous()
     b, a = _normalise(rows).movedim(-1, 0).unsqueeze(1), _normalise(columns).movedim(-1, 0).unsqueeze(0)
     spread = math.inf if cost_range is None else cost_range / epsilon
-    plain = sums_stay_normal(spread, max(cost.shape[-2:]), iterations, exponent.dtype)
-    tolerance = None if cost.is_meta else tolerance
-    if plain and not _needs_gradient(cost, rows, columns):
-        share = _kernel_domain(exponent, b, a, iterations, tolerance, spread)
-    else:
-        share = _log_domain(exponent, b, a, iterations, tolerance)
+    in_logarithms = _needs_gradient(cost, rows, columns)
+    share = _share(exponent, b, a, iterations, None if cost.is_meta else tolerance, spread, in_logarithms)
     return share.movedim((0, 1), (-2, -1)).contiguous() * columns.unsqueeze(-2)
+
+
+def _share(
+    exponent: Tensor, b: Tensor, a: Tensor, iterations: int, tolerance: float | None, spread: float, in_logarithms: bool
+) -> Tensor:
+    """Return fractions of the columns' masses (m n ...), in the domain that suits the costs."""
+    plain = sums_stay_normal(spread, max(exponent.shape[:2]), iterations, exponent.dtype)
+    if plain and not in_logarithms:
+        return _kernel_domain(exponent, b, a, iterations, tolerance, spread)
+    return _log_domain(exponent, b, a, iterations, tolerance)
 
 
 def _check(epsilon: float, iterations: int, last: Side) -> None:

@@ -27,7 +27,7 @@ import os
 import platform
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,6 +231,17 @@ class RunFolder:
         sessions = self.read(ENVIRONMENT, [])
         overrides = list(recipe_file.overrides.values())
         self.write(ENVIRONMENT, [*sessions, describe_environment(plan, overrides, world, device)])
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, each inside the next one, that hold nothing but locks; stop at one that holds more."""
+    for folder in folders:
+        for lock in folder.glob(".*lock"):
+            lock.unlink(missing_ok=True)
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def run_at(path: Path, refused: Mapping[str, Any]) -> RunFolder | None:

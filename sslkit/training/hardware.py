@@ -26,13 +26,17 @@ def launch(plan: Plan, options: DeviceOptions) -> Fabric:
     """Start the ranks of a run, and return the Fabric that joins them.
 
     Raises:
-        UsageError: The batch does not divide over the ranks, the strategy is unknown, or Fabric refuses the devices.
+        UsageError: The batch does not divide over the ranks, the strategy is unknown, the device does not compute in
+            the precision, or Fabric refuses the devices.
     """
     from lightning_fabric import Fabric
 
     accelerator = "cpu" if options.accelerator == "auto" and not torch.cuda.is_available() else options.accelerator
     precision = precision_of(plan.recipe, accelerator)
     check_strategy(options.strategy, precision, accelerator)
+    if precision == "16-mixed" and accelerator == "cpu":  # Fabric would compute in bfloat16
+        what = 'precision = "16-mixed" needs a GPU, and this run is on the CPU'
+        raise UsageError(f'{what}: write precision = "bf16-mixed", "32-true" or "auto"')
     devices: int | str = int(options.devices) if options.devices.isdecimal() else options.devices
     if devices == "auto" and accelerator == "cpu":
         devices = 1

@@ -14,7 +14,7 @@ from sslkit.networks import sharding
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe_file import RecipeFile
 from sslkit.plugins import Plugins
-from sslkit.storage.run_folder import FAILED, STATUS, RunFolder
+from sslkit.storage.run_folder import FAILED, STATUS, RunFolder, remove_empty
 from sslkit.training import flight_record
 from sslkit.training.checkpointer import Checkpointer
 from sslkit.training.divergence import CollapsedError, NonFiniteError
@@ -59,16 +59,20 @@ def train(plan: Plan, recipe_file: RecipeFile, plugins: Plugins, folder: RunFold
 
 @contextmanager
 def _locked(folder: RunFolder) -> Iterator[None]:
-    """Lock the folder on rank 0, and write there why a run failed."""
+    """Lock the folder on rank 0, and write there why a run failed; one that is refused before it begins leaves none."""
     if launcher_rank():
         yield
         return
+    new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     with folder.locked():
         try:
             yield
         except PreemptedError:
             raise
         except Exception as error:
+            if new and isinstance(error, SslkitError) and not folder.recipe.exists():
+                remove_empty(new)
+                raise
             reason = str(error) if isinstance(error, SslkitError) else f"{type(error).__name__}: {error}"
             with suppress(StorageError):  # the first error is the one to report
                 failure = {"state": "failed", "reason": reason, "code": getattr(error, "exit_code", 1)}

@@ -882,3 +882,28 @@ def test_records_are_on_the_disk_when_a_run_fails(run, plugins, tmp_path, monkey
         run("probes={}")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("sets", "options", "error"),
+    [
+        (["precision=16-mixed"], {}, UsageError), ([], {"strategy": "ddd"}, UsageError),
+        ([], {"devices": "3"}, UsageError), (["source.absent=true"], {}, DataError),
+        (["source.images=3", "last_batch=drop"], {}, DataError),
+    ],
+)  # fmt: skip
+def test_a_run_that_is_refused_leaves_no_folder(run, tmp_path, sets, options, error):
+    with pytest.raises(error):
+        run(*sets, folder="runs/dots/full-s3", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_run_leaves_what_was_there(run, tmp_path):
+    (tmp_path / "runs" / "other").mkdir(parents=True)
+    with pytest.raises(UsageError, match="needs a GPU, and this run is on the CPU: write precision = .bf16-mixed."):
+        run("precision=16-mixed", folder="runs/dots/full-s3")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+    (tmp_path / "runs" / "mine").mkdir()
+    with pytest.raises(UsageError):
+        run("precision=16-mixed", folder="runs/mine")
+    assert json.loads((tmp_path / "runs" / "mine" / "status.json").read_text())["state"] == "failed"

@@ -14,7 +14,7 @@ from sslkit.cli.show.verify import print_resume
 from sslkit.errors import SslkitError, UsageError
 from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import RunFolder
-from sslkit.verify import resume
+from sslkit.verify import attempts, resume
 
 MODEL = {"online.w": torch.ones(2, 3), "target.w": torch.zeros(2), "objectives.moco.queue": torch.arange(4.0)}
 
@@ -119,13 +119,13 @@ def compare(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "faults", lambda a, b: [])
 
     def compare(steps, every, kills):
-        init = resume._Attempts.__init__
+        init = attempts.Attempts.__init__
 
         def stand_in(self, command, folder):
             init(self, command, folder)
             self.command = [sys.executable, "-S", "-c", TRAINING, str(steps), str(every), str(folder), self.arm]
 
-        monkeypatch.setattr(resume._Attempts, "__init__", stand_in)
+        monkeypatch.setattr(attempts.Attempts, "__init__", stand_in)
         told = []
         return resume.compare([], tmp_path, steps, every, kills, 0, told.append), told
 
@@ -153,6 +153,6 @@ def test_fewer_kills_than_asked_for_are_not_enough(compare, capsys):
 
 
 def test_a_kill_before_the_first_checkpoint_counts_for_no_resume():
-    comparison = resume.ResumeComparison(6, {}, {}, [resume.Kill(2, False, 0), resume.Kill(5, False, 4)], asked=2)
+    comparison = resume.ResumeComparison(6, {}, {}, [attempts.Kill(2, False, 0), attempts.Kill(5, False, 4)], asked=2)
     assert comparison.resumes == [4]
     assert not comparison.is_enough

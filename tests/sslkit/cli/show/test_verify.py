@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sslkit.cli.show.verify import print_replay, print_resume, print_world_sizes
+from sslkit.verify.attempts import Kill
 from sslkit.verify.replay import ReplayResult
-from sslkit.verify.resume import Kill, ResumeComparison
+from sslkit.verify.resume import ResumeComparison
 from sslkit.verify.world_size import FirstDifference, WorldSizeComparison
 
 
