@@ -31,7 +31,7 @@ class Choice(BaseModel):
     """A table that names a component with `use`; its other keys are the component's options."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-    use: str = Field(description="Id of the component, or its short name where that is unambiguous")
+    use: str = Field(description="Id of the component, or its short name")
 
     @property
     def options(self) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -43,7 +44,7 @@ class Observers:
             own = {**event, "run": self._run_for(impl.plugin_name)}
             if "terms" in own:
                 own["terms"] = dict(own["terms"])
-            with isolated(partial(self._disable, impl, hook)):
+            with isolated(partial(self._disable, impl, hook)), redirect_stdout(sys.stderr):  # stdout is for results
                 impl.function(*(own[name] for name in impl.argnames))
 
     def _run_for(self, plugin: str) -> Run:

@@ -1,6 +1,7 @@
 """Observers share no fate: none changes what another one or the run sees, and none ends the run."""
 
 import json
+import sys
 import types
 
 import pytest
@@ -94,6 +95,15 @@ def test_an_observer_that_fails_is_named_once_and_the_others_are_called(tmp_path
     assert note.startswith(
         f"plugin 'a' (sslkit-a 1.0) failed in sslkit_step_finished and is disabled: {type(error).__name__}"
     )
+
+
+def test_what_an_observer_prints_is_no_result(tmp_path, capsys):
+    def sslkit_step_finished(step):
+        sys.stdout.write(f"step {step}\n")
+
+    called, _ = observers(tmp_path, sslkit_step_finished)
+    called.call("sslkit_step_finished", step=3, terms={})
+    assert capsys.readouterr() == ("", "step 3\n")
 
 
 def test_metrics_are_whole_beside_an_observer_that_writes_into_terms(run, plugins):
