@@ -27,7 +27,7 @@ class Folder(Source):
         root: The folder.
         split: A subfolder of `root`, such as "train" in ImageNet's layout.
         labels: Use the first folder in the path of an image as its label.
-        suffixes: Suffixes of image files, in lower case.
+        suffixes: Suffixes of image files; upper and lower case are the same.
     """
 
     name = "folder"
@@ -40,7 +40,7 @@ class Folder(Source):
         self.root = Path(root)
         self.split = split
         self.labels = labels
-        self.suffixes = tuple(suffixes)
+        self.suffixes = tuple("." + suffix.lower().lstrip("*.") for suffix in suffixes)
         self.categories: Sequence[str] = ()
 
     @property
@@ -51,12 +51,12 @@ class Folder(Source):
     def missing(self) -> str | None:
         """Return an error message if the folder does not exist, with the closest match."""
         folder = self.folder.absolute()
-        if folder.is_dir():
+        if os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir() fails for a name that is too long
             return None
-        if folder.exists():
+        if os.path.exists(folder):  # noqa: PTH110 - as above
             return f"{folder} is a file; a folder of images is needed"
-        parent = next((parent for parent in folder.parents if parent.is_dir()), folder)
-        folders = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+        parent = next(parent for parent in folder.parents if os.path.isdir(parent))  # noqa: PTH112
+        folders = sorted(path.name for path in _entries(parent) if path.is_dir() and not path.name.startswith("."))
         missing = folder.relative_to(parent).parts[0]
         hint = closest(missing, folders) or (f": it has {', '.join(folders[:8])}" if folders else ": it has no folders")
         return f"folder not found: {folder}: {parent} has no '{missing}'{hint}"
@@ -65,7 +65,7 @@ class Folder(Source):
         """List the images.
 
         Raises:
-            DataError: The folder is missing or holds no images.
+            DataError: The folder is missing or holds no images, or a folder in it cannot be read.
         """
         if missing := self.missing():
             raise DataError(missing)
@@ -79,7 +79,7 @@ class Folder(Source):
             self._read_labels()
 
     def _walk(self) -> Iterator[str]:
-        for path, folders, files in os.walk(self.folder):
+        for path, folders, files in os.walk(self.folder, onerror=_refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]
             relative = Path(path).relative_to(self.folder)
             for file in files:
@@ -112,6 +112,18 @@ class Folder(Source):
     def label(self, index: int) -> int | None:
         """Return the label of an image; None unless `labels` is set."""
         return int(self._labels[index]) if self.labels else None
+
+
+def _refuse(error: OSError) -> None:
+    """Refuse a folder that cannot be read: its images would be left out in silence."""
+    raise DataError(f"{error.filename} cannot be read: {error.strerror}")
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def read_file(path: Path) -> bytes:

@@ -2,7 +2,9 @@ import io
 import json
 import os
 import pickle
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,33 @@ def test_an_image_without_read_permission_is_reported(tmp_path):
     (tmp_path / "1.jpg").chmod(0)
     with unprivileged(), pytest.raises(DataError, match=r"1\.jpg cannot be read: Permission denied"):
         source.read(0)
+
+
+def test_a_folder_without_read_permission_is_not_left_out_in_silence():
+    with tempfile.TemporaryDirectory() as open_to_all:
+        root = Path(open_to_all)
+        root.chmod(0o755)
+        for name in ("a/1.jpg", "b/2.jpg"):
+            write_image(root / name)
+        (root / "b").chmod(0)
+        with unprivileged(), pytest.raises(DataError, match=r"/b cannot be read: Permission denied"):
+            Folder(root=root).open()
+
+
+@pytest.mark.parametrize(
+    "suffixes", [[".JPG"], ["jpg"], ["*.jpg"], ["*.JPG"], ["Jpg", ".png"], [".jpeg", ".jPg"]], ids=" ".join
+)
+def test_suffixes_are_those_that_people_write(tmp_path, suffixes):
+    for name in ("a.jpg", "b.JPG", "c.Jpg", "d.jpg.txt", "ejpg", "f.gif"):
+        write_image(tmp_path / name)
+    source = Folder(root=tmp_path, suffixes=tuple(suffixes))
+    source.open()
+    assert [source.key(index) for index in range(len(source))] == ["a.jpg", "b.JPG", "c.Jpg"]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" + "b" * 256 + "/c"])
+def test_a_folder_with_an_impossible_name_is_not_found(tmp_path, name):
+    assert f"folder not found: {tmp_path / name}" in Folder(root=tmp_path / name).missing()
 
 
 def test_first_folders_become_labels(tmp_path):
