@@ -76,7 +76,7 @@ def _figure(results: Results) -> Figure:
     height = max(1, len(metrics)) * (_PANEL + _ROW * len(results.arms)) + 0.3
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     if not metrics:
-        figure.text(0.5, 0.5, "the recipe has no probes, so there are no metrics to compare", ha="center")
+        figure.text(0.5, 0.5, _without_metrics(results), ha="center")
         return figure
     panels = figure.subplots(len(metrics), 2, squeeze=False, sharey=True, gridspec_kw={"width_ratios": [1, 1.15]})
     for name, (left, right) in zip(metrics, panels, strict=True):
@@ -84,6 +84,15 @@ def _figure(results: Results) -> Figure:
         _differences(right, results, name)
     _legend(figure, len(results.seeds))
     return figure
+
+
+def _without_metrics(results: Results) -> str:
+    """Say why there is nothing to compare; what the probes measure is known once a run is finished."""
+    finished = sum(arm.finished for arm in results.arms)
+    runs = sum(len(arm.trials) for arm in results.arms)
+    if not finished:
+        return f"none of the {runs} runs is finished, so there are no metrics to compare yet"
+    return "the recipe has no probes, so there are no metrics to compare"
 
 
 # -------------------------------------------------------------------------------------------------- panels

@@ -75,6 +75,30 @@ def test_without_metrics_the_figure_says_so(results):
     assert Image.open(io.BytesIO(figure.to_png(replace(results, metrics=())))).size[0] == 1440
 
 
+@pytest.mark.parametrize(
+    ("states", "says"),
+    [
+        (("waiting",), "none of the 12 runs is finished"),
+        (("stopped", "failed"), "none of the 12 runs is finished"),
+        (("running", "waiting"), "none of the 12 runs is finished"),
+        (("finished", "waiting"), "the recipe has no probes"),
+    ],
+)
+def test_it_says_why_there_are_no_metrics(results, states, says):
+    """What the probes of a recipe measure is known once a run is finished."""
+    arms = [
+        replace(
+            arm,
+            trials=tuple(
+                replace(trial, state=states[n % len(states)], metrics={}) for n, trial in enumerate(arm.trials)
+            ),
+        )
+        for arm in results.arms
+    ]
+    [text] = figure._figure(replace(results, arms=arms, metrics=())).texts
+    assert text.get_text().startswith(says.replace("12", str(sum(len(arm.trials) for arm in arms))))
+
+
 def test_inline_it_takes_the_pages_colours(results):
     svg = figure.to_inline_svg(replace(results, metrics=("knn top1",)))
     assert svg.startswith("<svg")
