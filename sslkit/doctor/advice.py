@@ -98,14 +98,17 @@ class Measurements:
         core = 1 / self.per_image
         return min(core, self.loader_rate / (self.workers * self.world_size)) if self.workers else core
 
+    def shares_cores(self, workers: int) -> bool:
+        """Return whether steps and this many loader processes per rank compete for cores."""
+        return self.on_cpu and self.cores < (self.threads + workers) * self.world_size
+
     def combined_rate(self, loader_rate: float, workers: int) -> float:
         """Return the images per second of a step beside a loader of this rate with this many processes per rank.
 
         On a CPU whose cores are too few for both, a step takes the loader's time in addition to its own: its threads
         wait for each other at every operation, also for the one that shares its core with a loader process.
         """
-        too_few = self.cores < (self.threads + workers) * self.world_size
-        if self.on_cpu and too_few:
+        if self.shares_cores(workers):
             return max(self.rate, 1 / (1 / loader_rate + 1 / self.step_rate))
         return min(loader_rate, self.step_rate)
 
@@ -139,7 +142,10 @@ def _bottleneck(measured: Measurements) -> str:
     if not measured.workers:
         return f"a step spends {share:.0%} of its time loading its batch, as there are no loader processes"
     if measured.loader_rate > measured.step_rate:
-        return f"a step waits {share:.0%} of its time, as its threads and the loader need the same cores"
+        reason = "its threads and the loader need the same cores"
+        if not measured.shares_cores(measured.workers):
+            reason = f"batches come unevenly: on average, the loader makes {_rate(measured.loader_rate)} images/s"
+        return f"a step waits {share:.0%} of its time, as {reason}"
     return (
         f"the loader is the bottleneck: it loads {_rate(measured.loader_rate)} images/s, and the step could take "
         f"{_rate(measured.step_rate)}"

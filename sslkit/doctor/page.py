@@ -170,7 +170,7 @@ def _about_waiting(examination: Examination) -> Iterator[str]:
     workers = _count(first.workers * first.world_size, "loader process", "es") if first.workers else "this process"
     one_core = _rate(1 / first.per_image)
     yield f"the loader: {_rate(first.loader_rate)} images/s with {workers}, on its own; one core loads {one_core}"
-    if first.on_cpu and first.workers:
+    if first.workers and first.shares_cores(first.workers):
         yield f"both share {_count(first.cores, 'core')}, so that each is slower than alone"
     yield _bottleneck(first, share)
     if share > timed + WAITS:
@@ -189,7 +189,7 @@ def _bottleneck(first: Measurements, share: float) -> str:
     if not first.workers:
         return f"there are no loader processes: {share:.1%} of a step goes into loading its batch"
     if first.waits and first.loader_rate > first.step_rate:
-        why = "both need the same cores" if first.on_cpu else "batches come unevenly"
+        why = "both need the same cores" if first.shares_cores(first.workers) else "batches come unevenly"
         return f"the step waits {share:.1%} of the time, although the loader alone is faster: {why}"
     if first.waits:
         faster = first.step_rate / first.rate

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from sslkit.doctor.advice import RULES, advice, cache, fewer_monitors, more_cores, more_workers, precision
+from sslkit.doctor.advice import (
+    RULES,
+    _bottleneck,
+    advice,
+    cache,
+    fewer_monitors,
+    more_cores,
+    more_workers,
+    precision,
+)
 
 UNLIMITED_LOADER = {"waiting": 0.0, "loader_rate": 1000.0}
 
@@ -55,6 +64,20 @@ def test_batches_that_come_unevenly_need_no_change(measure):
     proposal = only(more_cores, shared)
     assert (proposal.change, proposal.gain) == ("a machine with 12 cores", pytest.approx(0.275 / 0.25))
     assert "a step waits 9% of its time, as its threads and the loader need the same cores" in proposal.why
+
+
+@pytest.mark.parametrize(("cores", "threads", "workers"), [(8, 4, 4), (16, 2, 4), (3, 2, 1)])
+def test_a_cpu_with_cores_for_both_is_not_said_to_share_them(measure, cores, threads, workers):
+    """Steps and loader have cores of their own, and batches still come unevenly."""
+    apart = measure(on_cpu=True, cores=cores, threads=threads, workers=workers, loader_rate=500.0, waiting=0.025)
+    assert not apart.shares_cores(workers)
+    why = _bottleneck(apart)
+    assert why == "a step waits 9% of its time, as batches come unevenly: on average, the loader makes 500 images/s"
+    assert "same cores" not in " ".join(one.why for one in advice(apart))
+    crowded = measure(on_cpu=True, cores=cores - 1, threads=threads, workers=workers, loader_rate=500.0, waiting=0.025)
+    assert _bottleneck(crowded).endswith("as its threads and the loader need the same cores") == (
+        cores - 1 < threads + workers
+    )
 
 
 def test_a_cache_where_memory_has_room(measure):
