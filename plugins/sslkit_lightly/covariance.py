@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+import torch
 import torch.nn.functional as F
 from lightly.loss import BarlowTwinsLoss, EMPSSLLoss, FroSSLLoss, MMCRLoss, VICRegLoss, WMSELoss
 from pydantic import Field
@@ -122,8 +123,9 @@ class WMse(Objective):
 class FroSsl(Objective):
     """Bring views to their mean and spread each by the Frobenius norm of its covariance: FroSSL.
 
-    FroSSL (arXiv 2310.02903), in its multi-view form, with lightly's FroSSLLoss on all views. If all
-    embeddings are zero, their covariance is zero as well, and the loss is not finite.
+    FroSSL (arXiv 2310.02903), in its multi-view form, with lightly's FroSSLLoss on all views. A view whose embeddings
+    are all zero has no covariance to divide by its trace. It counts as collapsed to one direction, which is the worst
+    that the spread of a view can be, and gets no gradient.
 
     Args:
         invariance: Weight of the squared distance of the views from their mean.
@@ -142,8 +144,17 @@ class FroSsl(Objective):
         """Compare projections `z` (b v d)."""
         if z.is_meta:
             return mean([stand_in_loss(view.T, view.T) for view in z.unbind(1)])
-        loss: Tensor = self.loss(list(z.unbind(1)))
+        loss: Tensor = self.loss([_or_one_direction(view) for view in z.unbind(1)])
         return loss
+
+
+def _or_one_direction(view: Tensor) -> Tensor:
+    """Return a view (b d), or if it is zero, equal embeddings that are almost zero.
+
+    Lightly divides columns by their length, or by 1e-12 if that is larger; what is smaller than 1e-30 is then zero when
+    it is squared.
+    """
+    return torch.where(view.abs().amax() <= 1e-30, view.new_full((), 1e-16), view)
 
 
 class EmpSsl(Objective):

@@ -82,6 +82,31 @@ def test_mirrored_views_of_one_box_match_cell_by_cell():
     assert loss(z, boxes, torch.zeros(6, 2)) > 1
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-40, 1e-35, 1e-31, 1e-20, 1.0])
+@pytest.mark.parametrize("zero", [(0,), (0, 1), (0, 1, 2)])
+@pytest.mark.parametrize("shape", [(8, 3, 4), (4, 3, 8)])
+def test_frossl_is_finite_for_views_that_are_zero(scale, zero, shape):
+    torch.manual_seed(0)
+    z = torch.randn(shape)
+    z[:, zero] *= scale
+    z.requires_grad_()
+    loss = OBJECTIVES["frossl"]({"v": 3, "d": shape[2]})(z)
+    loss.backward()
+    assert loss.isfinite()
+    assert z.grad.isfinite().all()
+
+
+def test_a_view_that_is_zero_is_spread_as_badly_as_frossl_knows():
+    """In one direction, the Frobenius norm of a covariance is its trace, and the logarithm of their ratio 0."""
+    frossl = OBJECTIVES["frossl"]({"v": 2, "d": 4}, invariance=0)
+    z = torch.zeros(6, 2, 4)
+    assert frossl(z) == pytest.approx(0, abs=1e-5)
+    z[:, :, 1] = 1
+    assert frossl(z) == pytest.approx(0, abs=1e-5)
+    assert frossl(torch.randn(6, 2, 4)) < -0.5
+    assert not frossl(z.index_fill(1, torch.tensor([0]), torch.nan)).isfinite(), "what diverged stays so"
+
+
 def test_pmsn_prior_is_a_power_law():
     prior = OBJECTIVES["pmsn"]({"v": 2, "d": 4}, exponent=0.5).prior(torch.zeros(4))
     torch.testing.assert_close(prior / prior[0], torch.tensor([1.0, 2**-0.5, 3**-0.5, 0.5]))
