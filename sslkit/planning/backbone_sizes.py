@@ -37,7 +37,7 @@ def rows_of_size(
     except SslkitError as error:
         refusal = error.__cause__ if isinstance(error, PluginError) else error
         if isinstance(refusal, (*_REFUSALS, SslkitError)):
-            what = f"backbone '{component.id}' cannot take {images} of {size} x {size} pixels: {refusal}"
+            what = f"backbone '{backbone.name}' cannot take {images} of {size} x {size} pixels: {refusal}"
             resolver.fault(key, what)
         elif all(problem.what != str(error) for problem in resolver.problems):  # once for all sizes
             resolver.fault(key, str(error), kind="plugin")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ CPU = torch.device("cpu")
 class Net(nn.Module):
     """A network that counts its images."""
 
+    gives: ClassVar = {"features": "f", "map": "f h w"}
     dim = 3
 
     def __init__(self) -> None:
@@ -310,3 +313,26 @@ def test_a_probe_that_fails_takes_no_others_scores(plugins, error):
     assert [(name, type(one)) for name, one in failed.items()] == [("fails", expected)]
     with pytest.raises(expected):
         ProbeEvaluator(plan).measure_pixels()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda rows: {"features": rows["features"][1:], "map": rows["map"]},
+            r"as 'features' a tensor of shape \(\d+, 8\)",
+        ),
+        (lambda rows: {"features": rows["features"][:, :3], "map": rows["map"]}, r"not \(\d+, 8\)"),
+        (lambda rows: {"features": rows["features"]}, "`gives` promises 'map'"),
+    ],
+)
+def test_features_that_would_not_fill_their_table_are_refused(plugins, monkeypatch, change, words):
+    """The rows of a table are memory that was never written until features fill them."""
+    tiny = plugins.find("backbone", "tiny").cls
+    evaluator = ProbeEvaluator(probing_plan(plugins, nearest={"size": 16, "pool": "grid-2"}))
+    forward = tiny.forward
+    monkeypatch.setattr(
+        tiny, "forward", lambda self, x: forward(self, x) if self.training else change(forward(self, x))
+    )
+    with pytest.raises(PluginError, match=rf"^backbone 'fake/tiny' .*{words}"):
+        evaluator.measure_backbone(tiny(), CPU)
