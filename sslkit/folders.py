@@ -2,9 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from sslkit.errors import DataError, SslkitWarning, UsageError
@@ -95,6 +99,26 @@ def _can_share_locks() -> bool:
         )  # fmt: skip
         return False
     return True
+
+
+@contextmanager
+def signals_blocked(*signals: int) -> Iterator[None]:
+    """Hold signals back inside the block; helper processes that are started there never get them.
+
+    Ctrl-C reaches every process of a terminal, and one that is just starting would print a traceback.
+
+    Args:
+        signals: Signals, SIGINT by default. This process gets those that arrive meanwhile at the end of the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover - not on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it inside the block would unblock them
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, signals or (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
 
 
 def cores() -> int:

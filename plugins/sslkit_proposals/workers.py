@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
 from sslkit.errors import SslkitError
-from sslkit.folders import processes
+from sslkit.folders import processes, signals_blocked
 
 T = TypeVar("T")
 Job = Callable[[int], T]
@@ -82,11 +82,15 @@ class _WorkerPool(Generic[T]):
         """Yield results in order, submitting a bounded number of tasks ahead."""
         ahead: deque[T | Future[T]] = deque()
         for number in numbers:
-            ahead.append(early[number] if number in early else self.pool.submit(_work, number))
+            ahead.append(early[number] if number in early else self._submit(number))
             if len(ahead) >= WINDOW * self.jobs:
                 yield _value(ahead.popleft())
         while ahead:
             yield _value(ahead.popleft())
+
+    def _submit(self, number: int) -> Future[T]:
+        with signals_blocked():  # the pool starts its processes here
+            return self.pool.submit(_work, number)
 
     def suspects(self) -> list[int]:
         """Return the numbers that were in progress.

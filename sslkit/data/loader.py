@@ -19,6 +19,7 @@ from sslkit.data.epochs import Item
 from sslkit.data.ring_buffer import BatchMessage, RingBuffer
 from sslkit.data.views import Failure, ViewDataset
 from sslkit.errors import SslkitError
+from sslkit.folders import signals_blocked
 
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
@@ -64,7 +65,8 @@ class Loader:
                 prefetch_factor=BATCHES_AHEAD if workers else None,
                 worker_init_fn=_init_worker if workers else None,
             )
-            self.stream: Any = iter(loader)
+            with signals_blocked(*STOP_SIGNALS):
+                self.stream: Any = iter(loader)
 
     def __enter__(self) -> Loader:
         return self
@@ -153,7 +155,10 @@ def _identity(batch: Any) -> Any:
 
 
 def _init_worker(worker: int) -> None:  # noqa: ARG001
-    """Leave signals to the main process: a worker that Ctrl-C kills would lose the batch that it is making."""
+    """Leave signals to the main process: a worker that Ctrl-C kills would lose the batch that it is making.
+
+    Signals that arrived before, when they were blocked, are dropped.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     for name in STOP_SIGNALS:

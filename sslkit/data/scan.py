@@ -11,7 +11,7 @@ from itertools import chain
 from sslkit.api import Progress, Source, no_progress
 from sslkit.data.bad_images import BadImage, read_usable
 from sslkit.errors import DataError
-from sslkit.folders import processes
+from sslkit.folders import processes, signals_blocked
 
 _CHUNK = 32
 _source: Source
@@ -80,12 +80,16 @@ def _checked(source: Source, min_side: int, chunks: list[range], jobs: int) -> I
         yield from ((chunk, _check(chunk)) for chunk in chunks)
         return
     with ProcessPoolExecutor(jobs, initializer=_init_process, initargs=(source, min_side)) as pool:
-        futures = [(chunk, pool.submit(_check, chunk)) for chunk in chunks]
-        for chunk, future in futures:
-            try:
-                yield chunk, future.result()
-            except BrokenProcessPool:
-                yield chunk, None
+        with signals_blocked():
+            futures = [(chunk, pool.submit(_check, chunk)) for chunk in chunks]
+        try:
+            for chunk, future in futures:
+                try:
+                    yield chunk, future.result()
+                except BrokenProcessPool:
+                    yield chunk, None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _init_process(source: Source, min_side: int) -> None:

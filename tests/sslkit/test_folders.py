@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import sys
 import tempfile
 import types
 import warnings
@@ -127,3 +129,35 @@ def test_what_a_recipe_names_is_written_to_in_the_current_and_the_cache_folder_a
     for bad in (Path("../elsewhere"), Path("link/store"), Path("/"), Path("~/.ssh"), tmp_path / "work2"):
         with pytest.raises(DataError, match="SSLKIT_CACHE="):
             require_within_reach(bad)
+
+
+def _child_gets_interrupt() -> None:
+    """Exit with 0 if this process starts without hearing SIGINT."""
+    os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(0)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_process_that_starts_while_signals_are_blocked_never_gets_them(method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {method}")
+    process = multiprocessing.get_context(method).Process(target=_child_gets_interrupt)
+    with warnings.catch_warnings(), folders.signals_blocked():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
+        process.start()
+    process.join(30)
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("signals", [(), (signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)])
+def test_signals_that_were_blocked_arrive_afterwards(signals, monkeypatch):
+    arrived = []
+    for number in signals or (signal.SIGINT,):
+        before = signal.signal(number, lambda got, _: arrived.append(got))
+        try:
+            with folders.signals_blocked(*signals):
+                signal.raise_signal(number)
+                assert number not in arrived
+            assert arrived[-1] == number
+        finally:
+            signal.signal(number, before)

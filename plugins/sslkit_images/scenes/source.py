@@ -9,9 +9,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +23,7 @@ from sslkit.api import Objects, Progress, Source
 from sslkit.boxes import Boxes, from_xywh
 from sslkit.errors import DataError, SslkitWarning, StorageError
 from sslkit.files import load_cache, name_aside, reason
-from sslkit.folders import cache_dir, cores, processes, temporary_cache
+from sslkit.folders import cache_dir, cores, processes, signals_blocked, temporary_cache
 from sslkit_images.folder import read_file
 from sslkit_images.scenes.files import SceneOptions, SceneRecord, coco_annotations, file_name, write_scenes
 
@@ -150,12 +149,10 @@ class SampleScenes(Source):
         options = self.scene_options
         chunks = [range(start, min(start + _CHUNK, self.images)) for start in range(0, self.images, _CHUNK)]
         records: list[SceneRecord] = []
-        jobs = processes(min(len(chunks), cores()))
-        with _pool(jobs) as pool:
-            progress("rendering scenes", 0, self.images)
-            for chunk in (pool.map if pool else map)(partial(write_scenes, folder, options), chunks):
-                records += chunk
-                progress("rendering scenes", len(records), self.images)
+        progress("rendering scenes", 0, self.images)
+        for chunk in _in_processes(partial(write_scenes, folder, options), chunks):
+            records += chunk
+            progress("rendering scenes", len(records), self.images)
         (folder / _ANNOTATIONS).write_text(json.dumps(coco_annotations(records)), encoding="utf-8")
 
     def open(self) -> None:
@@ -200,6 +197,13 @@ class SampleScenes(Source):
         return int(self._kinds[index])
 
 
-def _pool(jobs: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
-    """Return processes that render, or None where this process does the work."""
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver")) if jobs else nullcontext()
+def _in_processes(work: Callable[[range], list[SceneRecord]], chunks: Sequence[range]) -> Iterator[list[SceneRecord]]:
+    """Yield the results of some work in order; this process does it where there are no others."""
+    jobs = processes(min(len(chunks), cores()))
+    if not jobs:
+        yield from map(work, chunks)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver")) as pool:
+        with signals_blocked():
+            results = pool.map(work, chunks)
+        yield from results
