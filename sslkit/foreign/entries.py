@@ -80,4 +80,4 @@ def path_fault(path: object) -> str | None:
     """Return why something is not the path of a file, or None."""
     if not isinstance(path, (str, Path)):
         return f"{path!r}, which is not a path"
-    return None if Path(path).is_file() else f"{path}, which is not a file"
+    return None if Path(path).is_file() else f"{path}, which is not a file: does the wheel contain it?"

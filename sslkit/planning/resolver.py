@@ -92,7 +92,8 @@ class Resolver:
         options, problems = validate(model, table.options, key, beside)
         if problems:
             self.problems += problems
-            self.faulty.add(key)
+            if not all(map(_is_surplus, problems)):
+                self.faulty.add(key)
             invalid = {problem.key[len(key)] for problem in problems if len(problem.key) > len(key)}
             valid = {option: value for option, value in table.options.items() if option not in invalid}
             options, problems = validate(model, valid, key)
@@ -124,3 +125,8 @@ class Resolver:
         for component in self.plugins.declaring(kind, "example"):
             return toml.inline({"use": component.id, **component.cls.example})
         return '{ use = "..." }'
+
+
+def _is_surplus(problem: Problem) -> bool:
+    """Return whether an option is unknown and meant for another component: then no other one has a wrong value."""
+    return problem.what.startswith("unknown option") and "did you mean" not in problem.what

@@ -183,5 +183,5 @@ def test_broken_plugins(monkeypatch):
     other = types.ModuleType("other")
     other.sslkit_recipes = hookimpl(lambda: ["/nowhere/recipe.toml"])
     plugins.add(Owner("other", "sslkit-other", "1"), other)
-    with pytest.raises(AssertionError, match="recipes without a file: other/recipe"):
+    with pytest.raises(AssertionError, match="returned /nowhere/recipe.toml, which is not a file: does the wheel"):
         check_plugin("other")
