@@ -61,7 +61,8 @@ def print_resume(comparison: ResumeComparison) -> None:
         other = comparison.killed.get(name, "(none)")
         table.add_row(name, value, other, "same" if value == other else "differs")
     saving = sum(kill.saving for kill in comparison.kills)
-    kills = f"{len(comparison.kills)} kills, {saving} of them during a save, in {comparison.steps} steps"
+    count = len(comparison.kills)
+    kills = f"{count} kill{'s' * (count != 1)}, {saving} of them during a save, in {comparison.steps} steps"
     resumes = f"{len(comparison.resumes)} led to a resume from a checkpoint"
     verdict = f"differs in {', '.join(comparison.differs)}" if comparison.differs else "bit for bit the same"
     print_parts(table, *comparison.lines, f"{kills}; {resumes}: {verdict}")
