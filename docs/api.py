@@ -19,8 +19,8 @@ DOCS = Path(__file__).parent
 SOURCE = Path(sslkit.__file__).parent
 OUT = DOCS / "api.md"
 MODULES = (
-    "api", "testing", "boxes", "crops", "images", "nn", "axes", "errors", "optim", "schedules", "seeds", "folders",
-    "files", "text_files", "progress", "targets",
+    "api", "testing", "boxes", "crops", "images", "orientation", "nn", "axes", "errors", "optim", "schedules", "seeds",
+    "folders", "files", "text_files", "json_records", "progress", "targets",
 )  # fmt: skip
 """The public modules, in reading order."""
 RETURNED = {

@@ -263,11 +263,7 @@ def objective(name: str, dims: Mapping[str, int], **options: Any) -> Objective:
 
 
 def _refuse_import_by_helper() -> None:
-    """Refuse to work while a helper process imports the user's script.
-
-    Raises:
-        UsageError: The calls of the script are not under a guard.
-    """
+    """Refuse to work while a helper process imports the user's script, whose calls are then not under a guard."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise UsageError('helper processes import this script: put its calls under `if __name__ == "__main__":`')
 

@@ -228,10 +228,12 @@ def test_functions_stay_short():
 LONG_FILES = {"sslkit/api.py": "every contract of a plugin, to be read in one place"}
 """Files of more than 300 lines, each with its reason."""
 LARGE_CLASSES = {
+    "sslkit/storage/run_folder.py: RunFolder": "the files of a run are named, read and written in one place",
+    "sslkit/contracts/sources.py: CheckedSource": "each method of the contract is checked by one of the same name",
     "sslkit/data/views.py: ViewDataset": "each stage of a batch is a method of its own, and is timed by name"
 }
 """Classes of 15 methods or more, each with its reason."""
-TOP_MODULES, LINES, METHODS = 20, 300, 15
+TOP_MODULES, LINES, METHODS = 22, 300, 15
 
 
 def test_the_top_is_small_enough_to_read():

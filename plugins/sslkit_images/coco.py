@@ -14,7 +14,8 @@ from sslkit.api import Objects, Source
 from sslkit.errors import DataError
 from sslkit.files import load_cache, save_cache
 from sslkit.folders import cache_dir
-from sslkit_images.coco_index import LEFT_OUT, VERSION, CocoIndex, read_index
+from sslkit_images.coco_annotations import read_index
+from sslkit_images.coco_index import LEFT_OUT, VERSION, CocoIndex
 from sslkit_images.folder import SUFFIXES, read_file
 from sslkit_images.frames import Frame, header_of, upright_boxes
 from sslkit_images.names import NameList, abbreviate

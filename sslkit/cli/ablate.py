@@ -112,7 +112,6 @@ def ablate(
     if not collect:
         _train(ablation, launcher, jobs, slurm or [], options, out)
     _report(ablation, out, as_json)
-    execute.check_finished(ablation)
 
 
 def _plan(
@@ -164,8 +163,9 @@ def _train(
 
 
 def _report(ablation: Ablation, out: Path, as_json: bool) -> None:
-    """Write the report of an ablation, and print its results."""
+    """Write the report of an ablation, print its results, and fail if a run is not finished."""
     from sslkit import report
+    from sslkit.ablation import execute
     from sslkit.ablation.collect import collect_results
     from sslkit.ablation.results import dump
     from sslkit.cli.show.tables import print_json
@@ -177,3 +177,4 @@ def _report(ablation: Ablation, out: Path, as_json: bool) -> None:
     else:
         report.print_results(results)
         typer.echo(f"{', '.join(path.name for path in files)} are in {out}")
+    execute.check_finished(ablation)

@@ -60,7 +60,7 @@ def _spread(total: int, count: int) -> list[int]:
 def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
     result = dataset[[item]]
     if isinstance(result, Failure):
-        raise DataError(result.message)
+        raise result.error(result.message)
     batch = to_device(result, plan.views, torch.device("cpu"))
     index = int(batch["index"])
     key = dataset.source.key(index)

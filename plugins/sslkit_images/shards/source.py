@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,7 +102,9 @@ class Shards(Source):
         self._sizes = np.concatenate([index.sizes for index in indices])
         self._first_images: list[int] = np.cumsum([0, *map(len, indices)]).tolist()
         self._labels = np.concatenate([index.labels for index in indices]) if self.labels else None
-        self._check_labels(indices)
+        if self._labels is not None:
+            names = [self._names[index] for index in np.flatnonzero(self._labels == NO_LABEL).tolist()]
+            _refuse_unlabelled(names, len(self), self.labels, indices)
         self._read_objects(indices)
         self.categories = self._read_categories()
 
@@ -139,16 +141,6 @@ class Shards(Source):
             for folder, names in zip(folders, names_by_tar, strict=True)
             for number in range(len(names))
         )
-
-    def _check_labels(self, indices: Sequence[TarIndex]) -> None:
-        missing = np.flatnonzero(self._labels == NO_LABEL) if self._labels is not None else ()
-        if len(missing):
-            names = ", ".join(self._names[int(index)] for index in missing[:3])
-            faults = "; ".join(str(fault) for index in indices for fault in index.faults[:3])
-            raise DataError(
-                f'labels = "{self.labels}", but {len(missing)} of {len(self)} images have no label: {names}'
-                f"{', ...' if len(missing) > 3 else ''}{'; ' + faults if faults else ''}"
-            )
 
     def _read_objects(self, indices: Sequence[TarIndex]) -> None:
         self._boxes = np.concatenate([index.boxes for index in indices])
@@ -205,23 +197,40 @@ class Shards(Source):
         part = slice(self._offsets[index], self._offsets[index + 1]) if len(self._boxes) else slice(0, 0)
         if part.start == part.stop:
             return Objects()
-        boxes, shown = upright_boxes(self._boxes[part], self._header(index), (0, 0), "upright", self.key(index))
+        header = _header(partial(self._read, index), int(self._sizes[index]), self.key(index))
+        boxes, shown = upright_boxes(self._boxes[part], header, (0, 0), "upright", self.key(index))
         marks = self._difficult[part][shown] if self._difficult is not None else None
         return Objects(boxes[shown], self._classes[part][shown], marks, len(shown) - int(shown.sum()))
-
-    def _header(self, index: int) -> Header | None:
-        """Read the header of an image, from its first bytes if they suffice; None if it cannot be read."""
-        for length in (_HEAD, int(self._sizes[index])):
-            data = self._read(index, min(length, int(self._sizes[index])))
-            if data.startswith(_PNG) and length < self._sizes[index]:
-                continue  # its orientation may follow the pixels
-            with suppress(DataError):
-                return read_header(io.BytesIO(data), self.key(index))
-        return None
 
     def label(self, index: int) -> int | None:
         """Return the label of an image; None unless `labels` is set."""
         return int(self._labels[index]) if self._labels is not None else None
+
+
+def _refuse_unlabelled(names: Sequence[str], images: int, labels: str | None, indices: Sequence[TarIndex]) -> None:
+    if names:
+        faults = "; ".join(str(fault) for index in indices for fault in index.faults[:3])
+        raise DataError(
+            f'labels = "{labels}", but {len(names)} of {images} images have no label: {", ".join(names[:3])}'
+            f"{', ...' if len(names) > 3 else ''}{'; ' + faults if faults else ''}"
+        )
+
+
+def _header(read: Callable[[int], bytes], size: int, name: str) -> Header | None:
+    """Read the header of an image, from its first bytes if they suffice; None if it cannot be read.
+
+    Args:
+        read: Returns that many of its bytes.
+        size: The number of its bytes.
+        name: Its name.
+    """
+    for length in (_HEAD, size):
+        data = read(min(length, size))
+        if data.startswith(_PNG) and length < size:
+            continue  # its orientation may follow the pixels
+        with suppress(DataError):
+            return read_header(io.BytesIO(data), name)
+    return None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sslkit.errors import DataError
-from sslkit_images.coco_index import read_index
+from sslkit_images.coco_annotations import read_index
 
 
 def annotations(count=4):
