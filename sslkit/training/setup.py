@@ -16,7 +16,7 @@ from sslkit.data.loader import Loader
 from sslkit.data.views import ViewDataset
 from sslkit.errors import DataError
 from sslkit.folders import cores, processes
-from sslkit.networks import StepModule, activation_checkpointing, cuda_graph, sharding, small_maps
+from sslkit.networks import StepModule, activation_checkpointing, cuda_graph, sharding, small_maps, strided_pointwise
 from sslkit.optim import make_optimizer
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import Recipe
@@ -165,8 +165,10 @@ def _prepared(network: StepModule, recipe: Recipe, options: RunOptions, fabric: 
     """Apply the options of a step to the networks."""
     if options.checkpoint_activations:
         activation_checkpointing.recompute(network.online.backbone)
-    if fabric.device.type == "cpu" and precision_of(recipe) == "bf16-mixed":
-        small_maps.guard(network)
+    if fabric.device.type == "cpu":
+        strided_pointwise.guard(network)
+        if precision_of(recipe) == "bf16-mixed":
+            small_maps.guard(network)
     if options.compile:
         network.compile_backbones()
     if options.cuda_graph:

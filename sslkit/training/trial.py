@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sslkit.networks import strided_pointwise
 from sslkit.networks.cost import step_batch
 from sslkit.networks.small_maps import guarded
 from sslkit.networks.step_module import LAYOUTS, StepModule
@@ -149,6 +150,7 @@ class Trial:
         self.plan, self.modes = plan, modes
         self.began, self.began_thread = time.monotonic(), time.thread_time()
         self.network = StepModule(plan).train()
+        strided_pointwise.guard(self.network)
         self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.limit = plan.recipe.batch_size // plan.recipe.accumulate
 
