@@ -216,13 +216,15 @@ def open_target(target: str, sets: Sequence[str], plugins: Plugins | None = None
 
     For a folder the plugins declare both: the source that opens folders, and the proposer that is the default.
     """
+    from sslkit.planning.plan import ConfiguredComponent
+
     plugins = plugins or Plugins.load()
     if is_image_folder(target):
-        return open_image_folder(target, plugins), plugins.default_proposer().cls()
+        return open_image_folder(target, plugins), _proposer(ConfiguredComponent(plugins.default_proposer(), {}))
     plan, _ = load(target, sets, plugins)
     if plan.proposer is None:
         raise RecipeError(f"{target} has no [proposals] that its sampler needs")
-    return _opened(plan.source), plan.proposer.make()
+    return _opened(plan.source), _proposer(plan.proposer)
 
 
 def open_source(target: str, sets: Sequence[str], plugins: Plugins | None = None) -> Source:
@@ -255,6 +257,12 @@ def _opened(source: ConfiguredComponent) -> Source:
     from sslkit.data import opening  # imports torch
 
     return opening.open_source(source)
+
+
+def _proposer(proposer: ConfiguredComponent) -> Proposer:
+    from sslkit.data import opening  # imports torch
+
+    return opening.make_proposer(proposer)
 
 
 def _missing_data(source: ConfiguredComponent) -> str | None:

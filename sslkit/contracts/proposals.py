@@ -1,4 +1,4 @@
-"""Check proposers, and the proposals of every image."""
+"""A proposer and proposals whose every answer is checked."""
 
 from __future__ import annotations
 
@@ -11,14 +11,65 @@ from sslkit.api import Progress, Proposals, Proposer, Source
 from sslkit.boxes import Boxes
 from sslkit.contracts.arrays import FORM, array_fault, named
 from sslkit.contracts.blame import blamed, breach
+from sslkit.contracts.sources import missing_message
 from sslkit.plugins import Component
 
 TOLERANCE = 1.0
 """Pixels by which a proposal may reach outside its image, as after rounding; it is then clipped."""
 
 
+class CheckedProposer(Proposer):
+    """A proposer, checked: wrong answers and failures of any method are told with its plugin and line.
+
+    It passes for an instance of the proposer's class, with all of its attributes.
+
+    Args:
+        component: The proposer's component.
+        proposer: The proposer.
+
+    Raises:
+        PluginError: By every method, if the proposer fails or returns what its contract does not allow.
+    """
+
+    def __init__(self, component: Component, proposer: Proposer) -> None:
+        self.component, self.proposer = component, proposer
+
+    @property  # type: ignore[misc] # what isinstance() goes by
+    def __class__(self) -> type[Any]:
+        """Return the class of the proposer."""
+        return type(self.proposer)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the proposer."""
+        return getattr(self.proposer, name)
+
+    def missing(self, source: Source) -> str | None:
+        """Return the proposer's message, or None if nothing is missing."""
+        return missing_message(self.component, self.proposer, source)
+
+    def build(self, source: Source, progress: Progress, jobs: int, *more: Any) -> None:
+        """Let the proposer build its proposals; `more` is what its own class takes."""
+        with blamed(self.component, "build"):
+            self.proposer.build(source, progress, jobs, *more)
+
+    def open(self, source: Source) -> CheckedProposals:
+        """Return the proposals of a source."""
+        with blamed(self.component, "open"):
+            proposals: Any = self.proposer.open(source)
+        if not isinstance(proposals, Proposals):
+            what = f"returned {named(proposals)}: return a subclass of sslkit.api.Proposals"
+            raise breach(self.component, "open", what)
+        checked = CheckedProposals(self.component, proposals)
+        if len(checked) != len(source):
+            what = f"returned proposals of {len(checked)} images, and the source has {len(source)}"
+            raise breach(self.component, "open", what)
+        return checked
+
+
 class CheckedProposals(Proposals):
     """Proposals whose boxes are checked when they are read.
+
+    They pass for an instance of the proposals' class, with all of its attributes.
 
     Args:
         component: The proposer that opened them.
@@ -27,6 +78,19 @@ class CheckedProposals(Proposals):
 
     def __init__(self, component: Component, proposals: Proposals) -> None:
         self.component, self.proposals = component, proposals
+
+    @property  # type: ignore[misc] # what isinstance() goes by
+    def __class__(self) -> type[Any]:
+        """Return the class of the proposals."""
+        return type(self.proposals)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how loader processes make their copy: by `__class__`, pickle would make other proposals."""
+        return CheckedProposals, (self.component, self.proposals)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the proposals."""
+        return getattr(self.proposals, name)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -75,30 +139,3 @@ class CheckedProposals(Proposals):
 
     def _breach(self, index: int, fault: str) -> Exception:
         return breach(self.component, "__getitem__", f"returned for image {index} {fault}", type(self.proposals))
-
-
-def build_proposals(component: Component, proposer: Proposer, source: Source, progress: Progress, jobs: int) -> None:
-    """Let a proposer build its proposals.
-
-    Raises:
-        PluginError: It failed.
-    """
-    with blamed(component, "build"):
-        proposer.build(source, progress, jobs)
-
-
-def open_proposals(component: Component, proposer: Proposer, source: Source) -> CheckedProposals:
-    """Open the proposals of a source.
-
-    Raises:
-        PluginError: The proposer failed, or returned something else than proposals of each image.
-    """
-    with blamed(component, "open"):
-        proposals: Any = proposer.open(source)
-    if not isinstance(proposals, Proposals):
-        raise breach(component, "open", f"returned {named(proposals)}: return a subclass of sslkit.api.Proposals")
-    checked = CheckedProposals(component, proposals)
-    if len(checked) != len(source):
-        what = f"returned proposals of {len(checked)} images, and the source has {len(source)}"
-        raise breach(component, "open", what)
-    return checked

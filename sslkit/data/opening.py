@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from sslkit.api import Progress, Source
-from sslkit.contracts.proposals import CheckedProposals, build_proposals, open_proposals
-from sslkit.contracts.sources import CheckedSource, missing_message
+from sslkit.contracts.proposals import CheckedProposals, CheckedProposer
+from sslkit.contracts.sources import CheckedSource
 from sslkit.errors import DataError
 from sslkit.folders import cores
 from sslkit.planning.plan import ConfiguredComponent, Plan
@@ -34,6 +34,11 @@ def make_source(configured: ConfiguredComponent) -> Source:
     return CheckedSource(configured.component, configured.make())
 
 
+def make_proposer(configured: ConfiguredComponent) -> CheckedProposer:
+    """Build a proposer, whose answers are checked."""
+    return CheckedProposer(configured.component, configured.make())
+
+
 def open_source(configured: ConfiguredComponent, progress: Progress | None = None) -> Source:
     """Build, prepare, open and return a source.
 
@@ -57,10 +62,10 @@ def open_source(configured: ConfiguredComponent, progress: Progress | None = Non
 def _open_proposals(plan: Plan, source: Source, recipe_file: RecipeFile | None) -> CheckedProposals | None:
     if plan.proposer is None:
         return None
-    component, proposer = plan.proposer.component, plan.proposer.make()
-    if missing := missing_message(component, proposer, source):
+    proposer = make_proposer(plan.proposer)
+    if missing := proposer.missing(source):
         if not (plan.recipe.proposals and plan.recipe.proposals.when_missing == "build"):
             raise DataError(missing.replace("RECIPE", recipe_file.arguments) if recipe_file else missing)
         with bar() as progress:
-            build_proposals(component, proposer, source, progress, cores())
-    return open_proposals(component, proposer, source)
+            proposer.build(source, progress, cores())
+    return proposer.open(source)

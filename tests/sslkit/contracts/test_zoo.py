@@ -44,13 +44,13 @@ def with_zoo(plugins):
 def train(monkeypatch, tmp_path, capsys):
     """Return a function that runs the command in this process; it returns the exit code and what stderr says."""
 
-    def train(plugins, *sets):
+    def train(plugins, *sets, command=("run", "--workers", "0", "--accelerator", "cpu")):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(Plugins, "load", classmethod(lambda cls, *given, **named: plugins))
         (tmp_path / "dots.toml").write_text(RECIPE.replace("epochs = 2\nbatch_size = 4", "steps = 1\nbatch_size = 2"))
         options = [part for item in sets for part in ("--set", item)]
-        arm = f"arm-{len(list(tmp_path.rglob('*-s3')))}"
-        code = main(["run", "dots.toml", "--workers", "0", "--accelerator", "cpu", "--arm", arm, *options])
+        arm = ["--arm", f"arm-{len(list(tmp_path.rglob('*-s3')))}"] if command[0] == "run" else []
+        code = main([command[0], "dots.toml", *command[1:], *arm, *options])
         return code, capsys.readouterr().err
 
     return train
@@ -71,6 +71,24 @@ def test_a_wrong_component_ends_the_run_at_its_first_step(with_zoo, train, tmp_p
     assert told.count(BY) == 1, "each problem once"
     assert "Traceback" not in told
     assert not list(tmp_path.rglob("metrics.jsonl")), "no step was taken"
+
+
+@pytest.mark.parametrize(
+    "command", [("views", "--out", "sheet.png"), ("doctor", "--accelerator", "cpu", "--workers", "0", "--steps", "1")]
+)
+@pytest.mark.parametrize(
+    ("kind", "method", "value"),
+    [
+        ("source", "read", zoo.gives("a.png")), ("sampler", "sample", zoo.sample(zoo.BOXES[:1])),
+        ("proposer", "__getitem__", zoo.proposal(500, 500, 600, 600)), ("source", "key", zoo.fails),
+    ],
+)  # fmt: skip
+def test_other_commands_end_with_the_same_code(with_zoo, train, command, kind, method, value):
+    sets = [TABLES[kind], *(["sampler.use=zoo/choosing"] if kind == "proposer" else [])]
+    code, told = train(with_zoo(kind, zoo.wrong(kind, method, value)), *sets, command=command)
+    assert code == 4, told
+    assert f"{kind} {BY}" in told
+    assert "Traceback" not in told
 
 
 @pytest.fixture
