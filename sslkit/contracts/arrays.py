@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 ROUNDING = 1e-3
-"""Pixels by which rounding may carry a box across the edge of its image."""
+"""Pixels by which rounding may carry a view across the edge of its image."""
+TOLERANCE = 1.0
+"""Pixels by which the box of a proposal or an object may reach outside its image, which is then clipped."""
 FORM = "boxes are left, top, right, bottom"
 
 

@@ -41,9 +41,7 @@ class blamed:  # noqa: N801 - used as a function; a class is faster than a gener
             return
         if "out of memory" in str(error) or not is_failure(error):
             return
-        cls = self.of or self.component.cls
-        lines = _lines_of_failure(error, cls, self.method)
-        raise PluginError(_message(self.component, f" failed: {describe(error)}", lines)) from error
+        raise PluginError(failure(self.component, self.method, error, self.of)) from error
 
 
 def breach(component: Component, method: str, what: str, of: type[Any] | None = None) -> PluginError:
@@ -59,9 +57,9 @@ def breach(component: Component, method: str, what: str, of: type[Any] | None = 
     return PluginError(_message(component, f": {method}{_brackets(of or component.cls, method)} {what}", [line]))
 
 
-def failure(component: Component, method: str, error: BaseException) -> str:
-    """Return the message of a component that failed, as `blamed` raises it."""
-    lines = _lines_of_failure(error, component.cls, method)
+def failure(component: Component, method: str, error: BaseException, of: type[Any] | None = None) -> str:
+    """Return the message of a component that failed; arguments as in `breach`."""
+    lines = _lines_of_failure(error, of or component.cls, method)
     return _message(component, f" failed: {describe(error)}", lines)
 
 

@@ -9,13 +9,10 @@ import numpy as np
 from sslkit import boxes as box_functions
 from sslkit.api import Progress, Proposals, Proposer, Source
 from sslkit.boxes import Boxes
-from sslkit.contracts.arrays import FORM, array_fault, named
+from sslkit.contracts.arrays import FORM, TOLERANCE, array_fault, named
 from sslkit.contracts.blame import blamed, breach
 from sslkit.contracts.sources import missing_message
 from sslkit.plugins import Component
-
-TOLERANCE = 1.0
-"""Pixels by which a proposal may reach outside its image, as after rounding; it is then clipped."""
 
 
 class CheckedProposer(Proposer):

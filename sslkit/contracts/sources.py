@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sslkit.api import Objects, Progress, Source
-from sslkit.contracts.arrays import FORM, ROUNDING, array_fault, named
+from sslkit.boxes import Boxes, clip
+from sslkit.contracts.arrays import FORM, ROUNDING, TOLERANCE, array_fault, named
 from sslkit.contracts.blame import blamed, breach
 from sslkit.plugins import Component
 
@@ -115,6 +116,14 @@ class CheckedSource(Source):
         if objects.boxes.dtype == np.float32 and objects.labels.dtype == np.int64:
             return objects
         return replace(objects, boxes=objects.boxes.astype(np.float32), labels=objects.labels.astype(np.int64))
+
+    def refuse_outside(self, index: int, boxes: Boxes, height: int, width: int) -> None:
+        """Refuse boxes of objects that reach outside their image, whose size is known once it is decoded."""
+        clipped = clip(boxes, height, width)
+        if len(boxes) and np.abs(boxes - clipped).max() > TOLERANCE:
+            box = boxes[np.abs(boxes - clipped).max(axis=1).argmax()].tolist()
+            what = f"returned for image {index} the box {box}, and the upright image has {width} x {height} pixels"
+            raise breach(self.component, "objects", what)
 
     def label(self, index: int) -> int | None:
         """Return the label of an image, or None."""

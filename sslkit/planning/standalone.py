@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sslkit.axes import parse
+from sslkit.contracts.blame import blamed
 from sslkit.errors import RecipeError
 from sslkit.planning.options import schema, validate
 from sslkit.plugins import Component, Plugins
@@ -15,7 +16,7 @@ def build(kind: str, name: str, options: Mapping[str, Any], plugins: Plugins, *w
     """Build a component; `wiring` goes to the parameters left of `*`.
 
     Raises:
-        PluginError: No plugin offers it.
+        PluginError: No plugin offers it, or its constructor failed.
         RecipeError: An option is unknown or out of range, or the component refuses them.
     """
     component = plugins.find(kind, name)
@@ -23,10 +24,11 @@ def build(kind: str, name: str, options: Mapping[str, Any], plugins: Plugins, *w
     if problems:
         lines = [f"{component.id}: {item.what}{item.instead and '; '}{item.instead}" for item in problems]
         raise RecipeError("\n".join(lines), problems)
-    try:
-        return component.cls(*wiring, **checked)
-    except ValueError as error:
-        raise RecipeError(f"{component.id}: {error}") from None
+    with blamed(component, "__init__"):
+        try:
+            return component.cls(*wiring, **checked)
+        except ValueError as error:
+            raise RecipeError(f"{component.id}: {error}") from None
 
 
 def build_objective(name: str, dims: Mapping[str, int], options: Mapping[str, Any], plugins: Plugins) -> Any:

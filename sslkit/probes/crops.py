@@ -14,6 +14,7 @@ from torch import Tensor
 from sslkit import images
 from sslkit.api import Progress, Source, no_progress
 from sslkit.boxes import Boxes
+from sslkit.contracts.sources import CheckedSource
 from sslkit.errors import DataError
 from sslkit.folders import cores
 from sslkit.planning.recipe import ProbeTable
@@ -157,8 +158,10 @@ def _crop(source: Source, index: int, boxes: Boxes, table: ProbeTable) -> tuple[
         image = images.decode(source.read(index), source.key(index))
     except DataError as error:
         return np.zeros((len(boxes), table.size, table.size, 3), np.uint8), str(error)
+    height, width = image.shape[:2]
+    if table.crops == "objects" and not table.loosen and isinstance(source, CheckedSource):
+        source.refuse_outside(index, boxes, height, width)
     if table.fit == "centre-crop":
-        height, width = image.shape[:2]
         half = _CENTRE_SHARE * min(height, width) / 2
         boxes = np.array([[width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half]], np.float32)
     return images.cuts(image, boxes, table.size, "bicubic"), ""

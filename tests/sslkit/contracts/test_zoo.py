@@ -11,6 +11,7 @@ from sslkit.errors import PluginError
 from sslkit.planning.plan import ConfiguredComponent
 from sslkit.planning.probes import plan_probes
 from sslkit.planning.recipe import ProbeRecipe
+from sslkit.planning.standalone import build_objective
 from sslkit.plugins import Owner, Plugins
 from sslkit.probes.evaluate import ProbeEvaluator
 from tests.conftest import RECIPE, make_module
@@ -154,3 +155,10 @@ def test_a_source_that_misses_a_method_is_told(with_zoo):
     component = with_zoo("source", incomplete).find("source", "zoo/wrong")
     with pytest.raises(PluginError, match="failed: TypeError: Can't instantiate abstract class Incomplete"):
         ConfiguredComponent(component, {}).make()
+
+
+def test_a_component_built_alone_is_told_as_well(with_zoo):
+    plugins = with_zoo("objective", zoo.wrong("objective", "__init__", zoo.fails))
+    with pytest.raises(PluginError) as caught:
+        build_objective("zoo/wrong", {"v": 2, "d": 6}, {}, plugins)
+    told(caught.value, "objective", "failed: KeyError: 'absent'")

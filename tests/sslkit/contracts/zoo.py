@@ -240,6 +240,12 @@ LABELS = [
     ("objects", gives(Objects(BOXES[:, [2, 3, 0, 1]], np.array([0, 1]))), "negative or inverted"),
     ("objects", gives(Objects(BOXES - 20, np.array([0, 1]))), "negative or inverted"),
     ("objects", gives(Objects(BOXES, np.array([0, 1]), None, None)), "None as outside"),
+    (
+        "objects",
+        gives(Objects(BOXES + 10, np.array([0, 1]))),
+        "the box [18.0, 14.5, 58.0, 50.0], and the upright image",
+    ),
+    ("objects", gives(Objects(BOXES + 90, np.array([0, 1]))), "and the upright image has 48 x 40 pixels"),
     ("objects", fails, "failed: KeyError"),
     ("label", gives(2), "label() returned 2 for image {}: return None, or a label from 0 to 1"),
     ("label", gives(-1), "label() returned -1"),
