@@ -17,7 +17,7 @@ from sslkit.planning.options import parsed, validate
 from sslkit.planning.recipe import ProbeRecipe, Recipe
 from sslkit.planning.recipe_file import RecipeFile, check_structure, format_problems
 from sslkit.plugins import Plugins
-from sslkit.storage.run_folder import RECIPE
+from sslkit.storage.run_folder import RECIPE, is_run
 
 if TYPE_CHECKING:
     from sslkit.api import Proposer, Source
@@ -49,7 +49,7 @@ class Checked:
 
 def read(name: str, sets: Sequence[str], plugins: Plugins) -> RecipeFile:
     """Find and parse a recipe: by path, by name, or the one in a run's folder."""
-    if _has_recipe(name):
+    if is_run(name):
         return files.read(Path(name) / RECIPE, sets)
     known = files.shipped_recipes() | plugins.recipes()
     return files.read(files.locate(name, known), sets)
@@ -238,12 +238,7 @@ def open_source(target: str, sets: Sequence[str], plugins: Plugins | None = None
 
 def is_image_folder(target: str) -> bool:
     """Return whether a target is a folder of images, and not a run's folder."""
-    return os.path.isdir(target) and not _has_recipe(target)  # noqa: PTH112 - as in `_has_recipe`
-
-
-def _has_recipe(folder: str) -> bool:
-    """Return whether this is a run's folder; Path.is_file() would fail for a name that is too long."""
-    return os.path.isfile(Path(folder) / RECIPE)  # noqa: PTH113
+    return os.path.isdir(target) and not is_run(target)  # noqa: PTH112 - Path.is_dir() fails for a long name
 
 
 def open_image_folder(target: str, plugins: Plugins) -> Source:

@@ -25,7 +25,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from sslkit.errors import DataError, RecipeError, StorageError, UsageError
 from sslkit.files import make_folder, reason, replace_file
 from sslkit.planning import toml
 from sslkit.storage.environment import describe_environment
+from sslkit.storage.run_name import run_name
 
 if TYPE_CHECKING:
     from sslkit.planning.plan import Plan
@@ -60,9 +60,6 @@ PROBE_TERM = "probe."
 """How the names of online scores start in the metrics: `probe.NAME.METRIC`."""
 WEIGHTS = "backbone.safetensors"
 _LOCK = ".lock"
-_SEPARATORS = frozenset("/\\\0")
-_LONGEST_NAME, _LONGEST_ARM = 255, 200
-"""Bytes of a folder's name that file systems allow, and what a message recommends for an arm."""
 _NOT_COMPARED = (
     "plugins", "summary", "auto_precision", "auto_memory_format", "on_bad_image", "max_bad_images", "max_bad_share",
 )  # fmt: skip
@@ -82,17 +79,7 @@ class RunFolder:
         Raises:
             UsageError: `arm` is not the name of a folder.
         """
-        name = f"{arm}-s{seed}"
-        if not arm or set(arm) & _SEPARATORS:
-            instead = re.sub(r"[/\\\\\0]+", "-", arm).strip("-.") or "full"
-            raise UsageError(f"arm {arm!r} is not a folder's name: write one without / and \\, such as --arm {instead}")
-        if len(os.fsencode(name)) > _LONGEST_NAME:
-            raise UsageError(
-                f"arm '{arm[:40]}...' is too long for a folder's name: write at most {_LONGEST_ARM} letters"
-            )
-        if recipe in (".", ".."):
-            raise UsageError(f"a recipe called '{recipe}' cannot name a folder of runs: rename its file")
-        return cls(base / recipe / name)
+        return cls(base / run_name(recipe, arm, seed))
 
     @property
     def recipe(self) -> Path:
@@ -242,6 +229,11 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
         except OSError:
             return
+
+
+def is_run(folder: str | Path) -> bool:
+    """Return whether a path is the folder of a run."""
+    return os.path.isfile(Path(folder) / RECIPE)  # noqa: PTH113 - Path.is_file() fails for a name that is too long
 
 
 def run_at(path: Path, refused: Mapping[str, Any]) -> RunFolder | None:

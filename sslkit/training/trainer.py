@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -63,7 +64,7 @@ def _locked(folder: RunFolder) -> Iterator[None]:
     if launcher_rank():
         yield
         return
-    new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    new = [path for path in (folder.path, *folder.path.parents) if not os.path.exists(path)]  # noqa: PTH110 - long names
     with folder.locked():
         try:
             yield
@@ -74,7 +75,7 @@ def _locked(folder: RunFolder) -> Iterator[None]:
                 remove_empty(new)
                 raise
             reason = str(error) if isinstance(error, SslkitError) else f"{type(error).__name__}: {error}"
-            with suppress(StorageError):  # the first error is the one to report
+            with suppress(StorageError, DataError):  # the first error is the one to report
                 failure = {"state": "failed", "reason": reason, "code": getattr(error, "exit_code", 1)}
                 folder.write(STATUS, {**folder.status(), **failure})
                 folder.write_text(FAILED, traceback.format_exc())
