@@ -132,7 +132,7 @@ class Proposals(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Boxes:
-        """Return the boxes of image `index`: shape (n, 4), xyxy pixels of the original image."""
+        """Return the boxes of image `index`: shape (n, 4), float32, xyxy pixels of the upright image, inside it."""
 
 
 class Proposer(ABC):
@@ -169,7 +169,8 @@ class Sample:
 
     Attributes:
         boxes: View group -> shape (v, 4), xyxy pixels, float.
-        counts: Name -> number ("fallback" -> 0 or 1); the core reports their averages per epoch.
+        counts: Name -> number ("fallback" -> 0 or 1), the same names in every sample; the core reports their averages
+            per epoch.
     """
 
     boxes: Mapping[str, Boxes]
