@@ -45,6 +45,7 @@ class Coco(Source):
     """
 
     name = "coco"
+    reads_in_threads = True
 
     def __init__(
         self, *, root: Path = Path("data/coco"),

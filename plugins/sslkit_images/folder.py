@@ -31,6 +31,7 @@ class Folder(Source):
     """
 
     name = "folder"
+    reads_in_threads = True
     opens_folder = True
     example: ClassVar = {"root": "images", "labels": True}
 

@@ -42,6 +42,7 @@ class Voc(Source):
     """
 
     name = "voc"
+    reads_in_threads = True
     categories = CATEGORIES
 
     def __init__(

@@ -51,6 +51,7 @@ class SampleScenes(Source):
     """
 
     name = "sample-scenes"
+    reads_in_threads = True
 
     def __init__(
         self, *, images: Annotated[int, Field(ge=1)] = 1000, split: Literal["train", "val"] = "train",

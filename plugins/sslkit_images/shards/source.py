@@ -58,6 +58,7 @@ class Shards(Source):
     """
 
     name = "shards"
+    reads_in_threads = True
 
     def __init__(
         self, *, root: Path, pattern: str = "*.tar", labels: str | None = None, categories: Path | None = None,
