@@ -2,7 +2,7 @@
 
     --short         what the test suite runs: a few of each
     --seed N        seed of all random draws; 0 by default
-    --only PART     kills, images, annotations, recipes, checkpoints, memory; may be repeated
+    --only PART     recipes, checkpoints, images, annotations, components, paths, kills, memory; may be repeated
     --out FILE      figures and faults as JSON
 
 The exit code is 1 if sslkit did not survive something; each such case is printed with what reproduces it.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from faults import annotations, checkpoints, images, kills, memory, recipes
+from faults import annotations, checkpoints, components, images, kills, memory, paths, recipes
 from faults.outcome import Part
 
 PARTS: dict[str, Callable[[Path, int], Part]] = {
@@ -29,6 +29,8 @@ PARTS: dict[str, Callable[[Path, int], Part]] = {
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder),
     "images": lambda folder, seed: images.campaign(folder, seed, damaged=800, good=400),
     "annotations": lambda folder, seed: annotations.campaign(folder, seed, coco=1500, voc=800, tars=700),
+    "components": lambda folder, seed: components.campaign(folder, seed, each=500),
+    "paths": lambda folder, seed: paths.campaign(folder, seed, cases=400),
     "kills": lambda folder, seed: kills.campaign(folder, seed, kills=12, steps=60),
     "memory": lambda folder, seed: memory.campaign(folder, steps=2000, workers=3),
 }
@@ -38,6 +40,8 @@ SHORT: dict[str, Callable[[Path, int], Part]] = {
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder, checkpoints.FEW),
     "images": lambda folder, seed: images.campaign(folder, seed, damaged=80, good=40),
     "annotations": lambda folder, seed: annotations.campaign(folder, seed, coco=100, voc=50, tars=50),
+    "components": lambda folder, seed: components.campaign(folder, seed, each=50),
+    "paths": lambda folder, seed: paths.campaign(folder, seed, cases=15),
     "memory": lambda folder, seed: memory.campaign(folder, steps=60, workers=2),
 }
 """The sizes that the test suite runs; kills have tests of their own."""

@@ -84,6 +84,8 @@ def _row_fault(row: Any, x: Tensor, axes: Iterable[Axis], sizes: Mapping[str, in
         return f"{named(row)}, not a tensor of shape {_shape(expected)}"
     if not row.is_floating_point():
         return f"a tensor of {row.dtype}, not of floats"
+    if row.layout != torch.strided:
+        return f"a tensor of the layout {row.layout}, not a dense one"
     if row.device != x.device:
         return f"a tensor on '{row.device}' for an input on '{x.device}', not on the same device"
     actual = row.shape

@@ -182,7 +182,13 @@ def refuse_repeated_keys(source: Source, hashes: array[int]) -> None:
 
 def _is_index(value: Any) -> bool:
     """Return whether a value is an integer of any kind, and no bool."""
-    return hasattr(value, "__index__") and not isinstance(value, (bool, np.ndarray))
+    if isinstance(value, (bool, np.ndarray)):
+        return False
+    try:
+        operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # tensors have the method, and fail
+        return False
+    return True
 
 
 def _range(categories: int) -> str:

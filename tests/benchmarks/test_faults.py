@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sslkit.api import Objects
-from sslkit.errors import DataError
+from sslkit.errors import DataError, PluginError
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 
@@ -34,7 +34,7 @@ def test_the_short_campaign_is_survived(tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = {part["name"]: part for part in json.loads((tmp_path / "out.json").read_text())["parts"]}
-    assert set(parts) == {"recipes", "checkpoints", "images", "annotations", "memory"}
+    assert set(parts) == {"recipes", "checkpoints", "images", "annotations", "components", "paths", "memory"}
     assert parts["recipes"]["cases"]["generated"] >= 100
     assert parts["recipes"]["figures"]["exit_codes"]["3"] > 80
     assert parts["checkpoints"]["figures"]["files"] == 6
@@ -43,6 +43,9 @@ def test_the_short_campaign_is_survived(tmp_path):
     assert parts["images"]["figures"]["damaged_but_usable"] > 0
     assert parts["annotations"]["cases"] == {"COCO": 100, "VOC": 50, "tar": 50}
     assert all(count > 5 for count in parts["annotations"]["figures"]["outcomes"].values())
+    assert set(parts["components"]["cases"].values()) == {50}
+    assert len(parts["components"]["figures"]["outcomes"]) == 12  # told and used, of each kind
+    assert sum(parts["paths"]["cases"].values()) == 15
 
 
 @pytest.mark.usefixtures("campaign")
@@ -134,6 +137,47 @@ def test_annotations_that_are_lost_or_badly_told_are_noticed(tmp_path, monkeypat
     monkeypatch.setattr(Coco, method, wrong)
     part = annotations.campaign(tmp_path, seed=0, coco=30, voc=0, tars=0)
     assert any(words in fault.what for fault in part.faults)
+
+
+@pytest.mark.usefixtures("campaign")
+def test_components_that_are_not_told_as_they_should_be_are_noticed():
+    from faults import components
+
+    def told(words, valid):
+        def call():
+            if words is not None:
+                raise words if isinstance(words, Exception) else PluginError(words)
+
+        return components.judge(components.Case("it", "sample", valid, call), "sampler")[1]
+
+    right = f"sampler 'hostile/it' of {components.OWNER}: sample() returned 3\n    {components.__file__}, line 1"
+    assert told(right, False) == told(None, True) == ""
+    assert "is used" in told(None, False)
+    assert "the contract allows it" in told(right, True)
+    assert "the message lacks" in told(right.replace("2.7", "2.8"), False)
+    assert "the message lacks ['sample'" in told(right.replace("sample()", "it"), False)
+    assert "KeyError" in told(KeyError("x"), False)
+
+
+@pytest.mark.usefixtures("campaign")
+def test_commands_that_end_badly_for_a_path_are_noticed(monkeypatch):
+    from faults import paths
+
+    def ends(code, said):
+        def main(words):
+            sys.stdout.write(said)
+            if isinstance(code, BaseException):
+                raise code
+            return code
+
+        monkeypatch.setattr(paths, "main", main)
+        return paths.judge(["run"])[1]
+
+    assert ends(2, "error: it is a file") == ""
+    assert "it ended with 0" in ends(0, "done")
+    assert "a traceback" in ends(1, "Traceback (most recent call last)")
+    assert "no reason" in ends(1, "sorry")
+    assert "OSError" in ends(OSError("no"), "")
 
 
 @pytest.mark.usefixtures("campaign")
