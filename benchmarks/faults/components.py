@@ -77,7 +77,7 @@ def judge(case: Case, kind: str) -> tuple[str, str]:
     try:
         case.call()
     except PluginError as error:
-        words = (f"{kind} 'hostile/it' of {OWNER}", case.method, __file__)
+        words = (f"{kind} 'hostile/it' of {OWNER}: {case.method}", __file__)
         missing = [word for word in words if word not in str(error)]
         if case.valid:
             return "told", f"the contract allows it, and it is told: {error}"
