@@ -114,3 +114,15 @@ def test_lanes_apart_share_nothing_and_tell_what_failed():
         pass
     with pytest.raises(RuntimeError, match="has no len"), apart({"a": (partial, (len, 5))}) as lanes:
         lanes["a"]()
+
+
+def test_readers_of_annotations_are_timed_in_processes_of_their_own(tmp_path):
+    from speed import annotations
+
+    annotations.write_coco(tmp_path / "coco", 0.0005)
+    annotations.write_voc(tmp_path / "voc", 0.0005)
+    for read in (annotations.coco, annotations.pycocotools, annotations.voc):
+        seconds, processor, peak = annotations.measured(read, tmp_path)
+        assert 0 < seconds < 60
+        assert processor > 0
+        assert peak >= 0
