@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from sslkit.data.prefetch import Prefetcher, Reading
 from sslkit.data.views import to_device
 from sslkit.networks import cuda_graph, sharding
 from sslkit.networks.step_module import StepOutput
+from sslkit.planning.recipe import View
 from sslkit.schedules import cosine_schedule, target_momentum
 from sslkit.seeds import seed_all
 from sslkit.training.agreement import Agreement
@@ -131,7 +133,7 @@ class TrainStep:
         """Return the next micro-batch on the device; add its data to `micro`."""
         started = time.monotonic()
         if self.prefetcher is None or self.prefetcher.batches is not loader:  # a rollback drops a batch read ahead
-            self.prefetcher = Prefetcher(loader, self.fetch)
+            self.prefetcher = Prefetcher(loader, partial(_fetch, self.setup.plan.views, self.setup.device))
         batch = self.prefetcher.take()
         if self.engine.is_sharded:
             sharding.broadcast_buffers(self.network)
@@ -140,10 +142,6 @@ class TrainStep:
         micro.bad += batch.pop("bad")
         micro.batches.append({name: batch[name] for name in batch if name == "index" or name.startswith("boxes.")})
         return batch
-
-    def fetch(self, loader: Iterator[dict[str, Any]]) -> dict[str, Any]:
-        """Return the loader's next batch, ready for the networks."""
-        return to_device(next(loader), self.setup.plan.views, self.setup.device)
 
     def forward_backward(self, batch: Mapping[str, Any], measure: bool = False) -> StepOutput:
         """Run forward and backward on one micro-batch."""
@@ -204,6 +202,13 @@ class TrainStep:
             return {}
         measured = monitors.ranks() | micro.outputs[0].measured if fabric.is_global_zero else {}
         return fabric.broadcast(measured) if fabric.world_size > 1 else measured
+
+
+def _fetch(
+    views: Mapping[tuple[str, str], Sequence[View]], device: torch.device, loader: Iterator[Any]
+) -> dict[str, Any]:
+    """Return the loader's next batch, ready for the networks."""
+    return to_device(next(loader), views, device)
 
 
 def _averaged(losses: Sequence[Mapping[str, Tensor]], device: torch.device) -> Sequence[Tensor]:

@@ -1,3 +1,4 @@
+import gc
 import json
 import math
 import multiprocessing
@@ -5,6 +6,7 @@ import random
 import shutil
 import signal
 import types
+import weakref
 from typing import ClassVar
 
 import numpy as np
@@ -70,6 +72,20 @@ def test_by_default_loader_processes_take_the_cores_that_steps_leave(train_step,
     monkeypatch.setattr(setup, "cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert train_step(workers=None).setup.workers == expected
+
+
+def test_networks_are_freed_as_soon_as_the_run_is_over(run, monkeypatch):
+    networks, init = [], StepModule.__init__
+    monkeypatch.setattr(
+        StepModule, "__init__", lambda self, *given: (init(self, *given), networks.append(weakref.ref(self)))[0]
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        run()
+        assert [network() for network in networks] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
