@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import io
 import os
 import shutil
@@ -21,7 +22,7 @@ from torch import nn
 from sslkit import hookimpl
 from sslkit.api import Backbone, Head, Objective, Objects, Probe, Sample, Source, Terms, ViewSampler
 from sslkit.plugins import Owner, Plugins
-from sslkit.training import hardware, trial
+from sslkit.training import allocator, hardware, trial
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -384,11 +385,30 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
     return once
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _memory_given_back() -> None:
-    """Free memory between tests; a run keeps that of its largest step, and this process runs every test."""
+@pytest.fixture(scope="session")
+def _memory_limit() -> list[float]:
+    """Let runs free their memory, and return in GB what this process may have before it gives freed memory back."""
     stub: Any = types.SimpleNamespace(keep_freed=lambda: True, trim=lambda: None)
     hardware.allocator = trial.allocator = stub
+    return [1.5]
+
+
+@pytest.fixture(autouse=True)
+def _memory_given_back(_memory_limit: list[float]) -> Any:
+    """Give freed memory back after a test that took much of it; this process runs every test."""
+    yield
+    if _resident_gb() > _memory_limit[0]:
+        gc.collect()
+        allocator.trim()
+        _memory_limit[0] = max(1.5, _resident_gb() + 0.3)
+
+
+def _resident_gb() -> float:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # pragma: no cover - not on Linux
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 @pytest.fixture(scope="session", autouse=True)
