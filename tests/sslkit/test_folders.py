@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import types
 import warnings
@@ -131,17 +130,11 @@ def test_what_a_recipe_names_is_written_to_in_the_current_and_the_cache_folder_a
             require_within_reach(bad)
 
 
-def _child_gets_interrupt() -> None:
-    """Exit with 0 if this process starts without hearing SIGINT."""
-    os.kill(os.getpid(), signal.SIGINT)
-    sys.exit(0)
-
-
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_a_process_that_starts_while_signals_are_blocked_never_gets_them(method):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {method}")
-    process = multiprocessing.get_context(method).Process(target=_child_gets_interrupt)
+    process = multiprocessing.get_context(method).Process(target=signal.raise_signal, args=(signal.SIGINT,))
     with warnings.catch_warnings(), folders.signals_blocked():
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
         process.start()

@@ -276,6 +276,15 @@ def test_a_component_that_ends_the_program_is_named(plugins, ending):
         raise ending
 
 
+@pytest.fixture
+def heard():
+    """Hear Ctrl-C as a terminal's program does; one that is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_passes_through_code_of_plugins(plugins):
     """A real one arrives where no `raise` statement is."""
     with pytest.raises(KeyboardInterrupt):
