@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +19,6 @@ from sslkit.data.prefetch import Prefetcher, Reading
 from sslkit.data.views import to_device
 from sslkit.networks import cuda_graph, sharding
 from sslkit.networks.step_module import StepOutput
-from sslkit.planning.recipe import View
 from sslkit.schedules import cosine_schedule, target_momentum
 from sslkit.seeds import seed_all
 from sslkit.training.agreement import Agreement
@@ -133,7 +133,7 @@ class TrainStep:
         """Return the next micro-batch on the device; add its data to `micro`."""
         started = time.monotonic()
         if self.prefetcher is None or self.prefetcher.batches is not loader:  # a rollback drops a batch read ahead
-            self.prefetcher = Prefetcher(loader, partial(_fetch, self.setup.plan.views, self.setup.device))
+            self.prefetcher = Prefetcher(loader, partial(_call, weakref.WeakMethod(self.fetch)))
         batch = self.prefetcher.take()
         if self.engine.is_sharded:
             sharding.broadcast_buffers(self.network)
@@ -142,6 +142,10 @@ class TrainStep:
         micro.bad += batch.pop("bad")
         micro.batches.append({name: batch[name] for name in batch if name == "index" or name.startswith("boxes.")})
         return batch
+
+    def fetch(self, loader: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """Return the loader's next batch, ready for the networks."""
+        return to_device(next(loader), self.setup.plan.views, self.setup.device)
 
     def forward_backward(self, batch: Mapping[str, Any], measure: bool = False) -> StepOutput:
         """Run forward and backward on one micro-batch."""
@@ -204,11 +208,11 @@ class TrainStep:
         return fabric.broadcast(measured) if fabric.world_size > 1 else measured
 
 
-def _fetch(
-    views: Mapping[tuple[str, str], Sequence[View]], device: torch.device, loader: Iterator[Any]
-) -> dict[str, Any]:
-    """Return the loader's next batch, ready for the networks."""
-    return to_device(next(loader), views, device)
+def _call(method: weakref.WeakMethod[Any], *arguments: Any) -> Any:
+    """Call a method of an object that is still there; what holds the method does not keep its object."""
+    bound = method()
+    assert bound is not None
+    return bound(*arguments)
 
 
 def _averaged(losses: Sequence[Mapping[str, Tensor]], device: torch.device) -> Sequence[Tensor]:
