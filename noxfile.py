@@ -22,8 +22,8 @@ def _group(name: str) -> list[str]:
 
 
 def _pytest(session: nox.Session) -> None:
-    """Run pytest in three processes of one thread each: tests often wait for processes that they start."""
-    spread = [] if os.environ.get("SSLKIT_TESTS_SERIAL") else ["-n", "3", "--dist", "worksteal"]
+    """Run pytest in four processes of one thread each: tests often wait for processes that they start."""
+    spread = [] if os.environ.get("SSLKIT_TESTS_SERIAL") else ["-n", "4", "--dist", "worksteal"]
     env = {"PYTHONDONTWRITEBYTECODE": ""}  # dozens of processes start, and each would compile torch's Python again
     session.run("pytest", *spread, *session.posargs, env=env | ({"OMP_NUM_THREADS": "1"} if spread else {}))
 

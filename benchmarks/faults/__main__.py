@@ -36,13 +36,13 @@ PARTS: dict[str, Callable[[Path, int], Part]] = {
 }
 """Name -> function that runs the part in an empty folder."""
 SHORT: dict[str, Callable[[Path, int], Part]] = {
-    "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=100, mutate=22),
+    "recipes": lambda folder, seed: recipes.campaign(folder, seed, generate=60, mutate=22),
     "checkpoints": lambda folder, seed: checkpoints.campaign(folder, checkpoints.FEW),
-    "images": lambda folder, seed: images.campaign(folder, seed, damaged=80, good=40),
+    "images": lambda folder, seed: images.campaign(folder, seed, damaged=60, good=20),
     "annotations": lambda folder, seed: annotations.campaign(folder, seed, coco=100, voc=50, tars=50),
     "components": lambda folder, seed: components.campaign(folder, seed, each=50),
     "paths": lambda folder, seed: paths.campaign(folder, seed, cases=15),
-    "memory": lambda folder, seed: memory.campaign(folder, steps=60, workers=2),
+    "memory": lambda folder, seed: memory.campaign(folder, steps=40, workers=2),
 }
 """The sizes that the test suite runs; kills have tests of their own."""
 

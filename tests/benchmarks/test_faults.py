@@ -35,11 +35,11 @@ def test_the_short_campaign_is_survived(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     parts = {part["name"]: part for part in json.loads((tmp_path / "out.json").read_text())["parts"]}
     assert set(parts) == {"recipes", "checkpoints", "images", "annotations", "components", "paths", "memory"}
-    assert parts["recipes"]["cases"]["generated"] >= 100
-    assert parts["recipes"]["figures"]["exit_codes"]["3"] > 80
+    assert parts["recipes"]["cases"]["generated"] >= 60
+    assert parts["recipes"]["figures"]["exit_codes"]["3"] > 50
     assert parts["checkpoints"]["figures"]["files"] == 6
     assert len(parts["checkpoints"]["figures"]["places"]) == 6
-    assert parts["images"]["figures"]["unusable"] > 40
+    assert parts["images"]["figures"]["unusable"] > 30
     assert parts["images"]["figures"]["damaged_but_usable"] > 0
     assert parts["annotations"]["cases"] == {"COCO": 100, "VOC": 50, "tar": 50}
     assert all(count > 5 for count in parts["annotations"]["figures"]["outcomes"].values())
