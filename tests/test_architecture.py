@@ -230,7 +230,7 @@ LONG_FILES = {"sslkit/api.py": "every contract of a plugin, to be read in one pl
 LARGE_CLASSES = {
     "sslkit/storage/run_folder.py: RunFolder": "the files of a run are named, read and written in one place",
     "sslkit/contracts/sources.py: CheckedSource": "each method of the contract is checked by one of the same name",
-    "sslkit/data/views.py: ViewDataset": "each stage of a batch is a method of its own, and is timed by name"
+    "sslkit/data/views.py: ViewDataset": "each stage of a batch is a method of its own, and is timed by name",
 }
 """Classes of 15 methods or more, each with its reason."""
 TOP_MODULES, LINES, METHODS = 22, 300, 15

@@ -109,9 +109,7 @@ def held_out_loss(net: nn.Sequential, data: Examples, rows: Tensor, view: View) 
 
 def steps_of(plan: Plan) -> int:
     """Return the optimizer steps that the recipe trains for."""
-    return plan.recipe.steps or plan.recipe.total_steps(
-        Epochs.of(plan.recipe, len(open_source(plan.source))).steps
-    )
+    return plan.recipe.steps or plan.recipe.total_steps(Epochs.of(plan.recipe, len(open_source(plan.source))).steps)
 
 
 def ceiling(plan: Plan, probing: ProbingPlan, steps: int) -> dict[str, dict[str, float]]:
