@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import IO
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sslkit.boxes import Boxes, from_xywh
+from sslkit_images.flat_index import FlatIndex
 from sslkit_images.names import NameList
 
 VERSION = 2
@@ -19,7 +19,7 @@ LEFT_OUT = ("crowds", "annotations without a box", "annotations of images that a
 
 
 @dataclass(frozen=True)
-class CocoIndex:
+class CocoIndex(FlatIndex):
     """The n images and m objects of one split, in the order of its list of images.
 
     Attributes:
@@ -51,16 +51,6 @@ class CocoIndex:
             listed.text, listed.offsets, np.zeros((count, 2), np.int32), np.zeros(count, np.int64), from_xywh([]),
             np.zeros(0, np.int64), np.array([], np.str_), np.zeros(len(LEFT_OUT), np.int64),
         )  # fmt: skip
-
-    @classmethod
-    def load(cls, file: IO[bytes]) -> CocoIndex:
-        """Read what `save` wrote."""
-        return cls(*(np.load(file, allow_pickle=False) for _ in fields(cls)))
-
-    def save(self, file: IO[bytes]) -> None:
-        """Write the arrays, one after another."""
-        for item in fields(self):
-            np.save(file, getattr(self, item.name), allow_pickle=False)
 
     @property
     def names(self) -> NameList:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sslkit.boxes import Boxes
+from sslkit.files import load_cache, save_cache
 from sslkit.folders import cache_dir
+from sslkit_images.flat_index import FlatIndex
 
 _VERSION = 1
 """Increase it when the same tar is indexed differently."""
@@ -52,7 +52,7 @@ class Query(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TarIndex:
+class TarIndex(FlatIndex):
     """The n images and m objects of one tar, in the order of its members.
 
     Attributes:
@@ -93,31 +93,12 @@ def hash_of(name: bytes) -> int:
 
 def load_index(tar: Tar, query: Query) -> TarIndex | None:
     """Load the cached index of a tar; return None if it does not exist or cannot be read."""
-    try:
-        with _cache_file(tar, query).open("rb") as file:
-            arrays = [np.load(file, allow_pickle=False) for _ in fields(TarIndex)]
-    except (OSError, ValueError, EOFError):
-        return None
-    return TarIndex(*arrays)
+    return load_cache(_cache_file(tar, query), f"the index of {tar.path}", TarIndex.load)
 
 
-def save_index(tar: Tar, query: Query, index: TarIndex) -> OSError | None:
-    """Save the index of a tar to the cache; return the error if that fails. Safe in several processes at once."""
-    final = _cache_file(tar, query)
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            for field in fields(TarIndex):
-                np.save(file, getattr(index, field.name), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(final)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        return error
-    return None
+def save_index(tar: Tar, query: Query, index: TarIndex) -> None:
+    """Save the index of a tar to the cache, or warn that it is made again each time."""
+    save_cache(_cache_file(tar, query), "the index of tars", index.save)
 
 
 def _cache_file(tar: Tar, query: Query) -> Path:

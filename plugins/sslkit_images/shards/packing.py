@@ -6,19 +6,18 @@ bytes.
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import tarfile
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Container, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from sslkit.api import Progress, Source
-from sslkit.errors import DataError, StorageError
+from sslkit.errors import DataError
+from sslkit.files import make_folder, replace_file
 from sslkit_images.folder import SUFFIXES
 from sslkit_images.names import NameList
 from sslkit_images.shards.index import Query, hash_of
@@ -69,14 +68,16 @@ def pack(source: Source, folder: Path, max_size: int, progress: Progress) -> Pac
 
     Raises:
         DataError: An image cannot be read, or the folder holds tars of another source.
-        StorageError: A tar cannot be written; those before it are complete.
+        UsageError: The folder cannot be one.
+        StorageError: A tar cannot be written; those before it are complete, and are not packed again.
     """
+    make_folder(folder, "--out")
     used_keys = UsedKeys()
     sizes, done = _resume(source, folder, used_keys)
     _write_categories(source, folder)
     progress("packing images", done, len(source))
     while done < len(source):
-        with _atomic_write(folder / NAME.format(len(sizes))) as file:
+        with replace_file(folder / NAME.format(len(sizes))) as part, part.open("xb") as file:
             done += _fill(file, source, done, max_size, progress, used_keys)
             sizes.append(file.tell())
         progress("packing images", done, len(source))
@@ -134,8 +135,8 @@ def _write_categories(source: Source, folder: Path) -> None:
     if multiline := [name for name in source.categories if "\n" in name]:
         raise DataError(f"the category {multiline[0]!r} has more than one line, but {CATEGORIES} needs one line each")
     if source.categories:
-        with _atomic_write(folder / CATEGORIES) as file:
-            file.write("".join(f"{name}\n" for name in source.categories).encode("utf-8", "surrogateescape"))
+        with replace_file(folder / CATEGORIES) as part:
+            part.write_bytes("".join(f"{name}\n" for name in source.categories).encode("utf-8", "surrogateescape"))
 
 
 def _fill(file: BinaryIO, source: Source, first: int, max_size: int, progress: Progress, used_keys: UsedKeys) -> int:
@@ -154,26 +155,6 @@ def _fill(file: BinaryIO, source: Source, first: int, max_size: int, progress: P
     file.write(b"\0" * (2 * tarfile.BLOCKSIZE))
     file.write(b"\0" * (-file.tell() % tarfile.RECORDSIZE))
     return done
-
-
-@contextmanager
-def _atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file and rename it when it is complete. Safe if another process writes the same file."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror}; complete tars are kept and not packed again"
-        ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _read_ahead(source: Source, first: int) -> Generator[bytes, None, None]:

@@ -120,8 +120,6 @@ class Shards(Source):
                 progress("indexing tars", len(tars), len(paths))
         if problems := [problem for item in tars for problem in item.problems]:
             raise DataError(_join_problems(f"{self.tar_list.root.absolute()}: tars that cannot be used", problems))
-        if errors := [item.cache_error for item in tars if item.cache_error]:
-            progress(f"the index cannot be cached and is rebuilt each time ({errors[0]})", len(paths), len(paths))
         self._tars = [item.tar for item in tars]
         return [item.index for item in tars if item.index is not None]
 
@@ -241,7 +239,6 @@ class IndexedTar:
     tar: Tar
     index: TarIndex | None = None
     problems: Sequence[str] = ()
-    cache_error: OSError | None = None
 
 
 def index_tar(query: Query, path: Path) -> IndexedTar:
@@ -256,7 +253,8 @@ def index_tar(query: Query, path: Path) -> IndexedTar:
         return IndexedTar(Tar(str(path), 0, 0), problems=[f"{path} cannot be read: {error.strerror}"])
     if problems:
         return IndexedTar(tar, problems=[f"{path} {problem}" for problem in problems])
-    return IndexedTar(tar, index, cache_error=save_index(tar, query, index))
+    save_index(tar, query, index)
+    return IndexedTar(tar, index)
 
 
 def _join_problems(title: str, problems: Sequence[str]) -> str:
