@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import dis
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 
-_RAISE = dis.opmap["RAISE_VARARGS"]
-
 
 def is_failure(error: BaseException) -> bool:
     """Return whether an exception says that code failed, and not that it was stopped from outside.
 
-    `SystemExit` is a failure of whoever raises it. A Ctrl-C and the end of a generator come from outside: they arrive
-    where no `raise` statement is.
+    `SystemExit` is a failure of whoever raises it. A Ctrl-C and the end of a generator come from outside.
     """
-    return not isinstance(error, (KeyboardInterrupt, GeneratorExit)) or _has_raised(error)
-
-
-def _has_raised(error: BaseException) -> bool:
-    """Return whether a `raise` statement raised an exception."""
-    entry = error.__traceback__
-    while entry is not None and entry.tb_next is not None:
-        entry = entry.tb_next
-    return entry is not None and entry.tb_frame.f_code.co_code[entry.tb_lasti] == _RAISE
+    return not isinstance(error, (KeyboardInterrupt, GeneratorExit))
 
 
 @contextmanager
