@@ -13,29 +13,10 @@ from unittest.mock import patch
 
 from PIL import Image
 
+from faults.images import RECIPE
 from faults.outcome import Part
 from sslkit.__main__ import main
 
-RECIPE = """
-steps = 1
-batch_size = 2
-[source]
-use = "folder"
-root = "images"
-[sampler]
-use = "two-views"
-[backbone]
-use = "small-resnet"
-[heads.main]
-projector = { use = "mlp", hidden = 8, out = 4 }
-predictor = { use = "mlp", hidden = 8 }
-[objectives.scene-scene]
-[[augment.scene]]
-size = 16
-[optimizer]
-use = "sgd"
-base_lr = 0.01
-"""
 COMMANDS: dict[str, tuple[str, ...]] = {
     "run --runs": ("run", "small.toml", "--workers", "0", "--accelerator", "cpu", "--runs"),
     "run --arm": ("run", "small.toml", "--workers", "0", "--accelerator", "cpu", "--arm"),
@@ -43,8 +24,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "ablate --out": ("ablate", "small.toml", "--vary", "optimizer.base_lr=0.1,0.2", "--collect", "--out"),
     "verify resume --out": ("verify", "resume", "small.toml", "--kills", "1", "--steps", "4", "--out"),
     "views --out": ("views", "small.toml", "--out"),
-    "data check --out": ("data", "check", "images", "--out"),
-    "proposals view --out": ("proposals", "view", "images", "--out"),
+    "data check --out": ("data", "check", "photos", "--out"),
+    "proposals view --out": ("proposals", "view", "photos", "--out"),
     "images pack --out": ("images", "pack", "small.toml", "--out"),
     "check": ("check",), "resolve": ("resolve",), "probe": ("probe",), "data check": ("data", "check"),
 }  # fmt: skip
@@ -85,9 +66,9 @@ def furnish() -> None:
     Path("folder", "kept.txt").write_text("mine")
     Path("loop").symlink_to("loop")
     Path("nowhere").symlink_to("missing/too")
-    Path("images").mkdir()
+    Path("photos").mkdir()
     for number in range(2):
-        Image.new("RGB", (40, 30), (200, 10 * number, 10)).save(f"images/{number}.png")
+        Image.new("RGB", (40, 30), (200, 10 * number, 10)).save(f"photos/{number}.png")
 
 
 def bad_path(rng: random.Random, option: str) -> str:
@@ -105,9 +86,9 @@ def bad_path(rng: random.Random, option: str) -> str:
     if option == "run --arm":
         paths += ["../x", "/x", "a/b", "../..", "./x", "", f"a\\b{odd}", "x" * 400]
     elif option.endswith("--out") and option.split()[0] in {"views", "data", "proposals"}:
-        paths += ["folder", ".", "/", "..", "/dev", "images/"]
+        paths += ["folder", ".", "/", "..", "/dev", "photos/"]
     elif option in {"check", "resolve", "probe", "data check"}:
-        paths += ["file", "loop", "folder", "/dev/null", "/", odd, "missing" + ending, "images/0.png"]
+        paths += ["file", "loop", "folder", "/dev/null", "/", odd, "missing" + ending, "photos/0.png"]
     return rng.choice(paths)
 
 

@@ -112,12 +112,12 @@ def measured(read: Callable[[Path], Callable[[], object]], root: Path) -> tuple[
 def _measure(read: Callable[[Path], Callable[[], object]], root: Path, answer: Connection) -> None:
     work = read(root)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began, spent = time.perf_counter(), time.process_time()
+    start, processor_start = time.perf_counter(), time.process_time()
     with redirect_stdout(io.StringIO()):  # pycocotools reports its progress
-        kept = work()
-    seconds, processor = time.perf_counter() - began, time.process_time() - spent
+        result = work()
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor_start
     answer.send((seconds, processor, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
-    del kept
+    del result
 
 
 def main() -> None:

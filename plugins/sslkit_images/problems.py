@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sslkit.errors import DataError
@@ -24,15 +23,10 @@ class Problems:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, record: str = "") -> None:
-        """Add one record; `kind` completes the sentence "3 records ..." or stands alone."""
+        """Add one record of a kind, such as "images have no valid id"; a kind may stand alone."""
         count = self.counts[kind] = self.counts.get(kind, 0) + 1
         if record and count <= NAMED:
             self.named.setdefault(kind, []).append(record)
-
-    def add_all(self, kind: str, records: Iterable[str]) -> None:
-        """Add several records of one kind."""
-        for record in records:
-            self.add(kind, record)
 
     def lines(self) -> list[str]:
         """Return one line for each kind."""

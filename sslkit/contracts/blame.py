@@ -11,7 +11,7 @@ from types import CodeType, TracebackType
 from typing import Any
 
 from sslkit.errors import PluginError, SslkitError
-from sslkit.foreign.isolation import describe, is_failure
+from sslkit.foreign.isolation import describe, is_failure, place_of
 from sslkit.plugins import Component
 
 
@@ -103,7 +103,7 @@ def _lines_of_failure(error: BaseException, cls: type[Any], method: str) -> list
         return [location(cls, method)]
     homes = _homes(cls, method)
     own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(homes)]
-    deepest = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"
+    deepest = place_of(error)
     if not own:
         return [location(cls, method), f"raised in {deepest}"] if method else [deepest]
     line = f"{own[-1].filename}, line {own[-1].lineno}, in {own[-1].name}"

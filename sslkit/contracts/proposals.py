@@ -117,7 +117,7 @@ class CheckedProposals(Proposals):
         sides = clipped[:, 2:] - clipped[:, :2]
         if len(boxes) and not (np.abs(boxes - clipped).max() <= TOLERANCE and sides.min() >= 0):  # false for NaN
             raise self._breach(index, self._fault(boxes, height, width))
-        return clipped[(sides >= 1).all(axis=1)]
+        return box_functions.within(boxes, height, width)
 
     def _fault(self, boxes: Boxes, height: int, width: int) -> str:
         """Describe the first wrong box; to be called if there is one."""
