@@ -19,7 +19,7 @@ from sslkit.storage import checkpoint
 from sslkit.storage.run_folder import METRICS, RunFolder
 
 LOG = "log.txt"
-_POLL_S = 0.0005
+_STEP_POLL_S, _SAVE_POLL_S = 0.005, 0.0005  # a save of a small network takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Attempts:
             if not saving:
                 time.sleep(share * duration)
             while saving and process.poll() is None and self._parts() <= left:
-                time.sleep(_POLL_S)
+                time.sleep(_SAVE_POLL_S)
             step, in_save = self._step(), not self._parts() <= left
         finally:
             code = process.poll()
@@ -100,7 +100,7 @@ class Attempts:
         while process.poll() is None and (step := self._step()) <= after:
             if step != begun and not first:
                 begun, first = step, time.monotonic()
-            time.sleep(_POLL_S)
+            time.sleep(_STEP_POLL_S)
         steps = self._step() - begun
         return min(1.0, (time.monotonic() - first) / steps) if first and steps > 0 else 0.0
 

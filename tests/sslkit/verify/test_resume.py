@@ -98,7 +98,7 @@ saved.mkdir(parents=True, exist_ok=True)
 newest = saved / "newest.json"
 start = json.loads(newest.read_text())["step"] if newest.exists() else 0
 for step in range(start + 1, steps + 1):
-    time.sleep(0.01)
+    time.sleep(0.02)
     if step % every == 0:
         part = saved / f".step.{time.time_ns()}.part"
         part.touch()
@@ -108,6 +108,7 @@ for step in range(start + 1, steps + 1):
         (saved / "new").rename(newest)
 with metrics.open("a") as file:
     file.write("")
+time.sleep(0.2)  # a run still has weights to write when it has taken its last step
 """
 """A stand-in for a run that tells its steps by its checkpoints alone, as runs of a second do."""
 
@@ -138,7 +139,7 @@ def test_every_kill_leads_to_a_resume_from_a_checkpoint(compare, steps, every, k
     assert len(comparison.kills) == len(comparison.resumes) == kills
     assert comparison.is_enough
     assert comparison.resumes == sorted(comparison.resumes)
-    assert all(every <= kill.checkpoint <= kill.step < steps for kill in comparison.kills)
+    assert all(every <= kill.checkpoint <= kill.step <= steps for kill in comparison.kills)
     assert [kill.saving for kill in comparison.kills].count(True) >= kills // 3
     assert told[1].endswith(f"resumes from step {comparison.resumes[0]}")
 
