@@ -12,6 +12,7 @@ from sslkit.networks import sharding
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import Recipe
 from sslkit.training import allocator
+from sslkit.training.fabric_import import import_fabric
 from sslkit.training.options import DeviceOptions
 from sslkit.training.processes import check_launcher
 
@@ -29,6 +30,7 @@ def launch(plan: Plan, options: DeviceOptions) -> Fabric:
         UsageError: The batch does not divide over the ranks, the strategy is unknown, the device does not compute in
             the precision, or Fabric refuses the devices.
     """
+    import_fabric()
     from lightning_fabric import Fabric
 
     accelerator = "cpu" if options.accelerator == "auto" and not torch.cuda.is_available() else options.accelerator

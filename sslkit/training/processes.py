@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sslkit.errors import PeerError, SslkitError, UsageError
+from sslkit.training.fabric_import import import_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -178,6 +179,7 @@ def _is_lost(error: RuntimeError) -> bool:
 
 def launcher_rank() -> int:
     """Return the rank of this process according to its launcher, before the ranks of a run are joined."""
+    import_fabric()
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0)
