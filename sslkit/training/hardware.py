@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -57,10 +58,18 @@ def launch(plan: Plan, options: DeviceOptions) -> Fabric:
     check_launcher(fabric)
     check_batch(plan.recipe.batch_size, plan.recipe.accumulate, fabric.world_size)
     fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave)
     if fabric.device.type == "cpu":
         allocator.keep_freed()
     warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather")  # Fabric's business
     return fabric
+
+
+def _leave() -> None:
+    """Leave the process group before Python ends; gloo's threads may otherwise abort a process that is finished."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def is_single_device(fabric: Fabric) -> bool:
