@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sslkit.__main__ import main
 from sslkit.ablation.cluster import Slurm, submit_parameters
 from sslkit.errors import UsageError
 from sslkit.training.options import RunOptions
@@ -77,13 +78,13 @@ def test_a_preempted_run_is_requeued_and_resumes(tmp_path, small_recipe):
 
 
 @pytest.mark.slow
-def test_a_terminated_job_saves_and_does_not_end_by_itself(tmp_path, small_recipe):
+def test_a_terminated_job_saves_and_does_not_end_by_itself(tmp_path, small_recipe, capsys):
     """SLURM does not requeue a job that ends by itself."""
     folder = tmp_path / "run"
     folder.mkdir()
     (tmp_path / "one.toml").write_text(small_recipe.replace("steps = 2", "steps = 3000"))
-    resolve = [sys.executable, "-m", "sslkit", "resolve", str(tmp_path / "one.toml")]
-    (folder / "recipe.toml").write_text(subprocess.run(resolve, capture_output=True, text=True, check=True).stdout)
+    assert main(["resolve", str(tmp_path / "one.toml")]) == 0
+    (folder / "recipe.toml").write_text(capsys.readouterr().out)
     job = f"from sslkit.ablation.cluster import TrainJob; TrainJob({ON_CPU!r})({str(folder)!r})"
     with subprocess.Popen([sys.executable, "-c", job], process_group=0) as process:
         wait_for_steps(folder, process)

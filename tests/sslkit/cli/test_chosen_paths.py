@@ -75,10 +75,13 @@ def test_a_folder_that_cannot_be_written(here, capsys, no_training, words, folde
     refused(capsys, [*words, folder], code, message)
 
 
-@pytest.mark.parametrize(("folder", "code", "message"), FOLDERS[1:5])
 @pytest.mark.parametrize(
-    "words", [["--runs"], ["--out"], ["--collect", "--out"], ["--emit", "sh", "--runs"]], ids=" ".join
-)
+    ("words", "folder", "code", "message"),
+    [
+        *((["--runs"], *case) for case in FOLDERS[1:5]),
+        (["--out"], *FOLDERS[1]), (["--collect", "--out"], *FOLDERS[2]), (["--emit", "sh", "--runs"], *FOLDERS[3]),
+    ],
+)  # fmt: skip
 def test_a_folder_of_an_ablation_is_checked_before_anything_trains(
     here, capsys, no_training, words, folder, code, message
 ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -148,23 +147,32 @@ def sslkit_objectives():
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """Install a plugin with faulty objectives for the processes that tests start."""
+    """Install a plugin with faulty objectives, for this process and those that it starts."""
     info = tmp_path / "site" / "sslkit_faulty-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sslkit-faulty\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[sslkit]\nfaulty = faulty_objectives\n")
     (tmp_path / "site" / "faulty_objectives.py").write_text(FOREIGN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    yield
+    sys.modules.pop("faulty_objectives", None)
+
+
+@pytest.fixture
+def world_size(tmp_path, monkeypatch, capsys, foreign):
+    """Return a function that runs `sslkit verify world-size`, which starts the processes that it compares."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSLKIT_PLUGINS", "faulty,heads,images,lightly,logs,timm,torchvision,univip")
 
+    def world_size(text, *more):
+        Path("small.toml").write_text(text)
+        code = main(["verify", "world-size", "small.toml", "--accelerator", "cpu", "--json", *more])
+        out, err = capsys.readouterr()
+        assert code in (0, 1), err
+        return code, json.loads(out)
 
-def world_size(text, *more):
-    """Run `sslkit verify world-size` in a process that loads the foreign plugin."""
-    Path("small.toml").write_text(text)
-    command = [sys.executable, "-m", "sslkit", "verify", "world-size", "small.toml", "--accelerator", "cpu", "--json"]
-    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return done.returncode, json.loads(done.stdout)
+    return world_size
 
 
 WITHOUT_BATCH_NORM = {
@@ -180,7 +188,7 @@ def with_layer_norm(text):
 
 
 @pytest.mark.slow
-def test_batch_norm_breaks_equality_and_so_does_a_buffer_of_own_rows(foreign, small_recipe):
+def test_batch_norm_breaks_equality_and_so_does_a_buffer_of_own_rows(world_size, small_recipe):
     text = small_recipe.replace("[objectives.scene-scene]", "[objectives.ring]\n[objectives.scene-scene]")
     code, [comparison] = world_size(text, "--steps", "1")
     assert code == 1
@@ -193,7 +201,7 @@ def test_batch_norm_breaks_equality_and_so_does_a_buffer_of_own_rows(foreign, sm
 
 
 @pytest.mark.slow
-def test_an_objective_that_sees_the_rows_of_its_rank_only_breaks_equality(foreign, small_recipe):
+def test_an_objective_that_sees_the_rows_of_its_rank_only_breaks_equality(world_size, small_recipe):
     text = with_layer_norm(small_recipe).replace("[objectives.scene-scene]", "[objectives.contrast]")
     code, [comparison] = world_size(text, "--steps", "1")
     assert code == 1
@@ -202,10 +210,7 @@ def test_an_objective_that_sees_the_rows_of_its_rank_only_breaks_equality(foreig
 
 
 @pytest.mark.slow
-def test_contrastive_objectives_and_a_queue_of_keys_are_the_same_on_one_and_three_ranks(
-    tmp_path, monkeypatch, small_recipe
-):
-    monkeypatch.chdir(tmp_path)
+def test_contrastive_objectives_and_a_queue_of_keys_are_the_same_on_one_and_three_ranks(world_size, small_recipe):
     text = with_layer_norm(small_recipe).replace(
         "[objectives.scene-scene]", "[objectives.simclr]\n[objectives.moco]\nqueue = 16"
     )

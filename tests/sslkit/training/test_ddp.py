@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -58,6 +59,16 @@ size = 32
 use = "sgd"
 base_lr = 0.5
 """
+PROBES = """
+[probes.knn]
+k = 1
+size = 32
+[probes.linear]
+size = 32
+epochs = 2
+"""
+ON_CPU = ["--accelerator", "cpu", "--workers", "0"]
+TWO = ["--devices", "2", "--strategy", "ddp"]
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +79,22 @@ def folders(once: Callable[[str, Callable[[Path], None]], Path]) -> tuple[Path, 
 
 
 def train(here: Path) -> None:
-    (here / "two.toml").write_text(RECIPE)
-    for arm, more in (
-        ("ranks", ["--devices", "2", "--strategy", "ddp"]),
-        ("passes", ["--set", "accumulate=2"]),
-    ):
-        command = ["run", "two.toml", "--arm", arm, "--accelerator", "cpu", "--workers", "0", *more]
-        done = subprocess.run(
-            [sys.executable, "-m", "sslkit", *command], cwd=here, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    (here / "two.toml").write_text(RECIPE + PROBES)
+    over_ranks(here, "ranks", *TWO)
+    over_ranks(here, "probed", *TWO, "--probe-every", "1")
+    in_this_process(here, "passes", "--set", "accumulate=2")
+
+
+def over_ranks(here: Path, arm: str, *more: str) -> None:
+    """Train as a user does, in processes that the command starts."""
+    command = [sys.executable, "-m", "sslkit", "run", "two.toml", "--arm", arm, *ON_CPU, *more]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def in_this_process(here: Path, arm: str, *more: str) -> None:
+    with contextlib.chdir(here):
+        assert main(["run", "two.toml", "--arm", arm, *ON_CPU, *more]) == 0
 
 
 @pytest.mark.slow
@@ -125,18 +142,27 @@ def test_the_folder_says_how_many_processes_there_were(folders: tuple[Path, Path
     assert counts == [2, 1]
 
 
+def test_online_probes_change_no_bit(folders: tuple[Path, Path]) -> None:
+    plain, probed = folders[0], folders[0].with_name("probed-s0")
+    ends = [checkpoint.load(checkpoint.latest(folder / "checkpoints")) for folder in (plain, probed)]  # type: ignore[arg-type]
+    for name, value in ends[0]["model"].items():
+        assert torch.equal(ends[1]["model"][name], value), name
+    rows = [json.loads(line) for line in (probed / "metrics.jsonl").read_text().splitlines()]
+    scores = json.loads((probed / "probes.json").read_text())["trained"]
+    for name in ("knn", "linear"):
+        assert [row["step"] for row in rows if f"probe.{name}.top1" in row] == [1, 2, 3]
+        assert rows[-1][f"probe.{name}.top1"] == scores[name]["top1"]
+
+
 @pytest.mark.slow
 def test_a_loss_that_couples_the_batch_trains_over_two_processes_what_it_does_in_one(tmp_path: Path) -> None:
     """Contrasts, and a queue of keys: each process is handed the whole batch, and gradients are those of one process."""
     more = "[objectives.simclr]\n[objectives.moco]\nqueue = 16\n[[augment.scene]]"
     (tmp_path / "two.toml").write_text(RECIPE.replace("[[augment.scene]]", more))
+    over_ranks(tmp_path, "ranks", *TWO)
+    in_this_process(tmp_path, "one")
     states = []
-    for arm, strategy in (("ranks", ["--devices", "2", "--strategy", "ddp"]), ("one", [])):
-        command = ["run", "two.toml", "--arm", arm, "--accelerator", "cpu", "--workers", "0", *strategy]
-        done = subprocess.run(
-            [sys.executable, "-m", "sslkit", *command], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    for arm in ("ranks", "one"):
         folder = tmp_path / "runs" / "two" / f"{arm}-s0" / "checkpoints"
         states.append(checkpoint.load(checkpoint.latest(folder))["model"])  # type: ignore[arg-type]
     assert states[0].keys() == states[1].keys()
@@ -167,13 +193,10 @@ def test_what_one_process_could_not_read_all_know_and_one_writes_down(tmp_path: 
     for file in photos(tmp_path, 16)[3:10:6]:
         file.write_bytes(file.read_bytes()[:300])
     (tmp_path / "two.toml").write_text(of_photos("max_bad_share = 0.5", "steps = 2"))
+    over_ranks(tmp_path, "ranks", *TWO, "--workers", "1")
+    in_this_process(tmp_path, "passes", "--set", "accumulate=2", "--workers", "1")
     states, listed = [], []
-    for arm, more in (("ranks", ["--devices", "2", "--strategy", "ddp"]), ("passes", ["--set", "accumulate=2"])):
-        command = ["run", "two.toml", "--arm", arm, "--accelerator", "cpu", "--workers", "1", *more]
-        done = subprocess.run(
-            [sys.executable, "-m", "sslkit", *command], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    for arm in ("ranks", "passes"):
         folder = tmp_path / "runs" / "two" / f"{arm}-s0"
         listed.append(json.loads((folder / "bad_images.json").read_text()))
         states.append(checkpoint.load(checkpoint.latest(folder / "checkpoints")))  # type: ignore[arg-type]
@@ -193,24 +216,8 @@ def test_a_process_that_fails_takes_the_others_down_with_its_own_words_first(tmp
     good = file.read_bytes()
     file.write_bytes(good[:300])
     (tmp_path / "two.toml").write_text(of_photos("steps = 4", 'on_bad_image = "stop"').replace("size = 8", "size = 6"))
-    one = [
-        sys.executable,
-        "-m",
-        "sslkit",
-        "run",
-        "two.toml",
-        "--accelerator",
-        "cpu",
-        "--workers",
-        "0",
-        "--save-every",
-        "1",
-    ]
-
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*one, *more], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
-
-    failed = run("--devices", "3", "--strategy", "ddp")
+    command = [sys.executable, "-m", "sslkit", "run", "two.toml", *ON_CPU, "--save-every", "1", "--devices", "3"]
+    failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert failed.returncode == 5, failed.stderr
     assert f"({file.name})" in errors[0], failed.stderr
@@ -219,26 +226,24 @@ def test_a_process_that_fails_takes_the_others_down_with_its_own_words_first(tmp
     status = json.loads((tmp_path / "runs" / "two" / "full-s0" / "status.json").read_text())
     assert status["state"] == "failed"
     file.write_bytes(good)
-    done = run()
-    assert done.returncode == 0, done.stderr
+    in_this_process(tmp_path, "full")
 
 
 @pytest.mark.slow
 def test_a_step_that_diverged_over_two_processes_is_done_again_by_two(tmp_path: Path, capsys: Any) -> None:
     text = RECIPE.replace("steps = 3", "steps = 30").replace("base_lr = 0.5", "base_lr = 1e30")
     (tmp_path / "two.toml").write_text(text)
-    two = ["--accelerator", "cpu", "--workers", "0", "--devices", "2", "--strategy", "ddp"]
 
     def sslkit(*command: str) -> subprocess.CompletedProcess[str]:
         started = [sys.executable, "-m", "sslkit", *command]
         return subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    done = sslkit("run", "two.toml", *two)
+    done = sslkit("run", "two.toml", *ON_CPU, *TWO)
     assert done.returncode == 6, done.stderr
     [record] = tmp_path.rglob("diverged-*")
     hands = json.loads((record / "record.json").read_text())["in_hand"]
     assert [len(hand[0]["images"]) for hand in hands] == [4, 4]
-    again = sslkit("verify", "replay", str(record), *two)
+    again = sslkit("verify", "replay", str(record), *ON_CPU, *TWO)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("the same as in the record, bit for bit") == 1
     assert main(["verify", "replay", str(record)]) == 2
@@ -249,7 +254,7 @@ def test_a_step_that_diverged_over_two_processes_is_done_again_by_two(tmp_path: 
 def test_a_signal_to_one_process_stops_all_of_them_behind_the_same_step(tmp_path: Path) -> None:
     """Otherwise the others would wait for it forever."""
     (tmp_path / "two.toml").write_text(RECIPE.replace("steps = 3", "steps = 500"))
-    command = ["run", "two.toml", "--accelerator", "cpu", "--workers", "0", "--devices", "2", "--strategy", "ddp"]
+    command = ["run", "two.toml", *ON_CPU, *TWO]
     folder = tmp_path / "runs" / "two" / "full-s0"
     with subprocess.Popen([sys.executable, "-m", "sslkit", *command], cwd=tmp_path, stderr=subprocess.PIPE) as started:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from sslkit.__main__ import main
 from sslkit.errors import UsageError
 from sslkit.networks import sharding
 from sslkit.storage import checkpoint, weights
@@ -66,6 +68,11 @@ def newest(here: Path, arm: str) -> dict[str, Any]:
     return checkpoint.load(path)
 
 
+def metrics(here: Path, arm: str) -> list[dict[str, Any]]:
+    lines = (here / "runs" / "wide" / f"{arm}-s0" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 @pytest.fixture(scope="module")
 def runs(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """One process and two with shards, and each gone on with from its second step by the other, or by itself."""
@@ -75,22 +82,30 @@ def runs(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
 def train(here: Path) -> None:
     (here / "wide.toml").write_text(RECIPE)
 
-    def run(arm: str, *more: str) -> None:
-        done = sslkit(here, arm, "--save-every", "2", *more)
+    def sharded(arm: str, *more: str) -> None:
+        done = sslkit(here, arm, "--save-every", "2", *SHARDED, *more)
         assert done.returncode == 0, done.stderr
-        shares = re.findall(r"sharded: ([\d,]+) of ([\d,]+) parameters on each rank", done.stderr)
-        assert bool(shares) == (SHARDED[0] in more)
-        for here_, total in shares:
-            assert int(here_.replace(",", "")) < 0.51 * int(total.replace(",", ""))
-        assert ("resumed from" in done.stderr) == ("-" in arm)
+        [[own, total]] = re.findall(r"sharded: ([\d,]+) of ([\d,]+) parameters on each rank", done.stderr)
+        assert int(own.replace(",", "")) < 0.51 * int(total.replace(",", ""))
+        assert ("resumed from" in done.stderr) == (arm in ("one-two", "two-two"))
 
-    run("one")
-    run("two", *SHARDED)
-    for arm, begun, more in (("two-one", "two", []), ("one-two", "one", SHARDED), ("two-two", "two", SHARDED)):
+    def in_this_process(arm: str) -> None:
+        with contextlib.chdir(here):
+            assert main(["run", "wide.toml", "--arm", arm, *ON_CPU, "--save-every", "2"]) == 0
+
+    in_this_process("one")
+    sharded("two")
+    sharded("probed", "--probe-every", "2")
+    for arm, begun, train in (
+        ("two-one", "two", in_this_process),
+        ("one-two", "one", sharded),
+        ("two-two", "two", sharded),
+    ):
         folder = shutil.copytree(here / "runs" / "wide" / f"{begun}-s0", here / "runs" / "wide" / f"{arm}-s0")
         (folder / "status.json").unlink()
         (folder / "checkpoints" / "step-00000004.pt").unlink()
-        run(arm, *more)
+        train(arm)
+        assert [row["step"] for row in metrics(here, arm)] == [1, 2, 3, 4]
 
 
 @on_cpu
@@ -121,11 +136,20 @@ def test_stopped_and_gone_on_it_ends_with_the_same_bits(runs: Path) -> None:
 
 
 @on_cpu
+def test_online_probes_change_no_bit(runs: Path) -> None:
+    plain, probed = newest(runs, "two"), newest(runs, "probed")
+    for name, value in plain["model"].items():
+        assert torch.equal(probed["model"][name], value), name
+    rows = metrics(runs, "probed")
+    assert [row["step"] for row in rows if "probe.knn.top1" in row] == [2, 4]
+    scores = json.loads((runs / "runs" / "wide" / "probed-s0" / "probes.json").read_text())
+    assert rows[-1]["probe.knn.top1"] == scores["trained"]["knn"]["top1"]
+
+
+@on_cpu
 def test_metrics_and_figures_of_probes_are_those_of_one_process(runs: Path) -> None:
     folders = [runs / "runs" / "wide" / f"{arm}-s0" for arm in ("one", "two")]
-    one, two = (
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders
-    )
+    one, two = (metrics(runs, arm) for arm in ("one", "two"))
     for name in ("loss", "grad_norm", "moco.loss", "target_similarity"):
         assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=2e-3), name
     assert not any(name.startswith("conflict") for name in two[0])
