@@ -44,7 +44,7 @@ base_lr = 0.05
 """
 BOUNDS = {"resident": 1.05, "own": 1.1}
 """Factor on the memory after a tenth of the steps; pages stop being shared when either process writes to them."""
-_EVERY_S = 0.5
+_EVERY_S = 0.2  # metrics are written once a second
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,9 @@ def campaign(folder: Path, steps: int, workers: int) -> Part:
 def judge(part: Part, seen: Sequence[Memory], steps: int) -> None:
     """Compare the memory after a tenth of the steps with that at the end."""
     training = [item for item in seen if steps // 10 <= item.step < steps]
+    if len(training) < 3:
+        part.fault("memory", f"measured {len(training)} times only: train for more steps", "memory.campaign")
+        return
     count = max(3, len(training) // 20)
     early, late = training[:count], training[-count:]
     each = max(1, len(seen) // 20)

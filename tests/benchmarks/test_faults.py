@@ -216,3 +216,15 @@ def test_memory_that_grows_is_noticed(growth, kinds):
     memory.judge(part, seen, 1000)
     assert [fault.case for fault in part.faults] == kinds
     assert part.figures["own"]["ratio"] == pytest.approx((200 + growth * 976) / (200 + growth * 121), abs=1e-3)
+
+
+@pytest.mark.usefixtures("campaign")
+@pytest.mark.parametrize("steps", [[], [40], [1, 2, 3], [4, 20]])
+def test_a_run_that_ended_before_it_was_measured_is_noticed(steps):
+    from faults import memory
+    from faults.outcome import Part
+
+    part = Part("memory")
+    memory.judge(part, [memory.Memory(step, 900, 200) for step in steps], 40)
+    [fault] = part.faults
+    assert "times only: train for more steps" in fault.what
