@@ -108,6 +108,8 @@ BACKBONES = {
     "torchvision/vit-small": "image_size = 32", "torchvision/vit-base": "image_size = 32",
     "timm/timm": 'model = "resnet10t"',
 }  # fmt: skip
+LARGE = {f"torchvision/{name}" for name in ("resnet34", "resnet50", "resnet101", "convnext-tiny", "vit-base")}
+"""Each trains with one objective, which reads scenes and instances; with the others it is planned."""
 CELLS = list(itertools.product(OBJECTIVES, SAMPLERS, BACKBONES))
 REFUSED = {
     (objective, sampler)
@@ -174,6 +176,8 @@ def test_every_cell_trains_or_is_refused_with_a_reason(objective, sampler, backb
         assert all("gives no view group" in item.what and "write" in item.instead for item in problems)
         return
     assert not problems, recipe_file.format_problems(text, problems)
+    if backbone in LARGE and objective != "univip/scene-instance":
+        return
     options = RunOptions(accelerator="cpu", workers=0)
     for module, name in ((checkpoint, "add"), (weights, "save")):  # a large network's checkpoint is a gigabyte
         monkeypatch.setattr(module, name, lambda *_: tmp_path)
