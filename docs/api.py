@@ -20,7 +20,7 @@ SOURCE = Path(sslkit.__file__).parent
 OUT = DOCS / "api.md"
 MODULES = (
     "api", "testing", "boxes", "crops", "images", "orientation", "nn", "axes", "errors", "optim", "schedules", "seeds",
-    "folders", "files", "text_files", "json_records", "progress", "targets",
+    "weights", "folders", "files", "json_records", "progress", "targets",
 )  # fmt: skip
 """The public modules, in reading order."""
 RETURNED = {

@@ -229,7 +229,7 @@ def backbone(weights: str | Path, name: str | None = None, *, prefix: str = "", 
     from sslkit.networks.inference import NormalisedBackbone
     from sslkit.planning.standalone import build
     from sslkit.probes.measure import BackboneWeights
-    from sslkit.storage.key_match import load_into
+    from sslkit.weights import load_into
 
     run = run_at(Path(weights), refused={"name": name, "prefix": prefix, **options})
     if run:

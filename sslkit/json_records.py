@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from sslkit.text_files import EncodingError
+from sslkit.files import EncodingError
 
 LONGEST = 1 << 26
 """Characters of the longest value; one that never ends would take all memory."""

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from sslkit.boxes import from_xywh
 from sslkit.errors import DataError
+from sslkit.files import EncodingError
 from sslkit.json_records import JsonError, Record, read_records
-from sslkit.text_files import EncodingError
 from sslkit_images.coco_index import CocoIndex
 from sslkit_images.names import NameList
 from sslkit_images.problems import Problems

@@ -12,7 +12,7 @@ import numpy as np
 
 from sslkit.api import Source
 from sslkit.errors import DataError, closest
-from sslkit.text_files import EncodingError, read_text
+from sslkit.files import EncodingError, read_text
 from sslkit_images.names import NameList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")

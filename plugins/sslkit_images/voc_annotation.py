@@ -11,7 +11,7 @@ import numpy as np
 
 from sslkit.boxes import Boxes
 from sslkit.errors import closest
-from sslkit.text_files import EncodingError
+from sslkit.files import EncodingError
 from sslkit_images.problems import Problems
 from sslkit_images.xml_text import parse_xml
 

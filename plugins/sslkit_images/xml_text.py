@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 
-from sslkit.text_files import EncodingError, decode
+from sslkit.files import EncodingError, decode
 
 _DECLARATION = re.compile(rb"""^(?:\xef\xbb\xbf)?\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([^"']+)["'][^>]*\?>""")
 _BY_EXPAT = frozenset({"utf-8", "utf-16", "us-ascii", "iso-8859-1"})

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from sslkit.api import Progress, Proposer, Source
 from sslkit.errors import DataError, UsageError
+from sslkit.files import EncodingError
 from sslkit.json_records import JsonError, read_records
-from sslkit.text_files import EncodingError
 from sslkit_proposals.build import select_all
 from sslkit_proposals.files import encode_name, hash_bytes
 from sslkit_proposals.search import IntBoxes

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from sslkit.errors import Problem, RecipeError, UsageError, closest
+from sslkit.files import EncodingError, read_text
 from sslkit.planning import lengths, toml
 from sslkit.planning.options import parsed, validate
 from sslkit.planning.recipe import NO_LENGTH, Recipe
-from sslkit.text_files import EncodingError, read_text
 
 
 @dataclass(frozen=True)

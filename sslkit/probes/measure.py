@@ -17,8 +17,8 @@ from sslkit.probes.evaluate import CALIBRATED, ProbeEvaluator, ProbeScores
 from sslkit.seeds import torch_seeded
 from sslkit.storage import checkpoint
 from sslkit.storage import weights as weight_files
-from sslkit.storage.key_match import load_into
 from sslkit.storage.run_folder import PROBES, RunFolder
+from sslkit.weights import load_into
 
 _ONLINE = "online.backbone."
 

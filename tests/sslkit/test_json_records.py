@@ -8,8 +8,8 @@ import random
 import pytest
 
 from sslkit import json_records
+from sslkit.files import EncodingError
 from sslkit.json_records import JsonError, Record, read_records
-from sslkit.text_files import EncodingError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from sslkit.text_files import EncodingError
+from sslkit.files import EncodingError
 from sslkit_images.xml_text import parse_xml
 
 BODY = "<annotation><folder>{}</folder></annotation>"

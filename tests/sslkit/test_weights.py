@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sslkit.errors import DataError
-from sslkit.storage.key_match import KeyMatch, load_into, prefix_hint
+from sslkit.weights import KeyMatch, load_into, prefix_hint
 
 
 def _tensors(prefix: str = "") -> dict[str, torch.Tensor]:
