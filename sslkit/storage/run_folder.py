@@ -60,6 +60,8 @@ PROBE_TERM = "probe."
 """How the names of online scores start in the metrics: `probe.NAME.METRIC`."""
 WEIGHTS = "backbone.safetensors"
 _LOCK = ".lock"
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL)
+"""What a file system answers where no file of a run can be."""
 _NOT_COMPARED = (
     "plugins", "summary", "auto_precision", "auto_memory_format", "on_bad_image", "max_bad_images", "max_bad_share",
 )  # fmt: skip
@@ -109,7 +111,7 @@ class RunFolder:
         """Return the resolved recipe of the run; empty for a new run.
 
         Raises:
-            DataError: It is damaged.
+            DataError: It is damaged or cannot be read.
         """
         resolved: dict[str, Any] = self._parsed(RECIPE, tomllib.loads, {})
         return resolved
@@ -183,7 +185,7 @@ class RunFolder:
         """Read one of the folder's JSON files, or return `default` if it is missing.
 
         Raises:
-            DataError: It is damaged.
+            DataError: It is damaged or cannot be read.
         """
         return self._parsed(name, json.loads, default)
 
@@ -192,8 +194,10 @@ class RunFolder:
         file = self.path / name
         try:
             return parse(file.read_text(encoding="utf-8"))
-        except OSError:
-            return default
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return default
+            raise DataError(f"{file} cannot be read ({reason(error)})") from None
         except ValueError as error:
             raise DataError(f"{file} is damaged ({reason(error)}): restore it, or move the folder away") from None
 

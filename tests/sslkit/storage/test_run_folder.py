@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from sslkit.errors import RecipeError
+from sslkit.errors import DataError, RecipeError
 from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage import run_folder
@@ -106,3 +107,27 @@ def test_a_file_system_without_locks_does_not_refuse_a_run(tmp_path, monkeypatch
     monkeypatch.setattr(run_folder.fcntl, "lockf", lockf)
     with RunFolder(tmp_path).locked():
         assert not RunFolder(tmp_path).busy
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b"", b"[1, 2"])
+def test_a_file_that_is_damaged_is_named(tmp_path, content) -> None:
+    (tmp_path / "status.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"status\.json is damaged \(.+\): restore it, or move the folder away"):
+        RunFolder(tmp_path).read("status.json", {})
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.EISDIR, errno.ESTALE])
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_missing_one(tmp_path, monkeypatch, code) -> None:
+    def refuse(path, **options):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(DataError, match=rf"status\.json cannot be read \({os.strerror(code)}\)"):
+        RunFolder(tmp_path).read("status.json", {})
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "file", "loop", "a" * 300])
+def test_where_no_run_can_be_nothing_is_read(tmp_path, folder) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    assert RunFolder(tmp_path / folder).read("status.json", {"a": 1}) == {"a": 1}
