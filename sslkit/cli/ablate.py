@@ -93,6 +93,7 @@ def ablate(
     from sslkit.ablation.requests import ArmRequests
     from sslkit.training.options import RunOptions
 
+    opt.results_alone(context, emit is not None)
     requests = ArmRequests(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
     ablation = _plan(recipe, sets or [], loaded_plugins(context), requests, seeds, runs, data=not plan)
     if plan:
@@ -133,8 +134,9 @@ def _plan(
 
 def _print_script(ablation: Ablation, options: RunOptions) -> None:
     from sslkit.ablation import launch
+    from sslkit.cli.show.tables import print_result
 
-    typer.echo(launch.script(list(ablation.runs()), launch.arguments(options)), nl=False)
+    print_result(launch.script(list(ablation.runs()), launch.arguments(options)))
 
 
 def _print_plan(ablation: Ablation, as_json: bool) -> None:

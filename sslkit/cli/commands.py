@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -35,10 +34,12 @@ def check(context: typer.Context, recipe: opt.RecipeOrRun, sets: opt.Sets = None
 def resolve(context: typer.Context, recipe: opt.RecipeOrRun, sets: opt.Sets = None, as_json: opt.Json = False) -> None:
     """Print a recipe with full ids, all defaults and plugin versions."""
     from sslkit import targets
+    from sslkit.cli.show.tables import print_json, print_result
     from sslkit.planning import toml
 
+    opt.results_alone(context)
     plan, _ = targets.load(recipe, sets or [], loaded_plugins(context))
-    typer.echo(json.dumps(plan.resolved(), indent=2) if as_json else toml.dumps(plan.resolved()), nl=as_json)
+    print_json(plan.resolved()) if as_json else print_result(toml.dumps(plan.resolved()))
 
 
 def diff(context: typer.Context, a: opt.RecipeOrRun, b: opt.RecipeOrRun, as_json: opt.Json = False) -> None:
@@ -65,9 +66,11 @@ def schema(context: typer.Context) -> None:
 
     It holds the options of every installed component, and lets an editor complete and check recipes.
     """
+    from sslkit.cli.show.tables import print_json
     from sslkit.planning.json_schema import recipe_schema
 
-    typer.echo(json.dumps(recipe_schema(loaded_plugins(context)), indent=2))
+    opt.results_alone(context)
+    print_json(recipe_schema(loaded_plugins(context)))
 
 
 def recipes(
@@ -79,15 +82,15 @@ def recipes(
 
     To start your own: `sslkit recipes byol_coco > mine.toml`.
     """
+    from sslkit.cli.show.tables import print_json, print_result
     from sslkit.planning.recipe_file import locate, shipped_recipes
 
     plugins = loaded_plugins(context)
     known = shipped_recipes() | plugins.recipes()
     if name:
-        typer.echo(locate(name, known).read_text(encoding="utf-8"), nl=False)
+        print_result(locate(name, known).read_text(encoding="utf-8"))
         return
     from sslkit.cli.show.plans import print_recipes
-    from sslkit.cli.show.tables import print_json
 
     rows = [row for id_, path in known.items() if (row := _recipe_row(id_, path))]
     print_json(rows) if as_json else print_recipes(rows)

@@ -22,7 +22,18 @@ Sets = Annotated[
     ),
 ]
 RunsFolder = Annotated[Path, typer.Option(help="Folder of all runs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def results_alone(context: typer.Context, value: bool = True) -> bool:
+    """Until the command ends, keep stdout for results; plugins may print, too."""
+    if value:
+        from sslkit.cli.show import tables
+
+        context.with_resource(tables.results_alone())
+    return value
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=results_alone)]
 
 # --------------------------------------------------------------------------------------------- options of a run
 

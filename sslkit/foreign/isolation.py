@@ -41,13 +41,30 @@ def place_of(error: BaseException) -> str:
 
 
 @contextmanager
-def stdout_as_stderr() -> Iterator[None]:
-    """Send to stderr what the block prints on stdout, which is for results: from Python and from C."""
+def stdout_as_stderr() -> Iterator[Callable[[str], None]]:
+    """Send to stderr what the block prints on stdout, which is for results: from Python, C and child processes.
+
+    Yields:
+        A function that writes a text to stdout all the same.
+    """
+    stdout = sys.stdout
     with redirect_stdout(sys.stderr):
         _flush()
         kept = _replace_stdout()
+
+        def write(text: str) -> None:
+            if kept is not None:
+                _flush()
+                os.dup2(kept, 1)
+            try:
+                stdout.write(text)
+                stdout.flush()
+            finally:
+                if kept is not None:
+                    os.dup2(2, 1)
+
         try:
-            yield
+            yield write
         finally:
             if kept is not None:
                 _flush()

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from rich.table import Table
 
+from sslkit.foreign.isolation import stdout_as_stderr
 from sslkit.progress import make_console
+
+_write: ContextVar[Callable[[str], object] | None] = ContextVar("write", default=None)
+"""What writes results while stdout is for them alone."""
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Send what the block prints on stdout to stderr, except for `print_result`: programs read what is left."""
+    if _write.get():
+        yield
+        return
+    with stdout_as_stderr() as write:
+        before = _write.set(write)
+        try:
+            yield
+        finally:
+            _write.reset(before)
+
+
+def print_result(text: str) -> None:
+    """Print a text that is a result as it stands."""
+    (_write.get() or sys.stdout.write)(text)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=2, default=str))  # noqa: T201
+    print_result(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def print_parts(*parts: Any) -> None:

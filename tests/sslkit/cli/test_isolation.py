@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
 import types
 from importlib.metadata import entry_points
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sslkit import hookimpl
 from sslkit.__main__ import main
-from sslkit.api import Source
+from sslkit.api import Sample, Source, ViewSampler
 from sslkit.foreign import entries
 
 
@@ -120,6 +127,60 @@ def test_what_a_plugin_prints_is_not_in_the_json(install, capfd):
     out, err = capfd.readouterr()
     assert [item["reason"] for item in json.loads(out)["broken"]] == ["ImportError: no such thing"]
     assert "hello" in err
+
+
+class Talks(ViewSampler):
+    """Print wherever it runs: when it is made, and for each image, in a loader process, too."""
+
+    name = "talks"
+
+    def __init__(self):
+        print("made")  # noqa: T201
+        os.write(1, b"from C\n")
+
+    @property
+    def groups(self):
+        return {"scene": 2}
+
+    def sample(self, height, width, proposals, rng):
+        print("drawn", flush=True)  # noqa: T201
+        os.write(1, b"from C\n")
+        return Sample({"scene": np.array([[0, 0, width, height]] * 2, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("words", "parse"),
+    [
+        (["check", "small.toml", "--json"], json.loads), (["resolve", "small.toml", "--json"], json.loads),
+        (["resolve", "small.toml"], tomllib.loads), (["schema"], json.loads),
+        (["diff", "small.toml", "small.toml", "--json"], json.loads),
+        (["ablate", "small.toml", "--vary", "optimizer.base_lr=0.2", "--plan", "--json"], json.loads),
+        (["ablate", "small.toml", "--vary", "optimizer.base_lr=0.2", "--emit", "sh"], shlex.split),
+        (["run", "small.toml", "--json", "--workers", "0"], json.loads),
+        (["run", "small.toml", "--json", "--workers", "1"], json.loads),
+    ],
+    ids=lambda item: " ".join(item) if isinstance(item, list) else "",
+)  # fmt: skip
+def test_what_components_print_is_not_in_what_programs_read(install, capfd, words, parse):
+    install(sslkit_samplers=[Talks])
+    text = Path("small.toml").read_text()
+    Path("small.toml").write_text(text.replace('use = "two-views"', 'use = "talks"'))
+    assert main([*words]) == 0
+    out, err = capfd.readouterr()
+    assert parse(out) is not None
+    assert not {"made", "drawn", "from C"} & set(out.splitlines())
+    assert ("drawn" in err) == (words[0] == "run")
+    assert {"made", "from C"} <= set(err.splitlines()) or words[0] == "schema"
+    print("afterwards")  # noqa: T201
+    os.write(1, b"and from C\n")
+    assert set(capfd.readouterr().out.splitlines()) == {"afterwards", "and from C"}
+
+
+def test_a_pipe_that_closes_early_is_not_told(install):
+    code = "import sys; from sslkit.__main__ import main; sys.exit(main(['schema']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_a_plugins_own_command_may_exit(install):
