@@ -18,7 +18,7 @@ from sslkit.files import EncodingError
 from sslkit.json_records import JsonError, Record, read_records
 from sslkit_images.coco_index import CocoIndex
 from sslkit_images.names import NameList
-from sslkit_images.problems import Problems
+from sslkit_images.problems import Problems, short
 
 _LARGEST = 1e6
 """Coordinates beyond this are no pixels."""
@@ -238,12 +238,7 @@ def _shown(record: Record, key: str | None = None) -> str:
     """Return where a record is, and what it holds under a key."""
     place = f"{record.key}[{record.position}]"
     if key is None:
-        return f"{place} is {_short(record.value)}"
+        return f"{place} is {short(record.value)}"
     id_ = record.value.get("id")
     place += f" (id {id_!r})" if key != "id" and isinstance(id_, (int, str)) else ""
-    return f"{place} has {key} {_short(record.value[key])}" if key in record.value else f"{place} has no {key}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 48 else text[:45] + "..."
+    return f"{place} has {key} {short(record.value[key])}" if key in record.value else f"{place} has no {key}"

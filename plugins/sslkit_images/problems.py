@@ -8,6 +8,8 @@ from sslkit.errors import DataError
 
 NAMED = 10
 """Records of each kind that are named."""
+_SHOWN = 48
+"""Characters of a value that are shown."""
 
 
 @dataclass
@@ -47,3 +49,9 @@ class Problems:
         """
         if self.counts:
             raise DataError("\n    ".join([title, *self.lines()]))
+
+
+def short(value: object) -> str:
+    """Return a value as a message shows it: as Python writes it, and shortened if it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
