@@ -12,6 +12,9 @@ import typer
 Target = Annotated[str, typer.Argument(help="A recipe (path or name), or a folder of images.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a value of the recipe: KEY=VALUE.")]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_LARGEST = 10**15
+_SHOWN = 40
+"""Characters of a wrong size that the message shows."""
 
 
 def add(app: typer.Typer) -> None:
@@ -32,7 +35,7 @@ def pack(
 ) -> None:
     """Write a recipe's images as tar shards in WebDataset's layout.
 
-    An interrupted call is resumed by the same command.
+    An interrupted call is resumed by the same command. It compares the tars that are there with the images first.
     """
     from sslkit.progress import bar
     from sslkit.targets import open_source
@@ -42,7 +45,9 @@ def pack(
     source = open_source(target, sets or [])
     with bar() as progress:
         result = pack_source(source, out, max_size, progress)
-    typer.echo(f"{result.images} images, {result.size / 1e9:.3g} GB; to read them, write\n")
+    left_out = ", ".join(f"{count} {what}" for what, count in result.left_out.items())
+    typer.echo(f"{result.images} images, {result.size / 1e9:.3g} GB{f'; left out: {left_out}' if left_out else ''}")
+    typer.echo("to read them, write\n")
     labels = {"labels": "cls"} if result.labels else {}
     table = {"use": "shards", "root": str(out), "pattern": result.pattern} | labels
     typer.echo("[source]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items()))
@@ -57,6 +62,8 @@ def parse_size(text: str) -> int:
     from sslkit.errors import UsageError
 
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip(), re.IGNORECASE)
-    if not match or not float(match[1]):
-        raise UsageError(f"--size {text} is not a size: write 500MB or 1GB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    size = float(match[1]) * _UNITS[match[2].lower()] if match else 0
+    if not 1 <= size <= _LARGEST:
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        raise UsageError(f"--size {shown} is not a size of at least a byte and at most 1000TB: write 500MB or 1GB")
+    return int(size)

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Container, Generator
+from collections.abc import Container, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from sslkit.api import Progress, Source
 from sslkit.errors import DataError
 from sslkit.files import make_folder, replace_file
-from sslkit_images.folder import SUFFIXES
-from sslkit_images.names import NameList
-from sslkit_images.shards.index import Query, hash_of
+from sslkit_images.folder import SUFFIXES, read_file
+from sslkit_images.problems import short
+from sslkit_images.shards.categories import CATEGORIES, encode_categories
+from sslkit_images.shards.index import hash_of
 from sslkit_images.shards.members import KEY
 from sslkit_images.shards.samples import OBJECTS, is_ignored, normalized, objects_to_json, split_name
-from sslkit_images.shards.source import CATEGORIES, index_tar
 
 NAME = "shard-{:06d}.tar"
+_INSTEAD = "write --out ANOTHER-FOLDER, or remove what was packed before"
 _AHEAD = 64
 """Number of images that are read ahead, by `_THREADS` threads."""
 _THREADS = 8
@@ -55,127 +56,168 @@ class PackResult:
         size: Size of all tars, bytes.
         pattern: Pattern that names all of these tars.
         labels: Whether every image has a label.
+        left_out: What is not in the tars, because the source leaves it out -> its number.
     """
 
     images: int
     size: int
     pattern: str
     labels: bool
+    left_out: Mapping[str, int]
 
 
 def pack(source: Source, folder: Path, max_size: int, progress: Progress) -> PackResult:
     """Write an opened source as tars of at most `max_size` bytes, or of one larger image; continue after existing tars.
 
     Raises:
-        DataError: An image cannot be read, or the folder holds tars of another source.
+        DataError: An image cannot be read, a name cannot be written, or the folder has something else than these
+            images, labels and objects in its tars.
         UsageError: The folder cannot be one.
         StorageError: A tar cannot be written; those before it are complete, and are not packed again.
     """
     make_folder(folder, "--out")
-    used_keys = UsedKeys()
-    sizes, done = _resume(source, folder, used_keys)
-    _write_categories(source, folder)
-    progress("packing images", done, len(source))
-    while done < len(source):
+    categories = encode_categories(source.categories)
+    packing = _Packing(source, progress)
+    sizes = _resume(packing, folder)
+    _write_categories(categories, folder)
+    while packing.done < len(source):
         with replace_file(folder / NAME.format(len(sizes))) as part, part.open("xb") as file:
-            done += _fill(file, source, done, max_size, progress, used_keys)
+            packing.fill(file, max_size)
             sizes.append(file.tell())
-        progress("packing images", done, len(source))
-    pattern = f"shard-{{{0:06d}..{len(sizes) - 1:06d}}}.tar"
-    return PackResult(done, sum(sizes), pattern, all(source.label(index) is not None for index in range(len(source))))
+    progress("packing images", packing.done, len(source))
+    left_out = {**source.left_out(), "objects outside their image": packing.outside}
+    return PackResult(
+        images=packing.done, size=sum(sizes), pattern=f"shard-{{{0:06d}..{len(sizes) - 1:06d}}}.tar",
+        labels=packing.labelled == packing.done, left_out={what: count for what, count in left_out.items() if count},
+    )  # fmt: skip
 
 
-def _resume(source: Source, folder: Path, used_keys: UsedKeys) -> tuple[list[int], int]:
-    """Return the sizes of the existing tars and the number of images in them, which are the source's first.
-
-    The keys of their samples are added to `used_keys`.
-    """
+def _resume(packing: _Packing, folder: Path) -> list[int]:
+    """Compare the existing tars with the source's first images, and return their sizes."""
     sizes: list[int] = []
-    done = 0
     while (path := folder / NAME.format(len(sizes))).exists():
-        images = _image_names(path)
-        if not _matches_source(path, source, done, images, used_keys):
-            raise DataError(f"{path} does not match the images to pack: write --out ANOTHER-FOLDER, or remove it")
+        packing.compare(path)
         sizes.append(path.stat().st_size)
-        for number in range(len(images)):
-            used_keys.add(split_name(member_name(images[number], b"", used_keys))[0])
-        done += len(images)
     unexpected = sorted(folder.glob("shard-*.tar"))[len(sizes) :]
     if unexpected:
-        raise DataError(
-            f"{folder} holds {unexpected[0].name} but not {path.name}: write --out ANOTHER-FOLDER, or remove it"
-        )
-    return sizes, done
+        raise DataError(f"{folder} holds {unexpected[0].name} but not {path.name}: {_INSTEAD}")
+    return sizes
 
 
-def _image_names(path: Path) -> NameList:
-    """Return the names of the images in a tar.
+def _write_categories(content: bytes, folder: Path) -> None:
+    file = folder / CATEGORIES
+    if file.exists() and read_file(file) != content:
+        raise DataError(f"{file} has other names than the categories of the images to pack: {_INSTEAD}")
+    if content:
+        with replace_file(file) as part:
+            part.write_bytes(content)
 
-    Raises:
-        DataError: The tar cannot be used.
+
+class _Sample(NamedTuple):
+    """The members of one image as they stand in a tar.
+
+    Attributes:
+        blocks: Headers and contents.
+        key: The unique key that the members share.
+        labelled: Whether the image has a label.
+        outside: Number of objects that are left out because they lie outside the image.
     """
-    tar = index_tar(Query(SUFFIXES, ("cls",)), path)
-    if tar.index is None:
-        raise DataError("; ".join(tar.problems))
-    return NameList.concatenate([tar.index.text], [tar.index.lengths])
+
+    blocks: bytes
+    key: str
+    labelled: bool
+    outside: int
 
 
-def _matches_source(path: Path, source: Source, first: int, names: NameList, used_keys: UsedKeys) -> bool:
-    """Return whether a tar matches the source from image `first` on: all names, and every byte of the first image."""
-    if not 0 < len(names) <= len(source) - first:
-        return False
-    if any(names[number] != source.key(first + number) for number in range(len(names))):
-        return False
-    sample, _ = _encode_sample(source, first, source.read(first), used_keys)
-    with path.open("rb") as file:
-        return file.read(len(sample)) == sample
+class _Packing:
+    """A source on its way into tars.
+
+    Attributes:
+        done: Number of images that are in a tar.
+        labelled: Number of those that have a label.
+        outside: Number of their objects that lie outside them.
+    """
+
+    def __init__(self, source: Source, progress: Progress) -> None:
+        self.done = self.labelled = self.outside = 0
+        self._source = source
+        self._progress = progress
+        self._used_keys = UsedKeys()
+
+    def fill(self, file: BinaryIO, max_size: int) -> None:
+        """Write one tar with the images that come next."""
+        with closing(self._samples()) as samples:
+            for sample in samples:
+                size = file.tell()
+                if size and size + len(sample.blocks) + tarfile.RECORDSIZE > max_size:
+                    break
+                file.write(sample.blocks)
+                self._add(sample, "packing images")
+        file.write(_end(file.tell()))
+
+    def compare(self, path: Path) -> None:
+        """Check that an existing tar holds the images that come next, byte by byte.
+
+        Raises:
+            DataError: It holds something else, or cannot be read.
+        """
+        try:
+            with path.open("rb") as file, closing(self._samples()) as samples:
+                size = 0
+                for sample in samples:
+                    if file.read(len(sample.blocks)) != sample.blocks:
+                        break
+                    size += len(sample.blocks)
+                    self._add(sample, "comparing packed images")
+                file.seek(size)
+                if size and file.read(len(_end(size)) + 1) == _end(size):
+                    return
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        place = f"near {self._source.key(self.done)}" if self.done < len(self._source) else "after the last image"
+        raise DataError(f"{path} does not match the images to pack: {_INSTEAD} (it differs {place})")
+
+    def _add(self, sample: _Sample, action: str) -> None:
+        self._used_keys.add(sample.key)
+        self.done += 1
+        self.labelled += sample.labelled
+        self.outside += sample.outside
+        if not self.done % _AHEAD:
+            self._progress(action, self.done, len(self._source))
+
+    def _samples(self) -> Generator[_Sample, None, None]:
+        """Yield the samples that come next, and read their images ahead."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(self.done, len(self._source), _AHEAD):
+                indices = range(start, min(start + _AHEAD, len(self._source)))
+                for index, data in zip(indices, pool.map(self._source.read, indices), strict=True):
+                    yield self._encode(index, data)
+
+    def _encode(self, index: int, data: bytes) -> _Sample:
+        key = self._source.key(index)
+        name = member_name(_checked(key), data, self._used_keys)
+        stem, _ = split_name(name)
+        blocks = _encode_member(name, data, {} if name == key else {KEY: key})
+        label, objects = self._source.label(index), self._source.objects(index)
+        if label is not None:
+            blocks += _encode_member(f"{stem}.cls", str(label).encode())
+        if len(objects.labels):
+            blocks += _encode_member(f"{stem}.{OBJECTS}", objects_to_json(objects))
+        return _Sample(blocks, stem, label is not None, objects.outside)
 
 
-def _write_categories(source: Source, folder: Path) -> None:
-    if multiline := [name for name in source.categories if "\n" in name]:
-        raise DataError(f"the category {multiline[0]!r} has more than one line, but {CATEGORIES} needs one line each")
-    if source.categories:
-        with replace_file(folder / CATEGORIES) as part:
-            part.write_bytes("".join(f"{name}\n" for name in source.categories).encode("utf-8", "surrogateescape"))
+def _checked(key: str) -> str:
+    try:
+        key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise DataError(f"an image cannot be packed: its name is not valid text, {short(key)}; rename it") from None
+    return key
 
 
-def _fill(file: BinaryIO, source: Source, first: int, max_size: int, progress: Progress, used_keys: UsedKeys) -> int:
-    """Write one tar from image `first` on, and return the number of images in it."""
-    done = 0
-    with closing(_read_ahead(source, first)) as images:
-        for data in images:
-            sample, key = _encode_sample(source, first + done, data, used_keys)
-            if done and file.tell() + len(sample) + tarfile.RECORDSIZE > max_size:
-                break
-            file.write(sample)
-            used_keys.add(key)
-            done += 1
-            if not done % _AHEAD:
-                progress("packing images", first + done, len(source))
-    file.write(b"\0" * (2 * tarfile.BLOCKSIZE))
-    file.write(b"\0" * (-file.tell() % tarfile.RECORDSIZE))
-    return done
-
-
-def _read_ahead(source: Source, first: int) -> Generator[bytes, None, None]:
-    """Yield the images from `first` on, reading ahead."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(first, len(source), _AHEAD):
-            yield from pool.map(source.read, range(start, min(start + _AHEAD, len(source))))
-
-
-def _encode_sample(source: Source, index: int, data: bytes, used_keys: UsedKeys) -> tuple[bytes, str]:
-    """Return the tar blocks of an image's members, and the unique key that they share."""
-    key = source.key(index)
-    name = member_name(key, data, used_keys)
-    stem, _ = split_name(name)
-    blocks = _encode_member(name, data, {} if name == key else {KEY: key})
-    label, objects = source.label(index), source.objects(index)
-    if label is not None:
-        blocks += _encode_member(f"{stem}.cls", str(label).encode())
-    if len(objects.labels):
-        blocks += _encode_member(f"{stem}.{OBJECTS}", objects_to_json(objects))
-    return blocks, stem
+def _end(size: int) -> bytes:
+    """Return the empty blocks at the end of a tar whose members have `size` bytes."""
+    empty = 2 * tarfile.BLOCKSIZE
+    return b"\0" * (empty + -(size + empty) % tarfile.RECORDSIZE)
 
 
 def member_name(key: str, data: bytes, used_keys: Container[str]) -> str:

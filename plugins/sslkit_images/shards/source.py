@@ -17,16 +17,15 @@ import numpy as np
 from sslkit.api import Objects, Progress, Source, no_progress
 from sslkit.errors import DataError
 from sslkit.images import Header, read_header
-from sslkit_images.folder import SUFFIXES, read_lines
+from sslkit_images.folder import SUFFIXES
 from sslkit_images.frames import upright_boxes
 from sslkit_images.names import NameList, abbreviate
 from sslkit_images.shards import files
+from sslkit_images.shards.categories import CATEGORIES, read_categories
 from sslkit_images.shards.index import NO_LABEL, Query, Tar, TarIndex, load_index, save_index
 from sslkit_images.shards.patterns import TarList
 from sslkit_images.shards.samples import read_tar
 
-CATEGORIES = "categories.txt"
-"""File in the folder of the tars with the names of the labels, one per line."""
 _THREADS = 8
 """Number of tars to index at once; most of the time is spent waiting for the disk."""
 _HEAD = 1 << 16
@@ -166,7 +165,7 @@ class Shards(Source):
                     f"label {highest} is too high: without a categories file, at most a million labels are allowed"
                 )
             return tuple(map(str, range(highest + 1)))
-        names = read_lines(file)
+        names = read_categories(file)
         if highest >= len(names):
             raise DataError(
                 f"{file} lists {len(names)} categories, but the highest label is {highest} (labels start at 0)"
