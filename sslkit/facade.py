@@ -21,7 +21,7 @@ from sslkit.planning.recipe import View
 from sslkit.planning.recipe_file import RecipeFile, write_overrides
 from sslkit.planning.toml import plain
 from sslkit.plugins import Plugins
-from sslkit.progress import bar, make_console
+from sslkit.progress import bar, notify
 from sslkit.storage.run_folder import RECIPE, RunFolder, run_at
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def ablate(
     folder, option = (Path(out), "out=") if out else (execute.report_folder(Path(runs), ablation), "runs=")
     make_folder(folder, option)
     ablation.write_recipes()
-    execute.train_runs(ablation, run_options, jobs, _notify)
+    execute.train_runs(ablation, run_options, jobs, notify)
     results = collect_results(ablation, f"sslkit.ablate({file.origin!r}, ...)")
     report.write(results, folder)
     report.print_results(results)
@@ -169,7 +169,7 @@ def ablate(
 
 def probe(
     weights: str | Path, recipe: Recipe | None = None, *, probes: Words = (), backbone: str | None = None,
-    set: Mapping[str, Any] | None = None, prefix: str = "", allow_partial: bool = False,  # noqa: A002
+    set: Mapping[str, Any] | None = None, prefix: str = "", key: str = "", allow_partial: bool = False,  # noqa: A002
     references: bool = False, recalibrate: bool = False, accelerator: str = "auto",
 ) -> dict[str, ProbeScores]:  # fmt: skip
     """Measure the frozen backbone of a run, or of a weights file, with kNN, a linear classifier, and others.
@@ -181,6 +181,7 @@ def probe(
         backbone: The backbone that a file's weights belong to, such as "resnet50".
         set: As in `load`.
         prefix: Use only the keys of a weights file that start with this.
+        key: The state dict to read from a file with several, such as "teacher" or "model.teacher".
         allow_partial: Continue when only some of the weights fit.
         references: Whether to measure raw pixels and random weights as well.
         recalibrate: Whether to take batch norm statistics from each probe's training crops: "trained, calibrated".
@@ -197,19 +198,21 @@ def probe(
     from sslkit.training.hardware import torch_device
 
     _refuse_import_by_helper()
-    run = run_at(Path(weights), refused={"backbone": backbone, "prefix": prefix})
+    run = run_at(Path(weights), refused={"backbone": backbone, "prefix": prefix, "key": key})
     file = _recipe_file(recipe) if recipe is not None else None
     origin, sets = (file.origin, list(file.overrides.values())) if file else (None, [])
     names, sets = _words(probes), [*sets, *write_overrides(set)]
     probing = targets.load_probes(run.path if run else None, origin, backbone, names, sets, Plugins.load())
-    tensors = BackboneWeights.of_run(run) if run else BackboneWeights.of_file(Path(weights), prefix)
+    tensors = BackboneWeights.of(run, Path(weights), probing.backbone.make, prefix, key)
     with bar() as show:
         device = torch_device(accelerator)
-        measured = measure(probing, tensors, device, show, allow_partial, references, recalibrate, warn=_notify)
+        measured = measure(probing, tensors, device, show, allow_partial, references, recalibrate, warn=notify)
         return dict(measured.probes)
 
 
-def backbone(weights: str | Path, name: str | None = None, *, prefix: str = "", **options: Any) -> NormalisedBackbone:
+def backbone(
+    weights: str | Path, name: str | None = None, *, prefix: str = "", key: str = "", **options: Any
+) -> NormalisedBackbone:
     """Return the backbone of a run, or of a weights file, as a plain module in evaluation mode.
 
     It takes RGB images (b 3 h w), uint8 or in [0, 1], and normalises them itself; it returns features (b f).
@@ -218,6 +221,7 @@ def backbone(weights: str | Path, name: str | None = None, *, prefix: str = "", 
         weights: A run's folder, or a weights file.
         name: The backbone that a file's weights belong to, such as "resnet50"; a run has its own.
         prefix: Use only the keys of a weights file that start with this.
+        key: The state dict to read from a file with several, such as "teacher" or "model.teacher".
         options: Of that backbone, as in a recipe: `width=32`.
 
     Raises:
@@ -231,13 +235,13 @@ def backbone(weights: str | Path, name: str | None = None, *, prefix: str = "", 
     from sslkit.probes.measure import BackboneWeights
     from sslkit.weights import load_into
 
-    run = run_at(Path(weights), refused={"name": name, "prefix": prefix, **options})
+    run = run_at(Path(weights), refused={"name": name, "prefix": prefix, "key": key, **options})
     if run:
         planned = plan(load(weights))
         module, view, tensors = planned.backbone.make(), planned.probing.view, BackboneWeights.of_run(run)
     elif name:
         module, view = build("backbone", name, plain(options, name), Plugins.load()), View()
-        tensors = BackboneWeights.of_file(Path(weights), prefix)
+        tensors = BackboneWeights.of_file(Path(weights), lambda: module, prefix, key)
     else:
         raise UsageError(f"{weights} is a weights file: write the backbone that it belongs to, such as 'resnet50'")
     load_into(module, tensors.tensors, tensors.origin, tensors.prefix)
@@ -292,8 +296,3 @@ def _folder(file: RecipeFile, runs: Path, arm: str | None, planned: Plan) -> Run
 def _words(value: Words) -> list[str]:
     """Return several words; a string is a single one."""
     return [value] if isinstance(value, str) else list(value)
-
-
-def _notify(line: str) -> None:
-    """Show a message, where progress is shown."""
-    make_console(stderr=True).print(line, markup=False, soft_wrap=True)

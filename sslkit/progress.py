@@ -41,6 +41,11 @@ def make_console(*, stderr: bool) -> Console:
     return console
 
 
+def notify(line: str) -> None:
+    """Show a message on stderr, where progress is shown."""
+    make_console(stderr=True).print(line, markup=False, soft_wrap=True)
+
+
 # --------------------------------------------------------------------------------------------- long operations
 
 

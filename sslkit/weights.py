@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from sslkit.errors import DataError
@@ -81,11 +82,13 @@ def load_into(
         A description of what was not loaded; None when everything fits.
 
     Raises:
-        DataError: Keys or shapes do not match (the message lists them by kind), or nothing matches at all.
+        DataError: Keys or shapes do not match (the message lists them by kind), nothing matches at all, or the values
+            of a tensor cannot be copied: it is sparse, quantised or on the meta device.
     """
     expected = backbone.state_dict()
-    selected = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    selected = _under(prefix, tensors)
     match = KeyMatch.of(selected, expected)
+    _refuse_unusual(selected, expected, match.matched, origin)
     summary = f"{len(match.matched)} of the backbone's {len(expected)} tensors are in {origin}"
     if prefix:
         summary += f" under '{prefix}'"
@@ -107,6 +110,40 @@ def load_into(
     return "\n".join([f"PARTIAL WEIGHTS: {summary}; {rest}", *match.lines(), *([hint] if hint else [])])
 
 
+def _refuse_unusual(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], keys: Iterable[str], origin: str
+) -> None:
+    """Refuse tensors whose values cannot be copied into those of a backbone."""
+    wrong = [f"{key} is {kind}" for key in keys if (kind := _unusual(tensors[key], expected[key]))]
+    if wrong:
+        summary = f"{len(wrong)} of the backbone's {len(expected)} tensors cannot be copied from {origin}:"
+        advice = "save them as plain tensors: dense, not quantised, with their values"
+        raise DataError("\n    ".join([summary, *_first_ten(wrong), advice]))
+
+
+def _first_ten(lines: Sequence[str]) -> list[str]:
+    return [*lines[:10], *([f"... ({len(lines) - 10} more)"] if len(lines) > 10 else [])]
+
+
+def _unusual(tensor: Tensor, wanted: Tensor) -> str:
+    """Say why the values of a tensor cannot be copied; return "" if they can."""
+    if tensor.is_meta:
+        return "on the meta device: it has a shape and no values"
+    if tensor.is_quantized:
+        return f"quantised ({_name(tensor.dtype)})"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return f"not dense ({'nested' if tensor.is_nested else _name(tensor.layout)})"
+    try:
+        torch.empty((), dtype=wanted.dtype).copy_(torch.empty((), dtype=tensor.dtype))
+    except RuntimeError:  # NotImplementedError too: numbers of a few bits
+        return f"of type {_name(tensor.dtype)}, which torch cannot convert to {_name(wanted.dtype)}"
+    return ""
+
+
+def _name(kind: torch.dtype | torch.layout) -> str:
+    return str(kind).removeprefix("torch.")
+
+
 def _loads_strictly(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     """Return whether torch takes all tensors and misses none, as with those that older versions of it wrote."""
     try:
@@ -118,7 +155,7 @@ def _loads_strictly(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
 
 def prefix_hint(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str = "") -> str:
     """Name the prefix under which most of a backbone's keys are found; return "" when `prefix` is already the best."""
-    counts = Counter(key.removesuffix(tail) for key in tensors for tail in _tails(key) if tail in expected)
+    counts = _prefixes(tensors, expected)
     if not counts:
         return ""
     best, count = counts.most_common(1)[0]
@@ -129,6 +166,23 @@ def prefix_hint(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
     every = all(key.startswith(best) for key in tensors)
     reason = "all keys begin with" if every else f"{count} of them are found under"
     return f"    {reason} '{best}': write --prefix {best}"
+
+
+def describe_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str = "") -> str:
+    """Say how many tensors fit a backbone under a prefix; without one, under that of most of the backbone's keys."""
+    counts = _prefixes(tensors, expected)
+    best = prefix or (counts.most_common(1)[0][0] if counts else "")
+    matched = KeyMatch.of(_under(best, tensors), expected).matched
+    return f"of which {len(matched)} fit the backbone's {len(expected)}" + (f" under '{best}'" if best else "")
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _prefixes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Counter[str]:
+    """Count the backbone's keys that are found under each prefix."""
+    return Counter(key.removesuffix(tail) for key in tensors for tail in _tails(key) if tail in expected)
 
 
 def _tails(key: str) -> list[str]:

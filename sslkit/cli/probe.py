@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +33,7 @@ def probe(
     ] = None,
     sets: opt.Sets = None,
     prefix: Annotated[str, typer.Option(help="Use only the keys of a weights file that start with this.")] = "",
+    key: Annotated[str, typer.Option(metavar="NAME", help="Which state dict of a weights file to read.")] = "",
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Continue even if only part of the weights fits.")
     ] = False,
@@ -51,9 +52,8 @@ def probe(
     """
     plugins = loaded_plugins(context)
     is_run = os.path.isdir(target)  # noqa: PTH112 - Path.is_dir() fails for a name that is too long
-    _check_target(target, is_run, backbone, prefix)
-    run = Path(target) if is_run else None
-    probing = targets.load_probes(run, recipe, backbone, only or (), sets or (), plugins)
+    _check_target(target, is_run, {"--backbone": backbone, "--prefix": prefix, "--key": key})
+    probing = targets.load_probes(Path(target) if is_run else None, recipe, backbone, only or (), sets or (), plugins)
     from sslkit.cli.show.runs import describe_measurement, print_measurement
     from sslkit.cli.show.tables import print_json
     from sslkit.probes.measure import BackboneWeights, measure
@@ -63,7 +63,7 @@ def probe(
 
     device = torch_device(accelerator)
     folder = RunFolder(Path(target)) if is_run else None
-    weights = BackboneWeights.of_run(folder) if folder else BackboneWeights.of_file(Path(target), prefix)
+    weights = BackboneWeights.of(folder, Path(target), probing.backbone.make, prefix, key)
     with bar() as progress:
         measurement = measure(
             probing, weights, device, progress, allow_partial, references, recalibrate, warn=print_message
@@ -77,7 +77,7 @@ def probe(
         raise PluginError(f"{', '.join(measurement.failed)} failed; the scores of the other probes are complete")
 
 
-def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) -> None:
+def _check_target(target: str, is_run: bool, for_files: Mapping[str, str | None]) -> None:
     """Check that a folder is a run's folder, and that a run comes without options for weights files.
 
     Raises:
@@ -97,9 +97,8 @@ def _check_target(target: str, is_run: bool, backbone: str | None, prefix: str) 
         raise UsageError(
             f"{target} is not a run's folder: {file.name} is missing; write a run's folder or a weights file"
         )
-    if backbone or prefix:
-        option = "--backbone" if backbone else "--prefix"
-        raise UsageError(f"{option} is for weights files, and {target} is a run's folder")
+    if used := [option for option, value in for_files.items() if value]:
+        raise UsageError(f"{', '.join(used)}: for weights files, and {target} is a run's folder")
 
 
 def _note(recipe: str | None, sets: Sequence[str]) -> str:

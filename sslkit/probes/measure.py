@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from sslkit.seeds import torch_seeded
 from sslkit.storage import checkpoint
 from sslkit.storage import weights as weight_files
 from sslkit.storage.run_folder import PROBES, RunFolder
-from sslkit.weights import load_into
+from sslkit.weights import describe_fit, load_into
 
 _ONLINE = "online.backbone."
 
@@ -40,6 +41,13 @@ class BackboneWeights:
     prefix: str = ""
 
     @classmethod
+    def of(
+        cls, run: RunFolder | None, path: Path, make: Callable[[], nn.Module], prefix: str, key: str
+    ) -> BackboneWeights:
+        """Load the weights of a run, or of the file at `path`; see `of_run` and `of_file`."""
+        return cls.of_run(run) if run else cls.of_file(path, make, prefix, key)
+
+    @classmethod
     def of_run(cls, folder: RunFolder) -> BackboneWeights:
         """Load the trained backbone of a run, or the online backbone of its newest checkpoint.
 
@@ -58,9 +66,21 @@ class BackboneWeights:
         return cls(f"step {state['step']}", str(newest), model, _ONLINE)
 
     @classmethod
-    def of_file(cls, path: Path, prefix: str) -> BackboneWeights:
-        """Read a file of weights."""
-        return cls(path.name, str(path), weight_files.read(path), prefix)
+    def of_file(cls, path: Path, make: Callable[[], nn.Module], prefix: str = "", key: str = "") -> BackboneWeights:
+        """Read a file of weights.
+
+        Args:
+            path: The file.
+            make: Makes the backbone that they belong to; only called to say which of several state dicts fit it.
+            prefix: Prefix of the keys that belong to the backbone.
+            key: The state dict to read where there are several.
+
+        Raises:
+            DataError: See `sslkit.storage.weights.read`.
+        """
+        expected = cache(lambda: make().state_dict())
+        tensors = weight_files.read(path, key, lambda tensors: f", {describe_fit(tensors, expected(), prefix)}")
+        return cls(path.name, str(path), tensors, prefix)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ _NAME = re.compile(r"step-(\d+)\.pt")
 _LEFTOVER = re.compile(r"\.(step-\d+\.pt|newest\.json)\.[0-9a-f]+\.part")
 _PLAIN = (type(None), bool, int, float, str, bytes, torch.Size, torch.dtype, torch.device, Tensor, nn.Parameter)
 _LISTS = (list, tuple, set)
+_OLDER = "delete it to resume from an older one"
 
 
 class DamagedError(DataError):
@@ -60,10 +61,10 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DamagedError(f"no checkpoint at {path}")
     if not zipfile.is_zipfile(path):
-        raise DamagedError(f"{path} is not a complete checkpoint: {truncation_hint(path)}")
+        raise DamagedError(f"{path} is not a complete checkpoint: {truncation_hint(path, _OLDER)}")
     try:
         refuse_inflating(path)
-        _verify(path)
+        verify(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except DataError:
         raise
@@ -73,7 +74,7 @@ def load(path: Path) -> dict[str, Any]:
             f"code ({refused_name(error)}). Use only checkpoints that sslkit wrote"
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
-        raise DamagedError(f"{path} is damaged ({first_line(error)}): {truncation_hint(path)}") from error
+        raise DamagedError(f"{path} is damaged ({first_line(error)}): {truncation_hint(path, _OLDER)}") from error
     return _checked(state, path)
 
 
@@ -119,10 +120,17 @@ def refuse_inflating(path: Path) -> None:
         )
 
 
-def _verify(path: Path) -> None:
-    """Compare every record with its checksum, which `torch.load` does not do."""
+def verify(path: Path) -> None:
+    """Compare every record with its checksum, which `torch.load` does not do; do nothing if `path` is not an archive.
+
+    Raises:
+        BadZipFile: A checksum is wrong, or the archive is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
     with zipfile.ZipFile(path) as file:
-        if (bad := file.testzip()) is not None:
+        written = any(record.CRC for record in file.infolist())  # torch can be told to write none
+        if written and (bad := file.testzip()) is not None:
             raise zipfile.BadZipFile(f"the checksum of {bad} is wrong")
 
 

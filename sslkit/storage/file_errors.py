@@ -17,6 +17,6 @@ def refused_name(error: Exception) -> str:
     return match[1] if match else first_line(error)
 
 
-def truncation_hint(path: Path) -> str:
+def truncation_hint(path: Path, advice: str) -> str:
     """Return the size of a damaged file, and what to do about it."""
-    return f"it holds {path.stat().st_size} bytes and may have been cut short; delete it to resume from an older one"
+    return f"it holds {path.stat().st_size} bytes and may have been cut short; {advice}"

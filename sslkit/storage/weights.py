@@ -6,7 +6,8 @@ import json
 import pickle
 import tarfile
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from torch import Tensor
 
 from sslkit.errors import DataError
 from sslkit.files import replace_file
-from sslkit.storage.checkpoint import refuse_inflating
+from sslkit.storage.checkpoint import refuse_inflating, verify
 from sslkit.storage.file_errors import first_line, refused_name, truncation_hint
+from sslkit.storage.state_dicts import StateDict, choose
 
-_MOST_KEYS = 8
-"""Number of a file's keys that an error names."""
+_ARCHIVE = b"PK"
+_TORCH_FILE = (_ARCHIVE, b"\x80", b"L119547037146038801333356L")
+"""How files of `torch.save` begin: as an archive, or as a pickle; one of protocol 0 or 1 with torch's own number."""
+_PROTOCOLS = ("2", "3")
+"""The protocols of pickle that `torch.load` reads without executing code."""
+_AGAIN = "copy or download it again"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -70,85 +76,97 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise DataError(
-            f"{path} is not a complete safetensors file ({first_line(error)}): {truncation_hint(path)}"
+            f"{path} is not a complete safetensors file ({first_line(error)}): {truncation_hint(path, _AGAIN)}"
         ) from error
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, key: str = "", fit: Callable[[StateDict], str] = lambda _: "") -> StateDict:
     """Read a state dict, on the CPU, from safetensors or from a `torch.save` file of tensors and plain values.
 
-    From a file with one state dict among other values, such as {"state_dict": ..., "epoch": ...}, return that one.
+    The format is recognised by how the file begins, whatever its name. From a file with one state dict among other
+    values, such as {"state_dict": ..., "epoch": ...}, return that one.
+
+    Args:
+        path: The file.
+        key: The state dict to read, dotted where tables are nested: "model.teacher"; "" for the only one.
+        fit: Says in the list of several state dicts how well one fits the backbone.
 
     Raises:
-        DataError: The file is missing or damaged, would execute code, or holds no or several state dicts.
+        DataError: The file is missing or damaged, would execute code, or holds no state dict, none at that key, or
+            without a key several.
     """
-    if path.suffix == ".safetensors":
-        return load(path)[0]
     if not path.is_file():
         raise DataError(f"no weights at {path}")
+    content = load(path)[0] if _is_safetensors(path) else _read_torch_file(path)
+    return choose(content, path, key, fit)
+
+
+def _read_torch_file(path: Path) -> Any:
     _require_torch_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about old files; the errors below are enough
             refuse_inflating(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            verify(path)
+            with path.open("rb") as file:  # by a path's name, torch reads it as another format
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error) and "reduce" not in str(error):
-            raise DataError(f"{path} cannot be read as weights: it is damaged, or not from torch.save") from None
-        raise DataError(
-            f"{path} was not loaded: it holds more than tensors and plain values, and loading it could execute code "
-            f"({refused_name(error)}). If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)"
-        ) from None
+        raise _refused(error, path) from None
     except DataError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
-        raise DataError(f"{path} cannot be read as weights: {first_line(error)}") from None
-    return _state_dict(content, path)
+        raise DataError(f"{path} cannot be read as weights: {first_line(error)}; {_AGAIN}") from None
+
+
+def _refused(error: pickle.UnpicklingError, path: Path) -> DataError:
+    """Return why torch did not load a file."""
+    protocol = _protocol(path)
+    if "GLOBAL" in str(error) or "reduce" in str(error):
+        return DataError(
+            f"{path} was not loaded: it holds more than tensors and plain values, and loading it could execute code "
+            f"({refused_name(error)}). If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)"
+        )
+    if protocol not in _PROTOCOLS:
+        return DataError(
+            f"{path} was not loaded: it was saved with pickle_protocol={protocol}, which torch cannot read without "
+            "executing code. If you trust it, load it with weights_only=False and save it again without that option"
+        )
+    return DataError(f"{path} cannot be read as weights: it is damaged, or not from torch.save; {_AGAIN}")
+
+
+def _protocol(path: Path) -> str:
+    """Return the protocol of a file's pickle."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            pickles = [name for name in file.namelist() if name.rpartition("/")[2] == "data.pkl"]
+            head = file.read(pickles[0])[:2] if pickles else b""
+    else:
+        with path.open("rb") as plain:
+            head = plain.read(2)
+    return str(head[1]) if head[:1] == b"\x80" and len(head) == 2 else "0 or 1"
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as safetensors do: with the length of a table, and that table."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and not head.startswith(_TORCH_FILE)
 
 
 def _require_torch_file(path: Path) -> None:
-    """Refuse a file that does not begin as those of `torch.save` do: as an archive, or as a pickle of protocol 2 on.
+    """Refuse a file that does not begin as those of `torch.save` do: as an archive, or as a pickle.
 
     Raises:
-        DataError: It begins differently.
+        DataError: It begins differently, or is an archive without its end.
     """
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(32)
     if not head:
         raise DataError(f"{path} is empty (0 bytes)")
-    if not head.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
+    if not head.startswith(_TORCH_FILE) and not tarfile.is_tarfile(path):
         raise DataError(
-            f"{path} is not a weights file: it begins with {head!r}; write a file in safetensors' format or from "
+            f"{path} is not a weights file: it begins with {head[:16]!r}; write a file in safetensors' format or from "
             "torch.save"
         )
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """Find the state dict in the content of a file: all of it, or the one table of tensors in it."""
-    tables = {"": content, **content} if isinstance(content, dict) else {}
-    candidates = {str(key): _tensors(table) for key, table in tables.items() if _is_state_dict(table)}
-    if "" in candidates:
-        return candidates[""]
-    if len(candidates) == 1:
-        return next(iter(candidates.values()))
-    if "model" in candidates and {"recipe", "optimizer"} <= content.keys():  # a checkpoint of sslkit
-        return candidates["model"]
-    if candidates:
-        problem = f"several state dicts ({', '.join(candidates)})"
-    elif isinstance(content, dict):
-        problem = f"no state dict: it has the keys {', '.join(map(str, list(content)[:_MOST_KEYS]))}"
-    else:
-        problem = f"no state dict: it has {type(content).__name__}"
-    raise DataError(f"{path} holds {problem}; save the right one to a separate file")
-
-
-def _is_state_dict(table: Any) -> bool:
-    return (
-        isinstance(table, dict)
-        and any(isinstance(value, Tensor) and value.ndim for value in table.values())
-        and all(isinstance(key, str) and not isinstance(value, dict) for key, value in table.items())
-    )
-
-
-def _tensors(table: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in table.items() if isinstance(value, Tensor)}
+    if head.startswith(_ARCHIVE) and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is not a complete archive of torch.save: {truncation_hint(path, _AGAIN)}")

@@ -332,6 +332,7 @@ def test_a_file_is_probed_with_a_recipe(run, recipe) -> None:
         (UsageError, {"weights": "."}, "is not a run's folder: recipe.toml is missing"),
         (UsageError, {"weights": "RUN", "backbone": "resnet18"}, "backbone: for weights files"),
         (UsageError, {"weights": "RUN", "prefix": "a."}, "prefix: for weights files"),
+        (UsageError, {"weights": "RUN", "key": "teacher"}, "key: for weights files"),
         (UsageError, {"weights": "RUN", "probes": "kmm"}, "--probe kmm: unknown probe; known probes: knn, linear"),
         (UsageError, {"weights": "RUN", "accelerator": "gpuu"}, "write auto, cpu, cuda or mps"),
         (DataError, {"weights": "FILE", "recipe": "quickstart"}, "the weights do not fit"),
@@ -362,6 +363,22 @@ def test_a_prefix_selects_the_keys_of_a_file(run, tmp_path) -> None:
     loaded = sslkit.backbone(tmp_path / "w.pt", "resnet18", prefix="module.", width=8)
     assert torch.equal(loaded.backbone.conv1.weight, network.backbone.conv1.weight)
     assert "write --prefix module." in refused(DataError, sslkit.backbone, tmp_path / "w.pt", "resnet18", width=8)
+
+
+def test_a_key_selects_a_state_dict_of_a_file(run, recipe, tmp_path) -> None:
+    network = sslkit.backbone(run)
+    teacher = network.backbone.state_dict()
+    student = {key: value * 0 for key, value in teacher.items()}
+    path = tmp_path / "w.pt"
+    torch.save({"student": student, "teacher": teacher}, path)
+    loaded = sslkit.backbone(path, "resnet18", key="teacher", width=8)
+    assert torch.equal(loaded.backbone.conv1.weight, network.backbone.conv1.weight)
+    message = refused(DataError, sslkit.backbone, path, "resnet18", width=8)
+    assert f"    student: {len(teacher)} tensors, of which {len(teacher)} fit" in message
+    recipe.write_text(PROBED)
+    assert sslkit.probe(path, recipe, key="teacher", accelerator="cpu") == {
+        "w.pt": sslkit.probe(run, accelerator="cpu")["trained"]
+    }
 
 
 @pytest.mark.parametrize(

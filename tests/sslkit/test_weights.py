@@ -1,11 +1,13 @@
 """Tensors of a file are matched with those of a backbone, key by key."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 from sslkit.errors import DataError
-from sslkit.weights import KeyMatch, load_into, prefix_hint
+from sslkit.weights import KeyMatch, describe_fit, load_into, prefix_hint
 
 
 def _tensors(prefix: str = "") -> dict[str, torch.Tensor]:
@@ -99,3 +101,47 @@ def test_weights_of_an_older_version_that_lack_more_are_refused_and_change_nothi
     with pytest.raises(DataError, match=r"missing in the file: 0\.bias"):
         load_into(network, tensors, "old.pt")
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torch.ones(2, 3).to_sparse(), r"weight is not dense \(sparse_coo\)"),
+        (lambda: torch.ones(2, 3).to_sparse_csr(), r"weight is not dense \(sparse_csr\)"),
+        (lambda: torch.ones(2, 3, device="meta"), "weight is on the meta device: it has a shape and no values"),
+        (lambda: torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8), r"weight is quantised \(qint8\)"),
+        (
+            lambda: torch.empty(2, 3, dtype=torch.bits8),
+            "weight is of type bits8, which torch cannot convert to float32",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor|Sparse CSR tensor:UserWarning")
+def test_values_that_cannot_be_copied_are_told_by_key(make: Callable[[], torch.Tensor], message: str) -> None:
+    odd = make()
+    for tensors, partial in ((_tensors() | {"weight": odd}, False), ({"weight": odd}, True)):
+        with pytest.raises(
+            DataError, match=rf"1 of the backbone's 2 tensors cannot be copied from w\.pt:\n    {message}"
+        ):
+            load_into(nn.Linear(3, 2), tensors, "w.pt", partial=partial)
+    assert load_into(nn.Linear(3, 2), _tensors() | {"odd": odd}, "w.pt", partial=True) is not None
+
+
+def test_of_many_values_that_cannot_be_copied_the_first_ten_are_named() -> None:
+    network = nn.Sequential(*(nn.Linear(2, 2) for _ in range(7)))
+    tensors = {key: value.to("meta") for key, value in network.state_dict().items()}
+    with pytest.raises(DataError, match=r"14 of the backbone's 14 tensors .*(\n    \d.*){10}\n    \.\.\. \(4 more\)"):
+        load_into(network, tensors, "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "prefix", "words"),
+    [
+        (_tensors(), "", "of which 2 fit the backbone's 2"),
+        (_tensors("net."), "", "of which 2 fit the backbone's 2 under 'net.'"),
+        (_tensors("net."), "module.", "of which 0 fit the backbone's 2 under 'module.'"),
+        ({"weight": torch.ones(5), "x": torch.ones(1)}, "", "of which 0 fit the backbone's 2"),
+    ],
+)
+def test_the_fit_of_a_state_dict_is_described(tensors: dict[str, torch.Tensor], prefix: str, words: str) -> None:
+    assert describe_fit(tensors, nn.Linear(3, 2).state_dict(), prefix) == words

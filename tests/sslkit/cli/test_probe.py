@@ -174,6 +174,25 @@ def test_a_prefix_is_recognised_and_named(here, capsys, installed):
     )
 
 
+def test_a_key_chooses_among_state_dicts(here, capsys, installed):
+    tensors = installed.find("backbone", "resnet18").cls(width=8).state_dict()
+    teacher = {f"module.{key}": value for key, value in tensors.items()}
+    torch.save({"model": {"student": {"w": torch.ones(2)}, "teacher": teacher}, "epoch": 1}, "both.pt")
+    error = refused(capsys, "both.pt", "--recipe", "small.toml", code=5)
+    assert error.startswith("both.pt holds 2 state dicts: write --key NAME for one of them\n")
+    count = len(tensors)
+    assert f"    model.teacher: {count} tensors, of which {count} fit the backbone's {count} under 'module.'" in error
+    assert "write --prefix module." in refused(
+        capsys, "both.pt", "--recipe", "small.toml", "--key", "model.teacher", code=5
+    )
+    report, _ = probed(capsys, "both.pt", "--recipe", "small.toml", "--key", "model.teacher", "--prefix", "module.")
+    expected, _ = probed(capsys, _plain(tensors), "--recipe", "small.toml")
+    assert report["probes"]["both.pt"] == expected["probes"]["plain.pt"]
+    assert "did you mean 'model.teacher'?" in refused(
+        capsys, "both.pt", "--recipe", "small.toml", "--key", "teacher", code=5
+    )
+
+
 def _plain(tensors):
     torch.save(dict(tensors), "plain.pt")
     return "plain.pt"
@@ -188,9 +207,12 @@ class Code:
     ("state", "message"),
     [
         ({"state_dict": {"a": torch.zeros(2)}, "hparams": Code()}, "exec). If you trust it"),
-        ({"a": {"w": torch.zeros(2)}, "b": {"w": torch.zeros(2)}}, "holds several state dicts (a, b)"),
-        ({"epoch": 3}, "holds no state dict: it has the keys epoch"),
-        ([1, 2], "holds no state dict: it has list"),
+        (
+            {"a": {"w": torch.zeros(2)}, "b": {"w": torch.zeros(2)}},
+            "holds 2 state dicts: write --key NAME for one of them\n    a: 1 tensor, of which 0 fit",
+        ),
+        ({"epoch": 3}, "holds no state dict: it is a dict with the keys epoch"),
+        ([1, 2], "holds no state dict: it is a list of 2: int, int"),
     ],
 )
 def test_files_that_hold_no_weights(here, capsys, state, message):
@@ -201,7 +223,9 @@ def test_files_that_hold_no_weights(here, capsys, state, message):
 
 def test_damaged_and_missing_files(here, capsys):
     (here / "cut.pt").write_bytes(b"PK\x03\x04 and no more")
-    assert "cut.pt cannot be read as weights" in refused(capsys, "cut.pt", "--recipe", "small.toml", code=5)
+    assert "cut.pt is not a complete archive of torch.save" in refused(
+        capsys, "cut.pt", "--recipe", "small.toml", code=5
+    )
     for options in (("--recipe", "small.toml"), ("--probe", "knn"), ()):
         message = refused(capsys, "cat.pt", *options, code=5)
         assert message == "no run or weights file found at cat.pt: did you mean 'cut.pt'?\n"
@@ -232,8 +256,9 @@ def test_invalid_requests(here, capsys, arguments, code, message):
 
 def test_options_that_are_for_files_only(here, recipe, capsys):
     (here / "recipe.toml").write_text(recipe)
-    assert "--backbone is for weights files" in refused(capsys, ".", "--backbone", "resnet18", code=2)
-    assert "--prefix is for weights files" in refused(capsys, ".", "--prefix", "a.", code=2)
+    assert "--backbone: for weights files" in refused(capsys, ".", "--backbone", "resnet18", code=2)
+    assert "--prefix: for weights files" in refused(capsys, ".", "--prefix", "a.", code=2)
+    assert "--key: for weights files" in refused(capsys, ".", "--key", "teacher", code=2)
     assert "nothing to measure yet" in refused(capsys, ".", code=5)
     assert main(["probe", ".", "--accelerator", "tpu"]) == 2
 

@@ -100,3 +100,60 @@ def test_files_that_hold_no_weights_are_refused_by_how_they_begin(tmp_path: Path
 def test_both_formats_of_torch_are_read(tmp_path: Path, archive: bool) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / "w.pt", _use_new_zipfile_serialization=archive)
     assert weights.read(tmp_path / "w.pt")["a"].tolist() == [1, 1, 1]
+
+
+NET = {"w": torch.arange(600.0).reshape(30, 20), "n": torch.tensor(3)}
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.SAFETENSORS", "w.safetensors", "w"])
+def test_the_format_is_recognised_whatever_the_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    weights.save(path, NET, {})
+    assert torch.equal(weights.read(path)["w"], NET["w"])
+    torch.save(NET, path)
+    assert torch.equal(weights.read(path)["w"], NET["w"])
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_files_that_were_cut_short_say_so(tmp_path: Path, name: str, share: float) -> None:
+    path = tmp_path / name
+    for write in (lambda: weights.save(path, NET, {}), lambda: torch.save(NET, path)):
+        write()
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+        with pytest.raises(DataError, match=r"not a complete .* may have been cut short; copy or download it again"):
+            weights.read(path)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize(("protocol", "named"), [(0, "0 or 1"), (1, "0 or 1"), (4, "4"), (5, "5")])
+def test_protocols_that_torch_reads_only_by_executing_code_are_named(
+    tmp_path: Path, protocol: int, named: str, archive: bool
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(NET, path, pickle_protocol=protocol, _use_new_zipfile_serialization=archive)
+    with pytest.raises(DataError, match=f"saved with pickle_protocol={named}, which torch cannot read"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize("place", [0, 1234, 2399])
+def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(NET, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(NET["w"].numpy().tobytes()) + place] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="the checksum of w/data/0 is wrong; copy or download it again"):
+        weights.read(path)
+
+
+def test_files_without_checksums_are_read(tmp_path: Path) -> None:
+    """Torch has an option that writes none."""
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this version of torch always writes them")
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(NET, tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(weights.read(tmp_path / "w.pth")["w"], NET["w"])
