@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sslkit.data.loader import Loader
 from sslkit.data.opening import prepare
 from sslkit.networks import StepModule
+from sslkit.networks.sharding import local
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe_file import RecipeFile
 from sslkit.seeds import seed_of
@@ -160,7 +162,7 @@ UNSAVED = ", in no checkpoint"
 
 
 def _unsaved(network: StepModule) -> Iterator[tuple[str, Tensor]]:
-    """Yield the floating-point tensors in attributes of objectives and heads, which `state_dict` leaves out.
+    """Yield the tensors and arrays in attributes of objectives and heads, which `state_dict` leaves out.
 
     Names hold the shape: where that depends on the number of rows, as for a mask, there is nothing to compare.
     """
@@ -170,8 +172,19 @@ def _unsaved(network: StepModule) -> Iterator[tuple[str, Tensor]]:
             own = {key: value for key, value in vars(part).items() if key not in _OF_MODULES}
             own |= {key: part._buffers[key] for key in part._non_persistent_buffers_set}
             for key, value in own.items():
-                for number, one in enumerate(tensors(list(value) if isinstance(value, deque) else value)):
+                for number, one in enumerate(_held(value)):
                     yield f"{name}.{key}[{number}] {tuple(one.shape)}{UNSAVED}", one
+
+
+def _held(value: Any) -> list[Tensor]:
+    """Return the tensors, and NumPy's arrays of numbers, of a nested value, in order."""
+    if isinstance(value, np.ndarray):
+        return [torch.from_numpy(np.array(value, np.float64))] if value.dtype.kind in "biuf" else []
+    if isinstance(value, Tensor):
+        return [] if value.is_complex() or value.is_meta else [local(value)]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [one for part in value for one in _held(part)] if isinstance(value, (list, tuple, deque)) else []
 
 
 def _in_float64(part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001

@@ -6,6 +6,7 @@ import copy
 from collections import deque
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -172,11 +173,16 @@ class Remembers(Alike):
         self.recent: deque[torch.Tensor] = deque()
         self.mean: torch.Tensor | None = None
         self.mask = torch.zeros(1)
+        self.counts, self.signs = torch.zeros(6, dtype=torch.int64), torch.zeros(6, dtype=torch.bool)
+        self.table: Any = np.zeros(6)
+        self.names = np.array(["not", "numbers"])
 
     def forward(self, p: torch.Tensor, z: torch.Tensor) -> Any:
         self.centre = z.detach().mean((0, 1))
         self.recent, self.mean = deque([p.detach()[0, 0]]), {"of": [p.detach().mean()]}
         self.mask = torch.eye(len(p))
+        self.counts = self.counts + (p.detach() > 0).sum((0, 1))
+        self.signs, self.table = self.counts > 3, self.table + p.detach().mean((0, 1)).numpy()
         return super().forward(p, z)
 
 
@@ -186,7 +192,7 @@ def test_state_in_no_checkpoint_is_compared_and_named(traced: Any, plugins: Plug
     other = copy.deepcopy(one)
     names = [name for name in one[0]["state"] if name.endswith(trace.UNSAVED)]
     places = {name.partition("[")[0].rpartition(".")[2] for name in names}
-    assert places == {"centre", "recent", "mean", "mask"}
+    assert places == {"centre", "recent", "mean", "mask", "counts", "signs", "table"}
     for name in names:
         other[0]["state"] = {**one[0]["state"], name: one[0]["state"][name] + 1}
         comparison = compare_traces(one, other, (1, 2))
