@@ -28,8 +28,14 @@ LIMIT = 500_000_000
 """Pixels of the largest image that is decoded; a larger one may be a decompression bomb."""
 TEXT_LIMIT = 1 << 26
 """Bytes of the longest text inside a PNG, unpacked; editors and generators of images leave megabytes there."""
-FEW = 0.001
-"""Share of a float image's values that may lie above 1 while its range is [0, 1]: single bad pixels, not its range."""
+_RANGES = ((1.0, 4.0), *((2.0**bits - 1, 1.5 * 2**bits) for bits in (8, 10, 12, 14, 16)))
+"""What can be white in a float image, and how high its values then go: filters and renderers overshoot."""
+_FAR = 1.5
+"""How many times the second highest value of a float image the highest is where it marks missing pixels."""
+_FEW = 0.01
+"""Share of a float image's values that may lie above its range: bad pixels."""
+_SAMPLE = 1 << 20
+"""About how many values of a float image its range is chosen by."""
 BACKGROUND = (255, 255, 255)
 """The colour behind transparent pixels: most such images are drawn for a white page."""
 _RESAMPLING = {"bicubic": Pillow.Resampling.BICUBIC, "bilinear": Pillow.Resampling.BILINEAR}
@@ -170,18 +176,29 @@ def _rgb(image: Pillow.Image) -> Pillow.Image:
 
 
 def _from_deep(image: Pillow.Image) -> Pillow.Image:
-    """Scale 16-bit grey so that 65535 becomes 255; floats are in [0, 1], or in [0, 255] if more than a few exceed 1.
+    """Scale 16-bit grey so that 65535 becomes 255, and floats by their range; values outside it are clipped.
 
     Values that are not numbers are black.
     """
     deep: npt.NDArray[Any] = np.asarray(image, np.float64)
-    if image.mode != "F":
-        scale = 1 / 257
-    else:
-        scale = 255 if (np.nan_to_num(deep) > 1).mean() <= FEW else 1
-        deep = np.nan_to_num(deep, posinf=np.inf, neginf=-np.inf)
-    shallow = np.clip(np.rint(deep * scale), 0, 255).astype(np.uint8)
-    return Pillow.fromarray(shallow).convert("RGB")
+    top = 65535.0 if image.mode != "F" else _float_range(deep)
+    shallow = np.clip(np.rint(np.nan_to_num(deep, posinf=np.inf, neginf=-np.inf) * (255 / top)), 0, 255)
+    return Pillow.fromarray(shallow.astype(np.uint8)).convert("RGB")
+
+
+def _float_range(deep: npt.NDArray[Any]) -> float:
+    """Return what is white in a float image: 1, or the highest number of 8 to 16 bits, as most of its values have it.
+
+    Values that mark missing pixels have no say: those that no range holds, one far above all others, and a few others.
+    """
+    sample = deep.ravel()[:: deep.size // _SAMPLE | 1]
+    usual = sample[(sample >= 0) & (sample <= _RANGES[-1][1])]
+    highest = usual.max(initial=0)
+    second = usual[usual < highest].max(initial=0)
+    if second > 0 and highest > _FAR * max(1, second):
+        usual = usual[usual < highest]
+    bulk = np.quantile(usual, 1 - _FEW, method="lower") if usual.size else 0
+    return next(white for white, most in _RANGES if bulk <= most)
 
 
 def cuts(

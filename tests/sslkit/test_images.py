@@ -29,10 +29,10 @@ def decoded(image, format_="PNG", **options):
 
 def test_rgb_comes_back_as_it_is():
     pixels = RNG.integers(0, 256, (5, 7, 3), np.uint8)
-    decoded_image = decoded(Pillow.fromarray(pixels))
-    np.testing.assert_array_equal(decoded_image, pixels)
-    assert decoded_image.dtype == np.uint8
-    assert decoded_image.flags.c_contiguous
+    clippedimage = decoded(Pillow.fromarray(pixels))
+    np.testing.assert_array_equal(clippedimage, pixels)
+    assert clippedimage.dtype == np.uint8
+    assert clippedimage.flags.c_contiguous
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,15 @@ def test_rgb_comes_back_as_it_is():
     ],
 )
 def test_every_mode_becomes_rgb(image, expected):
-    decoded_image = decoded(image)
-    assert decoded_image.shape == (3, 4, 3)
-    assert {tuple(pixel) for pixel in decoded_image.reshape(-1, 3).tolist()} == {expected}
+    clippedimage = decoded(image)
+    assert clippedimage.shape == (3, 4, 3)
+    assert {tuple(pixel) for pixel in clippedimage.reshape(-1, 3).tolist()} == {expected}
 
 
 def test_half_transparent_pixels_lie_on_white():
-    decoded_image = decoded(Pillow.new("RGBA", (2, 2), (0, 100, 200, 128)))
+    clippedimage = decoded(Pillow.new("RGBA", (2, 2), (0, 100, 200, 128)))
     alpha = 128 / 255
-    np.testing.assert_allclose(decoded_image[0, 0], np.array([0, 100, 200]) * alpha + 255 * (1 - alpha), atol=1)
+    np.testing.assert_allclose(clippedimage[0, 0], np.array([0, 100, 200]) * alpha + 255 * (1 - alpha), atol=1)
 
 
 def test_palettes_and_their_transparency():
@@ -67,8 +67,8 @@ def test_palettes_and_their_transparency():
 
 
 def test_cmyk_jpegs_are_not_inverted():
-    decoded_image = decoded(Pillow.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
-    assert np.abs(decoded_image.astype(int) - [255, 0, 0]).max() < 6
+    clippedimage = decoded(Pillow.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
+    assert np.abs(clippedimage.astype(int) - [255, 0, 0]).max() < 6
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -191,6 +191,57 @@ def test_one_bad_value_changes_no_other_pixel(bad, top):
     assert other[10, 10] == pytest.approx([expected] * 3, abs=1)
 
 
+def _ramp(top):
+    return np.linspace(0, top, 100 * 100, dtype=np.float32).reshape(100, 100)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e6, 9999, 32767, -9999])
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.4])
+@pytest.mark.parametrize("top", [1.0, 255.0, 4095.0, 65535.0])
+def test_marks_of_missing_values_change_no_other_pixel(bad, share, top):
+    ramp = _ramp(top)
+    holes = np.random.default_rng(0).random(ramp.shape) < share
+    whole, other = (decoded(Pillow.fromarray(values), "TIFF") for values in (ramp, np.where(holes, bad, ramp)))
+    assert whole[..., 0] == pytest.approx(np.rint(ramp * 255 / top), abs=1)
+    np.testing.assert_array_equal(whole[~holes], other[~holes])
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0, 1023.0])
+@pytest.mark.parametrize(("over", "share"), [(1.01, 0.01), (1.01, 0.3), (1.4, 0.05), (40.0, 0.009)])
+def test_values_above_the_range_are_clipped(top, over, share):
+    ramp = _ramp(top)
+    bright = ramp.copy()
+    count = int(bright.size * share)
+    bright.ravel()[:count] = top * np.linspace(1, over, count + 1)[1:]
+    clipped, whole = (decoded(Pillow.fromarray(values), "TIFF").reshape(-1, 3) for values in (bright, ramp))
+    np.testing.assert_array_equal(clipped[count:], whole[count:])
+    assert (clipped[:count] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 200], [0, 200]),
+        ([200, 200], [200, 200]),
+        ([0, 1], [0, 255]),
+        ([0.5, 0.5], [128, 128]),
+        ([-1, 0.5], [0, 128]),
+        ([0, 1023], [0, 255]),
+        ([-2.6, 2.6], [0, 255]),
+        ([0, 0], [0, 0]),
+    ],
+)
+def test_float_images_of_few_values_keep_them(values, expected):
+    picture = Pillow.fromarray(np.tile(np.array(values, np.float32), (6, 3)))
+    assert decoded(picture, "TIFF")[0, :2, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_whole_numbers_of_16_bits_have_one_range(mode):
+    values = np.array([[0, 257, 4095, 65535]], np.uint16 if mode == "I;16" else np.int32)
+    assert decoded(Pillow.fromarray(values), "TIFF")[0, :, 0].tolist() == [0, 1, 16, 255]
+
+
 def test_an_image_of_nothing_but_bad_values_is_black():
     assert decoded(Pillow.fromarray(np.full((4, 5), np.nan, np.float32)), "TIFF").max() == 0
 
@@ -241,9 +292,9 @@ def test_plain_jpegs_have_pillows_pixels(size, mode):
     for subsampling, progressive, quality in itertools.product([0, 1, 2], [False, True], [40, 95]):
         image = PHOTO.resize(size).convert(mode)
         data = encoded(image, "JPEG", quality=quality, progressive=progressive, subsampling=subsampling)
-        decoded_image = images._plain_jpeg(data)
-        assert decoded_image is not None
-        np.testing.assert_array_equal(decoded_image, by_pillow(data))
+        clippedimage = images._plain_jpeg(data)
+        assert clippedimage is not None
+        np.testing.assert_array_equal(clippedimage, by_pillow(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -251,9 +302,9 @@ def test_plain_jpegs_are_turned_as_pillow_turns_them(orientation):
     exif = Pillow.Exif()
     exif[0x112] = orientation
     data = encoded(PHOTO, "JPEG", exif=exif)
-    decoded_image = images._plain_jpeg(data)
-    np.testing.assert_array_equal(decoded_image, by_pillow(data))
-    assert decoded_image.flags.c_contiguous
+    clippedimage = images._plain_jpeg(data)
+    np.testing.assert_array_equal(clippedimage, by_pillow(data))
+    assert clippedimage.flags.c_contiguous
 
 
 def test_damaged_jpegs_are_left_to_pillow_or_have_its_pixels():
@@ -266,8 +317,8 @@ def test_damaged_jpegs_are_left_to_pillow_or_have_its_pixels():
             for place in RNG_JPEG.integers(2, len(data), 1 + number % 3):
                 damaged[place] = RNG_JPEG.integers(256)
             part = bytes(damaged[: RNG_JPEG.integers(10, len(data))] if number % 5 == 0 else damaged)
-            decoded_image = images._plain_jpeg(part)
-            if decoded_image is not None:
+            clippedimage = images._plain_jpeg(part)
+            if clippedimage is not None:
                 accepted += 1
-                np.testing.assert_array_equal(decoded_image, by_pillow(part))
+                np.testing.assert_array_equal(clippedimage, by_pillow(part))
     assert 50 < accepted < 350
