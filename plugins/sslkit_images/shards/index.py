@@ -16,9 +16,13 @@ from sslkit.files import load_cache, save_cache
 from sslkit.folders import cache_dir
 from sslkit_images.flat_index import FlatIndex
 
-_VERSION = 1
+_VERSION = 2
 """Increase it when the same tar is indexed differently."""
 NO_LABEL = -1
+BAD_LABEL = -2
+"""What stands in place of a label that cannot be read."""
+LEFT_OUT = ("objects without a box of at least a pixel", "images beside that of their sample")
+"""What members may be without being wrong."""
 
 
 class Tar(NamedTuple):
@@ -61,12 +65,13 @@ class TarIndex(FlatIndex):
         hashes: Shape (n,): hash of each name.
         starts: Shape (n,): offset of each image in the tar, bytes.
         sizes: Shape (n,): size of each image, bytes.
-        labels: Shape (n,), `NO_LABEL` for an image without a label.
+        labels: Shape (n,), `NO_LABEL` for an image without a label, `BAD_LABEL` for one that cannot be read.
         counts: Shape (n,): number of objects of each image.
         boxes: Shape (m, 4), xyxy pixels.
         classes: Shape (m,): labels of the objects.
         difficult: Shape (m,): whether an object is marked difficult.
-        faults: Shape (0,) or (1,): what is wrong with the labels; reported only if labels are used.
+        left_out: Shape (2,): numbers of what is left out, in the order of `LEFT_OUT`.
+        label_problems: Shape (): what is wrong with the labels, as JSON; reported only if labels are used.
     """
 
     text: npt.NDArray[np.uint8]
@@ -79,7 +84,8 @@ class TarIndex(FlatIndex):
     boxes: Boxes
     classes: npt.NDArray[np.int64]
     difficult: npt.NDArray[np.bool_]
-    faults: npt.NDArray[np.str_]
+    left_out: npt.NDArray[np.int64]
+    label_problems: npt.NDArray[np.str_]
 
     def __len__(self) -> int:
         """Return the number of images."""

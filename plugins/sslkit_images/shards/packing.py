@@ -20,10 +20,11 @@ from sslkit.errors import DataError
 from sslkit.files import make_folder, replace_file
 from sslkit_images.folder import SUFFIXES, read_file
 from sslkit_images.problems import short
+from sslkit_images.shards.annotations import OBJECTS, objects_to_json
 from sslkit_images.shards.categories import CATEGORIES, encode_categories
 from sslkit_images.shards.index import hash_of
 from sslkit_images.shards.members import KEY
-from sslkit_images.shards.samples import OBJECTS, is_ignored, normalized, objects_to_json, split_name
+from sslkit_images.shards.samples import is_ignored, normalized, split_name
 
 NAME = "shard-{:06d}.tar"
 _INSTEAD = "write --out ANOTHER-FOLDER, or remove what was packed before"

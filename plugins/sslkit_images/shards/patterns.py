@@ -58,7 +58,7 @@ class TarList:
             return f"pattern = {self.pattern!r} {error}"
         if not paths:
             return f"no tar in {self.root.absolute()} matches {self.pattern!r}: {self._describe_contents()}"
-        missing = [str(path) for path in paths if not path.is_file()]
+        missing = [str(path.relative_to(self.root)) for path in paths if not path.is_file()]
         if missing:
             return (
                 f"{len(missing)} of {len(paths)} tars are missing: {abbreviate(missing)}; {self._describe_contents()}"

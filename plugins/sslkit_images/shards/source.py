@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,18 +19,16 @@ from sslkit.images import Header, read_header
 from sslkit_images.folder import SUFFIXES
 from sslkit_images.frames import upright_boxes
 from sslkit_images.names import NameList, abbreviate
+from sslkit_images.problems import Problems
 from sslkit_images.shards import files
 from sslkit_images.shards.categories import CATEGORIES, read_categories
-from sslkit_images.shards.index import NO_LABEL, Query, Tar, TarIndex, load_index, save_index
+from sslkit_images.shards.index import LEFT_OUT, NO_LABEL, Query, TarIndex
+from sslkit_images.shards.indexing import add_all, index_tars
 from sslkit_images.shards.patterns import TarList
-from sslkit_images.shards.samples import read_tar
 
-_THREADS = 8
-"""Number of tars to index at once; most of the time is spent waiting for the disk."""
 _HEAD = 1 << 16
 """Bytes in which the header of an image usually lies."""
 _PNG = b"\x89PNG"
-_MAX_PROBLEMS = 8
 _MAX_CATEGORIES = 1_000_000
 
 
@@ -41,7 +38,8 @@ class Shards(Source):
     The members of a sample share a key: their name up to the first dot of its last component. The image is the member
     whose suffix is in `suffixes`. Images keep the order of the tars and of the members in them, and their keys are the
     members' names. If a name occurs in two tars, every key is prefixed with the name of its tar. Boxes of objects are
-    in pixels of the upright image, as `sslkit images pack` writes them.
+    in pixels of the upright image, as `sslkit images pack` writes them. Labels and objects of more than 16 MiB for one
+    image are refused.
 
     Each tar is indexed once. The index stays in the cache folder until the tar's size or modification time changes.
 
@@ -67,7 +65,7 @@ class Shards(Source):
         self.labels = labels
         self.categories_file = categories
         self.query = Query(
-            tuple("." + suffix.lower().lstrip(".") for suffix in suffixes), tuple((labels or "cls").split("."))
+            tuple("." + suffix.lower().lstrip("*.") for suffix in suffixes), tuple((labels or "cls").split("."))
         )
         self.categories: Sequence[str] = ()
         self._indices: list[TarIndex] = []
@@ -103,40 +101,34 @@ class Shards(Source):
         self._first_images: list[int] = np.cumsum([0, *map(len, indices)]).tolist()
         self._labels = np.concatenate([index.labels for index in indices]) if self.labels else None
         if self._labels is not None:
-            names = [self._names[index] for index in np.flatnonzero(self._labels == NO_LABEL).tolist()]
-            _refuse_unlabelled(names, len(self), self.labels, indices)
+            problems = _label_problems(indices, self._tar_names)
+            for image in np.flatnonzero(self._labels == NO_LABEL).tolist():
+                problems.add("images have no label", self._names[image])
+            problems.raise_if_any(f'{self.tar_list.root.absolute()}: labels = "{self.labels}" cannot be used:')
+        self._left_out = sum((index.left_out for index in indices), np.zeros(len(LEFT_OUT), np.int64))
         self._read_objects(indices)
         self.categories = self._read_categories()
 
     def _index_tars(self, progress: Progress) -> list[TarIndex]:
-        """Return the index of each tar, from the cache if possible."""
-        paths = self.tar_list.paths()
-        tars: list[IndexedTar] = []
-        progress("indexing tars", 0, len(paths))
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for item in pool.map(partial(index_tar, self.query), paths):
-                tars.append(item)
-                progress("indexing tars", len(tars), len(paths))
-        if problems := [problem for item in tars for problem in item.problems]:
-            raise DataError(_join_problems(f"{self.tar_list.root.absolute()}: tars that cannot be used", problems))
+        tars = index_tars(self.tar_list.root, self.tar_list.paths(), self.query, progress)
         self._tars = [item.tar for item in tars]
-        return [item.index for item in tars if item.index is not None]
+        self._tar_names = [os.path.relpath(item.tar.path, self.tar_list.root) for item in tars]
+        return [item.index for item in tars]
 
     def _build_names(self, indices: Sequence[TarIndex]) -> NameList:
         """Return the names of the images, each prefixed with the name of its tar if two are equal."""
         hashes = np.sort(np.concatenate([index.hashes for index in indices]))
         if not len(hashes):
             raise DataError(
-                f"no images found in {abbreviate([tar.path for tar in self._tars])}; looked for members whose names "
-                f"continue after the first dot with {', '.join(self.query.suffixes)}"
+                f"{self.tar_list.root.absolute()}: no images found in {abbreviate(self._tar_names)}; looked for "
+                f"members whose names continue after the first dot with {', '.join(self.query.suffixes)}"
             )
         if (hashes[1:] != hashes[:-1]).all():
             return NameList.concatenate([index.text for index in indices], [index.lengths for index in indices])
-        folders = [os.path.relpath(tar.path, self.tar_list.root) for tar in self._tars]
         names_by_tar = [NameList.concatenate([index.text], [index.lengths]) for index in indices]
         return NameList(
-            f"{folder}/{names[number]}"
-            for folder, names in zip(folders, names_by_tar, strict=True)
+            f"{tar}/{names[number]}"
+            for tar, names in zip(self._tar_names, names_by_tar, strict=True)
             for number in range(len(names))
         )
 
@@ -162,15 +154,23 @@ class Shards(Source):
         if self.categories_file is None and not file.is_file():
             if highest >= _MAX_CATEGORIES:
                 raise DataError(
-                    f"label {highest} is too high: without a categories file, at most a million labels are allowed"
+                    f"label {highest} of {self._image_with(highest)} is too high: without a categories file, at most a "
+                    "million labels are allowed"
                 )
             return tuple(map(str, range(highest + 1)))
         names = read_categories(file)
         if highest >= len(names):
             raise DataError(
-                f"{file} lists {len(names)} categories, but the highest label is {highest} (labels start at 0)"
+                f"{file} lists {len(names)} categories, but the highest label is {highest} (labels start at 0), of "
+                f"{self._image_with(highest)}"
             )
         return names
+
+    def _image_with(self, label: int) -> str:
+        """Return the name of the first image that has a label, or an object with it."""
+        owners = np.searchsorted(self._offsets, np.flatnonzero(self._classes == label), "right") - 1
+        labelled = np.flatnonzero(self._labels == label) if self._labels is not None else owners[:0]
+        return self._names[int(np.concatenate([labelled, owners])[0])]
 
     # ---------------------------------------------------------------------------------------------- reading
 
@@ -204,14 +204,17 @@ class Shards(Source):
         """Return the label of an image; None unless `labels` is set."""
         return int(self._labels[index]) if self._labels is not None else None
 
+    def left_out(self) -> Mapping[str, int]:
+        """Count the objects whose box has a side below a pixel, and the images beside those that are read."""
+        return dict(zip(LEFT_OUT, self._left_out.tolist(), strict=True))
 
-def _refuse_unlabelled(names: Sequence[str], images: int, labels: str | None, indices: Sequence[TarIndex]) -> None:
-    if names:
-        faults = "; ".join(str(fault) for index in indices for fault in index.faults[:3])
-        raise DataError(
-            f'labels = "{labels}", but {len(names)} of {images} images have no label: {", ".join(names[:3])}'
-            f"{', ...' if len(names) > 3 else ''}{'; ' + faults if faults else ''}"
-        )
+
+def _label_problems(indices: Sequence[TarIndex], names: Sequence[str]) -> Problems:
+    """Return what is wrong with the labels in tars, given the names of the tars."""
+    problems = Problems()
+    for index, name in zip(indices, names, strict=True):
+        add_all(problems, name, Problems(**json.loads(str(index.label_problems))))
+    return problems
 
 
 def _header(read: Callable[[int], bytes], size: int, name: str) -> Header | None:
@@ -229,33 +232,3 @@ def _header(read: Callable[[int], bytes], size: int, name: str) -> Header | None
         with suppress(DataError):
             return read_header(io.BytesIO(data), name)
     return None
-
-
-@dataclass(frozen=True)
-class IndexedTar:
-    """A tar with its index, or with the problems that prevent its use."""
-
-    tar: Tar
-    index: TarIndex | None = None
-    problems: Sequence[str] = ()
-
-
-def index_tar(query: Query, path: Path) -> IndexedTar:
-    """Load the index of a tar from the cache, or build and cache it."""
-    try:
-        tar = Tar.stat(path)
-        index = load_index(tar, query)
-        if index is not None:
-            return IndexedTar(tar, index)
-        index, problems = read_tar(tar, query)
-    except OSError as error:
-        return IndexedTar(Tar(str(path), 0, 0), problems=[f"{path} cannot be read: {error.strerror}"])
-    if problems:
-        return IndexedTar(tar, problems=[f"{path} {problem}" for problem in problems])
-    save_index(tar, query, index)
-    return IndexedTar(tar, index)
-
-
-def _join_problems(title: str, problems: Sequence[str]) -> str:
-    more = [f"and {len(problems) - _MAX_PROBLEMS} more"] if len(problems) > _MAX_PROBLEMS else []
-    return "\n    ".join([title, *problems[:_MAX_PROBLEMS], *more])

@@ -6,7 +6,7 @@ import pytest
 
 from sslkit.api import no_progress
 from sslkit.errors import SslkitWarning
-from sslkit_images.shards import source as module
+from sslkit_images.shards import indexing as module
 from sslkit_images.shards.source import Shards
 
 from .conftest import opened, write_tar

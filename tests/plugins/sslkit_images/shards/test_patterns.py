@@ -48,7 +48,7 @@ def test_missing_tars_are_reported(tmp_path):
     assert TarList(root, "*.tar").missing() == f"no tar in {root} matches '*.tar': {root} is empty"
     (root / "x-1.tar").touch()
     message = TarList(root, "x-{0..2}.tar").missing() or ""
-    assert message.startswith(f"2 of 3 tars are missing: {root}/x-0.tar, {root}/x-2.tar; ")
+    assert message.startswith(f"2 of 3 tars are missing: x-0.tar, x-2.tar; {root} holds")
     assert "did you mean 'x-1.tar'?" in (TarList(root, "y-1.tar").missing() or "")
     (root / "z.tar.gz").touch()
     assert (TarList(root, "z.tar.gz").missing() or "").endswith(f"gunzip {root}/z.tar.gz")

@@ -1,7 +1,9 @@
+import io
 import json
 import multiprocessing
 import os
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from sslkit_images.shards.source import Shards
 from .conftest import opened, picture, write_tar
 
 COUNT = 10
+OBJECTS = b'{"boxes": [[1, 1, 5, 5]], "labels": [0]}'
 
 
 @pytest.fixture
@@ -56,10 +59,13 @@ def test_labels_are_found_inside_json_and_named(written, tmp_path):
     (tmp_path / "names").write_text("".join(f"name {number}\n" for number in range(COUNT)))
     assert opened(written, labels="json.info.class", categories=tmp_path / "names").categories[9] == "name 9"
     (written / "categories.txt").write_text("one\ntwo\n")
-    with pytest.raises(DataError, match=r"categories\.txt lists 2 categories, but the highest label is 9"):
+    with pytest.raises(
+        DataError, match=r"categories\.txt lists 2 categories, but the highest label is 9 .* d/0009\.jpg"
+    ):
         opened(written, labels="json.info.class")
     with pytest.raises(
-        DataError, match=r'labels = "json.class", but 10 of 10 images have no label: d/0000.jpg.*json holds'
+        DataError,
+        match=r'labels = "json.class" cannot be used:\n    labels cannot be read \(10\): x-000.tar/d/0000.json has no \'class\'',
     ):
         opened(written, labels="json.class")
     assert opened(written).label(0) is None
@@ -116,7 +122,7 @@ def test_images_without_labels_and_other_members_between_them(tmp_path):
     write_tar(tmp_path / "t/1.tar", members)
     source = opened(tmp_path / "t")
     assert [source.key(index) for index in range(len(source))] == ["a.jpg", "b/c.PNG"]
-    with pytest.raises(DataError, match=r'labels = "cls", but 1 of 2 images have no label: a\.jpg$'):
+    with pytest.raises(DataError, match=r'labels = "cls" cannot be used:\n    images have no label \(1\): a\.jpg$'):
         opened(tmp_path / "t", labels="cls")
 
 
@@ -131,20 +137,143 @@ def test_names_that_two_tars_share_begin_with_their_tars(tmp_path):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ({"a.jpg": b"", "a.png": b""}, r"1\.tar holds two images with the same key: a \(a.jpg, a.png\)"),
-        ({"../a.jpg": b""}, r"1\.tar holds names that point outside the tar: \.\./a\.jpg"),
+        ({"a.jpg": b"", "a.png": b""}, r"two images have the same key \(1\): 1\.tar/a \(a.jpg, a.png\)$"),
+        ({"../a.jpg": b"", "../a.objects.json": OBJECTS}, r"names point outside the tar \(1\): 1\.tar/\.\./a\.jpg$"),
         (
-            {"v1.2.jpg": b""},
-            r"more than one dot: v1\.2\.jpg; add everything from the first dot on to suffixes, or pack",
+            {"v1.2.jpg": b"", "v1.cls": b"1", "v1.objects.json": OBJECTS},
+            r"more than one dot; add everything from the first dot on to suffixes, or pack .* \(1\): 1\.tar/v1\.2\.jpg$",
         ),
-        ({"a.jpg": b"", "a.objects.json": b"{"}, r"objects that cannot be read: a\.objects\.json \("),
-        ({"a.txt": b""}, r"no images found in .*1\.tar; looked for .*\.jpg"),
+        (
+            {"a.1.png": b"", "a.2.png": b"", "b.3.png": b""},
+            r"\(3\): 1\.tar/a\.1\.png, 1\.tar/a\.2\.png, 1\.tar/b\.3\.png$",
+        ),
+        (
+            {"a.jpg": b"", "a.objects.json": b"{"},
+            r"objects cannot be read \(1\): 1\.tar/a\.objects\.json is not JSON: ",
+        ),
+        (
+            {"a.png": b"", "A.objects.json": OBJECTS},
+            r"objects have no image .*; add .* \(1\): 1\.tar/A\.objects\.json$",
+        ),
+        (
+            {"a.png": b"", "b.heic": b"", "b.objects.json": OBJECTS},
+            r"objects have no image of the same key.*tar/b\.obj",
+        ),
+        (
+            {"d/a.png": b"", "a.objects.json": OBJECTS},
+            r"objects have no image of the same key.*: 1\.tar/a\.objects\.json$",
+        ),
+        (
+            {"a.png": b"", "a.objects.json": OBJECTS, "./a.objects.json": OBJECTS},
+            r"objects occur twice \(1\): 1\.tar/a\.obj",
+        ),
+        (
+            {"a.png": b"", "a.objects.json": OBJECTS, "a.OBJECTS.json": b"{"},
+            r"objects occur twice \(1\): 1\.tar/a\.OBJ",
+        ),
+        (
+            {"a.png": b"", "a.1.objects.json": OBJECTS},
+            r"objects have a name with more than one dot .*: 1\.tar/a\.1\.obj",
+        ),
+        ({"a.txt": b""}, r"no images found in 1\.tar; looked for .*\.jpg"),
     ],
 )
 def test_unusable_tars_are_reported(tmp_path, members, words):
     write_tar(tmp_path / "t/1.tar", members)
     with pytest.raises(DataError, match=words):
         opened(tmp_path / "t")
+
+
+LINK = object()
+"""A member that is a hard link to the one before."""
+
+
+@pytest.mark.parametrize(
+    ("members", "labels", "words"),
+    [
+        ([("a.png", b""), ("a.cls", b"0"), ("a.cls", b"1")], "cls", r"labels occur twice \(1\): 1\.tar/a\.cls$"),
+        ([("a.png", b""), ("a.cls", b"0"), ("./a.cls", b"0")], "cls", r"labels occur twice \(1\): 1\.tar/a\.cls$"),
+        (
+            [("a.png", b""), ("a.json", b'{"y":1}'), ("a.json", b"x")],
+            "json.y",
+            r"labels occur twice \(1\): 1\.tar/a\.json$",
+        ),
+        (
+            [("a.png", b""), ("a.cls", b"0"), ("b.cls", b"1")],
+            "cls",
+            r"labels have no image of .* \(1\): 1\.tar/b\.cls$",
+        ),
+        ([("a.png", b""), ("a.cls", b"0"), ("A.cls", b"x")], "cls", r"labels have no image .* \(1\): 1\.tar/A\.cls$"),
+        (
+            [("b.json", b"{}"), ("a.png", b""), ("a.json", b'{"y":1}')],
+            "json.y",
+            r"labels have no image .* 1\.tar/b\.json",
+        ),
+        (
+            [("a.png", b""), ("a.cls", b"1"), ("b.png", b""), ("b.cls", LINK)],
+            "cls",
+            r"1\.tar/b\.cls is a link, .*--hard-dere",
+        ),
+        (
+            [("a.png", b""), ("a.cls", b"5.0"), ("b.png", b"")],
+            "cls",
+            r"(?s)tar/a\.cls holds b'5.0'.*images have no label \(1\): b.png",
+        ),
+        ([("a.png", b""), ("a.cls", b"1_0")], "cls", r"labels cannot be read \(1\): 1\.tar/a\.cls holds b'1_0'$"),
+        ([("a.png", b""), ("a.cls", b"x" * 99)], "cls", r"holds b'x{43}\.\.\.$"),
+        ([("a.png", b""), ("a.json", b'{"y":3,"y":4}')], "json.y", r"1\.tar/a\.json has 'y' twice in one object$"),
+        ([("a.png", b""), ("a.json", b'{"y":{"z":true}}')], "json.y.z", r"1\.tar/a\.json has True as a label"),
+        ([("a.png", b""), ("a.json", b'{"y":[3]}')], "json.y.0", r"1\.tar/a\.json has no 'y\.0' in \{'y': \[3\]\}"),
+    ],
+)
+def test_labels_that_join_no_image_or_several_are_refused(tmp_path, members, labels, words):
+    path = tmp_path / "t/1.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            if data is LINK:
+                info.type, info.linkname = tarfile.LNKTYPE, "a.cls"
+            else:
+                info.size = len(data)
+            tar.addfile(info, io.BytesIO(data if isinstance(data, bytes) else b""))
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match=words) as error:
+            opened(path.parent, labels=labels)
+        assert f'{path.parent}: labels = "{labels}" cannot be used:\n' in str(error.value)
+    opened(path.parent)
+
+
+@pytest.mark.parametrize(
+    "text", [b"7", b" 7\n", b"0" * 64 + b"7", b" " * 99 + b"7", b"\xef\xbb\xbf7", "7".encode("utf-16")]
+)
+def test_labels_are_read_whole(tmp_path, text):
+    write_tar(tmp_path / "t/1.tar", {"a.jpg": b"", "a.cls": text})
+    assert opened(tmp_path / "t", labels="cls").label(0) == 7
+
+
+def test_ten_of_each_kind_are_named_over_all_tars(tmp_path):
+    for tar in range(3):
+        members = {}
+        for number in range(tar, 12, 3):
+            members |= {f"{number:02}.jpg": b"", f"{number:02}.objects.json": b"[", f"{number:02}.cls": b"x"}
+        write_tar(tmp_path / f"t/{tar}.tar", members)
+    with pytest.raises(
+        DataError, match=r"objects cannot be read \(12\): 0\.tar/00\.objects\.json .* and 2 more$"
+    ) as error:
+        opened(tmp_path / "t")
+    assert str(error.value).count("objects.json is not JSON") == 10
+    for tar in range(3):
+        write_tar(tmp_path / f"t/{tar}.tar", {f"{number:02}.jpg": b"" for number in range(tar, 12, 3)})
+    with pytest.raises(DataError, match=r"images have no label \(12\): 00\.jpg, .* and 2 more$") as error:
+        opened(tmp_path / "t", labels="cls")
+    assert str(error.value).count(".jpg") == 10
+
+
+def test_images_beside_that_of_their_sample_are_counted(tmp_path):
+    write_tar(tmp_path / "t/1.tar", {"a.png": b"", "a.1.png": b"", "a.2.png": b"", "b.png": b"", "b.seg.png": b""})
+    source = opened(tmp_path / "t")
+    assert (len(source), source.left_out()["images beside that of their sample"]) == (2, 3)
 
 
 def test_suffixes_may_contain_dots(tmp_path):
@@ -182,18 +311,70 @@ def test_a_tar_that_changes_while_in_use_is_reported(written):
         source.read(9)
 
 
-def test_json_of_objects_is_checked(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": [0, 1]}, "has lists of different lengths: 1 boxes, 2 labels$"),
+        ({"labels": []}, "has lists of different lengths: 1 boxes, 0 labels$"),
+        ({"difficult": []}, "has lists of different lengths: 1 boxes, 1 labels, 0 difficult$"),
+        ({"labels": [-1]}, "has -1 as a label: write a whole number from 0 on"),
+        ({"labels": [0.5]}, "has 0.5 as a label"),
+        ({"labels": [True]}, "has True as a label"),
+        ({"labels": [10**30]}, "has 10{30} as a label"),
+        ({"labels": 3}, "has 'labels' that is no list: 3"),
+        ({"labels": None}, "has 'labels' that is no list: None"),
+        ({"difficult": ["false"]}, "has 'false' in 'difficult'"),
+        ({"difficult": {"a": 1}}, "has 'difficult' that is no list"),
+        ({"boxes": [[0, 0, 1]]}, r"has \[0, 0, 1\], which is no box of four numbers"),
+        ({"boxes": [["0", 0, 1, 1]]}, ".*which is no box of four numbers"),
+        ({"boxes": [0, 0, 1, 1]}, "has 0, which is no box of four numbers"),
+        ({"boxes": [[5, 0, 1, 1]]}, r"has \[5, 0, 1, 1\], which is no box of left, top, right and bottom"),
+        ({"boxes": [[0, 0, 1e30, 1]]}, ".*which is no box of left"),
+        ({"boxes": [[0, 0, float("nan"), 1]]}, ".*which is no box of left"),
+        ({"boxes": [["x" * 999, 0, 1, 1]]}, r"has \['x{43}\.\.\., which"),
+        (b"[1]", r'is \[1\]: write \{"boxes": \[\[left, top, right, bottom\], \.\.\.\]'),
+        (b'"boxes"', "is 'boxes': write"),
+        (b"", "is empty"),
+        (b"{'boxes': []}", "is not JSON: Expecting property name"),
+        (b'{"boxes":[[1,1,5,5]]}', r"has no 'labels', but \['boxes'\]"),
+        (b'{"labels":[1],"Boxes":[[1,1,5,5]]}', r"has no 'boxes', but \['labels', 'Boxes'\]"),
+        (b'{"boxes":[],"labels":[],"boxes":[[1,1,5,5]]}', "has 'boxes' twice in one object"),
+        (b'{"x":"\xe9"}', "is not UTF-8 text .byte 0xe9."),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b'{"boxes":[[1,1,5,5]],"labels":[' + b"1" * 5000 + b"]}", "has a number of too many digits"),
+        (OBJECTS + b" " * (1 << 24), r"has 167\d+ bytes: at most 16777216 \(16 MiB\) are read"),
+    ],
+)
+def test_json_of_objects_is_checked(tmp_path, change, words):
     sound = {"boxes": [[0, 0, 1, 1]], "labels": [0]}
-    changes = (
-        {"labels": [0, 1]}, {"labels": [-1]}, {"labels": [0.5]}, {"labels": [True]}, {"difficult": []},
-        {"difficult": ["false"]}, {"boxes": [[0, 0, 1]]}, {"boxes": [["0", 0, 1, 1]]}, {"boxes": [[5, 0, 1, 1]]},
-        {"boxes": [[0, 0, 1e30, 1]]}, {"boxes": [[0, 0, float("nan"), 1]]}, {"boxes": [0, 0, 1, 1]},
-    )  # fmt: skip
-    for change in changes:
-        about = json.dumps(sound | change).encode()
-        write_tar(tmp_path / "t/1.tar", {"a.jpg": b"", "a.objects.json": about})
-        with pytest.raises(DataError, match="objects that cannot be read"):
-            opened(tmp_path / "t")
+    about = json.dumps(sound | change).encode() if isinstance(change, dict) else change
+    write_tar(tmp_path / "t/1.tar", {"a.jpg": b"", "a.objects.json": about})
+    with pytest.raises(DataError, match=rf"objects cannot be read \(1\): 1\.tar/a\.objects\.json {words}"):
+        opened(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("box", "objects", "without_area", "outside"),
+    [
+        ([6, 2, 6, 8], 0, 1, 0),
+        ([6, 2, 9, 2], 0, 1, 0),
+        ([6, 2, 6.5, 8], 0, 1, 0),
+        ([40, 30, 40 + 1e-9, 31], 0, 1, 0),
+        ([11.5, 2, 40, 8], 0, 0, 1),
+        ([-4, -4, 5, 0.01], 0, 0, 1),
+        ([40, 40, 60, 60], 0, 0, 1),
+        ([0.3, 0.3, 1.3, 1.3], 1, 0, 0),
+        ([11, 2, 40, 8], 1, 0, 0),
+    ],
+)
+def test_every_object_is_shown_or_counted(tmp_path, box, objects, without_area, outside):
+    about = {"boxes": [box, [1, 1, 5, 5]], "labels": [1, 0], "difficult": [True, False]}
+    write_tar(tmp_path / "t/1.tar", {"a.jpg": picture(0), "a.objects.json": json.dumps(about).encode()})
+    source = opened(tmp_path / "t")
+    found = source.objects(0)
+    assert found.labels.tolist() == [1] * objects + [0]
+    counts = (len(found.labels) - 1, source.left_out()["objects without a box of at least a pixel"], found.outside)
+    assert counts == (objects, without_area, outside)
 
 
 def test_boxes_are_clipped_to_their_image_and_those_outside_counted(tmp_path):
