@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,9 @@ from sslkit.planning.recipe import View
 _THUMB = 144
 _PAD = 6
 _LABEL = 14
+"""Height of a line of text, pixels."""
+_WIDTH = 3200
+"""Width that the columns of an image may fill before they go on in another line, pixels."""
 _COLOURS = (
     (66, 133, 244),
     (234, 67, 53),
@@ -31,8 +38,8 @@ _COLOURS = (
     (255, 112, 67),
     (158, 157, 36),
 )
-_MESSAGE = 60
-"""Characters of a message that stands in a cell."""
+_LINE = 48
+"""Characters of a line of text over a picture."""
 _OVERLAP = (255, 255, 255, 70)
 
 
@@ -69,7 +76,7 @@ def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
     image = images.decode(dataset.source.read(index), key)
     cells = [
         (f"{key}{instead}  {counts}", _with_views(image, dataset, batch)),
-        *_labelled(image, dataset.source, index),
+        *_labelled(image, dataset.source, index, key),
     ]
     for (group, network), views in plan.views.items():
         shared = not any((group, other) in plan.views for other in {"online", "target"} - {network}) and plan.has(
@@ -79,7 +86,7 @@ def _row(plan: Plan, dataset: ViewDataset, item: Item) -> Image.Image:
         for place in range(len(views)):
             pixels = batch[f"pixels.{group}.{network}"][0, place]
             cells.append((f"{group} {place + 1}{who}", _picture(pixels, views[place])))
-    return _strip(cells)
+    return _arrange([_cell(label, picture) for label, picture in cells])
 
 
 def _with_views(pixels: images.Image, dataset: ViewDataset, batch: dict[str, Any]) -> Image.Image:
@@ -87,7 +94,7 @@ def _with_views(pixels: images.Image, dataset: ViewDataset, batch: dict[str, Any
     image, scale = _reduced(pixels)
     layer = Image.new("RGBA", image.size)
     draw = ImageDraw.Draw(layer)
-    colours = iter(_COLOURS * 4)
+    colours = cycle(_COLOURS)
     for number, group in enumerate(dataset.groups):
         boxes = batch[f"boxes.{group}"][0].numpy() * scale
         if number == 0 and len(boxes) > 1:
@@ -107,13 +114,14 @@ def _reduced(pixels: images.Image) -> tuple[Image.Image, float]:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
 
 
-def _labelled(pixels: images.Image, source: Source, index: int) -> list[tuple[str, Image.Image]]:
+def _labelled(pixels: images.Image, source: Source, index: int, key: str) -> list[tuple[str, Image.Image]]:
     """Draw an image with its labelled objects, if the source has any."""
     image, scale = _reduced(pixels)
     try:
         objects = source.objects(index)
     except DataError as error:
-        return [(f"no objects: {error}"[:_MESSAGE], image)]
+        message = re.sub(rf"(^/.*|\S*)/(?={re.escape(key)})", "", str(error))  # the folder says nothing here
+        return [(f"no objects: {message}", image)]
     if not len(objects.labels):
         return []
     draw = ImageDraw.Draw(image)
@@ -141,20 +149,33 @@ def _picture(pixels: Tensor, view: View) -> Image.Image:
     )
 
 
-def _strip(cells: list[tuple[str, Image.Image]]) -> Image.Image:
-    """Lay out labelled pictures side by side, small ones stacked two to a column."""
+def _cell(label: str, picture: Image.Image) -> Image.Image:
+    """Draw a picture with its label over it, in as many lines as it needs."""
     font = ImageFont.load_default(11)
-    height = max(picture.height for _, picture in cells) + 2 * _LABEL + 2 * _PAD
-    canvas = Image.new("RGB", (20_000, height), "white")
-    draw = ImageDraw.Draw(canvas)
-    left, top, column = _PAD, _PAD, 0
-    for number, (label, picture) in enumerate(cells):
-        if number and top + _LABEL + picture.height > height:
+    lines = textwrap.wrap(label, _LINE) or [""]
+    widths = [round(font.getlength(line)) for line in lines]
+    cell = Image.new("RGB", (max(picture.width, *widths), picture.height + _LABEL * len(lines)), "white")
+    draw = ImageDraw.Draw(cell)
+    for number, line in enumerate(lines):
+        draw.text((0, number * _LABEL), line, fill="black", font=font)
+    cell.paste(picture, (0, _LABEL * len(lines)))
+    return cell
+
+
+def _arrange(cells: Sequence[Image.Image]) -> Image.Image:
+    """Lay out cells in columns, several small ones in one, and the columns in as many lines as they need."""
+    height = max(cell.height for cell in cells) + _LABEL + 2 * _PAD
+    places: list[tuple[int, int]] = []
+    left, top, column, line = _PAD, _PAD, 0, 0
+    for number, cell in enumerate(cells):
+        if number == 1 or (number and top + cell.height > height):
             left, top, column = left + column + _PAD, _PAD, 0
-        draw.text((left, top), label, fill="black", font=font)
-        canvas.paste(picture, (left, top + _LABEL))
-        needed = max(picture.width, round(draw.textlength(label, font=font)))
-        column, top = max(column, needed), top + _LABEL + picture.height + 2
-        if number == 0:
-            left, top, column = left + column + _PAD, _PAD, 0
-    return canvas.crop((0, 0, left + column + _PAD, height))
+            if left + cell.width > _WIDTH:
+                left, line = _PAD, line + 1
+        places.append((left, line * height + top))
+        column, top = max(column, cell.width), top + cell.height + 2
+    width = max(place[0] + cell.width for place, cell in zip(places, cells, strict=True)) + _PAD
+    canvas = Image.new("RGB", (width, (line + 1) * height), "white")
+    for place, cell in zip(places, cells, strict=True):
+        canvas.paste(cell, place)
+    return canvas

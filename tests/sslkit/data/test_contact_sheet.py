@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -97,3 +99,59 @@ def test_labelled_objects_are_drawn_where_they_are(planned, monkeypatch) -> None
     assert not np.array_equal(whole, told)
     monkeypatch.setattr(type(source), "objects", lambda self, index: Objects())
     assert contact_sheet.sheet(plan, source, proposals, count=1).width < whole.shape[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 60, 400, 3001])
+def test_cells_stand_side_by_side_in_as_many_lines_as_they_need(count) -> None:
+    cells = [Image.new("RGB", (288, 302)), *(Image.new("RGB", (144, 158)) for _ in range(count))]
+    drawn = contact_sheet._arrange(cells)
+    assert (np.asarray(drawn) == 0).all(-1).sum() == sum(cell.width * cell.height for cell in cells)
+    assert drawn.width <= contact_sheet._WIDTH + 6
+    if count == 2:
+        assert drawn.size == (6 + 288 + 6 + 144 + 6, 328), "small ones share a column"
+
+
+@pytest.mark.parametrize(
+    "counts", [{"scene": 32}, {"scene": 33, "part": 4}, {"part": 400}, dict.fromkeys("abcdefghij" * 4, 9)]
+)
+def test_boxes_of_any_number_of_views_are_drawn(counts) -> None:
+    boxes = {f"boxes.{group}": torch.tensor([[10.0, 8, 34, 24]]).expand(1, count, 4) for group, count in counts.items()}
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    drawn = contact_sheet._with_views(pixels, SimpleNamespace(groups=list(counts)), boxes)
+    assert (np.asarray(drawn)[8 * 6, 10 * 6 : 34 * 6] != 0).any(-1).all()
+
+
+@pytest.mark.parametrize(
+    ("folder", "shown"),
+    [
+        ("/home/someone/" + "deep/" * 60, "no objects: {key} is of another size"),
+        ("/with space/in it/", "no objects: {key} is of another size"),
+        ("data/", "no objects: {key} is of another size"),
+        ("", "no objects: {key} is of another size"),
+        ("image 3: data/", "no objects: image 3: {key} is of another size"),
+    ],
+)
+def test_the_reason_why_objects_are_not_drawn_is_shown_without_the_folder(planned, folder, shown, monkeypatch) -> None:
+    plan, source, proposals = planned()
+
+    def objects(self, index):
+        raise DataError(f"{folder}{self.key(index)} is of another size: " + "write its own size, or " * 9)
+
+    labels = []
+    cell = contact_sheet._cell
+    monkeypatch.setattr(contact_sheet, "_cell", lambda label, picture: labels.append(label) or cell(label, picture))
+    monkeypatch.setattr(type(source.source), "objects", objects)
+    contact_sheet.sheet(plan, source, proposals, count=1)
+    [told] = [label for label in labels if label.startswith("no objects")]
+    assert told.startswith(shown.format(key=source.key(0)))
+    assert told.endswith("write its own size, or ")
+
+
+def test_labels_are_wrapped_over_their_picture() -> None:
+    picture = Image.new("RGB", (144, 100))
+    one, many, word = (contact_sheet._cell(label, picture) for label in ("scene 1", "a few words " * 30, "x" * 300))
+    assert one.size == (144, 114)
+    for cell in (many, word):
+        assert cell.width <= 48 * 11
+        assert cell.height > 100 + 6 * 14
+        assert (np.asarray(cell)[-100:, :144] == 0).all()
