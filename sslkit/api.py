@@ -45,13 +45,17 @@ class Objects:
         boxes: Shape (n, 4), xyxy pixels of the upright image, as `sslkit.images.decode` returns it, and inside it.
         labels: Shape (n,), int64, indices into the source's `categories`.
         difficult: Shape (n,), bool: objects that count neither for nor against a classifier; None if there are none.
-        outside: Number of objects that are left out because they lie outside the image.
+        outside: Number of objects that are left out because they lie outside the image, save for less than a pixel.
+        turned: Whether EXIF turns the image upright, and the boxes, which were of the stored pixels, with it.
+        wrong_size: Whether the annotations give a size that the image has neither stored nor upright.
     """
 
     boxes: Boxes = field(default_factory=empty)
     labels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     difficult: npt.NDArray[np.bool_] | None = None
     outside: int = 0
+    turned: bool = False
+    wrong_size: bool = False
 
 
 class Source(ABC):

@@ -38,9 +38,10 @@ def check(
 ) -> None:
     """Decode every image, and list those that cannot be used.
 
-    Annotations are checked, too, and what they leave out is counted. Ends with code 5 if an image cannot be used.
+    Annotations are checked, too, and what they leave out is counted, as are images that EXIF turns upright. Ends with
+    code 5 if an image cannot be used.
     """
-    from sslkit.cli.show.runs import print_bad_images, print_objects
+    from sslkit.cli.show.runs import print_bad_images, print_frames, print_objects
     from sslkit.cli.show.tables import print_json
     from sslkit.data.bad_images import BadImages
     from sslkit.data.scan import scan
@@ -62,10 +63,12 @@ def check(
     left_out = {**source.left_out(), "objects outside their image": findings.outside}
     left_out = {what: count for what, count in left_out.items() if count}
     if as_json:
-        print_json({"images": len(source), "bad": rows, "objects": findings.objects, "left_out": left_out})
+        counts = {"objects": findings.objects, "left_out": left_out, "frames": findings.frames}
+        print_json({"images": len(source), "bad": rows} | counts)
     else:
         print_bad_images(len(source), rows, out)
         print_objects(findings.objects, left_out)
+        print_frames(findings.frames)
     if rows:
         raise typer.Exit(5)
 

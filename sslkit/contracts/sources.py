@@ -214,6 +214,9 @@ def _objects_fault(objects: Any, categories: int) -> str | None:
         return f"labels from {labels.min()} to {labels.max()} of {categories} categories: write {_range(categories)}"
     if not _is_index(objects.outside):
         return f"{objects.outside!r} as outside: write the number of objects that were left out"
+    for name, flag in (("turned", objects.turned), ("wrong_size", objects.wrong_size)):
+        if not isinstance(flag, (bool, np.bool_)):
+            return f"{flag!r} as {name}: write True or False"
     right = np.isfinite(boxes) & (boxes > -ROUNDING)
     right[:, 2:] &= boxes[:, 2:] >= boxes[:, :2]
     if not right.all():

@@ -27,8 +27,12 @@ def read_usable(source: Source, index: int, min_side: int) -> images.Image:
     Raises:
         DataError: It cannot be read or decoded, or a side is shorter than `min_side` pixels.
     """
-    key = source.key(index)
-    image = images.decode(source.read(index), key)
+    return decode_usable(source.read(index), source.key(index), min_side)
+
+
+def decode_usable(data: bytes, key: str, min_side: int) -> images.Image:
+    """Decode an image that has been read; see `read_usable`."""
+    image = images.decode(data, key)
     height, width = image.shape[:2]
     if min(height, width) < min_side:
         raise DataError(f"{key} is {width} x {height} pixels, and min_image_side = {min_side}")

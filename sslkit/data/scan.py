@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import chain
 
-from sslkit.api import Progress, Source, no_progress
-from sslkit.data.bad_images import BadImage, read_usable
+from sslkit.api import Objects, Progress, Source, no_progress
+from sslkit.data.bad_images import BadImage, decode_usable
 from sslkit.errors import DataError
 from sslkit.folders import processes, signals_blocked
+from sslkit.images import read_header
 
 _CHUNK = 32
 _source: Source
@@ -26,17 +28,39 @@ class Findings:
         bad: The images that a run could not use, or whose annotations do not fit them, with the reasons.
         objects: Number of labelled objects.
         outside: Number of objects that are left out because they lie outside their image.
+        turned: Number of images that EXIF turns upright.
+        boxes_turned: Number of these whose boxes were turned with them.
+        boxes_upright: Number of these whose boxes were upright already.
+        wrong_sizes: Number of images of another size than their annotations say.
     """
 
     bad: list[BadImage] = field(default_factory=list)
     objects: int = 0
     outside: int = 0
+    turned: int = 0
+    boxes_turned: int = 0
+    boxes_upright: int = 0
+    wrong_sizes: int = 0
 
     def add(self, other: Findings) -> None:
         """Add the findings in other images."""
-        self.bad += other.bad
-        self.objects += other.objects
-        self.outside += other.outside
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+
+    @property
+    def frames(self) -> dict[str, int]:
+        """The numbers of images that are turned upright, with their boxes, and of those of another size."""
+        return {name: getattr(self, name) for name in ("turned", "boxes_turned", "boxes_upright", "wrong_sizes")}
+
+    def count(self, turned: bool, objects: Objects) -> None:
+        """Count the objects of one image, which EXIF may have turned."""
+        annotated = len(objects.labels) + objects.outside > 0
+        self.objects += len(objects.labels)
+        self.outside += objects.outside
+        self.turned += turned
+        self.boxes_turned += bool(objects.turned)
+        self.boxes_upright += turned and annotated and not objects.turned
+        self.wrong_sizes += bool(objects.wrong_size)
 
 
 def scan(source: Source, min_side: int, jobs: int, progress: Progress = no_progress) -> Findings:
@@ -101,11 +125,12 @@ def _check(indices: range) -> Findings:
     findings = Findings()
     for index in indices:
         try:
-            read_usable(_source, index, _min_side)
+            data, key = _source.read(index), _source.key(index)
+            decode_usable(data, key, _min_side)
+            turned = read_header(io.BytesIO(data), key).orientation != 1
             objects = _source.objects(index)
         except DataError as error:
             findings.bad.append((index, str(error)))
         else:
-            findings.objects += len(objects.labels)
-            findings.outside += objects.outside
+            findings.count(turned, objects)
     return findings

@@ -94,6 +94,19 @@ def print_bad_images(images: int, rows: Sequence[Mapping[str, Any]], out: Path |
     print_parts(f"{len(rows)} of {images} images cannot be used{where}" if rows else f"all {images} images can be used")
 
 
+def print_frames(frames: Mapping[str, int]) -> None:
+    """Print how many images EXIF turns upright, with their boxes, and how many have another size than annotated."""
+    boxes = [
+        f"the boxes of {frames[key]} {what}"
+        for key, what in (("boxes_turned", "were turned with them"), ("boxes_upright", "were upright already"))
+        if frames[key]
+    ]
+    if frames["turned"]:
+        print_parts("; ".join([f"{frames['turned']} images are turned upright by EXIF", *boxes]))
+    if frames["wrong_sizes"]:
+        print_parts(f"{frames['wrong_sizes']} images have another size than their annotations say")
+
+
 def print_objects(objects: int, left_out: Mapping[str, int]) -> None:
     """Print the number of labelled objects, and how many of what was left out; nothing if there are none."""
     if objects or left_out:

@@ -240,6 +240,9 @@ LABELS = [
     ("objects", gives(Objects(BOXES[:, [2, 3, 0, 1]], np.array([0, 1]))), "negative or inverted"),
     ("objects", gives(Objects(BOXES - 20, np.array([0, 1]))), "negative or inverted"),
     ("objects", gives(Objects(BOXES, np.array([0, 1]), None, None)), "None as outside"),
+    ("objects", gives(Objects(BOXES, np.array([0, 1]), turned=1)), "1 as turned: write True or False"),
+    ("objects", gives(Objects(BOXES, np.array([0, 1]), turned=np.zeros(2, bool))), "as turned: write True or False"),
+    ("objects", gives(Objects(BOXES, np.array([0, 1]), wrong_size=None)), "None as wrong_size: write True or False"),
     (
         "objects",
         gives(Objects(BOXES + 10, np.array([0, 1]))),
