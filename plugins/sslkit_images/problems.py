@@ -8,8 +8,18 @@ from sslkit.errors import DataError
 
 NAMED = 10
 """Records of each kind that are named."""
-_SHOWN = 48
-"""Characters of a value that are shown."""
+_LONGEST = 48
+"""Characters of a value that a message shows."""
+
+
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """Return the beginning of a text from outside, as much as a message can show."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def short(value: object) -> str:
+    """Return a value as Python writes it, cut for a message."""
+    return cut(repr(value))
 
 
 @dataclass
@@ -49,9 +59,3 @@ class Problems:
         """
         if self.counts:
             raise DataError("\n    ".join([title, *self.lines()]))
-
-
-def short(value: object) -> str:
-    """Return a value as a message shows it: as Python writes it, and shortened if it is long."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -47,6 +47,25 @@ def test_an_unknown_encoding_is_named(encoding, message):
         parse_xml((head + BODY.format("dog")).encode())
 
 
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("utf-7", b"<a>+2AA-</a>"), ("raw_unicode_escape", b"<a>\\ud800</a>"), ("unicode_escape", b"<a>\\udfff</a>"),
+        ("utf-7", b"<a>+3/8-</a>"),
+    ],
+)  # fmt: skip
+def test_what_is_no_character_is_told(encoding, body):
+    with pytest.raises(EncodingError, match=rf"declares the encoding '{encoding}', and holds '\\ud...', which is no"):
+        parse_xml(f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + body)
+
+
+@pytest.mark.parametrize("name", ["a" * 100_000, "../" * 50, "utf" * 30])
+def test_a_long_encoding_is_shortened(name):
+    with pytest.raises(EncodingError) as caught:
+        parse_xml(f'<?xml version="1.0" encoding="{name}"?><a/>'.encode())
+    assert str(caught.value) == f"it declares the encoding '{name[:45]}...', which is not known: save the file as UTF-8"
+
+
 @pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "windows-1252", "big5"])
 def test_a_declaration_that_is_wrong_is_told(encoding):
     data = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + BODY.encode().replace(b"{}", b"\x81\x00\xff\x8d")
