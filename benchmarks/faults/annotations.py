@@ -128,12 +128,12 @@ def judge(case: Case) -> tuple[str, str]:
 
 
 def clipped(box: list[float]) -> list[float] | None:
-    """Clip a box (xyxy) to the image, in float32; None if nothing is left."""
+    """Clip a box (xyxy) to the image, in float32; None if less than a pixel is left."""
     limits = (WIDTH, HEIGHT, WIDTH, HEIGHT)
     left, top, right, bottom = (
         float(np.float32(min(max(side, 0), limit))) for side, limit in zip(box, limits, strict=True)
     )
-    return [left, top, right, bottom] if right > left and bottom > top else None
+    return [left, top, right, bottom] if right - left >= 1 and bottom - top >= 1 else None
 
 
 def is_real(value: Any) -> bool:
@@ -202,12 +202,12 @@ def plain_coco(content: dict[str, list[Any]], case: Case) -> None:
     images = {item["id"]: number for number, item in enumerate(content["images"])}
     real = [item for item in content["annotations"] if not is_crowd(item) and item["bbox"] not in (None, [])]
     lost = [
-        f"annotations[{content['annotations'].index(item)}]"
-        for item in real
+        f"annotations[{place}]"
+        for place, item in enumerate(content["annotations"])
         if item["image_id"] not in images or item["category_id"] not in names
     ]
     files = {f"{number}.jpg" for number in range(IMAGES)}
-    gone = [image["file_name"] for image in content["images"] if image["file_name"] not in files]
+    gone = [image["file_name"][:90] for image in content["images"] if image["file_name"] not in files]
     if lost or gone:
         case.refused = lost[:10] or gone
         return
@@ -241,27 +241,34 @@ def is_name(value: Any) -> bool:
     return safe and not value.startswith("/") and ".." not in value.split("/")
 
 
+def is_category(value: Any) -> bool:
+    """Return whether a value is a name that can be written as UTF-8."""
+    return isinstance(value, str) and value.strip() != "" and not set(value) & {"\0", "\udcff"}
+
+
 def is_crowd(record: Any) -> bool:
     """Return whether an annotation is of a crowd."""
     return record.get("iscrowd") in (1, "1")
 
 
 def is_annotation(record: Any) -> bool:
-    """Return whether the fields of an annotation are valid by themselves; a crowd's are not looked at."""
+    """Return whether the fields of an annotation are valid by themselves; a crowd's box is not looked at."""
     crowd = record.get("iscrowd")
+    if not is_id(record.get("image_id")) or not is_id(record.get("category_id")):
+        return False
     if isinstance(crowd, (list, dict)) or crowd not in (0, 1, "0", "1", None):
         return False
     if is_crowd(record) or record.get("bbox", 0) in (None, []):
         return True
     box = record.get("bbox")
     valid = isinstance(box, list) and len(box) == 4 and all(is_real(side) and abs(side) <= FURTHEST for side in box)
-    return valid and min(box[2:]) >= 0 and is_id(record.get("image_id")) and is_id(record.get("category_id"))
+    return valid and min(box[2:]) >= 0
 
 
 COCO_RULES: dict[str, Callable[[Any], bool]] = {
     "images": lambda item: is_id(item.get("id")) and is_name(item.get("file_name"))
     and is_side(item.get("width")) and is_side(item.get("height")),
-    "categories": lambda item: is_id(item.get("id")) and isinstance(item.get("name"), str) and item["name"].strip() != "",
+    "categories": lambda item: is_id(item.get("id")) and is_category(item.get("name")),
     "annotations": is_annotation,
 }  # fmt: skip
 
@@ -372,7 +379,7 @@ def plain_voc(about: dict[str, str]) -> list[tuple[list[float], str]] | None:
     ):
         return None
     left, top, right, bottom = map(float, sides)
-    if right < left - 1 or bottom < top - 1:
+    if right < left or bottom < top:
         return None
     box = clipped([left - 1, top - 1, right, bottom])
     return [(box, texts["name"])] if box else []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sslkit.api import Objects, Source
 from sslkit.errors import DataError
@@ -16,8 +17,8 @@ from sslkit.files import load_cache, save_cache
 from sslkit.folders import cache_dir
 from sslkit_images.coco_annotations import read_index
 from sslkit_images.coco_index import LEFT_OUT, VERSION, CocoIndex
-from sslkit_images.folder import SUFFIXES, read_file
-from sslkit_images.frames import Frame, header_of, upright_boxes
+from sslkit_images.folder import SUFFIXES, find_optional, read_file
+from sslkit_images.frames import Frame, place
 from sslkit_images.names import NameList, abbreviate
 
 _URL = "http://images.cocodataset.org"
@@ -33,15 +34,15 @@ class Coco(Source):
 
     Images keep the order of the annotation file, which is the order of ORL's published proposals. The list of images
     comes from image_info_SPLIT.json if it exists, else from instances_SPLIT.json, else from the folder. All records are
-    checked when the files are indexed; crowds and annotations without a box are left out. An object that lies outside
-    its image is left out, too.
+    checked when the files are indexed; crowds and annotations without a box are left out. An object of which less than
+    a pixel lies in its image is left out, too. The categories of two splits are joined by name.
 
     Args:
         root: The folder that holds SPLIT/ and annotations/.
         split: "train2017+unlabeled2017" is COCO+.
         frame: Which pixels boxes count if EXIF turns an image: those of the image as it is "stored", or of the
-            "upright" one. "auto" decides by the width and height in the annotations, and refuses an image that has
-            neither of the two sizes, or whose annotations do not tell.
+            "upright" one. "auto" decides by the width and height in the annotations, and refuses an image whose
+            annotations do not tell. An image with objects and neither of the two sizes is refused in any case.
     """
 
     name = "coco"
@@ -91,10 +92,10 @@ class Coco(Source):
         self._names = NameList(f"{split}/{name}" for split, names in self._listed(parts) for name in names)
         self._sizes = np.concatenate([part.sizes for part in parts])
         self._boxes = np.concatenate([part.boxes for part in parts])
-        self._labels = np.concatenate([part.labels for part in parts])
+        self.categories, labels = _join_categories(parts)
+        self._labels = np.concatenate(labels)
         self._offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.counts for part in parts]))])
         self._left_out = sum((part.left_out for part in parts), np.zeros(len(LEFT_OUT), np.int64))
-        self.categories = tuple(map(str, next((part.categories for part in parts if len(part.categories)), ())))
         self._check_files()
 
     def _listed(self, parts: Sequence[CocoIndex]) -> Iterator[tuple[str, Iterator[str]]]:
@@ -117,12 +118,11 @@ class Coco(Source):
 
     def _index(self, split: str) -> CocoIndex:
         folder = self.root / "annotations"
-        listed = [file for kind in ("image_info", "instances") if (file := folder / f"{kind}_{split}.json").exists()]
-        if not listed:
-            files = (path.name for path in (self.root / split).iterdir() if path.name.lower().endswith(SUFFIXES))
-            return CocoIndex.of_names(sorted(files))
-        instances = folder / f"instances_{split}.json"
-        return _read_cached(listed[0], instances if instances.exists() else listed[0])
+        info, instances = (find_optional(folder / f"{kind}_{split}.json") for kind in ("image_info", "instances"))
+        if info or instances:
+            return _read_cached(info, instances)
+        files = (path.name for path in (self.root / split).iterdir() if path.name.lower().endswith(SUFFIXES))
+        return CocoIndex.of_names(sorted(files))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -143,27 +143,38 @@ class Coco(Source):
             DataError: The size in the annotations does not fit the image, or does not tell which pixels boxes count.
         """
         part = slice(self._offsets[index], self._offsets[index + 1])
-        if part.start == part.stop:
-            return Objects()
-        key = self.key(index)
         height, width = self._sizes[index].tolist()
-        boxes, shown = upright_boxes(
-            self._boxes[part], header_of(self.root / key), (height, width), self.frame, str(self.root / key)
+        boxes, shown, turned, wrong_size = place(
+            self._boxes[part], self.root / self.key(index), (height, width), self.frame
         )
-        return Objects(boxes[shown], self._labels[part][shown], outside=len(shown) - int(shown.sum()))
+        outside = len(shown) - int(shown.sum())
+        labels = self._labels[part][shown]
+        return Objects(boxes[shown], labels, outside=outside, turned=turned, wrong_size=wrong_size)
 
     def left_out(self) -> Mapping[str, int]:
-        """Count the annotations that are crowds, have no box or one without area, or belong to images not listed."""
+        """Count the annotations that are crowds, have no box of a pixel, or belong to images not listed."""
         return dict(zip(LEFT_OUT, self._left_out.tolist(), strict=True))
 
 
-def _read_cached(images: Path, annotations: Path) -> CocoIndex:
-    """Return the index of two annotation files, from the cache if the files have not changed."""
-    stats = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in (images, annotations)]
+def _join_categories(parts: Sequence[CocoIndex]) -> tuple[tuple[str, ...], list[npt.NDArray[np.int64]]]:
+    """Return the categories of all parts by name, those of the first part first, and the labels of each part."""
+    numbers: dict[str, int] = {}
+    labels = []
+    for part in parts:
+        places = [numbers.setdefault(name, len(numbers)) for name in part.categories.tolist()]
+        labels.append(np.array(places, np.int64)[part.labels])
+    return tuple(numbers), labels
+
+
+def _read_cached(info: Path | None, instances: Path | None) -> CocoIndex:
+    """Return the index of annotation files, from the cache if the files have not changed."""
+    stats = [
+        file and (str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in (info, instances)
+    ]
     digest = hashlib.blake2b(repr(("coco", VERSION, stats)).encode(errors="surrogatepass"), digest_size=12).hexdigest()
-    file, what = cache_dir() / "coco" / f"{digest}.index", f"the index of {annotations}"
+    file, what = cache_dir() / "coco" / f"{digest}.index", f"the index of {instances or info}"
     index = load_cache(file, what, CocoIndex.load)
     if index is None:
-        index = read_index(images, annotations)
+        index = read_index(info, instances)
         save_cache(file, what, index.save)
     return index

@@ -12,9 +12,12 @@ from sslkit.boxes import Boxes, from_xywh
 from sslkit_images.flat_index import FlatIndex
 from sslkit_images.names import NameList
 
-VERSION = 2
+VERSION = 3
 """Increase it when the same files are indexed differently."""
-LEFT_OUT = ("crowds", "annotations without a box", "annotations of images that are not listed")
+LEFT_OUT = (
+    "crowds", "annotations without a box of at least a pixel",
+    "annotations of images that are not listed",
+)  # fmt: skip
 """What annotations may be without being wrong."""
 
 

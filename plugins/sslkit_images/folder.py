@@ -141,6 +141,27 @@ def read_file(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
+def find_optional(file: Path) -> Path | None:
+    """Return an optional file; None if it is not there.
+
+    Raises:
+        DataError: Something is in its place, or in that of its folder, that cannot be read, such as a link that leads
+            nowhere.
+    """
+    for path in (file.parent, file):
+        try:
+            path.stat()
+        except OSError as error:
+            if path.is_symlink():
+                raise DataError(
+                    f"{path} is a link to {path.readlink()}, which cannot be read: {error.strerror}"
+                ) from None
+            if not isinstance(error, FileNotFoundError):
+                raise DataError(f"{path} cannot be read: {error.strerror}") from None
+            return None
+    return file
+
+
 def read_lines(file: Path) -> tuple[str, ...]:
     """Read the lines of a text file.
 

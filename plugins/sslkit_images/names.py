@@ -7,6 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sslkit_images.problems import NAMED, cut
+
+_LONGEST = 200
+"""Characters of a path that a message shows."""
+
 
 class NameList:
     """An immutable list of strings, stored as one array of UTF-8 bytes and one of offsets."""
@@ -36,5 +41,6 @@ class NameList:
 
 
 def abbreviate(names: Sequence[str]) -> str:
-    """Join the first three names, and say how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    """Join the first names, each cut if it is long, and say how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(cut(name, _LONGEST) for name in names[:NAMED]) + more

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from sslkit.api import Objects, Source
 from sslkit.boxes import empty
 from sslkit.errors import DataError, closest
 from sslkit_images.folder import SUFFIXES, read_file, read_lines
-from sslkit_images.frames import Frame, header_of, upright_boxes
+from sslkit_images.frames import Frame, place
 from sslkit_images.names import NameList, abbreviate
 from sslkit_images.problems import Problems
 from sslkit_images.voc_annotation import CATEGORIES, VocAnnotation, read_annotation
@@ -21,6 +22,8 @@ from sslkit_images.voc_annotation import CATEGORIES, VocAnnotation, read_annotat
 _URL = "http://host.robots.ox.ac.uk/pascal/VOC"
 _ARCHIVES = {"VOC2007": "voc2007/VOCtrainval_06-Nov-2007.tar", "VOC2012": "voc2012/VOCtrainval_11-May-2012.tar"}
 _TEST = {"VOC2007": "voc2007/VOCtest_06-Nov-2007.tar"}
+_NUMBER = re.compile(r"(.*\S)\s+[+-]?\d+")
+"""A line that ends in a number, and what stands before it."""
 
 
 class Voc(Source):
@@ -28,17 +31,18 @@ class Voc(Source):
 
     Boxes are in pixels counted from 0, right and bottom exclusive. The annotation files count from 1 and include the
     last pixel, so (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). All files are checked when the
-    source is opened. An object that lies outside its image is left out.
+    source is opened. An object of which less than a pixel lies in its image is left out.
 
     Args:
         root: The folder that holds JPEGImages, Annotations and ImageSets, such as VOCdevkit/VOC2007.
-        split: Name of a list in ImageSets/Main: train, val, trainval, test, or your own.
+        split: Name of a list in ImageSets/Main: train, val, trainval, test, or your own. Each line is an image's name
+            without its suffix, perhaps with numbers after it.
         difficult: How to treat objects marked difficult. "mark" keeps the mark: they get no crops, and an image that
             shows a category only in difficult objects counts neither for nor against it, as in VOC's own evaluation.
             "keep" treats them like all others, "drop" removes them.
         frame: Which pixels boxes count if EXIF turns an image: those of the image as it is "stored", or of the
-            "upright" one. "auto" decides by the width and height in the annotations, and refuses an image that has
-            neither of the two sizes, or whose annotations do not tell.
+            "upright" one. "auto" decides by the width and height in the annotations, and refuses an image whose
+            annotations do not tell. An image with objects and neither of the two sizes is refused in any case.
     """
 
     name = "voc"
@@ -53,6 +57,7 @@ class Voc(Source):
         self.split = split
         self.difficult = difficult
         self.frame = frame
+        self._folder = self.root / "JPEGImages"
 
     @property
     def list_file(self) -> Path:
@@ -88,36 +93,40 @@ class Voc(Source):
         """
         if missing := self.missing():
             raise DataError(missing)
-        names = [words[0] for line in read_lines(self.list_file) if (words := line.split())]
-        if not names:
-            raise DataError(f"{self.list_file} lists no images")
-        if repeated := [name for name, count in Counter(names).items() if count > 1]:
-            raise DataError(f"{self.list_file} lists {len(repeated)} images more than once: {abbreviate(repeated)}")
-        self._names = NameList(self._files(names))
+        files = self._files()
+        names = [_listed(line, files) for line in read_lines(self.list_file) if line.strip()]
+        self._check_list(names, files)
+        self._names = NameList(files[name][0] for name in names)
         annotations = list(self._annotations(names))
         self._sizes = np.array([annotation.size for annotation in annotations], np.int32)
         self._boxes = np.concatenate([empty(), *(annotation.boxes for annotation in annotations)])
         self._labels = np.array([label for item in annotations for label in item.labels], np.int64)
         self._difficult = np.array([flag for item in annotations for flag in item.difficult], np.bool_)
-        self._without_area = sum(item.without_area for item in annotations)
         self._offsets = np.cumsum([0, *(len(item.labels) for item in annotations)], dtype=np.int64)
 
-    def _files(self, names: list[str]) -> Iterator[str]:
-        """Yield the file names of listed images, which have no suffix in the list."""
-        folder = self.root / "JPEGImages"
+    def _files(self) -> dict[str, list[str]]:
+        """Return the names of image files by what lists call them: the name without its suffix."""
         files: dict[str, list[str]] = {}
-        for path in folder.iterdir():
+        for path in self._folder.iterdir():
             if path.name.lower().endswith(SUFFIXES):
                 files.setdefault(path.stem, []).append(path.name)
+        return files
+
+    def _check_list(self, names: list[str], files: Mapping[str, list[str]]) -> None:
+        """Check that each listed image is one file, and listed once."""
+        if not names:
+            raise DataError(f"{self.list_file} lists no images")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(f"{self.list_file} lists {len(repeated)} images more than once: {abbreviate(repeated)}")
         if missing := [name for name in names if name not in files]:
+            plain = next((name for name in missing if Path(name).stem in files), None)
+            hint = f"; lists have neither folders nor suffixes: write {Path(plain).stem}, not {plain}" if plain else ""
             raise DataError(
-                f"{len(missing)} of {len(names)} images listed in {self.list_file} are not in {folder}: "
-                f"{abbreviate(missing)}"
+                f"{len(missing)} of {len(names)} images listed in {self.list_file} are not in {self._folder}: "
+                f"{abbreviate(missing)}{hint}"
             )
         if several := [", ".join(sorted(files[name])) for name in names if len(files[name]) > 1]:
-            raise DataError(f"{folder} has several files for one listed image: {abbreviate(several)}")
-        for name in names:
-            yield files[name][0]
+            raise DataError(f"{self._folder} has several files for one listed image: {abbreviate(several)}")
 
     def _annotations(self, names: list[str]) -> Iterator[VocAnnotation]:
         """Yield the annotations of images, or raise an error with all their problems."""
@@ -147,18 +156,21 @@ class Voc(Source):
             DataError: The size in the annotation does not fit the image, or does not tell which pixels boxes count.
         """
         part = slice(self._offsets[index], self._offsets[index + 1])
-        if part.start == part.stop:
-            return Objects()
-        path = self.root / self.key(index)
         height, width = self._sizes[index].tolist()
-        boxes, shown = upright_boxes(self._boxes[part], header_of(path), (height, width), self.frame, str(path))
+        boxes, shown, turned, wrong_size = place(
+            self._boxes[part], self.root / self.key(index), (height, width), self.frame
+        )
         outside = len(shown) - int(shown.sum())
         difficult = self._difficult[part]
         if self.difficult == "drop":
             shown &= ~difficult
         marks = difficult[shown] if self.difficult == "mark" else None
-        return Objects(boxes[shown], self._labels[part][shown], marks, outside)
+        return Objects(boxes[shown], self._labels[part][shown], marks, outside, turned, wrong_size)
 
-    def left_out(self) -> Mapping[str, int]:
-        """Count the objects whose box has no area."""
-        return {"objects without area": self._without_area}
+
+def _listed(line: str, files: Collection[str]) -> str:
+    """Return the image that a line of a list names: all of it, or what stands before its numbers, such as 1 or -1."""
+    name = line.strip()
+    while name not in files and (split := _NUMBER.fullmatch(name)):
+        name = split[1]
+    return name

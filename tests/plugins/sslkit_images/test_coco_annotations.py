@@ -30,7 +30,7 @@ def index(tmp_path):
         file.write_text(json.dumps(content))
         if listed:
             other.write_text(json.dumps(listed))
-        return read_index(other if listed else file, file)
+        return read_index(other if listed else None, file)
 
     return of
 
@@ -57,6 +57,7 @@ def test_the_order_of_the_lists_in_the_file_does_not_matter(index):
     ("change", "left_out"),
     [
         ({"bbox": []}, (0, 1)), ({"bbox": None}, (0, 1)), ({"bbox": [1, 1, 0, 5]}, (0, 1)), ({"bbox": [1, 1, 5, 0.0]}, (0, 1)),
+        ({"bbox": [40, 30, 1e-9, 1e-9]}, (0, 1)), ({"bbox": [1, 1, 0.99, 5]}, (0, 1)), ({"bbox": [1, 1, 1, 1]}, (0, 0)),
         ({"iscrowd": 1}, (1, 0)), ({"iscrowd": True}, (1, 0)), ({"iscrowd": "1"}, (1, 0)),
         ({"iscrowd": 1, "bbox": "none"}, (1, 0)), ({"iscrowd": "0"}, (0, 0)), ({"iscrowd": None}, (0, 0)),
         ({"iscrowd": False}, (0, 0)), ({"area": None, "segmentation": "?"}, (0, 0)), ({"category_id": 3.0}, (0, 0)),
@@ -93,6 +94,14 @@ def setting(**values):
         ("images", setting(file_name=""), "images have no valid file_name (1)"),
         ("images", setting(file_name="../1.jpg"), "images have no valid file_name (1)"),
         ("images", setting(file_name="/etc/1.jpg"), "images have no valid file_name (1)"),
+        ("images", setting(file_name="a/../0.jpg"), "images have no valid file_name (1)"),
+        ("images", setting(file_name="\ud800.jpg"), r"images[1] (id 11) has file_name '\ud800.jpg'"),
+        ("images", setting(file_name="a\udfff"), "images have no valid file_name (1)"),
+        ("images", setting(file_name="1.jpg\0"), "images have no valid file_name (1)"),
+        ("images", setting(file_name="./0.jpg"), "images have a file_name that another one has (1): images[1] (id 11)"),
+        ("images", setting(file_name=".//0.jpg"), "images have a file_name that another one has (1): images[1] (id 11)"),
+        ("images", setting(file_name="0.jpg/."), "images have a file_name that another one has (1): images[1] (id 11)"),
+        ("images", setting(file_name="../" * 2000), "images[1] (id 11) has file_name '../../"),
         ("images", setting(file_name="0.jpg"), "images have a file_name that another one has (1): images[1] (id 11)"),
         ("images", setting(width="64"), "images have no valid width (1): images[1] (id 11) has width '64'"),
         ("images", setting(height=-1), "images have no valid height (1): images[1] (id 11) has height -1"),
@@ -100,6 +109,9 @@ def setting(**values):
         ("categories", setting(id=7), "categories have an id that another one has (1): categories[1] has id 7"),
         ("categories", setting(name="cat"), "categories have a name that another one has (1): categories[1] (id 3)"),
         ("categories", setting(name=None), "categories have no valid name (1): categories[1] (id 3) has name None"),
+        ("categories", setting(name="r\ud800"), r"categories[1] (id 3) has name 'r\ud800'"),
+        ("categories", setting(name="\udcff"), "categories have no valid name (1)"),
+        ("categories", setting(name="cat\0"), "categories have no valid name (1)"),
         ("categories", without("name"), "categories have no valid name (1): categories[1] (id 3) has no name"),
         ("annotations", setting(category_id=99), "category_id that is not in 'categories' (1): annotations[1] has category_id 99"),
         ("annotations", setting(category_id="3"), "annotations[1] has category_id '3', where categories has 3"),
@@ -107,6 +119,14 @@ def setting(**values):
         ("annotations", without("category_id"), "annotations[1] (id 1) has no category_id"),
         ("annotations", setting(image_id=99), "image_id that is not in 'images' (1): annotations[1] has image_id 99"),
         ("annotations", setting(image_id="11"), "annotations[1] has image_id '11', where images has 11"),
+        ("annotations", setting(image_id="1" * 5000), "annotations[1] has image_id '11111111111111111111111111111111111111111111..."),
+        ("annotations", setting(image_id=10**4000), "annotations[1] has image_id 100000000000000000000000000000000000000000000..."),
+        ("annotations", setting(category_id="²" * 50), "annotations[1] has category_id '²²²"),
+        ("annotations", setting(iscrowd=1, image_id=99), "annotations[1] has image_id 99"),
+        ("annotations", setting(iscrowd="1", category_id=99), "annotations[1] has category_id 99"),
+        ("annotations", setting(bbox=[], image_id=99), "annotations[1] has image_id 99"),
+        ("annotations", setting(bbox=None, category_id=99), "annotations[1] has category_id 99"),
+        ("annotations", setting(bbox=[1, 1, 0, 0], image_id="11"), "annotations[1] has image_id '11', where images has 11"),
         ("annotations", without("image_id"), "annotations have no valid image_id (1)"),
         ("annotations", without("bbox"), "annotations have no bbox of four numbers (1): annotations[1] (id 1) has no bbox"),
         ("annotations", setting(bbox=[1, 2, 3]), "annotations have no bbox of four numbers (1)"),
@@ -166,12 +186,73 @@ def test_texts_are_ids_as_well(index):
     assert index(content).labels.tolist() == [1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("missing", ["categories", "images"])
-def test_a_missing_list_is_named(index, missing):
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("categories", "not in 'categories'"), ("images", "it has no 'images', only 'info', 'categories'"),
+        ("annotations", "it has no 'annotations', only 'info', 'images', 'categories'"),
+    ],
+)  # fmt: skip
+def test_a_missing_list_is_named(index, missing, words):
     content = annotations()
     del content[missing]
-    with pytest.raises(DataError, match="not in 'categories'|it has no 'images', only 'info', 'categories'"):
+    with pytest.raises(DataError, match=words):
         index(content)
+
+
+@pytest.mark.parametrize("name", ["annotation", "Annotations", "objects"])
+def test_a_misspelt_list_is_not_taken_for_none(index, name):
+    content = annotations()
+    content[name] = content.pop("annotations")
+    with pytest.raises(DataError, match=f"it has no 'annotations', only 'info', 'images', 'categories', '{name}'"):
+        index(content)
+    assert len(index(annotations() | {"annotations": []}).boxes) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        ({"bbox": "x", "image_id": None, "category_id": None}, ["no bbox", "no valid image_id", "no valid category_id"]),
+        ({"bbox": [1], "image_id": 99, "category_id": 88}, ["no bbox", "not in 'images'", "not in 'categories'"]),
+        ({"iscrowd": 2, "bbox": [1, 2, -3, 4], "image_id": []}, ["an iscrowd", "a bbox", "no valid image_id"]),
+    ],
+)  # fmt: skip
+def test_all_that_is_wrong_with_an_annotation_is_told(index, change, kinds):
+    content = annotations()
+    content["annotations"][1] |= change
+    with pytest.raises(DataError) as caught:
+        index(content)
+    _, *lines = str(caught.value).split("\n")
+    assert len(lines) == len(kinds)
+    for kind, line in zip(kinds, lines, strict=True):
+        assert f"annotations have {kind}" in line or f"that is {kind}" in line
+
+
+@pytest.mark.parametrize(
+    ("table", "record", "kinds"),
+    [
+        ("categories", {"id": 7, "name": None}, ["no valid name", "an id that another one has"]),
+        ("categories", {"id": None, "name": "cat"}, ["no valid id", "a name that another one has"]),
+        ("images", {"id": 10, "file_name": 3, "width": "a"}, ["an id that", "no valid file_name", "no valid width"]),
+        ("images", {"file_name": "0.jpg", "height": -1}, ["no valid id", "a file_name that", "no valid height"]),
+    ],
+)  # fmt: skip
+def test_all_that_is_wrong_with_an_image_or_a_category_is_told(index, table, record, kinds):
+    content = annotations()
+    content[table].append(record)
+    with pytest.raises(DataError) as caught:
+        index(content)
+    _, *lines = str(caught.value).split("\n")
+    assert len(lines) == len(kinds)
+    assert all(any(f"{table} have {kind}" in line for line in lines) for kind in kinds)
+
+
+def test_a_file_name_is_kept_in_its_plain_spelling(index):
+    content = annotations()
+    for image, name in zip(content["images"], ["./0.jpg", "a//1.jpg", "a/./2.jpg", "3.jpg/"], strict=True):
+        image["file_name"] = name
+    read = index(content)
+    assert [read.names[n] for n in range(4)] == ["0.jpg", "a/1.jpg", "a/2.jpg", "3.jpg"]
 
 
 def test_annotations_of_images_that_another_file_does_not_list_are_counted(index):

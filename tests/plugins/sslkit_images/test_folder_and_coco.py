@@ -169,9 +169,68 @@ def test_coco_plus_joins_both_lists(coco):
     assert source.objects(0).labels.tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    ("others", "categories", "labels"),
+    [
+        ({"cat": 18, "dog": 17}, ("cat", "dog"), [1, 0]),
+        ({"cat": 1, "dog": 2}, ("cat", "dog"), [0, 1]),
+        ({"dog": 5, "cow": 6}, ("cat", "dog", "cow"), [1, 2]),
+        ({"x": 17, "y": 18, "cat": 1}, ("cat", "dog", "x", "y"), [0, 2, 3]),
+    ],
+)
+def test_categories_of_two_splits_are_joined_by_name(coco, others, categories, labels):
+    write_image(coco / "unlabeled2017" / "9.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": "9.jpg"}],
+        "categories": [{"id": id_, "name": name} for name, id_ in others.items()],
+        "annotations": [{"image_id": 1, "bbox": [1, 1, 3, 3], "category_id": id_} for id_ in sorted(others.values())],
+    }
+    (coco / "annotations" / "instances_unlabeled2017.json").write_text(json.dumps(content))
+    source = opened(coco, split="train2017+unlabeled2017")
+    assert source.categories == categories
+    assert [source.objects(index).labels.tolist() for index in range(4)] == [[0], [1], [], labels]
+
+
+@pytest.mark.parametrize("name", ["instances_train2017.json", "image_info_train2017.json"])
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("gone.json", "No such file"), ("{name}", "Too many levels"), ("../train2017/3.jpg/x", "Not a directory")],
+)
+def test_a_link_that_leads_nowhere_is_no_missing_file(coco, name, target, reason):
+    file = coco / "annotations" / name
+    file.unlink(missing_ok=True)
+    file.symlink_to(target.format(name=name))
+    with pytest.raises(DataError, match=rf"{name} is a link to .*, which cannot be read: {reason}"):
+        opened(coco)
+
+
+def test_a_folder_of_annotations_that_is_none_is_refused(coco):
+    (coco / "annotations").rename(coco / "other")
+    assert opened(coco).categories == ()
+    (coco / "annotations").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"annotations is a link to nowhere, which cannot be read: No such file"):
+        opened(coco)
+    (coco / "annotations").unlink()
+    (coco / "annotations").write_text("")
+    with pytest.raises(DataError, match=r"annotations/image_info_train2017\.json cannot be read: Not a directory"):
+        opened(coco)
+
+
 def test_listed_images_that_are_missing_are_named(coco):
     (coco / "train2017" / "2.jpg").unlink()
     with pytest.raises(DataError, match=r"1 of 3 images .* are missing: train2017/2\.jpg"):
+        opened(coco)
+
+
+def test_ten_missing_images_are_named_and_the_others_counted(coco):
+    listed = {"images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(19)] + [{"id": 99, "file_name": "a" * 5000}]}
+    (coco / "annotations" / "image_info_train2017.json").write_text(json.dumps(listed))
+    (coco / "annotations" / "instances_train2017.json").unlink()
+    with pytest.raises(DataError, match=r"17 of 20 images .*: train2017/0\.jpg, .*, train2017/12\.jpg and 7 more$"):
+        opened(coco)
+    listed["images"] = listed["images"][-1:]
+    (coco / "annotations" / "image_info_train2017.json").write_text(json.dumps(listed))
+    with pytest.raises(DataError, match=r"missing: train2017/a{180,190}\.\.\.$"):
         opened(coco)
 
 
@@ -204,4 +263,7 @@ def test_a_damaged_cache_is_made_again(coco):
 
 def test_what_is_left_out_is_counted(coco):
     left_out = opened(coco).left_out()
-    assert {what: count for what, count in left_out.items() if count} == {"crowds": 1, "annotations without a box": 1}
+    assert {what: count for what, count in left_out.items() if count} == {
+        "crowds": 1,
+        "annotations without a box of at least a pixel": 1,
+    }

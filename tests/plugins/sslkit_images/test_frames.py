@@ -8,7 +8,7 @@ from PIL import Image
 
 from sslkit.errors import DataError
 from sslkit.images import Header
-from sslkit_images.frames import header_of, upright_boxes
+from sslkit_images.frames import header_of, place, upright_boxes
 
 BOX = np.array([[4, 4, 24, 14]], np.float32)
 STORED = (48, 96)
@@ -48,11 +48,16 @@ def test_square_images_are_refused_if_they_are_turned():
 
 
 @pytest.mark.parametrize("declared", [(24, 48), (96, 48), (48, 97)])
-def test_a_size_that_fits_neither_is_refused_unless_the_frame_is_given(declared):
-    header = Header(48, 96, 1)
+@pytest.mark.parametrize("frame", ["auto", "stored", "upright"])
+def test_a_size_that_fits_neither_is_refused_whatever_the_frame(declared, frame):
     with pytest.raises(DataError, match=rf"a\.jpg has 96 x 48 pixels, but .* of {declared[1]} x {declared[0]}"):
-        upright(header, declared)
-    assert upright(header, declared, "upright") == BOX.tolist()
+        upright(Header(48, 96, 1), declared, frame)
+
+
+@pytest.mark.parametrize("declared", [(0, 0), (0, 640), (480, 0), (48, 96), (96, 48)])
+def test_a_size_that_fits_or_says_nothing_is_no_matter_if_the_frame_is_given(declared):
+    assert upright(Header(48, 96, 6), declared, "upright") == BOX.tolist()
+    assert upright(Header(48, 96, 6), declared, "stored") == [[34, 4, 44, 24]]
 
 
 def test_boxes_are_clipped_and_those_outside_are_not_shown():
@@ -62,6 +67,47 @@ def test_boxes_are_clipped_and_those_outside_are_not_shown():
     assert upright(Header(48, 96, 1), (48, 96), boxes=boxes) == [[0, 0, 10, 10], [90, 40, 96, 48]]
     assert upright(None, (48, 96), boxes=boxes) == [[0, 0, 10, 10], [90, 40, 96, 48]]
     assert len(upright(None, (0, 0), boxes=boxes)) == 4
+
+
+@pytest.mark.parametrize(
+    ("box", "shown"),
+    [
+        ([95.999, 0, 140, 40], False), ([0, -40, 40, 0.5], False), ([-9, 47.2, 50, 60], False), ([-3, -3, 0.1, 0.1], False),
+        ([95, 0, 140, 40], True), ([0, -40, 40, 1], True), ([20.3, 5.7, 21.3, 6.7], True), ([90.1, 40.1, 91.1, 41.1], True),
+    ],
+)  # fmt: skip
+def test_less_than_a_pixel_of_a_box_shows_nothing(box, shown):
+    found = upright(Header(48, 96, 1), (48, 96), boxes=np.array([box], np.float32))
+    assert len(found) == shown
+
+
+def saved(path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (96, 48)).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("orientation", "declared", "frame", "turned"),
+    [
+        (6, (48, 96), "auto", True), (6, (96, 48), "auto", False), (1, (48, 96), "auto", False),
+        (1, (48, 96), "stored", False), (3, (48, 96), "stored", True), (3, (0, 0), "upright", False),
+    ],
+)  # fmt: skip
+def test_boxes_that_are_turned_are_told(tmp_path, orientation, declared, frame, turned):
+    placed = place(BOX, saved(tmp_path / "a.png", orientation), declared, frame)
+    assert (placed.turned, placed.wrong_size, placed.shown.tolist()) == (turned, False, [True])
+
+
+@pytest.mark.parametrize(
+    ("declared", "wrong"),
+    [((480, 640), True), ((48, 95), True), ((48, 96), False), ((96, 48), False), ((0, 640), False)],
+)
+def test_without_boxes_a_size_that_does_not_fit_is_told(tmp_path, declared, wrong):
+    placed = place(BOX[:0], saved(tmp_path / "a.png", 6), declared, "auto")
+    assert (placed.turned, placed.wrong_size, len(placed.boxes)) == (False, wrong, 0)
+    assert not place(BOX[:0], tmp_path / "none.png", declared, "auto").wrong_size
 
 
 def test_a_header_that_cannot_be_read_is_none(tmp_path):

@@ -90,5 +90,39 @@ def test_labels_are_checked_and_what_is_left_out_is_counted(tmp_path, capsys, sm
     report = " ".join(capsys.readouterr().out.split())
     assert "1.jpg has 40 x 50 pixels, but its boxes are of an image of 50 x 40" in report
     assert "1 of 2 images cannot be used" in report
-    left_out = "1 crowds, 1 annotations without a box, 1 objects outside their image"
+    left_out = "1 crowds, 1 annotations without a box of at least a pixel, 1 objects outside their image"
     assert f"1 labelled objects; left out: {left_out}" in report
+
+
+@pytest.mark.parametrize(
+    ("orientations", "sizes", "objects", "frames", "words"),
+    [
+        ([6, 1, 1], [(50, 40)] * 3, [0, 1], (1, 1, 0, 0), "1 images are turned upright by EXIF; the boxes of 1 were turned with them"),
+        ([6, 8, 6], [(50, 40), (40, 50), (50, 40)], [0, 1], (3, 1, 1, 0), "3 images are turned upright by EXIF; the boxes of 1 were turned with them; the boxes of 1 were upright already"),
+        ([1, 6, 3], [(0, 0)] * 3, [0], (2, 0, 0, 0), "2 images are turned upright by EXIF"),
+        ([1, 1, 1], [(50, 40), (500, 400), (50, 39)], [0], (0, 0, 0, 2), "2 images have another size than their annotations say"),
+        ([1, 1, 1], [(50, 40)] * 3, [0], (0, 0, 0, 0), ""),
+    ],
+)  # fmt: skip
+def test_turned_images_and_wrong_sizes_are_counted(
+    tmp_path, capsys, small_recipe, orientations, sizes, objects, frames, words
+):
+    (tmp_path / "coco" / "val2017").mkdir(parents=True)
+    for number, orientation in enumerate(orientations):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (50, 40)).save(tmp_path / "coco" / "val2017" / f"{number}.jpg", exif=exif)
+    listed = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", "width": w, "height": h} for n, (w, h) in enumerate(sizes)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"image_id": image, "category_id": 1, "bbox": [1, 1, 20, 20]} for image in objects],
+    }
+    (tmp_path / "coco" / "annotations").mkdir()
+    (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text(json.dumps(listed))
+    (tmp_path / "small.toml").write_text(small_recipe)
+    sets = ["--set", f"source={{use='coco', root='{tmp_path / 'coco'}', split='val2017'}}"]
+    assert main(["data", "check", str(tmp_path / "small.toml"), *sets]) == 0
+    assert capsys.readouterr().out.split("objects\n")[1].split() == words.split()
+    assert main(["data", "check", str(tmp_path / "small.toml"), *sets, "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)["frames"]
+    assert counted == dict(zip(("turned", "boxes_turned", "boxes_upright", "wrong_sizes"), frames, strict=True))
