@@ -95,7 +95,12 @@ class Shards(Source):
         if missing := self.missing():
             raise DataError(missing)
         indices, self._indices = self._indices or self._index_tars(no_progress), []
-        self._names = self._build_names(indices)
+        if not any(map(len, indices)):
+            raise DataError(
+                f"{self.tar_list.root.absolute()}: no images found in {abbreviate(self._tar_names)}; looked for "
+                f"members whose names continue after the first dot with {', '.join(self.query.suffixes)}"
+            )
+        self._names = _join_names(indices, self._tar_names)
         self._starts = np.concatenate([index.starts for index in indices])
         self._sizes = np.concatenate([index.sizes for index in indices])
         self._first_images: list[int] = np.cumsum([0, *map(len, indices)]).tolist()
@@ -115,23 +120,6 @@ class Shards(Source):
         self._tar_names = [os.path.relpath(item.tar.path, self.tar_list.root) for item in tars]
         return [item.index for item in tars]
 
-    def _build_names(self, indices: Sequence[TarIndex]) -> NameList:
-        """Return the names of the images, each prefixed with the name of its tar if two are equal."""
-        hashes = np.sort(np.concatenate([index.hashes for index in indices]))
-        if not len(hashes):
-            raise DataError(
-                f"{self.tar_list.root.absolute()}: no images found in {abbreviate(self._tar_names)}; looked for "
-                f"members whose names continue after the first dot with {', '.join(self.query.suffixes)}"
-            )
-        if (hashes[1:] != hashes[:-1]).all():
-            return NameList.concatenate([index.text for index in indices], [index.lengths for index in indices])
-        names_by_tar = [NameList.concatenate([index.text], [index.lengths]) for index in indices]
-        return NameList(
-            f"{tar}/{names[number]}"
-            for tar, names in zip(self._tar_names, names_by_tar, strict=True)
-            for number in range(len(names))
-        )
-
     def _read_objects(self, indices: Sequence[TarIndex]) -> None:
         self._boxes = np.concatenate([index.boxes for index in indices])
         self._classes = np.concatenate([index.classes for index in indices])
@@ -148,29 +136,25 @@ class Shards(Source):
         """
         labels = self._labels if self._labels is not None else np.zeros(0, np.int64)
         highest = max(labels.max(initial=-1), self._classes.max(initial=-1))
-        file = self.categories_file or self.tar_list.root / CATEGORIES
         if highest < 0:
             return ()
+        owners = np.searchsorted(self._offsets, np.flatnonzero(self._classes == highest), "right") - 1
+        image = self._names[int(np.concatenate([np.flatnonzero(labels == highest), owners])[0])]
+        file = self.categories_file or self.tar_list.root / CATEGORIES
         if self.categories_file is None and not file.is_file():
             if highest >= _MAX_CATEGORIES:
                 raise DataError(
-                    f"label {highest} of {self._image_with(highest)} is too high: without a categories file, at most a "
-                    "million labels are allowed"
+                    f"label {highest} of {image} is too high: without a categories file, at most a million labels are "
+                    "allowed"
                 )
             return tuple(map(str, range(highest + 1)))
         names = read_categories(file)
         if highest >= len(names):
             raise DataError(
                 f"{file} lists {len(names)} categories, but the highest label is {highest} (labels start at 0), of "
-                f"{self._image_with(highest)}"
+                f"{image}"
             )
         return names
-
-    def _image_with(self, label: int) -> str:
-        """Return the name of the first image that has a label, or an object with it."""
-        owners = np.searchsorted(self._offsets, np.flatnonzero(self._classes == label), "right") - 1
-        labelled = np.flatnonzero(self._labels == label) if self._labels is not None else owners[:0]
-        return self._names[int(np.concatenate([labelled, owners])[0])]
 
     # ---------------------------------------------------------------------------------------------- reading
 
@@ -207,6 +191,17 @@ class Shards(Source):
     def left_out(self) -> Mapping[str, int]:
         """Count the objects whose box has a side below a pixel, and the images beside those that are read."""
         return dict(zip(LEFT_OUT, self._left_out.tolist(), strict=True))
+
+
+def _join_names(indices: Sequence[TarIndex], tars: Sequence[str]) -> NameList:
+    """Return the names of the images, each prefixed with the name of its tar if two are equal."""
+    hashes = np.sort(np.concatenate([index.hashes for index in indices]))
+    if (hashes[1:] != hashes[:-1]).all():
+        return NameList.concatenate([index.text for index in indices], [index.lengths for index in indices])
+    names_by_tar = [NameList.concatenate([index.text], [index.lengths]) for index in indices]
+    return NameList(
+        f"{tar}/{names[number]}" for tar, names in zip(tars, names_by_tar, strict=True) for number in range(len(names))
+    )
 
 
 def _label_problems(indices: Sequence[TarIndex], names: Sequence[str]) -> Problems:

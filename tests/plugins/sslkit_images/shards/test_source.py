@@ -270,6 +270,15 @@ def test_ten_of_each_kind_are_named_over_all_tars(tmp_path):
     assert str(error.value).count(".jpg") == 10
 
 
+def test_ten_tars_that_cannot_be_read_are_named_beside_problems_of_others(tmp_path):
+    write_tar(tmp_path / "t/a.tar", {"a.jpg": b"", "a.objects.json": b"["})
+    for number in range(12):
+        (tmp_path / f"t/b{number:02}.tar").write_bytes(b"x" * number)
+    with pytest.raises(DataError, match="and 2 more that cannot be read\n    objects cannot be read") as error:
+        opened(tmp_path / "t")
+    assert str(error.value).count(".tar is") == 10
+
+
 def test_images_beside_that_of_their_sample_are_counted(tmp_path):
     write_tar(tmp_path / "t/1.tar", {"a.png": b"", "a.1.png": b"", "a.2.png": b"", "b.png": b"", "b.seg.png": b""})
     source = opened(tmp_path / "t")
