@@ -151,8 +151,10 @@ def find_optional(file: Path) -> Path | None:
     for path in (file.parent, file):
         try:
             path.stat()
+        except ValueError:  # no path holds a zero byte
+            return None
         except OSError as error:
-            if path.is_symlink():
+            if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink() fails for a name that is too long
                 raise DataError(
                     f"{path} is a link to {path.readlink()}, which cannot be read: {error.strerror}"
                 ) from None

@@ -13,7 +13,7 @@ import numpy as np
 from sslkit.api import Objects, Source
 from sslkit.boxes import empty
 from sslkit.errors import DataError, closest
-from sslkit_images.folder import SUFFIXES, read_file, read_lines
+from sslkit_images.folder import SUFFIXES, find_optional, read_file, read_lines
 from sslkit_images.frames import Frame, place
 from sslkit_images.names import NameList, abbreviate
 from sslkit_images.problems import Problems
@@ -69,8 +69,11 @@ class Voc(Source):
         missing = [name for name in ("JPEGImages", "Annotations") if not (self.root / name).is_dir()]
         if missing:
             return f"VOC not found: {self.root.absolute()} has no {' and no '.join(missing)}{self._download_hint()}"
-        if self.list_file.is_file():
-            return None
+        try:
+            if find_optional(self.list_file):
+                return None
+        except DataError as error:
+            return str(error)
         lists = sorted(path.stem for path in self.list_file.parent.glob("*.txt") if "_" not in path.stem)
         hint = closest(self.split, lists) or (f"; the lists are {', '.join(lists)}" if lists else "")
         return f"list not found: {self.list_file.absolute()}{hint}{self._download_hint()}"

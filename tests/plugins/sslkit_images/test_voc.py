@@ -86,6 +86,22 @@ def test_difficult_objects_are_marked_kept_or_dropped(voc):
     assert [CATEGORIES[label] for label in dropped.labels] == ["dog"]
 
 
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("gone", "gone.txt is a link to nowhere, which cannot be read: No such file"),
+        ("loop", "loop.txt is a link to loop.txt, which cannot be read: Too many levels"),
+        ("a" * 300, "txt cannot be read: File name too long"), ("a\0b", "list not found"),
+        ("trainvla", "list not found"),
+    ],
+)  # fmt: skip
+def test_a_list_that_cannot_be_read_is_told(voc, split, words):
+    main = voc / "ImageSets" / "Main"
+    (main / "gone.txt").symlink_to("nowhere")
+    (main / "loop.txt").symlink_to("loop.txt")
+    assert words in Voc(root=voc, split=split).missing()
+
+
 def test_conforms(voc):
     check_source(Voc, root=voc)
 
