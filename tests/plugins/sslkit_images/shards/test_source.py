@@ -270,6 +270,18 @@ def test_ten_of_each_kind_are_named_over_all_tars(tmp_path):
     assert str(error.value).count(".jpg") == 10
 
 
+def test_records_beyond_the_tenth_are_counted_in_each_tar(tmp_path):
+    for tar in range(2):
+        bad = {f"{number:02}.{end}": b"[" for number in range(12) for end in ("jpg", "objects.json", "cls")}
+        write_tar(tmp_path / f"t/{tar}.tar", bad)
+    with pytest.raises(DataError, match=r"objects cannot be read \(24\): 0\.tar/00.* 0\.tar/09.* and 14 more$"):
+        opened(tmp_path / "t")
+    for tar in range(2):
+        write_tar(tmp_path / f"t/{tar}.tar", {name: data for name, data in bad.items() if "objects" not in name})
+    with pytest.raises(DataError, match=r"labels cannot be read \(24\): 0\.tar/00.* 0\.tar/09.* and 14 more$"):
+        opened(tmp_path / "t", labels="cls")
+
+
 def test_ten_tars_that_cannot_be_read_are_named_beside_problems_of_others(tmp_path):
     write_tar(tmp_path / "t/a.tar", {"a.jpg": b"", "a.objects.json": b"["})
     for number in range(12):
