@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sslkit.boxes import from_xywh
 from sslkit.errors import DataError
 from sslkit.images import Header
 from sslkit_images.frames import header_of, place, upright_boxes
@@ -79,6 +80,11 @@ def test_boxes_are_clipped_and_those_outside_are_not_shown():
 def test_less_than_a_pixel_of_a_box_shows_nothing(box, shown):
     found = upright(Header(48, 96, 1), (48, 96), boxes=np.array([box], np.float32))
     assert len(found) == shown
+
+
+@pytest.mark.parametrize("box", [[1.1, 3, 1, 1], [7.3, 15.9, 1, 1], [63.7, 31.6, 1, 1], [20, 15.2, 4, 1]])
+def test_a_pixel_is_shown_wherever_it_lies(box):
+    assert len(upright(Header(48, 96, 1), (48, 96), boxes=from_xywh(box))) == 1
 
 
 def saved(path, orientation):
