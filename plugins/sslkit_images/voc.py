@@ -123,7 +123,11 @@ class Voc(Source):
             raise DataError(f"{self.list_file} lists {len(repeated)} images more than once: {abbreviate(repeated)}")
         if missing := [name for name in names if name not in files]:
             plain = next((name for name in missing if Path(name).stem in files), None)
-            hint = f"; lists have neither folders nor suffixes: write {Path(plain).stem}, not {plain}" if plain else ""
+            hint = (
+                f"; lists have neither folders nor suffixes: write {Path(plain).stem}, not {abbreviate([plain])}"
+                if plain
+                else ""
+            )
             raise DataError(
                 f"{len(missing)} of {len(names)} images listed in {self.list_file} are not in {self._folder}: "
                 f"{abbreviate(missing)}{hint}"

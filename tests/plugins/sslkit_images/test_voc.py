@@ -272,6 +272,9 @@ def test_ten_missing_images_are_named_and_the_others_counted(voc):
     (voc / "ImageSets" / "Main" / "trainval.txt").write_text(names[-1])
     with pytest.raises(DataError, match=r"1 of 1 images .*: x{197}\.\.\.$"):
         opened(voc)
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("a/" * 3000 + "000005")
+    with pytest.raises(DataError, match=r"write 000005, not (a/){98}a\.\.\.$"):
+        opened(voc)
 
 
 def test_listed_images_that_are_missing_are_named(voc):
