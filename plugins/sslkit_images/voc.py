@@ -123,11 +123,10 @@ class Voc(Source):
             raise DataError(f"{self.list_file} lists {len(repeated)} images more than once: {abbreviate(repeated)}")
         if missing := [name for name in names if name not in files]:
             plain = next((name for name in missing if Path(name).stem in files), None)
-            hint = (
-                f"; lists have neither folders nor suffixes: write {Path(plain).stem}, not {abbreviate([plain])}"
-                if plain
-                else ""
-            )
+            hint = ""
+            if plain:
+                instead = f"write {Path(plain).stem}, not {abbreviate([plain])}"
+                hint = f"; lists have neither folders nor suffixes: {instead}"
             raise DataError(
                 f"{len(missing)} of {len(names)} images listed in {self.list_file} are not in {self._folder}: "
                 f"{abbreviate(missing)}{hint}"
