@@ -55,7 +55,7 @@ def lars(
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw, "lars": lars}
-"""Name in a recipe -> `maker(module, lr, *, options)`; `sslkit.planning.options.schema` reads its signature."""
+"""Name in a recipe -> `maker(module, lr, *, options)`; `sslkit.foreign.signatures.schema` reads its signature."""
 
 
 def make_optimizer(name: str, module: nn.Module, lr: float, options: Mapping[str, Any]) -> Optimizer:

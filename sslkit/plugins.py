@@ -19,6 +19,7 @@ import pluggy
 from sslkit import hookspecs
 from sslkit.errors import PluginError, closest
 from sslkit.foreign import entries
+from sslkit.foreign.classes import class_faults
 from sslkit.foreign.entries import Claim
 from sslkit.foreign.isolation import describe, isolated, stdout_as_stderr
 from sslkit.hookspecs import COLLECTING
@@ -56,10 +57,23 @@ class Component:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin that cannot be used, and the reason."""
+    """A plugin that cannot be used, or one component of it, and the reason.
+
+    Attributes:
+        kind: The kind of that component; empty for the plugin as a whole.
+        id: Its full id.
+    """
 
     owner: Owner
     reason: str
+    kind: str = ""
+    id: str = ""
+
+    def is_named(self, kind: str, name: str) -> bool:
+        """Return whether a component of this kind and name cannot be used because of it."""
+        if self.kind:
+            return self.kind == kind and name in (self.id, self.id.partition("/")[2])
+        return name.startswith(f"{self.owner.plugin}/")
 
 
 @dataclass
@@ -128,12 +142,13 @@ class Plugins:
         components: dict[str, Component] = {}
         for owner, classes in self._call(COLLECTING[kind]):
             for cls in classes:
-                component, fault = _component(kind, cls, owner)
-                if fault is None and component.id in components:
-                    fault = f"it offers two {kind}s named '{component.id}'"
-                if fault:
-                    _add(self.broken, owner, fault)
-                else:
+                component = Component(kind, f"{owner.plugin}/{getattr(cls, 'name', None)}", cls, owner)
+                faults = class_faults(kind, cls)
+                if component.id in components:
+                    faults = [f"it offers two {kind}s named '{component.id}'"]
+                for fault in faults:
+                    _add(self.broken, Broken(owner, fault, kind, component.id))
+                if not faults:
                     components[component.id] = component
         return components
 
@@ -201,29 +216,34 @@ class Plugins:
         for owner, paths in self._call("sslkit_recipes"):
             for path in paths:
                 if fault := entries.path_fault(path):
-                    _add(self.broken, owner, f"sslkit_recipes() returned {fault}")
+                    _add(self.broken, Broken(owner, f"sslkit_recipes() returned {fault}"))
                 elif recipes.setdefault(id_ := f"{owner.plugin}/{Path(path).stem}", Path(path)) != Path(path):
-                    _add(self.broken, owner, f"sslkit_recipes() returned two files for one name, {id_}")
+                    _add(self.broken, Broken(owner, f"sslkit_recipes() returned two files for one name, {id_}"))
         return recipes
 
-    def commands(self, make_app: Callable[[str], Any]) -> None:
-        """Let each plugin add its commands to the app that `make_app(plugin name)` returns."""
+    def commands(self, make_app: Callable[[str], Any], add: Callable[[str, Any], object]) -> None:
+        """Let each plugin add its commands to an app, and add that app: a plugin whose commands fail has none.
+
+        Args:
+            make_app: Returns a new app for a plugin's name.
+            add: Called with a plugin's name and its app; what it raises is that plugin's failure.
+        """
         for impl in self.manager.hook.sslkit_commands.get_hookimpls():
             app = make_app(impl.plugin_name)
             with _calling(self.owners[impl.plugin_name], self.broken, "sslkit_commands() failed: "):
                 impl.function(app=app)
+                add(impl.plugin_name, app)
 
 
 @contextmanager
 def _calling(owner: Owner, broken: list[Broken], what: str = "") -> Iterator[None]:
     """Run code of a plugin that collects; list the plugin as broken if it fails, with a reason that `what` begins."""
-    with isolated(lambda error: _add(broken, owner, what + _reason(error))), stdout_as_stderr():
+    with isolated(lambda error: _add(broken, Broken(owner, what + _reason(error)))), stdout_as_stderr():
         yield
 
 
-def _add(broken: list[Broken], owner: Owner, reason: str) -> None:
-    """List a plugin as broken, once for each reason."""
-    item = Broken(owner, reason)
+def _add(broken: list[Broken], item: Broken) -> None:
+    """List a plugin or a component as broken, once for each reason."""
     broken += [] if item in broken else [item]
 
 
@@ -243,10 +263,17 @@ def _check_hooks(manager: pluggy.PluginManager, module: object) -> None:
             raise PluginError(f"it defines {name}() without the decorator @sslkit.hookimpl, so it is never called")
 
 
+def why_broken(plugins: Plugins, name: str, kind: str | None = None) -> str | None:
+    """Return why a component of this name, and this kind, cannot be used: it or its plugin is broken; or None."""
+    items = [item for item in plugins.broken if item.is_named(kind or item.kind, name)]
+    if not items:
+        return None
+    return "\n".join([f"'{name}' is in {items[0].owner}, which is broken:", *(item.reason for item in items)])
+
+
 def _unknown(plugins: Plugins, kind: str, name: str) -> str:
-    for broken in plugins.broken:
-        if name.startswith(f"{broken.owner.plugin}/"):
-            return f"{kind} '{name}' is in plugin '{broken.owner.plugin}', which is broken: {broken.reason}"
+    if reason := why_broken(plugins, name, kind):
+        return f"{kind} {reason}"
     ids = list(plugins.components[kind])
     shorts = [id_.partition("/")[2] for id_ in ids]
     hint = closest(name, shorts + ids) or f"; known: {', '.join(sorted(shorts)) or 'none'}"
@@ -258,29 +285,6 @@ def _unknown(plugins: Plugins, kind: str, name: str) -> str:
 def _own_first(offers: list[Component]) -> list[Component]:
     """Return those of sslkit's own distribution, or all where it has none: installing a plugin changes no run."""
     return [item for item in offers if item.owner.distribution == OWN] or offers
-
-
-def _component(kind: str, cls: Any, owner: Owner) -> tuple[Component, str | None]:
-    name = getattr(cls, "name", None)
-    component = Component(kind, f"{owner.plugin}/{name}", cls, owner)
-    if not isinstance(cls, type):
-        return component, f"it offers {cls!r} as {kind}, which is not a class"
-    if not isinstance(name, str) or not entries.KEBAB.fullmatch(name):
-        what = f"its {kind} {cls.__qualname__} has name = {name!r}: write a kebab-case name, like 'my-{kind}'"
-        return component, what
-    base = _base(kind)
-    if not issubclass(cls, base):
-        what = f"its {kind} '{name}' is no {base.__name__}: write class {cls.__qualname__}(sslkit.api.{base.__name__})"
-        return component, what
-    return component, None
-
-
-def _base(kind: str) -> type[Any]:
-    """Return the class that components of a kind extend."""
-    from sslkit import api  # imports torch
-
-    base: type[Any] = getattr(api, {"sampler": "ViewSampler"}.get(kind, kind.capitalize()))
-    return base
 
 
 def _reason(error: BaseException) -> str:

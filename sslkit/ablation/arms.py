@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from sslkit.ablation.requests import parse_values, split_assignment
 from sslkit.errors import PluginError, closest
-from sslkit.planning import lengths, toml
+from sslkit.foreign import lengths
+from sslkit.planning import toml
 from sslkit.planning.plan import ConfiguredComponent, Plan
 from sslkit.planning.recipe import ObjectiveTable, OptimizerTable, ProposalsTable
 from sslkit.planning.recipe_file import RecipeFile, parse_value, set_value

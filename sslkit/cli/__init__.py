@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 from sslkit.cli.ablate import ablate
 from sslkit.cli.commands import COMMANDS
@@ -14,10 +15,11 @@ from sslkit.cli.doctor import doctor
 from sslkit.cli.probe import probe
 from sslkit.cli.run import run
 from sslkit.cli.verify import verify
-from sslkit.errors import PluginError
+from sslkit.errors import PluginError, SslkitError
 from sslkit.foreign.entries import RESERVED
-from sslkit.foreign.isolation import describe, place_of
-from sslkit.plugins import Plugins
+from sslkit.foreign.isolation import describe, is_failure
+from sslkit.foreign.places import place_of
+from sslkit.plugins import Owner, Plugins
 
 
 class _Commands(TyperGroup):
@@ -27,15 +29,39 @@ class _Commands(TyperGroup):
         """Run a command.
 
         Raises:
-            PluginError: Code that a command of the core called has raised `SystemExit`.
+            PluginError: A plugin's command failed, or code that a command of the core called has raised `SystemExit`.
         """
         try:
             return super().invoke(context)
-        except SystemExit as error:
-            if context.invoked_subcommand not in RESERVED:
+        except (SslkitError, typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except BaseException as error:
+            name = context.invoked_subcommand
+            if name in RESERVED and isinstance(error, SystemExit):
+                message = f"code of a plugin ended the command: {describe(error)}\n    {place_of(error)}"
+                raise PluginError(message) from error
+            if name not in context.obj.owners or isinstance(error, SystemExit) or not is_failure(error):
                 raise
-            message = f"code of a plugin ended the command: {describe(error)}\n    {place_of(error)}"
-            raise PluginError(message) from error
+            if hasattr(error, "show"):  # typer shows it: the usage of the command is wrong
+                raise
+            raise PluginError(_failure(context.obj.owners[name], error)) from error
+
+    def resolve_command(self, context: Any, words: list[str]) -> Any:
+        """Find a command.
+
+        Raises:
+            PluginError: It is one of a plugin that is broken.
+        """
+        if words[:1] and self.get_command(context, words[0]) is None:
+            reasons = [str(item.reason) for item in context.obj.broken if item.owner.plugin == words[0]]
+            if reasons:
+                raise PluginError(f"plugin '{words[0]}' is broken: " + "; ".join(reasons))
+        return super().resolve_command(context, words)
+
+
+def _failure(owner: Owner, error: BaseException) -> str:
+    """Return the message for a plugin's own command that failed."""
+    return f"{owner} failed: {describe(error)}\n    {place_of(error)}"
 
 
 def make_app(plugins: Plugins | None = None) -> typer.Typer:
@@ -52,16 +78,20 @@ def make_app(plugins: Plugins | None = None) -> typer.Typer:
         app.command(command.__name__)(command)
     app.add_typer(data, name="data")
     app.add_typer(verify, name="verify")
-    plugins.commands(lambda name: _sub_app(app, plugins, name))
+    plugins.commands(lambda name: _sub_app(plugins, name), lambda name, sub: _add(app, name, sub))
     app.info.context_settings = {"obj": plugins, "help_option_names": ["-h", "--help"]}
     return app
 
 
-def _sub_app(app: typer.Typer, plugins: Plugins, name: str) -> typer.Typer:
-    """Add a group for the commands of a plugin."""
-    sub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=f"Commands of {plugins.owners[name]}.")
+def _sub_app(plugins: Plugins, name: str) -> typer.Typer:
+    """Return an empty group for the commands of a plugin."""
+    return typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=f"Commands of {plugins.owners[name]}.")
+
+
+def _add(app: typer.Typer, name: str, sub: typer.Typer) -> None:
+    """Add the group of a plugin, once all its commands can be made."""
+    get_group(sub)
     app.add_typer(sub, name=name)
-    return sub
 
 
 def _version(requested: bool) -> None:

@@ -83,12 +83,12 @@ def recipes(
     To start your own: `sslkit recipes byol_coco > mine.toml`.
     """
     from sslkit.cli.show.tables import print_json, print_result
-    from sslkit.planning.recipe_file import locate, shipped_recipes
+    from sslkit.planning.recipe_file import locate, shipped_recipes, text_of
 
     plugins = loaded_plugins(context)
     known = shipped_recipes() | plugins.recipes()
     if name:
-        print_result(locate(name, known).read_text(encoding="utf-8"))
+        print_result(text_of(locate(name, known)))
         return
     from sslkit.cli.show.plans import print_recipes
 

@@ -6,12 +6,12 @@ import inspect
 import os
 import sys
 import traceback
-from functools import cached_property
-from types import CodeType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from sslkit.errors import PluginError, SslkitError
-from sslkit.foreign.isolation import describe, is_failure, place_of
+from sslkit.foreign.isolation import describe, is_failure
+from sslkit.foreign.places import code_of, location, place_of
 from sslkit.plugins import Component
 
 
@@ -71,31 +71,6 @@ def _brackets(cls: type[Any], method: str) -> str:
     return "()" if inspect.isroutine(inspect.getattr_static(cls, method, None)) else ""
 
 
-def location(cls: type[Any], name: str) -> str:
-    """Return the file and line of a method or property of a class; those of the class if it has none."""
-    code = _code(inspect.getattr_static(cls, name, None))
-    if code is not None:
-        return f"{code.co_filename}, line {code.co_firstlineno}, in {code.co_name}"
-    try:
-        return f"{inspect.getsourcefile(cls)}, line {inspect.getsourcelines(cls)[1]}, in {cls.__qualname__}"
-    except (OSError, TypeError):  # a class that was not written as one
-        return f"{getattr(sys.modules.get(cls.__module__), '__file__', cls.__module__)}, in {cls.__qualname__}"
-
-
-def _code(attribute: Any) -> CodeType | None:
-    """Return the code of a method, behind decorators."""
-    if isinstance(attribute, (staticmethod, classmethod)):
-        attribute = attribute.__func__
-    elif isinstance(attribute, property):
-        attribute = attribute.fget
-    elif isinstance(attribute, cached_property):
-        attribute = attribute.func
-    if not callable(attribute):
-        return None
-    code = getattr(inspect.unwrap(attribute), "__code__", None)
-    return code if isinstance(code, CodeType) else None
-
-
 def _lines_of_failure(error: BaseException, cls: type[Any], method: str) -> list[str]:
     """Return the deepest line that is the plugin's own and, where that is another one, the line that raised."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -115,7 +90,7 @@ def _homes(cls: type[Any], method: str) -> tuple[str, ...]:
     parts = cls.__module__.split(".")
     modules = [sys.modules.get(".".join(parts[: count + 1])) for count in range(len(parts))]
     files = [file for module in modules if (file := getattr(module, "__file__", None))]
-    code = _code(inspect.getattr_static(cls, method, None)) if method else None
+    code = code_of(inspect.getattr_static(cls, method, None)) if method else None
     package = [_home(os.path.realpath(file)) for file in files[:1]]
     return (*package, *([os.path.realpath(code.co_filename)] if code else []))
 

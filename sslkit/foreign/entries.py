@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from sslkit.errors import PluginError, closest
+from sslkit.files import reason
 
 GROUP = "sslkit"
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -18,6 +19,9 @@ RESERVED = (
     "verify",
 )  # fmt: skip
 """The commands of the core: no plugin has such a name, as its own commands would take their place."""
+
+_SHOWN = 100
+"""Characters of a path that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -80,4 +84,9 @@ def path_fault(path: object) -> str | None:
     """Return why something is not the path of a file, or None."""
     if not isinstance(path, (str, Path)):
         return f"{path!r}, which is not a path"
-    return None if Path(path).is_file() else f"{path}, which is not a file: does the wheel contain it?"
+    shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
+    try:
+        is_file = Path(path).is_file()
+    except (OSError, ValueError) as error:
+        return f"{shown}, which cannot be read: {reason(error)}"
+    return None if is_file else f"{shown}, which is not a file: does the wheel contain it?"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 
@@ -30,14 +29,12 @@ def isolated(report: Callable[[BaseException], object]) -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """Return an exception as its type and its message, such as `SystemExit: 3`."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def place_of(error: BaseException) -> str:
-    """Return the file, line and function that an exception was raised in."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else "(no line is known)"
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # an exception of a plugin may fail to write itself
+        return f"{name}, which has no message that can be read"
+    return f"{name}: {text}" if text else name
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from sslkit.errors import PluginError
-from sslkit.planning.options import schema
+from sslkit.foreign.signatures import schema
 from sslkit.planning.recipe import (  # fmt: skip
     Choice,
     ObjectiveTable,

@@ -1,7 +1,4 @@
-"""Derive option schemas from constructors: one signature gives a validator and a JSON schema.
-
-Parameters left of `*` are wiring; those right of `*` are what a recipe may set.
-"""
+"""Validate options against a schema, and say what is wrong in the words of a recipe."""
 
 from __future__ import annotations
 
@@ -10,40 +7,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 
 from sslkit.errors import Problem, closest
-from sslkit.planning import lengths
+from sslkit.foreign import lengths
 
 Model = TypeVar("Model", bound=BaseModel)
-_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False)
-
-
-def schema(maker: Any) -> type[BaseModel]:
-    """Return the pydantic model of a class's or function's keyword-only parameters.
-
-    Raises:
-        TypeError: A parameter right of `*` has no annotation, or is a length in steps beside one in epochs and is not
-            None by default.
-    """
-    function = maker.__init__ if inspect.isclass(maker) else maker
-    hints = get_type_hints(function, include_extras=True)
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            continue
-        if name not in hints:
-            raise TypeError(f"option '{name}' of {maker.__qualname__} has no type annotation")
-        fields[name] = (
-            hints[name],
-            ... if parameter.default is inspect.Parameter.empty else parameter.default,
-        )
-    for epochs, steps in lengths.pairs(fields):
-        if fields[steps][1] is not None:
-            raise TypeError(f"option '{steps}' of {maker.__qualname__} must default to None, beside '{epochs}'")
-    return create_model(maker.__name__, __config__=_STRICT, **fields)
 
 
 def validate(
@@ -52,7 +23,7 @@ def validate(
     """Validate options strictly: `"4"` is not a number, and `1.5` is not an integer.
 
     Args:
-        model: A model from `schema`, or any other pydantic model.
+        model: A model from `foreign.signatures.schema`, or any other pydantic model.
         values: The options in the recipe.
         key: The path of the options' table, for problems.
         beside: Other keys of the same table, which an unknown option may be a misspelling of.

@@ -12,7 +12,7 @@ from typing import Any
 
 from sslkit.axes import Axis, parse
 from sslkit.contracts.blame import blamed
-from sslkit.planning import lengths
+from sslkit.foreign import lengths
 from sslkit.planning.recipe import ProbeTable, Recipe, View
 from sslkit.planning.recipe_file import RecipeFile
 from sslkit.plugins import Component, Owner

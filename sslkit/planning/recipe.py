@@ -19,6 +19,10 @@ BatchNorm = Literal["per-view", "per-group"]
 NO_LENGTH = "the recipe has no length: write exactly one of epochs = ... and steps = ..."
 LONGEST = 10**9
 """Most epochs or steps of a run and of its warm-up: beyond any training, and within what clocks and counters hold."""
+LARGEST_SIDE = 4096
+"""Side of the largest view and of the largest crop of a probe, pixels."""
+LARGEST_BATCH = 2**20
+"""Most images of an optimizer step; batches of 32,768 are the largest in use."""
 
 
 class RecipeTable(BaseModel):
@@ -142,7 +146,7 @@ class ProbeTable(Choice):
         description="What is classified: crops of labelled objects; whole images by their own label; "
         "or whole images by the set of their objects' categories",
     )
-    size: int = Field(default=96, ge=8, description="Side of the square that each crop is resized to, pixels")
+    size: int = Field(default=96, ge=8, le=LARGEST_SIDE, description="Side of the square that each crop is resized to, pixels")
     fit: Literal["stretch", "centre-crop"] = Field(
         default="stretch",
         description="How a whole image becomes a square: stretched, or a central crop of 224/256 of the shorter side",
@@ -155,9 +159,9 @@ class ProbeTable(Choice):
     loosen: LoosenTable | None = Field(
         default=None, description="Shift and scale the boxes of objects at random; {} takes the defaults"
     )
-    limit: int | None = Field(default=None, ge=2, description="Largest number of crops from each source")
+    limit: int | None = Field(default=None, ge=2, le=LONGEST, description="Largest number of crops from each source")
     every: int | None = Field(
-        default=None, ge=1, description="Also measure during training, every so many optimizer steps, on a few crops"
+        default=None, ge=1, le=LONGEST, description="Also measure during training, every so many optimizer steps, on a few crops"
     )
     test_share: float = Field(
         default=0.25, gt=0, lt=1, description="Share of the images to test on, without a test_source"
@@ -180,7 +184,7 @@ class View(RecipeTable):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
     network: Literal["both", "online", "target"] = Field(default="both", description="Network that sees these pixels")
-    size: int = Field(default=224, ge=8, description="Side of the square view, pixels")
+    size: int = Field(default=224, ge=8, le=LARGEST_SIDE, description="Side of the square view, pixels")
     interpolation: Literal["bicubic", "bilinear"] = Field(default="bicubic", description="Antialiased")
     flip: Probability = Field(default=0.5, description="Probability of a horizontal flip")
     jitter: Probability = Field(
@@ -206,8 +210,8 @@ class Recipe(RecipeTable):
     seed: int = Field(default=0, ge=0, lt=2**31)
     epochs: float | None = Field(default=None, gt=0, le=LONGEST)
     steps: int | None = Field(default=None, ge=1, le=LONGEST, description="Optimizer steps, instead of epochs")
-    batch_size: int = Field(ge=1, description="Images per optimizer step, over all devices")
-    accumulate: int = Field(default=1, ge=1, description="Micro-batches per optimizer step")
+    batch_size: int = Field(ge=1, le=LARGEST_BATCH, description="Images per optimizer step, over all devices")
+    accumulate: int = Field(default=1, ge=1, le=LARGEST_BATCH, description="Micro-batches per optimizer step")
     last_batch: Literal["pad", "drop"] = Field(
         default="pad", description="Fill an epoch's last batch from the epoch's beginning, or leave the rest out"
     )
@@ -223,9 +227,9 @@ class Recipe(RecipeTable):
     on_bad_image: Literal["skip", "stop"] = Field(
         default="skip", description="Replace an unusable image by another one and list it, or end the run"
     )
-    max_bad_images: int = Field(default=1000, ge=0, description="End a run that would skip more images")
+    max_bad_images: int = Field(default=1000, ge=0, le=LONGEST, description="End a run that would skip more images")
     max_bad_share: float = Field(default=0.01, ge=0, le=1, description="End a run that would skip a larger share")
-    min_image_side: int = Field(default=8, ge=1, description="Images with a shorter side are unusable, pixels")
+    min_image_side: int = Field(default=8, ge=1, le=LONGEST, description="Images with a shorter side are unusable, pixels")
     source: Choice
     proposals: ProposalsTable | None = None
     sampler: Choice

@@ -16,7 +16,8 @@ from typing import Any
 
 from sslkit.errors import Problem, RecipeError, UsageError, closest
 from sslkit.files import EncodingError, read_text
-from sslkit.planning import lengths, toml
+from sslkit.foreign import lengths
+from sslkit.planning import toml
 from sslkit.planning.options import parsed, validate
 from sslkit.planning.recipe import NO_LENGTH, Recipe
 
@@ -87,11 +88,19 @@ def read(path: Path, sets: Sequence[str] = ()) -> RecipeFile:
         RecipeError: The file cannot be read, or is not valid TOML.
         UsageError: An override has no `=`, or its path leads through a value that is not a table.
     """
+    return parse(text_of(path), path.stem, str(path), sets)
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a recipe file.
+
+    Raises:
+        RecipeError: The file cannot be read, or is no text.
+    """
     try:
-        text = read_text(path)
+        return read_text(path)
     except (OSError, EncodingError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from None
-    return parse(text, path.stem, str(path), sets)
 
 
 def parse(text: str, name: str, origin: str, sets: Sequence[str] = ()) -> RecipeFile:

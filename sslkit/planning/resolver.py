@@ -6,13 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from sslkit.contracts.blame import failure
 from sslkit.contracts.declarations import class_faults, instance_faults
 from sslkit.errors import PluginError, Problem
-from sslkit.foreign.isolation import is_failure
+from sslkit.foreign.isolation import describe, is_failure, isolated
+from sslkit.foreign.places import place_of
+from sslkit.foreign.signatures import schema
 from sslkit.planning import toml
-from sslkit.planning.options import schema, validate
+from sslkit.planning.options import validate
 from sslkit.planning.plan import ConfiguredComponent
 from sslkit.planning.recipe import Choice
 from sslkit.plugins import Component, Plugins
@@ -53,7 +56,7 @@ class Resolver:
             self.fault((*key, "use"), str(error), kind="plugin" if "which is broken" in str(error) else "recipe")
             return None
         self._note_others(component, table.use)
-        options = self.options(component.cls, table, key, component.id)
+        options = self.options(component.cls, table, key, f"{kind} '{component.id}' of {component.owner}")
         if self._broken(class_faults(component), key) or options is None:
             return None
         return ConfiguredComponent(component, options)
@@ -83,13 +86,12 @@ class Resolver:
         Returns:
             The options with every default, or None when the rest is not a valid set of options.
         """
-        try:
-            model = schema(maker)
-        except (TypeError, NameError) as error:  # the signature itself cannot be read
-            self.fault(key, f"the options of {name} cannot be read: {error}", kind="plugin")
-            return None
-        beside = sorted(type(table).model_fields)
-        options, problems = validate(model, table.options, key, beside)
+        with isolated(lambda error: self.fault(key, _unchecked(name, error), kind="plugin")):
+            return self._valid(schema(maker), table, key)
+        return None
+
+    def _valid(self, model: type[BaseModel], table: Choice, key: tuple[str, ...]) -> dict[str, Any] | None:
+        options, problems = validate(model, table.options, key, sorted(type(table).model_fields))
         if problems:
             self.problems += problems
             if not all(map(_is_surplus, problems)):
@@ -125,6 +127,10 @@ class Resolver:
         for component in self.plugins.declaring(kind, "example"):
             return toml.inline({"use": component.id, **component.cls.example})
         return '{ use = "..." }'
+
+
+def _unchecked(name: str, error: BaseException) -> str:
+    return f"the options of {name} cannot be checked: {describe(error)}\n    {place_of(error)}"
 
 
 def _is_surplus(problem: Problem) -> bool:

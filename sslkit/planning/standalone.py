@@ -8,7 +8,8 @@ from typing import Any
 from sslkit.axes import parse
 from sslkit.contracts.blame import blamed
 from sslkit.errors import RecipeError
-from sslkit.planning.options import schema, validate
+from sslkit.foreign.signatures import schema
+from sslkit.planning.options import validate
 from sslkit.plugins import Component, Plugins
 
 

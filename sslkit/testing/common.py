@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from sslkit.planning.options import schema, validate
+from sslkit.foreign.signatures import schema
+from sslkit.planning.options import validate
 from sslkit.testing.case import Case
 
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sslkit.errors import UsageError
+from sslkit.foreign.signatures import schema
 from sslkit.planning import toml
-from sslkit.planning.options import schema, validate
+from sslkit.planning.options import validate
 
 Count = Annotated[int, Field(ge=1)]
 

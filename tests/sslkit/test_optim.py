@@ -10,9 +10,10 @@ from lightly.utils import lars as lightly_lars
 from torch import Tensor, nn
 
 from sslkit.errors import PluginError, RecipeError
+from sslkit.foreign.signatures import schema
 from sslkit.networks.sharding import shard_optimizer_state
 from sslkit.optim import LARS, OPTIMIZERS, make_optimizer, param_groups
-from sslkit.planning.options import schema, validate
+from sslkit.planning.options import validate
 
 
 class Block(nn.Module):

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from sslkit import hookimpl
-from sslkit.api import Objective, Source, ViewSampler
+from sslkit.api import Objective, Probe, Source, ViewSampler
 from sslkit.cli import make_app
 from sslkit.contracts.blame import blamed
 from sslkit.errors import PluginError
 from sslkit.foreign import entries
-from sslkit.planning.options import schema, validate
+from sslkit.foreign.signatures import schema
+from sslkit.planning.options import validate
 from sslkit.plugins import Owner, Plugins
 
 
@@ -158,7 +159,9 @@ def test_unknown_names_get_a_close_match(plugins):
 
 def test_asking_for_a_broken_plugins_component_gives_its_reason():
     plugins = Plugins.load(points=[Point("toy", ImportError("no torch"))])
-    with pytest.raises(PluginError, match=r"'toy', which is broken: ImportError: no torch"):
+    with pytest.raises(
+        PluginError, match=r"in plugin 'toy' \(sslkit-thing 1.0\), which is broken:\nImportError: no torch"
+    ):
         plugins.find("sampler", "toy/corners")
 
 
@@ -264,7 +267,7 @@ def test_a_plugin_that_ends_the_program_in_its_commands_is_listed():
 
     module.sslkit_commands = sslkit_commands
     plugins = Plugins.load(points=[Point("bad", module)])
-    plugins.commands(lambda name: name)
+    plugins.commands(lambda name: name, lambda name, app: None)
     assert "sslkit_commands() failed: SystemExit: 0" in plugins.broken[0].reason
 
 
@@ -390,3 +393,50 @@ def test_two_recipes_of_one_name_are_told(tmp_path):
     plugins = Plugins.load(points=[Point("toy", offering(sslkit_recipes=paths))])
     assert plugins.recipes() == {"toy/same": paths[0]}
     assert [item.reason for item in plugins.broken] == ["sslkit_recipes() returned two files for one name, toy/same"]
+
+
+@pytest.mark.parametrize("bad", ["x" * 300 + ".toml", "a\0b.toml", "/".join(["x" * 200] * 30), Path("y" * 400)])
+def test_a_path_that_no_file_can_have_is_that_paths_fault(tmp_path, bad):
+    good = tmp_path / "good.toml"
+    good.touch()
+    plugins = Plugins.load(points=[Point("toy", offering(sslkit_recipes=[bad, good]))])
+    assert plugins.recipes() == {"toy/good": good}
+    [broken] = plugins.broken
+    assert len(broken.reason) < 250
+
+
+def probe(name_, constructor):
+    return type("Made", (Probe,), {"name": name_, "__init__": constructor, "evaluate": lambda self, train, test: {}})
+
+
+def unknown(self, *, centre: "Nope"): ...  # noqa: F821
+
+
+def taken(self, *, size: int = 3, every: int = 4, fine: int = 1): ...
+
+
+def untyped(self, *, count=3): ...
+
+
+@pytest.mark.parametrize(
+    ("constructor", "words"),
+    [
+        (unknown, ["option 'centre' cannot be read"]),
+        (taken, ["option 'size'", "option 'every'"]),
+        (untyped, ["'count'"]),
+    ],
+)
+def test_one_component_with_wrong_options_is_broken_and_the_others_go_on(constructor, words):
+    hooks = {"sslkit_probes": [probe("odd", constructor), probe("fine", lambda self: None)]}
+    plugins = Plugins.load(points=[Point("toy", offering(**hooks))])
+    assert list(plugins.components["probe"]) == ["toy/fine"]
+    assert len(plugins.broken) == len(words)
+    for name in ("odd", "toy/odd"):
+        with pytest.raises(PluginError) as caught:
+            plugins.find("probe", name)
+        message = str(caught.value)
+        assert f"probe '{name}' is in plugin 'toy' (sslkit-thing 1.0), which is broken:" in message
+        assert all(word in message for word in words)
+        assert f"test_plugins.py, line {constructor.__code__.co_firstlineno}, in {constructor.__name__}" in message
+    with pytest.raises(PluginError, match="unknown source 'odd'"):
+        plugins.find("source", "odd")

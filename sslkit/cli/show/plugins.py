@@ -9,8 +9,8 @@ from typing import Any
 
 from sslkit.cli.show.tables import make_table, print_parts
 from sslkit.errors import PluginError, closest
-from sslkit.planning.options import schema
-from sslkit.plugins import Component, Plugins
+from sslkit.foreign.signatures import schema
+from sslkit.plugins import Component, Plugins, why_broken
 
 
 def describe_plugins(plugins: Plugins) -> dict[str, Any]:
@@ -64,10 +64,12 @@ def describe_components(plugins: Plugins, name: str) -> list[dict[str, Any]]:
     """Describe every component with this id or short name, and its options.
 
     Raises:
-        PluginError: No component has this name.
+        PluginError: No component has this name, or it is broken.
     """
     components = _components(plugins)
     matches = [item for item in components if name in (item.id, item.id.partition("/")[2])]
+    if not matches and (reason := why_broken(plugins, name)):
+        raise PluginError(reason)
     if not matches:
         hint = closest(name, [item.id.partition("/")[2] for item in components])
         raise PluginError(f"no component is named '{name}'{hint}; `sslkit plugins` lists them")

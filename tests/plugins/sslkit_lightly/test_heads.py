@@ -9,7 +9,8 @@ import pytest
 import torch
 from lightly.models.modules import heads as lightly_heads
 
-from sslkit.planning.options import schema, validate
+from sslkit.foreign.signatures import schema
+from sslkit.planning.options import validate
 from sslkit_lightly import sslkit_heads, sslkit_objectives
 
 HEADS = {cls.name: cls for cls in sslkit_heads()}

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from sslkit.api import no_progress
 from sslkit.errors import DataError, UsageError
-from sslkit.planning.options import schema, validate
+from sslkit.foreign.signatures import schema
+from sslkit.planning.options import validate
 from sslkit_proposals import sslkit_commands, sslkit_proposers, stats, store
 from sslkit_proposals.random_boxes import RandomBoxes
 from sslkit_proposals.selective import DlibSelectiveSearch, SelectiveSearch

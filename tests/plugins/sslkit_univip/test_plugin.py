@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import sslkit_univip
-from sslkit.planning.options import schema, validate
+from sslkit.foreign.signatures import schema
+from sslkit.planning.options import validate
 
 
 def test_offers_three_objectives_and_a_sampler() -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from sslkit import hookimpl
 from sslkit.__main__ import main
 from sslkit.api import Sample, Source, ViewSampler
+from sslkit.errors import DataError
 from sslkit.foreign import entries
 
 
@@ -209,3 +211,100 @@ def test_a_bad_recipe_of_a_plugin_hides_no_other(install, capsys, tmp_path, text
     assert "univip_coco" in listed
     assert ("bad/bad" in listed) != ("bad.toml" in err)
     assert main(["recipes"]) == 0
+
+
+@pytest.mark.parametrize("data", [b"summary = '\xff'", b"# \xe9\n", b"\xff\xfe\x00"])
+def test_a_recipe_that_is_no_text_is_told_and_not_printed(install, capsys, tmp_path, data):
+    (tmp_path / "bad.toml").write_bytes(data)
+    install(sslkit_recipes=[tmp_path / "bad.toml"])
+    assert main(["recipes", "bad/bad"]) == 3
+    out, err = capsys.readouterr()
+    assert not out
+    assert "bad.toml cannot be read: line 1 is not UTF-" in err
+
+
+def faulty(add):
+    def sslkit_commands(app):
+        app.command("fine")(lambda: None)
+        add(app)
+
+    return sslkit_commands
+
+
+def union(x: int | str = 3): ...
+
+
+def unknown(x: Nope): ...  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda app: app.command("union")(union), lambda app: app.command()(unknown), lambda app: app.command()(3),
+        lambda app: app.add_typer(3), lambda app: app.callback()(union), lambda app: app.command(help=3)(lambda: None),
+    ],
+)  # fmt: skip
+def test_a_faulty_command_of_a_plugin_ends_no_other(install, capsys, add):
+    install(sslkit_commands=faulty(add))
+    assert main(["recipes"]) == 0
+    assert main(["plugins"]) == 4
+    out, err = capsys.readouterr()
+    assert "sslkit_commands() failed: " in out + err
+    assert main(["bad", "fine"]) == 4
+    err = capsys.readouterr().err
+    assert err.startswith("error: plugin 'bad' is broken: sslkit_commands() failed: ")
+
+
+class OddError(ValueError):
+    def __str__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ZeroDivisionError("x"), 4, "plugin 'bad' (sslkit-bad 0.1) failed: ZeroDivisionError: x\n"),
+        (OSError(2, "gone", "a.txt"), 4, "failed: FileNotFoundError: [Errno 2] gone: 'a.txt'\n"),
+        (OddError(), 4, "failed: OddError, which has no message"), (SystemExit(3), 3, ""), (DataError("no data"), 5, "error: no data"),
+        (typer.Exit(2), 2, ""), (typer.BadParameter("wrong"), 2, "wrong"), (typer.Abort(), 1, "Aborted"),
+    ],
+)  # fmt: skip
+def test_a_plugins_own_command_that_fails_is_told_as_its_failure(install, capsys, error, code, words):
+    def fail():
+        raise error
+
+    install(sslkit_commands=faulty(lambda app: app.command("fail")(fail)))
+    assert main(["bad", "fail"]) == code
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+    assert ("test_isolation.py, line" in err) == (code == 4)
+    assert main(["bad", "nope"]) == 2
+
+
+class Unreadable(Source):
+    """A source whose options cannot be read."""
+
+    name = "unreadable"
+
+    def __init__(self, *, mask: np.ndarray | None = None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["schema"], 0), (["plugins", "folder"], 0), (["check", "small.toml"], 0), (["resolve", "small.toml"], 0), (["plugins"], 4),
+        (["plugins", "unreadable"], 4), (["check", "small.toml", "--set", 'source={use="unreadable"}'], 4),
+        (["run", "small.toml", "--set", 'source={use="bad/unreadable"}'], 4),
+    ],
+)  # fmt: skip
+def test_one_unreadable_signature_hides_no_other(install, capsys, words, code):
+    install(sslkit_sources=[Unreadable])
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    told = " ".join((out + err).split())
+    if code:
+        assert "its source 'unreadable': its option 'mask' cannot be read" in told
+        assert "sslkit-bad 0.1" in told
+        assert "test_isolation.py, line" in told
+    assert "Traceback" not in told
