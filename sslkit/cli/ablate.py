@@ -45,6 +45,9 @@ Swap = Annotated[Changes, typer.Option(metavar="A=B", help="An arm with B in pla
 Vary = Annotated[Changes, typer.Option(metavar="KEY=V,V", help="An arm per value of a key; repeatable.")]
 Combine = Annotated[Changes, typer.Option(metavar="'NAME: CHANGES'", help="An arm with several changes; repeatable.")]
 Factorial = Annotated[bool, typer.Option("--factorial", help="One arm per non-empty subset of objectives.")]
+EmitOnly = Annotated[
+    Emit | None, typer.Option(callback=opt.results_alone, help="Print the commands as a script; train nothing.")
+]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the arms and their costs; train nothing.")]
 Collect = Annotated[bool, typer.Option("--collect", help="Make the table from the runs so far; train nothing.")]
 Jobs = Annotated[
@@ -65,7 +68,7 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per arm, counted from the recipe's seed.")] = 1,
     sets: opt.Sets = None,
     plan: PlanOnly = False,
-    emit: Annotated[Emit | None, typer.Option(help="Print the commands as a script; train nothing.")] = None,
+    emit: EmitOnly = None,
     collect: Collect = False,
     launcher: Annotated[Launcher, opt.LAUNCHER] = Launcher.local,
     jobs: Jobs = None,
@@ -93,7 +96,6 @@ def ablate(
     from sslkit.ablation.requests import ArmRequests
     from sslkit.training.options import RunOptions
 
-    opt.results_alone(context, emit is not None)
     requests = ArmRequests(drop or (), add or (), swap or (), vary or (), arm or (), drop_each, factorial)
     ablation = _plan(recipe, sets or [], loaded_plugins(context), requests, seeds, runs, data=not plan)
     if plan:

@@ -24,8 +24,8 @@ Sets = Annotated[
 RunsFolder = Annotated[Path, typer.Option(help="Folder of all runs.")]
 
 
-def results_alone(context: typer.Context, value: bool = True) -> bool:
-    """Until the command ends, keep stdout for results; plugins may print, too."""
+def results_alone(context: typer.Context, value: Any = True) -> Any:
+    """Until the command ends, keep stdout for results if `value` is set; plugins may print, too."""
     if value:
         from sslkit.cli.show import tables
 
