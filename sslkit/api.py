@@ -72,8 +72,9 @@ class Source(ABC):
     example: ClassVar[Mapping[str, Any] | None] = None
     """Options to open the user's labelled images, such as `{"root": "images"}`, for hints in messages."""
     reads_in_threads: ClassVar[bool] = False
-    """Whether several threads may call `read` at once, as where it opens a file for each image. If not, they wait for
-    each other. In any case the thread may be another one than that which called `open`."""
+    """Whether several threads may call `key`, `read`, `objects` and `label` at once, as where `read` opens a file for
+    each image. If not, they wait for each other. In any case the thread may be another one than that which called
+    `open`."""
     categories: Sequence[str] = ()
     """Names of the labels, if any; known after `open`."""
 
@@ -104,7 +105,8 @@ class Source(ABC):
     def read(self, index: int) -> bytes:
         """Return the encoded bytes of image `index` (JPEG, PNG, ...).
 
-        It is called from any thread, and by one at a time unless `reads_in_threads` is set.
+        Like `key`, `objects` and `label` it is called from any thread, one call at a time unless `reads_in_threads` is
+        set.
 
         Raises:
             DataError: The image cannot be read.

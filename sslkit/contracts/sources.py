@@ -14,7 +14,7 @@ import numpy as np
 
 from sslkit.api import Objects, Progress, Source
 from sslkit.boxes import Boxes, clip
-from sslkit.contracts.arrays import FORM, ROUNDING, TOLERANCE, array_fault, named
+from sslkit.contracts.arrays import FORM, TOLERANCE, array_fault, named
 from sslkit.contracts.blame import blamed, breach
 from sslkit.plugins import Component
 
@@ -22,7 +22,8 @@ from sslkit.plugins import Component
 class CheckedSource(Source):
     """A source, checked: wrong answers and failures of any method are told with its plugin and line.
 
-    One thread at a time reads, unless the source allows several. Other attributes are those of the source.
+    One thread at a time asks for a key, bytes, a label or objects, unless the source allows several. Other attributes
+    are those of the source.
 
     Args:
         component: The source's component.
@@ -92,7 +93,7 @@ class CheckedSource(Source):
 
     def key(self, index: int) -> str:
         """Return the key of an image."""
-        with blamed(self.component, "key"):
+        with self._turn, blamed(self.component, "key"):
             key: Any = self.source.key(index)
         if isinstance(key, str) and key:
             return key
@@ -108,14 +109,16 @@ class CheckedSource(Source):
 
     def objects(self, index: int) -> Objects:
         """Return the objects of an image: float32 boxes, and int64 labels of its categories."""
-        with blamed(self.component, "objects"):
+        with self._turn, blamed(self.component, "objects"):
             objects: Any = self.source.objects(index)
         if fault := _objects_fault(objects, len(self.categories)):
             raise breach(self.component, "objects", f"returned for image {index} {fault}")
         assert isinstance(objects, Objects)
-        if objects.boxes.dtype == np.float32 and objects.labels.dtype == np.int64:
+        boxes = objects.boxes.astype(np.float32, copy=False)
+        boxes = np.maximum(boxes, 0) if (boxes < 0).any() else boxes
+        if boxes is objects.boxes and objects.labels.dtype == np.int64:
             return objects
-        return replace(objects, boxes=objects.boxes.astype(np.float32), labels=objects.labels.astype(np.int64))
+        return replace(objects, boxes=boxes, labels=objects.labels.astype(np.int64))
 
     def refuse_outside(self, index: int, boxes: Boxes, height: int, width: int) -> None:
         """Refuse boxes of objects that reach outside their image, whose size is known once it is decoded."""
@@ -127,7 +130,7 @@ class CheckedSource(Source):
 
     def label(self, index: int) -> int | None:
         """Return the label of an image, or None."""
-        with blamed(self.component, "label"):
+        with self._turn, blamed(self.component, "label"):
             label: Any = self.source.label(index)
         if label is None or (_is_index(label) and 0 <= label < len(self.categories)):
             return None if label is None else operator.index(label)
@@ -144,7 +147,7 @@ class CheckedSource(Source):
 
 
 def _turn(source: Source) -> AbstractContextManager[object]:
-    """Return what a thread holds while it reads."""
+    """Return what a thread holds while it asks for one image."""
     return nullcontext() if source.reads_in_threads else Lock()
 
 
@@ -217,9 +220,18 @@ def _objects_fault(objects: Any, categories: int) -> str | None:
     for name, flag in (("turned", objects.turned), ("wrong_size", objects.wrong_size)):
         if not isinstance(flag, (bool, np.bool_)):
             return f"{flag!r} as {name}: write True or False"
-    right = np.isfinite(boxes) & (boxes > -ROUNDING)
+    right = np.isfinite(boxes) & (boxes >= -TOLERANCE)
     right[:, 2:] &= boxes[:, 2:] >= boxes[:, :2]
     if not right.all():
         box = int(np.flatnonzero(~right.all(axis=1))[0])
-        return f"box {box}: {boxes[box].tolist()}, which is not finite, negative or inverted: {FORM}"
+        return f"box {box}: {boxes[box].tolist()}, which {_wrong(boxes[box])}"
     return None
+
+
+def _wrong(box: Any) -> str:
+    """Say what is wrong with a box that is not finite, inverted, or farther outside than `TOLERANCE`."""
+    if not np.isfinite(box).all():
+        return "is not finite"
+    if (box[2:] < box[:2]).any():
+        return f"is inverted: {FORM}"
+    return f"reaches {-box.min():g} pixels outside the image: clip boxes to it, and leave out those outside"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from itertools import chain
 
 from sslkit.api import Objects, Progress, Source, no_progress
+from sslkit.contracts.sources import CheckedSource
 from sslkit.data.bad_images import BadImage, decode_usable
 from sslkit.errors import DataError
 from sslkit.folders import processes, signals_blocked
@@ -126,9 +127,11 @@ def _check(indices: range) -> Findings:
     for index in indices:
         try:
             data, key = _source.read(index), _source.key(index)
-            decode_usable(data, key, _min_side)
+            height, width = decode_usable(data, key, _min_side).shape[:2]
             turned = read_header(io.BytesIO(data), key).orientation != 1
             objects = _source.objects(index)
+            if isinstance(_source, CheckedSource):
+                _source.refuse_outside(index, objects.boxes, height, width)
         except DataError as error:
             findings.bad.append((index, str(error)))
         else:

@@ -159,8 +159,8 @@ def _crop(source: Source, index: int, boxes: Boxes, table: ProbeTable) -> tuple[
     except DataError as error:
         return np.zeros((len(boxes), table.size, table.size, 3), np.uint8), str(error)
     height, width = image.shape[:2]
-    if table.crops == "objects" and not table.loosen and isinstance(source, CheckedSource):
-        source.refuse_outside(index, boxes, height, width)
+    if table.crops == "objects" and isinstance(source, CheckedSource):
+        source.refuse_outside(index, source.objects(index).boxes if table.loosen else boxes, height, width)
     if table.fit == "centre-crop":
         half = _CENTRE_SHARE * min(height, width) / 2
         boxes = np.array([[width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half]], np.float32)

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import PurePosixPath
+from traceback import extract_tb
 
 import numpy as np
 
@@ -18,6 +20,8 @@ READ = 12
 """Number of images that are read, spread over the source."""
 THREADS, REPEATS = 8, 20
 """Threads that read at once, and how often they read each of these images."""
+
+_ASKED = ("read", "key", "label", "objects")
 
 
 def opened(case: Case) -> Source:
@@ -104,29 +108,42 @@ def check_workers(case: Case) -> None:
 
 
 def check_threads(case: Case) -> None:
-    """`read` works in another thread than `open`, and in several at once if `reads_in_threads` says so."""
+    """A source answers in another thread than `open`'s, and in several at once if `reads_in_threads` says so."""
     source = opened(case)
     indices = _indices(source)
-    expected = [source.read(index) for index in indices]
+    expected = [_answers(source, index) for index in indices]
     with ThreadPoolExecutor(1) as pool:
-        others = _read_in(pool, source, indices)
-    assert others == expected, "bytes differ when another thread reads them"
+        _compare(_answers_in(pool, source, indices), expected, "when another thread asks for them")
     if not source.reads_in_threads:
         return
     with ThreadPoolExecutor(THREADS) as pool, _frequent_switches():
-        repeated = _read_in(pool, source, indices * REPEATS)
-    assert repeated == expected * REPEATS, (
-        "bytes differ when several threads read at once: set reads_in_threads = False"
-    )
+        repeated = _answers_in(pool, source, indices * REPEATS)
+    _compare(repeated, expected * REPEATS, "when several threads read at once: set reads_in_threads = False")
 
 
-def _read_in(pool: Executor, source: Source, indices: list[int]) -> list[bytes]:
+def _answers(source: Source, index: int) -> dict[str, object]:
+    """Return all that a source says of an image."""
+    objects = source.objects(index)
+    boxes, labels = np.asarray(objects.boxes).tolist(), np.asarray(objects.labels).tolist()
+    return {
+        "bytes": source.read(index), "keys": source.key(index), "labels": source.label(index),
+        "objects": (boxes, labels),
+    }  # fmt: skip
+
+
+def _compare(answers: list[dict[str, object]], expected: list[dict[str, object]], when: str) -> None:
+    differ = [name for name in expected[0] if any(a[name] != b[name] for a, b in zip(answers, expected, strict=True))]
+    assert not differ, f"{', '.join(differ)} differ {when}"
+
+
+def _answers_in(pool: Executor, source: Source, indices: list[int]) -> list[dict[str, object]]:
     try:
-        return list(pool.map(source.read, indices))
+        return list(pool.map(partial(_answers, source), indices))
     except Exception as error:
+        method = next((frame.name for frame in extract_tb(error.__traceback__) if frame.name in _ASKED), "it")
         raise AssertionError(
-            f"read() fails in another thread: {type(error).__name__}: {error}; do not keep what belongs to one thread, "
-            "and set reads_in_threads = False if threads must wait for each other"
+            f"{method}() fails in another thread: {type(error).__name__}: {error}; do not keep what belongs to one "
+            "thread, and set reads_in_threads = False if threads must wait for each other"
         ) from error
 
 

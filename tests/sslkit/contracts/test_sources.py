@@ -56,24 +56,42 @@ def test_a_copy_reads_the_same(copied):
 
 
 class Watched(Dots):
-    """Notes how many threads read at once."""
+    """Notes how many threads ask at once."""
 
     reading = most = 0
 
-    def read(self, index):
+    def watch(self, answer):
         self.reading += 1
         self.most = max(self.most, self.reading)
         time.sleep(0.002)
         self.reading -= 1
-        return b"image"
+        return answer
+
+    def read(self, index):
+        return self.watch(b"image")
+
+    def key(self, index):
+        return self.watch(str(index))
+
+    def label(self, index):
+        return self.watch(None)
+
+    def objects(self, index):
+        return self.watch(Objects())
 
 
 @pytest.mark.parametrize(("allowed", "several"), [(False, False), (True, True)])
 def test_threads_wait_for_each_other_unless_the_source_allows_several(allowed, several):
     source = checked(type("Allowing", (Watched,), {"reads_in_threads": allowed}))
+    asked = [source.read, source.key, source.label, source.objects]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(source.read, range(12)))
+        list(pool.map(lambda index: asked[index % 4](index % 12), range(24)))
     assert (source.most > 1) == several
+    for one in asked:
+        source.source.most = 0
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(one, range(8)))
+        assert (source.most > 1) == several
 
 
 @pytest.mark.parametrize(
@@ -91,12 +109,15 @@ def test_right_labels_are_taken(returned, answer):
         Objects(np.array([[1.5, 2, 30, 20]]), np.array([1], np.uint16)),
         Objects(np.array([[1, 2, 1, 20]], np.float32), np.array([0]), np.array([False])),  # empty: below any min_side
         Objects(np.array([[-1e-4, 0, 9, 9], [0, 0, 9, 9]], np.float32), np.array([0, 1]), None, 3),
+        Objects(np.array([[-0.5, 0, 9, 9], [0, -1, 9, 9]], np.float32), np.array([0, 1])),
     ],
 )
 def test_right_objects_are_taken(objects):
     answer = checked(type("Objective", (Dots,), {"objects": lambda self, index: objects})).objects(0)
     assert (answer.boxes.dtype, answer.labels.dtype) == (np.float32, np.int64)
-    assert np.array_equal(answer.boxes, objects.boxes.astype(np.float32))
+    assert np.array_equal(answer.boxes, np.maximum(objects.boxes, 0).astype(np.float32)), (
+        "clipped at the left and the top"
+    )
     assert np.array_equal(answer.labels, objects.labels)
     assert (answer.difficult, answer.outside) == (objects.difficult, objects.outside)
 
@@ -117,3 +138,30 @@ def test_equal_hashes_are_not_equal_keys():
     repeated = checked(type("Repeated", (Dots,), {"key": lambda self, index: ("a", "b", "c", "b")[index]}), images=4)
     with pytest.raises(PluginError, match=r"key\(\) returned 'b' for image 1 and for image 3: keys are unique"):
         refuse_repeated_keys(repeated, array("q", map(hash, "abcb")))
+
+
+@pytest.mark.parametrize(
+    ("box", "why"),
+    [
+        ([0, 0, np.nan, 9], "is not finite"), ([-np.inf, 0, 9, 9], "is not finite"), ([9, 0, 3, 9], "is inverted: boxes are left, top"),
+        ([0, -1.5, 9, 9], "reaches 1.5 pixels outside the image"), ([-40, 0, 9, 9], "reaches 40 pixels outside"), ([-9, -9, -3, -3], "reaches 9 pixels"),
+    ],
+)  # fmt: skip
+def test_wrong_boxes_are_told_with_what_is_wrong(box, why):
+    objects = Objects(np.array([[0, 0, 5, 5], box], np.float32), np.array([0, 1]))
+    with pytest.raises(PluginError, match=rf"for image 3 box 1: \[.*\], which {why}"):
+        checked(type("Wrong", (Dots,), {"objects": lambda self, index: objects})).objects(3)
+
+
+@pytest.mark.parametrize("box", [[-1, 0, 48, 40], [0, -1, 48, 40], [0, 0, 49, 40], [0, 0, 48, 41]])
+def test_all_four_sides_have_one_tolerance(box):
+    for far in (0.0, 0.2):
+        value = np.array([box], np.float32) + far * np.sign(np.array(box) - [0, 0, 48, 40])
+        source = checked(
+            type("Near", (Dots,), {"objects": lambda self, index, value=value: Objects(value, np.array([0]))})
+        )
+        if not far:
+            source.refuse_outside(0, source.objects(0).boxes, 40, 48)
+            continue
+        with pytest.raises(PluginError, match="the image|upright image"):
+            source.refuse_outside(0, source.objects(0).boxes, 40, 48)

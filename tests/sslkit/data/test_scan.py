@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sslkit.api import Objects
+from sslkit.contracts.sources import CheckedSource
 from sslkit.data.scan import scan
+from sslkit.errors import PluginError
+from sslkit.plugins import Component, Owner
 from sslkit_images.folder import Folder
+from tests.conftest import Dots
 
 
 class CrashingFolder(Folder):
@@ -73,3 +78,22 @@ def test_an_image_that_crashes_the_process_is_named_and_the_others_are_checked(f
     bad = dict(scan(opened(folder, 5, 66), 8, jobs).bad)
     assert bad.keys() == {3, 5, 33, 50, 66, 69}
     assert bad[5] == "05.jpg crashes the process that decodes it"
+
+
+@pytest.mark.parametrize("jobs", [0, 2])
+@pytest.mark.parametrize("box", [[100, 100, 140, 140], [8, 8, 60, 40], [0, 0, 48, 41.5]])
+def test_boxes_outside_their_image_are_refused_as_in_a_run(box, jobs):
+    boxes = np.array([[0, 0, 9, 9], box], np.float32)
+    cls = type(
+        "Outside",
+        (Dots,),
+        {"objects": lambda self, index: Objects(boxes[: 1 + (index == 5)], np.zeros(1 + (index == 5), int))},
+    )
+    globals()["Outside"] = cls
+    cls.__module__, cls.__qualname__ = __name__, "Outside"
+    source = CheckedSource(Component("source", "here/outside", cls, Owner("here", "sslkit-here", "1.0")), cls())
+    source.open()
+    with pytest.raises(
+        PluginError, match=r"returned for image 5 the box \[.*\], and the upright image has 48 x 40 pixels"
+    ):
+        scan(source, 8, jobs)

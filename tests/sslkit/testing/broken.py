@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -524,6 +525,41 @@ class OneHandle(Squares):
         self.position = index
         time.sleep(0)  # as a seek does, it lets other threads run
         return super().read(self.position)
+
+
+@breaks("source", "threads", "keys, labels, objects differ when several threads read at once")
+class OneCursor(Squares):
+    """Names, labels and boxes in one table, whose cursor threads move for each other."""
+
+    reads_in_threads = True
+
+    def at(self, index: int) -> int:
+        self.row = index
+        time.sleep(0)
+        return self.row
+
+    def key(self, index: int) -> str:
+        return super().key(self.at(index))
+
+    def label(self, index: int) -> int | None:
+        return self.at(index) % 2
+
+    def objects(self, index: int) -> Objects:
+        return Objects(np.array([[0, 0, 9, 9 + self.at(index) % 9]], np.float32), np.array([0]))
+
+
+@breaks("source", "threads", "key() fails in another thread")
+class OneThread(Squares):
+    """Keys from a connection that belongs to the thread that made it."""
+
+    def open(self) -> None:
+        super().open()
+        self.owner = threading.get_ident()
+
+    def key(self, index: int) -> str:
+        if threading.get_ident() != self.owner:
+            raise RuntimeError("made in another thread")
+        return super().key(index)
 
 
 @breaks("source", "constructor_is_idle", "report missing files in missing()", options={"root": __file__})
