@@ -6,13 +6,19 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from sslkit.errors import PluginError, SslkitError
+from sslkit.errors import DataError, PluginError, SslkitError
 from sslkit.foreign.isolation import describe, is_failure
 from sslkit.foreign.places import code_of, location, place_of
 from sslkit.plugins import Component
+
+_OF_ONE_IMAGE: Mapping[str, tuple[type[SslkitError], ...]] = {
+    **dict.fromkeys(("key", "read", "objects", "label", "__getitem__"), (DataError,)), "sample": (),
+}  # fmt: skip
+"""Method that is called for each image -> sslkit's errors that explain an image; any other is the plugin's failure."""
 
 
 class blamed:  # noqa: N801 - used as a function; a class is faster than a generator, and this runs for every image
@@ -37,7 +43,7 @@ class blamed:  # noqa: N801 - used as a function; a class is faster than a gener
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Raise the error as the plugin's."""
-        if error is None or isinstance(error, (SslkitError, MemoryError)):
+        if error is None or isinstance(error, (*_OF_ONE_IMAGE.get(self.method, (SslkitError,)), MemoryError)):
             return
         if "out of memory" in str(error) or not is_failure(error):
             return

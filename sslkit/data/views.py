@@ -143,8 +143,9 @@ class ViewDataset(Dataset[Any]):
                 failed.append((candidate.image, f"{self._name(candidate.image)}: {error}"))
                 if not self.skip_bad:
                     return Failure(f"{failed[0][1]}\n    {_SKIP_HINT}")
-            except PluginError as error:
-                return Failure(f"{self._name(candidate.image)}: {error}", PluginError)
+            except SslkitError as error:
+                kind = PluginError if isinstance(error, PluginError) else SslkitError
+                return Failure(f"{self._name(candidate.image)}: {error}", kind)
             else:
                 bad += failed
                 return counts
@@ -161,7 +162,7 @@ class ViewDataset(Dataset[Any]):
         return self._name(image) if image >= 0 else "no image yet"
 
     def _name(self, image: int) -> str:
-        with suppress(PluginError):  # the source may be what failed
+        with suppress(SslkitError):  # the source may be what failed
             return f"image {image} ({self.source.key(image)})"
         return f"image {image}"
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sslkit.contracts.blame import blamed, breach, failure, location
-from sslkit.errors import DataError, PluginError
+from sslkit.errors import DataError, DivergedError, PluginError, PreemptedError, RecipeError, UsageError
 from sslkit.plugins import Component, Owner
 
 FILE = __file__
@@ -138,6 +138,17 @@ def test_every_file_of_the_plugins_package_is_its_own(tmp_path, monkeypatch, pac
 )  # fmt: skip
 def test_the_line_of_a_method_or_of_its_class(name, text, where):
     assert location(Mine, name) == f"{FILE}, line {line_of(text)}, in {where}"
+
+
+@pytest.mark.parametrize("error", [UsageError("x"), RecipeError("x"), PreemptedError("x"), DivergedError("x")])
+@pytest.mark.parametrize("method", ["read", "key", "label", "objects", "__getitem__", "sample"])
+def test_what_is_called_for_each_image_explains_images_alone(error, method):
+    with pytest.raises(PluginError, match=f"failed: {type(error).__name__}: x"), blamed(COMPONENT, method):
+        raise error
+    with pytest.raises(PluginError if method == "sample" else DataError), blamed(COMPONENT, method):
+        raise DataError("x")
+    with pytest.raises(type(error)), blamed(COMPONENT, "open"):
+        raise error
 
 
 def test_a_class_without_source_has_its_file():

@@ -17,7 +17,7 @@ from sslkit.data import ring_buffer
 from sslkit.data.epochs import Item
 from sslkit.data.loader import Loader
 from sslkit.data.views import to_device
-from sslkit.errors import DataError, SslkitError
+from sslkit.errors import DataError, PeerError, PluginError, RecipeError, SslkitError, StorageError, UsageError
 
 
 def test_an_error_in_a_file_leaves_the_loader_with_the_name_of_the_file(dataset) -> None:
@@ -27,6 +27,46 @@ def test_an_error_in_a_file_leaves_the_loader_with_the_name_of_the_file(dataset)
         DataError, match=r"image 2 \(0002\.png\): 0002\.png is not an image(.|\n)*on_bad_image = \"skip\""
     ):
         next(batches)
+
+
+@pytest.mark.parametrize(
+    "error", [UsageError("mine"), RecipeError("mine"), PeerError("mine", 3), PluginError("mine"), KeyError("mine"), StorageError("mine")]
+)  # fmt: skip
+@pytest.mark.parametrize("part", ["read", "key", "sample"])
+def test_what_a_plugin_raises_is_its_failure_with_any_number_of_workers(dataset, monkeypatch, error, part) -> None:
+    """Also sslkit's own errors, which would else end the run with their codes, or with a traceback from the worker."""
+
+    def fail(*args: object) -> None:
+        raise error
+
+    def message(workers: int) -> str:
+        images = dataset()
+        whole = images.sampler.sampler if part == "sample" else images.source.source
+        monkeypatch.setattr(whole, part, fail)
+        ending = pytest.raises(PluginError, match=f"failed: {type(error).__name__}: .?mine")
+        with ending as caught, Loader(images, iter([[Item(0, 2)]]), workers, torch.device("cpu")) as loader:
+            next(loader)
+        return str(caught.value)
+
+    first = message(0)
+    assert first.startswith("image 2")
+    assert "of plugin 'fake' (sslkit-fake 1.2) failed: " in first
+    assert "test_loader.py, line" in first
+    assert "Traceback" not in first
+    if part == "read":
+        assert message(1) == first
+
+
+def test_a_samplers_data_error_is_no_bad_image(dataset, monkeypatch) -> None:
+    def fail(*args: object) -> None:
+        raise DataError("too small for me")
+
+    images = dataset()
+    monkeypatch.setattr(images.sampler.sampler, "sample", fail)
+    with pytest.raises(
+        PluginError, match=r"image 2 \(0002\.png\): sampler 'fake/pair' .* failed: DataError: too small"
+    ):
+        next(Loader(images, iter([[Item(0, 2)]]), 0, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("where", ["waiting for a batch", "anywhere else", "fetching its batch"])
