@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -12,16 +12,26 @@ from sslkit.api import Terms
 from sslkit.axes import Axis, parse
 from sslkit.contracts.arrays import named
 from sslkit.contracts.blame import blamed, breach
+from sslkit.contracts.handed import Handed
+from sslkit.errors import PluginError
 from sslkit.plugins import Component
 
+_CUT = "do not detach it, nor compute it under no_grad()"
 
-def run_backbone(component: Component, backbone: nn.Module, x: Tensor) -> Mapping[str, Tensor]:
+
+def run_backbone(component: Component, backbone: nn.Module, x: Tensor, first: bool = False) -> Mapping[str, Tensor]:
     """Return the rows of images (n 3 h w) that a backbone gives, checked.
+
+    Args:
+        component: The backbone's component.
+        backbone: The backbone.
+        x: The images.
+        first: Whether this is a run's first step, in which checks may take time.
 
     Raises:
         PluginError: It failed, wrote into the images, or its rows are not those that `gives` and `dim` promise.
     """
-    images, version = {"the images": x}, {"the images": _version(x)}
+    handed = Handed(component, {"the images": x}, first)
     with blamed(component, "forward"):
         rows: Any = backbone(x)
     if not isinstance(rows, Mapping):
@@ -32,49 +42,92 @@ def run_backbone(component: Component, backbone: nn.Module, x: Tensor) -> Mappin
             raise breach(component, "forward", f"returned {have}, and `gives` promises '{name}'")
         if fault := _row_fault(rows[name], x, parse(spec), {"f": cast("int", backbone.dim)}):
             raise breach(component, "forward", f"returned as '{name}' {fault} as `gives` and `dim` promise")
-    _refuse_writes(component, images, version)
+    handed.refuse_changes()
+    if not any(rows[name].requires_grad for name in cast("Mapping[str, str]", backbone.gives)) and _trains(backbone, x):
+        what = f"returned no row with a gradient, so that its parameters are not trained: {_CUT}"
+        raise breach(component, "forward", f"{what}; a frozen backbone calls requires_grad_(False) in __init__()")
     return rows
 
 
-def run_head(component: Component, head: nn.Module, x: Tensor) -> Tensor:
+def run_head(component: Component, head: nn.Module, x: Tensor, giver: Component, first: bool = False) -> Tensor:
     """Return the output (n d), or (n d h w), of a head, checked.
+
+    Args:
+        component: The head's component.
+        head: The head.
+        x: Its input, a row of the backbone or the output of another head.
+        giver: The component that computed the input.
+        first: Whether this is a run's first step, in which checks may take time.
 
     Raises:
         PluginError: It failed, wrote into its input, or its output is not what `gives` and `out_dim` promise.
     """
-    inputs, version = {"its input": x}, {"its input": _version(x)}
-    with blamed(component, "forward"):
-        output: Any = head(x)
+    handed = Handed(component, {"its input": x}, first)
+    try:
+        with blamed(component, "forward"):
+            output: Any = head(x)
+    except PluginError as error:
+        if _is_usual(x):
+            raise
+        what = f"returned a tensor of {x.dtype}, which {component.kind} '{component.id}' cannot take: return float32"
+        raise breach(giver, "forward", what) from error
     if fault := _row_fault(output, x, parse(component.cls.gives), {"d": cast("int", head.out_dim)}):
         raise breach(component, "forward", f"returned {fault} as `gives` and `out_dim` promise")
-    _refuse_writes(component, inputs, version)
+    handed.refuse_changes()
+    if not output.requires_grad and _trains(head, x):
+        raise breach(component, "forward", f"returned a tensor without a gradient, which trains nothing: {_CUT}")
     return output  # type: ignore[no-any-return]
 
 
-def run_objective(component: Component, objective: nn.Module, rows: Mapping[str, Tensor | None]) -> Terms:
+def run_objective(
+    component: Component, objective: nn.Module, rows: Mapping[str, Tensor | None], first: bool = False
+) -> Terms:
     """Return the terms and monitors of an objective, checked.
 
     Args:
         component: The objective's component.
         objective: The objective.
         rows: Parameter of `forward` -> row; None for an optional one that is not given.
+        first: Whether this is a run's first step, in which checks may take time.
 
     Raises:
         PluginError: It failed, wrote into its rows, or its terms are not scalars that its rows get a gradient from.
     """
     given = {name: row for name, row in rows.items() if row is not None}
-    versions = {name: _version(row) for name, row in given.items()}
+    handed = Handed(component, given, first)
     with blamed(component, "forward"):
         returned: Any = objective(**rows)
     terms = returned if isinstance(returned, Terms) else Terms(_as_terms(returned))
-    if fault := _terms_fault(terms, given.values()):
+    if fault := _terms_fault(terms, [*given.values()]):
         raise breach(component, "forward", f"returned {fault}")
-    _refuse_writes(component, given, versions)
+    handed.refuse_changes()
     return terms
 
 
 def _as_terms(returned: Any) -> Any:
     return {"loss": returned} if isinstance(returned, Tensor) else returned
+
+
+def refuse_own_backward(component: Component, network: nn.Module) -> None:
+    """Refuse gradients that are there before the backward pass of the first step.
+
+    Raises:
+        PluginError: A parameter of the network has one.
+    """
+    if any(parameter.grad is not None for parameter in network.parameters()):
+        what = "calls backward(), which adds gradients a second time: return the loss, and leave that to the run"
+        raise breach(component, "forward", what)
+
+
+def _trains(module: nn.Module, x: Tensor) -> bool:
+    """Return whether a gradient is to flow through a module: to its parameters, or to what gave its input."""
+    return torch.is_grad_enabled() and (x.requires_grad or any(item.requires_grad for item in module.parameters()))
+
+
+def _is_usual(x: Tensor) -> bool:
+    """Return whether a tensor has a dtype that modules take: float32, or under autocast a shorter one."""
+    shorter = torch.is_autocast_enabled("cpu" if x.is_meta else x.device.type)
+    return x.dtype is torch.float32 or (shorter and x.dtype in (torch.float16, torch.bfloat16))
 
 
 def _row_fault(row: Any, x: Tensor, axes: Iterable[Axis], sizes: Mapping[str, int]) -> str | None:
@@ -98,13 +151,13 @@ def _shape(sizes: Iterable[int | None]) -> str:
     return f"({', '.join('any' if size is None else str(size) for size in sizes)})"
 
 
-def _terms_fault(output: Terms, rows: Iterable[Tensor]) -> str | None:
+def _terms_fault(output: Terms, rows: Sequence[Tensor]) -> str | None:
     """Return what is wrong with the terms and monitors of an objective, or None."""
     for kind, values in (("term", output.terms), ("monitor", output.monitors)):
         if not isinstance(values, Mapping):
             return f"{named(values)}: return a scalar tensor, a dict of them, or sslkit.api.Terms"
         for name, value in values.items():
-            if fault := _scalar_fault(value):
+            if fault := _scalar_fault(value) or _device_fault(value, rows[0].device, kind):
                 return f"as {kind} {name!r} {fault}"
     if not output.terms:
         return "no terms: return at least one"
@@ -129,13 +182,8 @@ def _scalar_fault(value: Any) -> str | None:
     return None if value.is_floating_point() else f"a tensor of {value.dtype}: return a float"
 
 
-def _version(tensor: Tensor) -> int:
-    """Return how often something was written into a tensor; 0 where torch does not count."""
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def _refuse_writes(component: Component, tensors: Mapping[str, Tensor], versions: Mapping[str, int]) -> None:
-    for name, tensor in tensors.items():
-        if _version(tensor) != versions[name]:
-            what = f"writes into {name}, which others read, too: work on a copy, `.clone()`"
-            raise breach(component, "forward", what)
+def _device_fault(value: Tensor, device: torch.device, kind: str) -> str | None:
+    """Return what is wrong with the device of a scalar; monitors are moved, and shapes are computed with any term."""
+    if value.device == device or device.type == "meta" or (kind == "monitor" and not value.is_meta):
+        return None
+    return f"a tensor on '{value.device}', and its rows are on '{device}': make it there, row.new_zeros(())"

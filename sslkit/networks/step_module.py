@@ -6,20 +6,23 @@ Everything that needs gradients is inside `StepModule.forward`, so that DDP and 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sslkit.contracts.backward import Part, backward_failure, refuse_unreached
 from sslkit.contracts.blame import blamed, breach
-from sslkit.contracts.networks import run_backbone, run_head, run_objective
+from sslkit.contracts.networks import refuse_own_backward, run_objective
 from sslkit.networks import monitors
 from sslkit.networks.conflict_map import ObjectiveLoss, Timer, conflict_map
 from sslkit.networks.ema import ema_update
+from sslkit.networks.network import Network
 from sslkit.networks.sharding import is_sharded_tensor, local
 from sslkit.nn import widen
-from sslkit.planning.plan import EmbeddingKey, HeadPlan, ObjectivePlan, Plan
+from sslkit.planning.plan import EmbeddingKey, ObjectivePlan, Plan
 from sslkit.plugins import Component
 from sslkit.seeds import torch_seeded
 
@@ -27,49 +30,6 @@ LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_
 """Memory format in a recipe -> torch's."""
 Batch = Mapping[str, Tensor]
 """`pixels.{group}.{network}` (b v 3 h w), `boxes.{group}` (b v 4), `flipped.{group}` (b v), `size` (b 2), `index`."""
-
-
-class Network(nn.Module):
-    """A backbone with its named projectors and predictors."""
-
-    def __init__(self, backbone: nn.Module, component: Component, heads: Mapping[str, HeadPlan], seed: int) -> None:
-        super().__init__()
-        self.component, self.heads = component, heads
-        self.backbone = backbone
-        self.projectors = nn.ModuleDict()
-        self.predictors = nn.ModuleDict()
-        for name, head in heads.items():
-            with torch_seeded(seed, "heads", name, "projector"):
-                self.projectors[name] = head.projector.make({"d": head.in_dim})
-            if head.predicts and head.predictor:
-                with torch_seeded(seed, "heads", name, "predictor"):
-                    self.predictors[name] = head.predictor.make({"d": head.dim})
-
-    def parts(self) -> list[tuple[Component, nn.Module]]:
-        """Return every projector, then every predictor, with its component."""
-        projectors = [(self.heads[name].projector, module) for name, module in self.projectors.items()]
-        predictors = [(self.heads[name].predictor, module) for name, module in self.predictors.items()]
-        return [(head.component, module) for head, module in [*projectors, *predictors] if head]
-
-    def forward(self, x: Tensor, keys: Sequence[EmbeddingKey]) -> list[Tensor]:
-        """Return the embeddings of images (n 3 h w) under the given keys, each (n ...)."""
-        features = run_backbone(self.component, self.backbone, x)
-        heads = dict.fromkeys(key.head for key in keys if key.head)  # each once: batch norm counts its forward passes
-        projections = {head: self._project(head, features) for head in heads}
-        return [self._embedding(key, features, projections) for key in keys]
-
-    def _project(self, head: str, features: Mapping[str, Tensor]) -> Tensor:
-        rows = features[self.heads[head].input_kind]
-        return run_head(self.heads[head].projector.component, self.projectors[head], rows)
-
-    def _embedding(
-        self, key: EmbeddingKey, features: Mapping[str, Tensor], projections: Mapping[str, Tensor]
-    ) -> Tensor:
-        if key.kind == "prediction":
-            predictor = self.heads[key.head].predictor
-            assert predictor
-            return run_head(predictor.component, self.predictors[key.head], projections[key.head])
-        return projections[key.head] if key.head else features[key.kind]
 
 
 class StepOutput(NamedTuple):
@@ -110,6 +70,7 @@ class StepModule(nn.Module):
         self.objectives = nn.ModuleDict({item.name: _objective(item, seed) for item in plan.objectives})
         objectives = [(item.objective.component, self.objectives[item.name]) for item in plan.objectives]
         self._stateful: list[tuple[Component, Any]] = [*self.online.parts(), *objectives]
+        self.parts: list[Part] = [(plan.backbone.component, self.online.backbone), *self._stateful]
         self.gather: Callable[[Tensor], Tensor] | None = None
         """Concatenates a tensor's rows (b ...) over all ranks, with gradients; None with a single rank."""
         self.mean: Callable[[Tensor], Tensor] | None = None
@@ -119,21 +80,24 @@ class StepModule(nn.Module):
         self.layout = LAYOUTS[plan.recipe.memory_format]
         self.to(memory_format=self.layout)
 
-    def forward(self, batch: Batch, measure: bool = False) -> StepOutput:
+    def forward(self, batch: Batch, measure: bool = False, first: bool = False) -> StepOutput:
         """Run every network on every view group that is read, then every objective in float32, or in float64.
 
         Args:
             batch: Views with their boxes, flips and image sizes.
             measure: Also compute the conflict map, which waits for the device.
+            first: Whether this is the first pass of a run, before any backward pass, in which checks may take time.
         """
         images: dict[str, list[Tensor]] = {}
-        table = self._embed(batch, "online", images)
+        table = self._embed(batch, "online", images, first)
         with torch.no_grad():
-            table.update(self._embed(batch, "target", images))
+            table.update(self._embed(batch, "target", images, first))
         with torch.autocast(_autocast_type(batch["index"].device.type), enabled=False):
-            return self._objectives(batch, table, measure)
+            return self._objectives(batch, table, measure, first)
 
-    def _embed(self, batch: Batch, network: str, images: dict[str, list[Tensor]]) -> dict[EmbeddingKey, Tensor]:
+    def _embed(
+        self, batch: Batch, network: str, images: dict[str, list[Tensor]], first: bool
+    ) -> dict[EmbeddingKey, Tensor]:
         """Return every embedding that is read from a network; `images` caches the laid-out views for both networks."""
         table: dict[EmbeddingKey, Tensor] = {}
         for group, norm in self.norms.items():
@@ -142,20 +106,22 @@ class StepModule(nn.Module):
                 pixels = self.pixels[group, network]
                 if pixels not in images:
                     images[pixels] = _images(batch[pixels], norm, self.layout)
-                embeddings = self._run(network, images[pixels], keys, batch[pixels].shape[1])
+                embeddings = self._run(network, images[pixels], keys, batch[pixels].shape[1], first)
                 table.update(zip(keys, embeddings, strict=True))
         return table
 
-    def _run(self, network: str, images: Sequence[Tensor], keys: Sequence[EmbeddingKey], v: int) -> list[Tensor]:
+    def _run(
+        self, network: str, images: Sequence[Tensor], keys: Sequence[EmbeddingKey], v: int, first: bool
+    ) -> list[Tensor]:
         """Return the embeddings of v views, each (b v ...); run a network once per entry of `images`."""
         module = self.online if network == "online" else self.target
         assert module is not None
-        outputs = [module(x, keys) for x in images]
+        outputs = [module(x, keys, first) for x in images]
         if len(outputs) == 1:
             return [embedding.unflatten(0, (-1, v)) for embedding in outputs[0]]
         return [torch.stack(views, dim=1) for views in zip(*outputs, strict=True)]
 
-    def _objectives(self, batch: Batch, table: Mapping[EmbeddingKey, Tensor], measure: bool) -> StepOutput:
+    def _objectives(self, batch: Batch, table: Mapping[EmbeddingKey, Tensor], measure: bool, first: bool) -> StepOutput:
         terms: dict[str, Tensor] = {}
         rows = {name: table[key].detach().float() for name, key in self.watched.items()}
         target, prediction = rows.pop("target", None), rows.pop("prediction", None)
@@ -164,7 +130,9 @@ class StepModule(nn.Module):
         timer = Timer(batch["index"].device, on=measure)
         for item in self.plans:
             inputs = self._inputs(item, batch, table)
-            output = run_objective(item.objective.component, self.objectives[item.name], inputs)
+            output = run_objective(item.objective.component, self.objectives[item.name], inputs, first)
+            if first:
+                refuse_own_backward(item.objective.component, self.online)
             loss = item.weight * torch.stack(list(output.terms.values())).sum()
             losses[item.name] = ObjectiveLoss(loss, timer.lap())
             terms.update({f"{item.name}.{term}": value.detach() for term, value in output.terms.items()})
@@ -172,8 +140,23 @@ class StepModule(nn.Module):
         loss = torch.stack([item.loss for item in losses.values()]).sum()
         self._refuse_constant(loss)
         shared = [*self.online.backbone.parameters()] if measure else []
-        measured = conflict_map(losses, shared, self.scale, self.mean) if measure else {}
+        with self.backward():
+            measured = conflict_map(losses, shared, self.scale, self.mean) if measure else {}
         return StepOutput(loss, terms, values, {name: value[:, 0] for name, value in rows.items()}, measured)
+
+    @contextmanager
+    def backward(self) -> Iterator[None]:
+        """Name the components at fault where a backward pass inside the block fails.
+
+        Raises:
+            PluginError: It failed.
+        """
+        try:
+            yield
+        except Exception as error:
+            if failure := backward_failure(error, self.parts):
+                raise failure from error
+            raise
 
     def _refuse_constant(self, loss: Tensor) -> None:
         """Refuse a loss without a gradient.
@@ -184,6 +167,14 @@ class StepModule(nn.Module):
         if torch.is_grad_enabled() and not loss.requires_grad:
             what = "returned a loss without a gradient, and no other objective has one: nothing can be trained"
             raise breach(self.plans[0].objective.component, "forward", what)
+
+    def refuse_unreached(self) -> None:
+        """Refuse objectives whose gradient did not reach the backbone in the first backward pass.
+
+        Raises:
+            PluginError: The backbone is to be trained, and got no gradient.
+        """
+        refuse_unreached(self.online.backbone, [item.objective.component for item in self.plans])
 
     def _inputs(
         self, item: ObjectivePlan, batch: Batch, table: Mapping[EmbeddingKey, Tensor]

@@ -28,12 +28,12 @@ class Engine:
         self.fused_step = FusedStep(setup.optimizer.optimizer)
         self.trained = [parameter for parameter in setup.network.parameters() if parameter.requires_grad]
 
-    def forward(self, batch: Mapping[str, Any], measure: bool) -> StepOutput:
-        """Run the networks and objectives on a micro-batch."""
+    def forward(self, batch: Mapping[str, Any], measure: bool, first: bool) -> StepOutput:
+        """Run the networks and objectives on a micro-batch; arguments as in `StepModule.forward`."""
         if not self.direct:
-            return self.setup.module(batch, measure=measure)  # type: ignore[no-any-return]
+            return self.setup.module(batch, measure=measure, first=first)  # type: ignore[no-any-return]
         with self.fabric.autocast():
-            return self.network(batch, measure)  # type: ignore[no-any-return]
+            return self.network(batch, measure, first)  # type: ignore[no-any-return]
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss."""

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-
+from sslkit.contracts.backward import is_lost
 from sslkit.errors import PeerError, SslkitError, UsageError
 from sslkit.training.fabric_import import import_fabric
 
@@ -28,8 +27,6 @@ GRACE_S = 20.0
 """Time that a process has to end by itself after another one has died; one that waits for it on a GPU never would."""
 _LAST_MESSAGES_S = 5.0
 _POLL_S = 0.5
-_LOST = ("gloo", "connection closed", "connection reset", "monitoredbarrier", "nccl", "tcpstore", "broken pipe")
-"""Parts of torch's messages that say that another process cannot be reached."""
 
 
 def check_launcher(fabric: Fabric) -> None:
@@ -144,7 +141,7 @@ def watching(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _is_lost(error):
+        if not is_lost(error):
             raise
         watch.wait(GRACE_S, any)
         raise PeerError(watch.message(), watch.code()) from error
@@ -171,10 +168,6 @@ def _watch(fabric: Fabric) -> Watch:
         if thread.name == "child-process-observer":
             thread._run = lambda: True  # type: ignore[attr-defined]
     return Watch(children, os.getppid() if launched and fabric.local_rank else None)
-
-
-def _is_lost(error: RuntimeError) -> bool:
-    return isinstance(error, torch.distributed.DistError) or any(words in str(error).lower() for words in _LOST)
 
 
 def launcher_rank() -> int:

@@ -61,6 +61,7 @@ class TrainStep:
         self.interrupt = Interrupt()
         self.agreement = Agreement(setup.fabric, self.interrupt, self.state.bad)
         self.graph = cuda_graph.StepGraph(self.forward_backward, self.network) if setup.options.cuda_graph else None
+        self.first = True
         self.prefetcher: Prefetcher | None = None
         self.reads_ahead = setup.device.type == "cuda"
 
@@ -149,8 +150,12 @@ class TrainStep:
 
     def forward_backward(self, batch: Mapping[str, Any], measure: bool = False) -> StepOutput:
         """Run forward and backward on one micro-batch."""
-        output, count = self.engine.forward(batch, measure), self.recipe.accumulate
-        self.engine.backward(output.loss if count == 1 else output.loss / count)
+        first, self.first = self.first, False
+        output, count = self.engine.forward(batch, measure, first), self.recipe.accumulate
+        with self.network.backward():
+            self.engine.backward(output.loss if count == 1 else output.loss / count)
+        if first:
+            self.network.refuse_unreached()
         return output
 
     # ------------------------------------------------------------------------------------- before the update

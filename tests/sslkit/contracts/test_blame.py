@@ -165,14 +165,28 @@ def test_a_breach_says_what_was_returned_and_where():
     assert ": groups is None\n" in str(breach(COMPONENT, "groups", "is None"))
 
 
-@pytest.mark.parametrize("error", [DataError("no image"), MemoryError(), RuntimeError("CUDA out of memory")])
+DEVICE = type("AcceleratorError", (RuntimeError,), {"__module__": "torch"})
+"""torch's own from 2.9 on."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DataError("no image"), torch.OutOfMemoryError("CUDA out of memory"), DEVICE("CUDA error: out of memory")],
+)
 def test_what_is_no_plugins_fault_passes(error):
     with pytest.raises(type(error)) as caught, blamed(COMPONENT):
         raise error
     assert caught.value is error
 
 
-@pytest.mark.parametrize("error", [SystemExit(0), KeyError("a"), RecursionError("deep"), Warning("w")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(0), KeyError("a"), RecursionError("deep"), Warning("w"), MemoryError(), MemoryError("one is too large"),
+        np._core._exceptions._ArrayMemoryError((10**9, 10**9), np.dtype("f8")), ValueError("the queue is out of memory"),
+        OSError(12, "out of memory"), DEVICE("CUDA error: an illegal memory access"),
+    ],
+)  # fmt: skip
 def test_everything_else_is(error):
     with pytest.raises(PluginError), blamed(COMPONENT):
         raise error

@@ -19,6 +19,9 @@ def component(cls, kind="objective"):
     return Component(kind, f"here/{kind}", cls, OWNER)
 
 
+GIVER = component(Tiny, "backbone")
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
 def test_right_networks_pass(device, mode):
@@ -26,8 +29,8 @@ def test_right_networks_pass(device, mode):
         tiny, linear, dense = Tiny(), Linear({"d": 8}, out=5), Dense({"d": 8})
     with mode(), torch.autocast("cpu", torch.bfloat16, enabled=device == "cpu"):
         rows = run_backbone(component(Tiny, "backbone"), tiny, torch.rand(3, 3, 24, 24, device=device))
-        assert run_head(component(Linear, "head"), linear, rows["features"]).shape == (3, 5)
-        assert run_head(component(Dense, "head"), dense, rows["map"]).shape == (3, 5, 5, 5)
+        assert run_head(component(Linear, "head"), linear, rows["features"], GIVER).shape == (3, 5)
+        assert run_head(component(Dense, "head"), dense, rows["map"], GIVER).shape == (3, 5, 5, 5)
 
 
 def test_rows_are_those_that_the_instance_gives():

@@ -15,10 +15,10 @@ from sslkit.planning.standalone import build_objective
 from sslkit.plugins import Owner, Plugins
 from sslkit.probes.evaluate import ProbeEvaluator
 from tests.conftest import RECIPE, make_module
-from tests.sslkit.contracts import zoo
+from tests.sslkit.contracts import zoo, zoo_gradients
 
 BY = "'zoo/wrong' of plugin 'zoo' (sslkit-zoo 3.1)"
-PLACE = re.compile(rf"{re.escape(zoo.FILE)}, (line \d+, )?in ")
+PLACE = re.compile(rf"({re.escape(zoo.FILE)}|{re.escape(zoo_gradients.FILE)}), (line \d+, )?in ")
 """A file and line in it; attributes of classes that `type` made have none."""
 TABLES = {
     "source": "source.use=zoo/wrong", "proposer": "proposals={use='zoo/wrong'}", "sampler": "sampler.use=zoo/wrong",
@@ -61,7 +61,10 @@ def ids(cases):
     return [f"{kind}-{method}-{number}" for number, (kind, method, *_) in enumerate(cases)]
 
 
-@pytest.mark.parametrize(("kind", "method", "value", "words"), zoo.ZOO, ids=ids(zoo.ZOO))
+ZOO = [*zoo.ZOO, *zoo_gradients.CASES]
+
+
+@pytest.mark.parametrize(("kind", "method", "value", "words"), ZOO, ids=ids(ZOO))
 def test_a_wrong_component_ends_the_run_at_its_first_step(with_zoo, train, tmp_path, kind, method, value, words):
     sets = [TABLES[kind], *(["sampler.use=zoo/choosing"] if kind == "proposer" else [])]
     code, told = train(with_zoo(kind, zoo.wrong(kind, method, value)), *sets)
@@ -162,3 +165,30 @@ def test_a_component_built_alone_is_told_as_well(with_zoo):
     with pytest.raises(PluginError) as caught:
         build_objective("zoo/wrong", {"v": 2, "d": 6}, {}, plugins)
     told(caught.value, "objective", "failed: KeyError: 'absent'")
+
+
+@pytest.mark.parametrize("cls", [zoo_gradients.Own, zoo_gradients.OwnOfTarget, zoo_gradients.OwnOfCopy])
+def test_an_objective_that_trains_only_itself_is_told(with_zoo, train, cls):
+    plugins = with_zoo("objective", cls)
+    code, told = train(plugins, TABLES["objective"])
+    assert code == 4, told
+    assert (
+        f"no gradient reaches the backbone, so that it is not trained\n    objective {BY}: {zoo_gradients.FILE}" in told
+    )
+    beside = "objectives={alike={}, wrong={use='zoo/wrong'}}"
+    assert train(plugins, beside)[0] == 0, "beside another one, it may"
+
+
+def test_a_head_that_cuts_the_gradient_is_told_where_no_other_trains_the_backbone(with_zoo, train):
+    code, told = train(with_zoo("head", zoo_gradients.Cutting), TABLES["head"])
+    assert code == 4, told
+    assert "do not detach the rows of an objective or the input of a head" in told
+
+
+def test_a_graph_that_is_kept_is_told_at_the_second_step(with_zoo, train):
+    code, told = train(with_zoo("objective", zoo_gradients.Bank), TABLES["objective"], "steps=2")
+    assert code == 4, told
+    assert (
+        f"graph a second time (or directly access saved tensors after they have already been freed).\n    objective {BY}"
+        in told
+    )
