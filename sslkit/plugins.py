@@ -21,6 +21,7 @@ from sslkit.errors import PluginError, closest
 from sslkit.foreign import entries
 from sslkit.foreign.classes import class_faults
 from sslkit.foreign.entries import Claim
+from sslkit.foreign.hooks import hook_faults
 from sslkit.foreign.isolation import describe, isolated, stdout_as_stderr
 from sslkit.hookspecs import COLLECTING
 
@@ -124,9 +125,10 @@ class Plugins:
         """Register one plugin module.
 
         Raises:
-            PluginError: It has a misspelt hook, or one with the wrong arguments.
+            PluginError: It has a misspelt hook, one with the wrong arguments, or one that would never run.
         """
-        _check_hooks(self.manager, module)
+        for fault in hook_faults(self.manager, module, hookspecs):
+            raise PluginError(fault)
         try:
             self.manager.register(module, owner.plugin)
         except (pluggy.PluginValidationError, ValueError) as error:
@@ -251,16 +253,6 @@ def _manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager(entries.GROUP)
     manager.add_hookspecs(hookspecs)
     return manager
-
-
-def _check_hooks(manager: pluggy.PluginManager, module: object) -> None:
-    hooks = [name for name in dir(hookspecs) if name.startswith("sslkit_")]
-    for name in dir(module):
-        marked = manager.parse_hookimpl_opts(module, name) is not None
-        if marked and name not in hooks:
-            raise PluginError(f"it implements '{name}', which is not a hook of sslkit{closest(name, hooks)}")
-        if not marked and name in hooks:
-            raise PluginError(f"it defines {name}() without the decorator @sslkit.hookimpl, so it is never called")
 
 
 def why_broken(plugins: Plugins, name: str, kind: str | None = None) -> str | None:

@@ -32,7 +32,9 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # an exception of a plugin may fail to write itself
+    except BaseException as failure:  # an exception of a plugin may fail to write itself
+        if not is_failure(failure):
+            raise
         return f"{name}, which has no message that can be read"
     return f"{name}: {text}" if text else name
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pluggy
+import torch
 
 from sslkit.api import Run
 from sslkit.foreign.isolation import describe, isolated
@@ -44,7 +47,8 @@ class Observers:
             own = {**event, "run": self._run_for(impl.plugin_name)}
             if "terms" in own:
                 own["terms"] = dict(own["terms"])
-            with isolated(partial(self._disable, impl, hook)), redirect_stdout(sys.stderr):  # stdout is for results
+            disable = partial(self._disable, impl, hook)
+            with isolated(disable), _restored(), redirect_stdout(sys.stderr):  # stdout is for results
                 impl.function(*(own[name] for name in impl.argnames))
 
     def _run_for(self, plugin: str) -> Run:
@@ -76,3 +80,31 @@ class Observers:
             yield
         finally:
             self.display.stop()
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Undo what an observer changes of the process that the run depends on: torch's modes and the working folder."""
+    grad, dtype, threads, folder = (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        _folder(),
+    )
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if folder and _folder() != folder:
+            os.chdir(folder)
+
+
+def _folder() -> Path | None:
+    """Return the working folder, or None if it no longer exists."""
+    with suppress(OSError):
+        return Path.cwd()
+    return None

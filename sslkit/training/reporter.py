@@ -32,7 +32,7 @@ class Reporter:
     def __init__(self, setup: Setup, state: TrainState, folder: RunFolder, plugins: Plugins) -> None:
         self.setup, self.state, self.folder = setup, state, folder
         self.is_first = setup.fabric.is_global_zero
-        self.run = Run(folder.path, setup.plan.resolved(), setup.steps, setup.epochs.steps)
+        self.run = Run(folder.path.absolute(), setup.plan.resolved(), setup.steps, setup.epochs.steps)
         self.observers = Observers(plugins, self.run, Display(setup.steps, setup.epochs.steps), self.is_first)
         self.usage = Usage.from_status(folder.status())
 

@@ -142,6 +142,42 @@ def test_a_hook_with_other_arguments_is_named():
     assert "extra" in Plugins.load(points=[Point("toy", module)]).broken[0].reason
 
 
+async def coroutine(step): ...
+
+
+def generator(step):
+    yield
+
+
+async def both(step):
+    yield
+
+
+def default(run, step=3): ...
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "words"),
+    [
+        (generator, {"hookwrapper": True}, "is a wrapper of hooks"), (generator, {"wrapper": True}, "is a wrapper of hooks"),
+        (coroutine, {}, "is async def, which would never run"), (generator, {}, "is a function with yield"),
+        (both, {}, "is async def with yield"), (default, {}, "has a default for step"),
+    ],
+)  # fmt: skip
+def test_a_hook_that_would_never_run_is_told(function, options, words):
+    module = types.ModuleType("made")
+    module.sslkit_step_finished = hookimpl(**options)(function) if options else hookimpl(function)
+    plugins = Plugins.load(points=[Point("toy", module), Point("good", offering())])
+    assert list(plugins.owners) == ["good"]
+    assert f"its sslkit_step_finished() {words}" in plugins.broken[0].reason
+
+
+def test_hooks_may_have_defaults_of_their_own_and_be_called_first():
+    module = types.ModuleType("made")
+    module.sslkit_step_finished = hookimpl(tryfirst=True)(lambda step, every=10: None)
+    assert not Plugins.load(points=[Point("toy", module)]).broken
+
+
 def test_short_names_must_be_unambiguous():
     points = [Point(name, offering(sslkit_samplers=[sampler("same")])) for name in ("one", "two")]
     plugins = Plugins.load(points=points)

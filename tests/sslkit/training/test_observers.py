@@ -1,10 +1,12 @@
 """Observers share no fate: none changes what another one or the run sees, and none ends the run."""
 
 import json
+import os
 import sys
 import types
 
 import pytest
+import torch
 
 import sslkit_logs
 from sslkit import hookimpl
@@ -95,6 +97,68 @@ def test_an_observer_that_fails_is_named_once_and_the_others_are_called(tmp_path
     assert note.startswith(
         f"plugin 'a' (sslkit-a 1.0) failed in sslkit_step_finished and is disabled: {type(error).__name__}"
     )
+
+
+class SilentError(ValueError):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class EndingError(ValueError):
+    def __str__(self):
+        raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    "error", [SilentError(), EndingError(), type("Other", (Exception,), {"__str__": lambda self: 3})()]
+)
+def test_an_observer_whose_error_has_no_message_ends_no_run(tmp_path, error):
+    def sslkit_step_finished(step):
+        raise error
+
+    called, screen = observers(tmp_path, sslkit_step_finished)
+    for step in (1, 2):
+        called.call("sslkit_step_finished", step=step, terms={})
+    [note] = screen.notes
+    assert note.endswith(f"is disabled: {type(error).__name__}, which has no message that can be read")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        (lambda: torch.set_grad_enabled(False), torch.is_grad_enabled),
+        (lambda: torch.set_default_dtype(torch.float64), torch.get_default_dtype),
+        (lambda: os.chdir("/"), os.getcwd), (lambda: torch.set_num_threads(3), torch.get_num_threads),
+    ],
+)  # fmt: skip
+def test_what_an_observer_changes_of_the_process_is_restored(tmp_path, monkeypatch, change, value, fails):
+    monkeypatch.chdir(tmp_path)
+    before = value()
+
+    def sslkit_step_finished(step):
+        change()
+        assert value() != before
+        if fails:
+            raise ValueError
+
+    called, _ = observers(tmp_path, sslkit_step_finished)
+    called.call("sslkit_step_finished", step=1, terms={})
+    assert value() == before
+
+
+def test_a_working_folder_that_is_gone_disables_no_observer(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    seen = []
+
+    def sslkit_step_finished(step):
+        seen.append(step)
+
+    called, screen = observers(tmp_path, sslkit_step_finished)
+    called.call("sslkit_step_finished", step=1, terms={})
+    assert (seen, screen.notes) == ([1], [])
 
 
 def test_what_an_observer_prints_is_no_result(tmp_path, capsys):
