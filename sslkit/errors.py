@@ -31,6 +31,7 @@ class Problem:
         instead: What to do or write; may be empty.
         kind: "recipe", "plugin" or "data"; decides the exit code.
         also: Paths of the other keys that the problem involves, whose places are named, too.
+        meant: The path of the key that a misspelt one seems to stand for: that it is missing is no problem of its own.
     """
 
     what: str
@@ -38,6 +39,7 @@ class Problem:
     instead: str = ""
     kind: str = "recipe"
     also: tuple[tuple[str, ...], ...] = ()
+    meant: tuple[str, ...] = ()
 
 
 class SslkitError(Exception):
@@ -111,5 +113,10 @@ class SslkitWarning(UserWarning):
 
 def closest(word: str, known: Iterable[str]) -> str:
     """Return ": did you mean 'x'?" for the closest match in `known`, or an empty string."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f": did you mean '{matches[0]}'?" if matches else ""
+    match = close_match(word, known)
+    return "" if match is None else f": did you mean '{match}'?"
+
+
+def close_match(word: str, known: Iterable[str]) -> str | None:
+    """Return the closest match in `known`, or None if there is none."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)

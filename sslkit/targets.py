@@ -26,11 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checked:
-    """A recipe, its problems, and its plan when there are none."""
+    """A recipe, its problems, and its plan when there are none.
+
+    Attributes:
+        announced: Those of the problems that the user has been shown already.
+    """
 
     recipe_file: RecipeFile
     plan: Plan | None = None
     problems: list[Problem] = field(default_factory=list)
+    announced: Sequence[Problem] = ()
 
     def error(self) -> SslkitError | None:
         """Return one error with all problems and the exit code of the most serious kind; None without problems."""
@@ -38,7 +43,10 @@ class Checked:
             return None
         kinds = {problem.kind for problem in self.problems}
         count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
-        message = f"{self.recipe_file.origin} has {count}:\n{format_problems(self.recipe_file, self.problems)}"
+        more = [problem for problem in self.problems if problem not in self.announced]
+        above = ", shown above" if not more else f", {len(self.announced)} of them above" if self.announced else ""
+        listing = [":", format_problems(self.recipe_file, more)] if more else [""]
+        message = f"{self.recipe_file.origin} has {count}{above}" + "\n".join(listing)
         if "recipe" in kinds:
             return RecipeError(message, self.problems)
         return PluginError(message) if "plugin" in kinds else DataError(message)
@@ -70,12 +78,13 @@ def check(recipe_file: RecipeFile, plugins: Plugins, data: bool = True, announce
             listing = format_problems(recipe_file, problems)
             typer.echo(f"{recipe_file.origin}: structural problems, looking for more\n{listing}", err=True)
         recipe = _repaired(recipe_file, problems)
-    checked = Checked(recipe_file, problems=list(problems))
+    checked = Checked(recipe_file, problems=list(problems), announced=problems if announce else ())
     if recipe is None:
         return checked
     from sslkit.planning.planner import make_plan
 
-    plan, more = make_plan(recipe, plugins, [problem.key for problem in problems])
+    faulty = [key for problem in problems for key in (problem.key, problem.meant) if key]
+    plan, more = make_plan(recipe, plugins, faulty)
     checked.problems += more
     checked.plan = plan if not problems else None
     if plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
@@ -11,7 +12,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from sslkit.errors import Problem, closest
+from sslkit.errors import Problem, close_match
 from sslkit.foreign import lengths
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -136,21 +137,32 @@ def _problems(
 
 def _problem(model: type[BaseModel], place: _Place, item: Any, key: tuple[str, ...], beside: Iterable[str]) -> Problem:
     name, where = place.name, (*key, *place.key)
+    known = _fields_at(model, place.key[:-1]) + (list(beside) if len(place.key) == 1 else [])
     if item["loc"][-1:] == ("[key]",):
-        return Problem(
-            f"'{name}' is not a name", where, "write lower-case letters, digits and hyphens, such as my-name"
-        )
+        meant = (*where[:-1], re.sub("[^a-z0-9]+", "-", name.lower()).strip("-"))
+        instead = "write lower-case letters, digits and hyphens, such as my-name"
+        return Problem(f"'{name}' is not a name", where, instead, meant=meant)
     if item["type"] == "extra_forbidden":
-        known = _fields_at(model, place.key[:-1]) + (list(beside) if len(place.key) == 1 else [])
-        hint = closest(name, known)
-        return Problem(f"unknown option '{name}'{hint}", where, "" if hint else f"known: {', '.join(known) or 'none'}")
+        match = close_match(name, known)
+        if match is None:
+            return Problem(f"unknown option '{name}'", where, f"known: {', '.join(known) or 'none'}")
+        return _misspelt(name, match, where[:-1])
     if item["type"] == "missing" and isinstance(place.parts[-1], int):
         what = f"{place.parent.name} = {_written(item['input'])}: must have {place.parts[-1] + 1} items"
         return Problem(what, where[:-1])
     if item["type"] == "missing":
+        others = [other for other in item["input"] if other not in known] if isinstance(item["input"], dict) else []
+        for other in others:
+            if close_match(other, known) == name:
+                return _misspelt(other, name, where[:-1])
         return Problem(f"option '{name}' is missing", where, f"add {name} = ...")
     value = f"{name} = {_written(item['input'])}: " if name else ""  # a recipe as a whole is not written out
     return Problem(f"{value}{_message(item)}", where)
+
+
+def _misspelt(name: str, match: str, table: tuple[str, ...]) -> Problem:
+    what = f"unknown option '{name}': did you mean '{match}'?"
+    return Problem(what, (*table, name), meant=(*table, match))
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> list[str]:

@@ -119,6 +119,8 @@ class Planner(Resolver):
     def _check_batch_size(self) -> None:
         """Refuse a batch that does not divide into micro-batches of two images or more."""
         recipe = self.recipe
+        if self.is_faulty("batch_size") or self.is_faulty("accumulate"):
+            return
         if recipe.batch_size % recipe.accumulate:
             what = f"batch_size = {recipe.batch_size} is not divisible by accumulate = {recipe.accumulate}"
             self.fault(("accumulate",), what, also=[("batch_size",)])

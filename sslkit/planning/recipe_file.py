@@ -123,7 +123,8 @@ def check_structure(recipe_file: RecipeFile) -> tuple[Recipe | None, list[Proble
     """Check the keys, types and ranges of all tables of the core; return the recipe, or None and every problem."""
     _, problems = validate(Recipe, recipe_file.values, ())
     if problems and not {"epochs", "steps"} & recipe_file.values.keys():  # pydantic asks only where all else is right
-        problems += [] if any(not problem.key for problem in problems) else [Problem(NO_LENGTH)]
+        told = any(not problem.key or problem.meant in (("epochs",), ("steps",)) for problem in problems)
+        problems += [] if told else [Problem(NO_LENGTH)]
     return (None, problems) if problems else (parsed(Recipe, recipe_file.values), [])
 
 

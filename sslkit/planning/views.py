@@ -41,11 +41,10 @@ def _add_views(resolver: Resolver, plan: Plan, group: str, network: str, tables:
     if len(matching) not in (1, count) and (resolver.is_faulty("sampler") or resolver.is_faulty("augment", group)):
         return
     if len(matching) not in (1, count):
-        resolver.fault(
-            ("augment", group),
-            f"group '{group}' has {count} views, but {len(matching)} [[augment.{group}]] for the {network} network",
-            f"write one for all of them, or {count}",
-        )
+        seeing = "" if len(matching) == len(tables) else f" for the {network} network"
+        what = f"group '{group}' has {count} views, but {len(matching)} [[augment.{group}]]{seeing}"
+        if not any(problem.what == what for problem in resolver.problems):
+            resolver.fault(("augment", group), what, f"write one for all of them, or {count}")
         return
     plan.views[group, network] = matching * (count // len(matching))
 

@@ -1,6 +1,7 @@
 """From the target of a command to a plan or to an opened source, with the plugin for tests."""
 
 import types
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_problems_of_structure_do_not_hide_the_others(recipe, plugins, capsys):
     with pytest.raises(RecipeError) as caught:
         targets.load(recipe, ["batch_size=0", "sampler.use=pear"], plugins)
     assert [problem.key for problem in caught.value.problems] == [("batch_size",), ("sampler", "use")]
-    assert "has 2 problems:" in str(caught.value)
+    assert "has 2 problems, 1 of them above:" in str(caught.value)
     assert "structural problems, looking for more" in capsys.readouterr().err
 
 
@@ -54,7 +55,7 @@ def test_a_folder_needs_a_source_that_declares_to_open_it(images, plugins):
         name = "any"
         opens_folder = True
 
-        def __init__(self, *, root):
+        def __init__(self, *, root: Path):
             super().__init__()
             self.root = root
 

@@ -80,11 +80,22 @@ def test_every_problem_is_reported_at_once(recipe, tmp_path, capsys, small_recip
 def test_a_problem_of_structure_hides_no_other(recipe, capsys, broken):
     wrong = ["sampler.vews=3", "backbone.use=resnet81", "objectives.scene-scene.wieght=2", broken]
     assert main(["check", recipe, *(part for item in wrong for part in ("--set", item))]) == 3
-    error = capsys.readouterr().err.partition("error: ")[2]
-    assert error.startswith("small.toml has 4 problems:")
-    assert f"--set {broken}: " in error
+    above, _, error = capsys.readouterr().err.partition("error: ")
+    assert error.startswith("small.toml has 4 problems, 1 of them above:\n")
+    assert f"--set {broken}: " in above
+    assert f"--set {broken}: " not in error
     for hint in ("did you mean 'views'?", "did you mean 'resnet18'?", "did you mean 'weight'?"):
         assert hint in error
+
+
+@pytest.mark.parametrize("wrong", ["batch_size=0", "epoch=2", "steps=none"])
+def test_a_problem_of_structure_is_shown_once(recipe, capsys, wrong):
+    assert main(["check", recipe, "--set", wrong]) == 3
+    err = capsys.readouterr().err
+    assert err.count(f"--set {wrong}: ") == 1
+    assert err.endswith("error: small.toml has 1 problem, shown above\n")
+    assert main(["check", recipe, "--set", wrong, "--json"]) == 3
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 1
 
 
 def test_options_of_another_sampler_hide_no_missing_group(recipe, capsys):

@@ -43,6 +43,47 @@ def test_one_mistake_is_one_problem(problems, sets, key):
     assert list(problems(*sets)) == [key]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("[heads.main]", "[head.main]", "head"), ("[heads.main]", "[heads.Main]", "heads.Main"), ("[heads.main]", "[heads.MAIN]", "heads.MAIN"),
+        ("epochs = 2", "epoch = 2", "epoch"), ("epochs = 2", "step = 2", "step"), ("epochs = 2", "epocs = 2", "epocs"),
+        ("batch_size = 4", "batchsize = 4", "batchsize"), ("batch_size = 4", "batch-size = 4", "batch-size"),
+        ("[optimizer]", "[optimiser]", "optimiser"), ("[objectives.alike]", "[objective.alike]", "objective"),
+        ("[[augment.scene]]", "[[augmentation.scene]]", "augmentation"), ("[[augment.scene]]", "[[augment.Scene]]", "augment.Scene"),
+        ("[source]", "[sources]", "sources"), ("[backbone]", "[backbon]", "backbon"), ("base_lr = ", "baselr = ", "optimizer.baselr"), ("use = \"dots\"", "us = \"dots\"", "source.us"),
+        ("batch_size = 4", "batch_size = '4'\naccumulate = 3", "batch_size"), ("batch_size = 4", "batch_size = 4\naccumulate = 'x'", "accumulate"),
+        ("[[augment.scene]]\nsize = 24\n", "[[augment.scene]]\nsize = 24\n" * 3, "augment.scene"),
+    ],
+)  # fmt: skip
+def test_one_misspelt_key_is_one_problem(problems, recipe_text, old, new, key):
+    assert recipe_text.count(old) == 1
+    assert list(problems(edit=(old, new))) == [key]
+
+
+def test_a_misspelt_key_beside_the_right_one_hides_nothing(problems):
+    assert set(problems("batchsize=4", "batch_size=x")) == {"batchsize", "batch_size"}
+    assert set(problems("batchsize=4", "optimizer.base_lr=x")) == {"batchsize", "optimizer.base_lr"}
+
+
+def test_a_misspelt_option_of_a_component_is_not_missing_as_well(installed):
+    from sslkit.foreign.signatures import schema
+    from sslkit.planning.options import validate
+
+    checked = 0
+    for kind in ("source", "backbone", "head", "sampler"):
+        for component in installed.components[kind].values():
+            model = schema(component.cls)
+            required = [key for key, field in model.model_fields.items() if field.is_required()]
+            if len(required) == 1 and len(required[0]) > 3:
+                name = required[0]
+                for wrong in (name[:-1], name[1:], f"{name}s"):
+                    [problem] = validate(model, {wrong: "x"}, ("source",))[1]
+                    assert problem.what == f"unknown option '{wrong}': did you mean '{name}'?"
+                    checked += 1
+    assert checked
+
+
 def test_a_misspelt_predictor_is_the_only_problem(problems):
     edit = ('predictor = { use = "linear" }', 'predicter = { use = "linear" }')
     assert list(problems(edit=edit)) == ["heads.main.predicter"]

@@ -137,7 +137,7 @@ def test_optimizer_options_are_checked_and_resolved(make):
 
 def test_augmentation_tables_must_fit_the_views(make, recipe_text):
     three = recipe_text.replace("[[augment.scene]]\nsize = 24", "[[augment.scene]]\nsize = 24\n" * 3)
-    assert says(make(text=three)[1], *2 * ["group 'scene' has 2 views, but 3 [[augment.scene]]"])
+    assert says(make(text=three)[1], "group 'scene' has 2 views, but 3 [[augment.scene]]")
     none = recipe_text.replace("[[augment.scene]]", "[[augment.other]]")
     assert says(make(text=none)[1], "[[augment.scene]] is missing")
     unlike = recipe_text.replace(
