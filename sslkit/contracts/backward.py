@@ -48,10 +48,21 @@ def backward_failure(error: BaseException, parts: Sequence[Part]) -> PluginError
         return None
     if type(error).__name__ == "AcceleratorError":
         return None
-    words = _ADVICE.sub("", describe(error))
-    lines = _lines_of(error, parts) or [_line(component) for component in _suspects(str(error), parts)]
     causes = [cause for part, cause in _CAUSES.items() if part in str(error)]
-    return _told(f"the backward pass failed: {words}", lines, causes[:1])
+    return failure_by_lines("the backward pass failed", error, parts, causes[:1])
+
+
+def failure_by_lines(what: str, error: BaseException, parts: Sequence[Part], causes: Sequence[str]) -> PluginError:
+    """Return the error of the components whose lines the traceback has; where it has none, of all that may be at fault.
+
+    Args:
+        what: What failed.
+        error: What was raised.
+        parts: Every component whose code may have run, with its module.
+        causes: What usually causes it.
+    """
+    lines = lines_of(error, parts) or [_line(component) for component in _suspects(str(error), parts)]
+    return _told(f"{what}: {_ADVICE.sub('', describe(error))}", lines, causes)
 
 
 def is_lost(error: BaseException) -> bool:
@@ -80,7 +91,7 @@ def _line(component: Component) -> str:
     return f"{component.kind} '{component.id}' of {component.owner}: {location(component.cls, 'forward')}"
 
 
-def _lines_of(error: BaseException, parts: Iterable[Part]) -> list[str]:
+def lines_of(error: BaseException, parts: Iterable[Part]) -> list[str]:
     """Return the components with a line of their own in the traceback, and that line."""
     found = [(component, line) for component, _ in parts if (line := own_line(error, component.cls, "forward"))]
     return [f"{component.kind} '{component.id}' of {component.owner}: {line}" for component, line in found]

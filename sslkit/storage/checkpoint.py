@@ -46,7 +46,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
         TypeError: Something in `state` could not be loaded without executing code; the message names its key path.
         StorageError: The disk is full or not writable.
     """
-    _refuse_code(state, "state")
+    refuse_code(state, "state")
     with replace_file(path) as part, part.open("wb") as file:
         torch.save({"format": FORMAT, **state}, file)  # from a path, torch's error would not name the cause
 
@@ -134,17 +134,21 @@ def verify(path: Path) -> None:
             raise zipfile.BadZipFile(f"the checksum of {bad} is wrong")
 
 
-def _refuse_code(value: object, path: str) -> None:
-    """Refuse a value unless its exact type loads without executing code."""
+def refuse_code(value: object, path: str) -> None:
+    """Refuse a value unless its exact type loads without executing code.
+
+    Raises:
+        TypeError: It would not; the message names its key path.
+    """
     if type(value) in _PLAIN:
         return
     if type(value) in (dict, OrderedDict):
         for key, item in value.items():  # type: ignore[attr-defined]
-            _refuse_code(key, f"a key of {path}")
-            _refuse_code(item, f"{path}[{key!r}]")
+            refuse_code(key, f"a key of {path}")
+            refuse_code(item, f"{path}[{key!r}]")
     elif type(value) in _LISTS:
         for number, item in enumerate(value):  # type: ignore[arg-type]
-            _refuse_code(item, f"{path}[{number}]")
+            refuse_code(item, f"{path}[{number}]")
     else:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise TypeError(f"{path} is a {kind}: a checkpoint holds tensors and plain Python values only")

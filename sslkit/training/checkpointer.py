@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sslkit import __version__
+from sslkit.contracts.backward import failure_by_lines, lines_of
 from sslkit.errors import DataError, StorageError
 from sslkit.planning.plan import Plan
 from sslkit.storage import checkpoint
@@ -20,11 +21,17 @@ def restore(state: TrainState, path: Path, saved: Mapping[str, Any]) -> None:
 
     Raises:
         DataError: Its networks or optimizers are not those that this version builds from the recipe.
+        PluginError: A component's own code failed.
     """
+    parts = state.setup.network.parts
     try:
         state.load_state_dict(saved)
-    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(_misfit(path, saved, state.setup.plan, error)) from error
+    except Exception as error:
+        if lines_of(error, parts):
+            raise failure_by_lines(f"{path} cannot be restored", error, parts, []) from error
+        if isinstance(error, (RuntimeError, LookupError, ValueError, TypeError, AttributeError)):
+            raise DataError(_misfit(path, saved, state.setup.plan, error)) from error
+        raise
 
 
 class Checkpointer:
@@ -113,7 +120,7 @@ def _misfit(path: Path, saved: Mapping[str, Any], plan: Plan, error: Exception) 
     then = {"sslkit": saved.get("sslkit", "an unknown version"), **(plugins if isinstance(plugins, dict) else {})}
     changed = [f"{name} {then.get(name, '(none)')} -> {now.get(name, '(none)')}" for name in {**then, **now}
                if then.get(name) != now.get(name)]  # fmt: skip
-    versions = f"versions differ: {', '.join(changed)}" if changed else "no version differs"
+    versions = f"versions differ: {', '.join(changed)}" if changed else "no version differs, but a plugin's code may"
     reason = " ".join(str(error).split())
     shown = reason if len(reason) <= 400 else reason[:400] + " ..."
     return (

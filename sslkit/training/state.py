@@ -16,6 +16,7 @@ from sslkit.networks import sharding
 from sslkit.networks.monitors import Monitors
 from sslkit.training.collapse import CollapseDetector
 from sslkit.training.early_verdict import EarlyVerdict
+from sslkit.training.kept_state import KeptState
 from sslkit.training.setup import Setup, learning_traits, recipe_traits
 
 
@@ -57,22 +58,27 @@ class SamplerCounts:
 
 
 class BufferSnapshot:
-    """A copy of a module's buffers, which forward passes change: statistics of batch norm, and queues."""
+    """A copy of the buffers that are saved and that forward passes change: statistics of batch norm, and queues."""
 
     def __init__(self, module: nn.Module) -> None:
         self.places = [
-            (part, name) for part in module.modules() for name, value in part._buffers.items() if value is not None
-        ]
+            (part, name) for part in module.modules() for name, value in part._buffers.items()
+            if value is not None and name not in part._non_persistent_buffers_set
+        ]  # fmt: skip
         self.copies = [torch.empty_like(value) for value in self._live()]
+        self.shapes = [value.shape for value in self.copies]
 
     def _live(self) -> list[Tensor]:
-        return [value for part, name in self.places if (value := part._buffers[name]) is not None]
+        return [value for part, name in self.places if (value := part._buffers.get(name)) is not None]
 
-    def copy(self) -> None:
-        """Copy the buffers."""
+    def copy(self) -> bool:
+        """Copy the buffers; return whether they still are those of the beginning."""
         live = self._live()
+        if [value.shape for value in live] != self.shapes:
+            return False
         if live:
             torch._foreach_copy_(self.copies, live)
+        return True
 
     def restore(self) -> None:
         """Write the copies back."""
@@ -102,6 +108,7 @@ class TrainState:
         )
         self.collapse = CollapseDetector(recipe_traits(setup))
         self.verdict = EarlyVerdict(learning_traits(setup), setup.steps * recipe.batch_size)
+        self.kept = KeptState(setup.network)
         self._buffers = BufferSnapshot(setup.network)
         self._counts_before = self.counts.state_dict()
 
@@ -119,7 +126,11 @@ class TrainState:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, to be called on all ranks; networks and optimizer are whole on rank 0."""
+        """Return the state, to be called on all ranks; networks and optimizer are whole on rank 0.
+
+        Raises:
+            PluginError: The state of a component cannot be saved, or has changed its names or shapes.
+        """
         pieces = {name: piece.state_dict() for name, piece in self.pieces.items()}
         return {**self._trained(), "step": self.step, **pieces}
 
@@ -141,7 +152,7 @@ class TrainState:
         optimizer = self.setup.optimizer.state_dict()
         for group in optimizer["param_groups"]:
             group.pop("fused", None)  # belongs to the machine, not to the run
-        state = {"model": self.setup.network.state_dict(), "optimizer": optimizer}
+        state = {"model": self.kept.state_dict(), "optimizer": optimizer}
         return sharding.gather_to_cpu(state, self.setup.fabric.is_global_zero) if self.setup.is_sharded else state
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
@@ -157,8 +168,13 @@ class TrainState:
     # ------------------------------------------------------------------------------------------ undoing a step
 
     def snapshot(self) -> None:
-        """Copy what forward passes change: the buffers of the networks, and the sampler's counts."""
-        self._buffers.copy()
+        """Copy what forward passes change: the buffers of the networks, and the sampler's counts.
+
+        Raises:
+            PluginError: A buffer is gone, or has another shape.
+        """
+        if not self._buffers.copy():
+            self.kept.refuse_changes()
         self._counts_before = self.counts.state_dict()
 
     def before_step(self) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class TrainStep:
 
         Raises:
             NonFiniteError: A loss or gradient is not finite; the networks were not updated.
+            PluginError: A component failed or broke its contract.
         """
         started, state = time.monotonic(), self.state
         lr = self.schedule()
@@ -88,6 +89,7 @@ class TrainStep:
         momentum = self.momentum()
         self.network.update_target(momentum)
         self.network.after_step(state.step + 1, (state.step + 1) / self.setup.epochs.steps)
+        state.kept.try_restoring()
         state.step += 1
         seconds = time.monotonic() - started
         return terms | measured | {
