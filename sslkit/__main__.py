@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_NO_MEMORY = re.compile("(can't|cannot|unable to) (allocate|mmap)|not enough memory|out of memory", re.IGNORECASE)
+_SIZE = re.compile(r"(?:allocate|mmap)[a-z ]* ([0-9.]+ ?(?:[KMGTPE]i?B|bytes))", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         print(f"error: {_describe(error)}", file=sys.stderr)  # noqa: T201
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(f"error: {_memory_message(error)}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
@@ -65,6 +74,19 @@ def _has_current_folder() -> bool:
         return Path.cwd().is_dir()
     except OSError:
         return False
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out; torch raises its own errors on devices, and plain ones elsewhere."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool({"MemoryError", "OutOfMemoryError"} & kinds) or _NO_MEMORY.search(str(error)) is not None
+
+
+def _memory_message(error: Exception) -> str:
+    """Return the size that could not be had, where the error names it, and what makes a run smaller."""
+    size = _SIZE.search(str(error))
+    asked = f" (asked for {size[1]})" if size else ""
+    return f"not enough memory{asked}: reduce batch_size, the sizes of views and probes, or the widths of the networks"
 
 
 def _describe(error: OSError) -> str:

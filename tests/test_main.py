@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
+import torch
 
 import sslkit.cli
 from sslkit.__main__ import main
@@ -24,6 +26,34 @@ def test_a_warning_is_shown_once_as_one_line(monkeypatch, capsys, times):
     for _ in range(2):
         assert main([]) == 0
         assert capsys.readouterr().err == "warning: the index is made again\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "asked"),
+    [
+        (lambda: torch.empty(10**15), " (asked for 4000000000000000 bytes)"),
+        (lambda: np.empty(10**15), " (asked for 7.11 PiB)"),
+        (lambda: bytearray(10**17), ""),
+        (
+            lambda: _fail(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")),
+            " (asked for 20.00 GiB)",
+        ),
+    ],
+)
+def test_where_memory_does_not_suffice_it_is_told_in_one_line(monkeypatch, capsys, make, asked):
+    monkeypatch.setattr(sslkit.cli, "make_app", lambda: lambda **options: make())
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith(f"error: not enough memory{asked}: reduce batch_size")
+
+
+def test_other_failures_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(sslkit.cli, "make_app", lambda: lambda **options: _fail(RuntimeError("wrong shape")))
+    with pytest.raises(RuntimeError, match="wrong shape"):
+        main([])
+
+
+def _fail(error):
+    raise error
 
 
 def test_warnings_that_are_not_ours_are_shown_as_usual(monkeypatch):

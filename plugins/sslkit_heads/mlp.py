@@ -31,7 +31,8 @@ class Mlp(Head):
     example: ClassVar = {}
 
     def __init__(
-        self, dims: Dims, *, hidden: Annotated[int, Field(ge=1)] = 4096, out: Annotated[int | None, Field(ge=1)] = None,
+        self, dims: Dims, *, hidden: Annotated[int, Field(ge=1, le=1_000_000)] = 4096,
+        out: Annotated[int | None, Field(ge=1, le=1_000_000)] = None,
         layers: Annotated[int, Field(ge=1, le=100)] = 2, norm: Literal["batch", "layer", "none"] = "batch",
         bias: bool = True, last_bias: bool = True, last_norm: bool = False,
         init: Literal["torch", "kaiming-fan-in"] = "torch",

@@ -64,7 +64,8 @@ class Dino(Objective):
 
     def __init__(
         self, dims: Dims, *, target_temperature: Temperature = 0.07, first_target_temperature: Temperature = 0.04,
-        warmup_epochs: Annotated[int, Field(ge=0)] = 30, warmup_steps: Steps = None, temperature: Temperature = 0.1,
+        warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 30,
+        warmup_steps: Steps = None, temperature: Temperature = 0.1,
         centre_momentum: Share = 0.9,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -128,7 +129,7 @@ class Swav(Objective):
     def __init__(
         self, dims: Dims, *, prototypes: Count = 3000, temperature: Temperature = 0.1, epsilon: Temperature = 0.05,
         iterations: Count = 3, freeze_epochs: Epochs = 1.0, freeze_steps: Steps = None,
-        queue: Annotated[int, Field(ge=0)] = 0, queue_epoch: Epochs = 15.0, queue_step: Steps = None,
+        queue: Annotated[int, Field(ge=0, le=10_000_000)] = 0, queue_epoch: Epochs = 15.0, queue_step: Steps = None,
     ) -> None:  # fmt: skip
         super().__init__()
         require_views(dims, "v", "m")
@@ -213,7 +214,7 @@ class Msn(Objective):
 
     def __init__(
         self, dims: Dims, *, prototypes: Count = 1024, temperature: Temperature = 0.1, sharpening: Temperature = 0.25,
-        iterations: Annotated[int, Field(ge=0)] = 3, evenness: Weight = 1.0, symmetric: bool = False,
+        iterations: Annotated[int, Field(ge=0, le=1_000_000)] = 3, evenness: Weight = 1.0, symmetric: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         require_views(dims, "v", "m")
@@ -253,7 +254,7 @@ class Pmsn(Msn):
 
     def __init__(
         self, dims: Dims, *, prototypes: Count = 1024, temperature: Temperature = 0.1, sharpening: Temperature = 0.25,
-        iterations: Annotated[int, Field(ge=0)] = 3, evenness: Weight = 1.0, exponent: Weight = 0.25,
+        iterations: Annotated[int, Field(ge=0, le=1_000_000)] = 3, evenness: Weight = 1.0, exponent: Weight = 0.25,
         symmetric: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(

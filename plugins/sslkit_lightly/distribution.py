@@ -67,7 +67,7 @@ class SigReg(Sliced):
 
     def __init__(
         self, dims: Dims, *, directions: Count = 1024,  # noqa: ARG002
-        knots: Annotated[int, Field(ge=2)] = 17, t_max: Annotated[float, Field(gt=0)] = 3.0,
+        knots: Annotated[int, Field(ge=2, le=10_000)] = 17, t_max: Annotated[float, Field(gt=0)] = 3.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.loss = LightlySIGReg(knots=knots, t_max=t_max, num_vectors=directions)
@@ -99,7 +99,7 @@ class LeJepa(Sliced):
 
     def __init__(
         self, dims: Dims, *, gaussian: Share = 0.05, directions: Count = 1024,
-        knots: Annotated[int, Field(ge=2)] = 17, t_max: Annotated[float, Field(gt=0)] = 3.0,
+        knots: Annotated[int, Field(ge=2, le=10_000)] = 17, t_max: Annotated[float, Field(gt=0)] = 3.0,
     ) -> None:  # fmt: skip
         super().__init__()
         require_views(dims, "v", "m")

@@ -19,10 +19,10 @@ PairLoss = Callable[[Tensor, Tensor], Tensor]
 """A loss on two views, both (b d)."""
 Temperature = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Epochs = Annotated[float, Field(ge=0)]
-Steps = Annotated[int | None, Field(ge=0)]
+Steps = Annotated[int | None, Field(ge=0, le=1_000_000_000)]
 
 
 def require_views(dims: Dims, *axes: str) -> None:

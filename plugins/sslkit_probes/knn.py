@@ -39,7 +39,8 @@ class KNN(Probe):
     takes = ("single-label", "multi-label")
 
     def __init__(
-        self, *, k: Annotated[int, Field(ge=1)] = 20, weights: Literal["temperature", "uniform"] = "temperature",
+        self, *, k: Annotated[int, Field(ge=1, le=1_000_000)] = 20,
+        weights: Literal["temperature", "uniform"] = "temperature",
         temperature: Annotated[float, Field(gt=0)] = 0.07,
     ) -> None:  # fmt: skip
         self.k = k

@@ -24,6 +24,7 @@ from sslkit_probes.classifiers import (
 from sslkit_probes.metrics import check_parts, label_metrics, score_metrics
 
 Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 ENOUGH = 500
 """With fewer held-out samples the choice among candidates is noise; other images are then held out, too."""
 MOST_SPLITS = 5
@@ -68,10 +69,10 @@ class Linear(Probe):
         self, *, solver: Literal["sgd", "lbfgs"] = "sgd", batch_norm: bool = True,
         lrs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0),
         l2: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = None,
-        epochs: Annotated[int, Field(ge=1)] = 100, steps: Annotated[int | None, Field(ge=1)] = None,
-        batch_size: Annotated[int, Field(ge=1)] = 256, momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9,
-        iterations: Annotated[int, Field(ge=1)] = 1000, tolerance: Positive = 1e-5,
-        validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1, seed: Annotated[int, Field(ge=0)] = 0,
+        epochs: Count = 100, steps: Count | None = None,
+        batch_size: Count = 256, momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9,
+        iterations: Count = 1000, tolerance: Positive = 1e-5,
+        validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1, seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     ) -> None:  # fmt: skip
         if solver == "lbfgs" and l2 and min(l2) == 0:
             raise ValueError(

@@ -38,11 +38,11 @@ class RandomBoxes(Proposer):
     def __init__(
         self,
         *,
-        count: Annotated[int, Field(ge=1)] = 30,
+        count: Annotated[int, Field(ge=1, le=10_000)] = 30,
         min_side: Annotated[int, Field(ge=1)] = 64,
         max_aspect: Annotated[float, Field(ge=1)] = 3.0,
         max_iou: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        seed: Annotated[int, Field(ge=0)] = 0,
+        seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     ) -> None:
         self.rules = BoxConstraints(count, min_side, max_aspect, max_iou, seed)
 

@@ -67,7 +67,7 @@ class SelectiveSearch(StoredProposer):
         max_iou: Annotated[float, Field(ge=0, le=1)] = 0.5,
         top: Annotated[int, Field(ge=1)] | None = 100,
         order: Order = "random",
-        seed: Annotated[int, Field(ge=0)] = 0,
+        seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
         store: Path | None = None,
     ) -> None:
         self.search = OpenCVSearch(_pixels(working_side), max_pixels, mode)
@@ -118,7 +118,7 @@ class DlibSelectiveSearch(StoredProposer):
         max_iou: Annotated[float, Field(ge=0, le=1)] = 0.5,
         top: Annotated[int, Field(ge=1)] | None = 100,
         order: Order = "random",
-        seed: Annotated[int, Field(ge=0)] = 0,
+        seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
         store: Path | None = None,
     ) -> None:
         self.search = DlibSearch(

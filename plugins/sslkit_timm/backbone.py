@@ -30,7 +30,7 @@ class Timm(Backbone):
     gives: ClassVar[Mapping[str, str]] = {"features": "f"}
 
     def __init__(
-        self, *, model: str, image_size: Annotated[int | None, Field(ge=8)] = None,
+        self, *, model: str, image_size: Annotated[int | None, Field(ge=8, le=4096)] = None,
         drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()

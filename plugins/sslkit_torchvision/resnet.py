@@ -32,7 +32,7 @@ class _ResNet(Backbone):
         cls.__doc__ = f"{cls.__doc__}\n{(_ResNet.__doc__ or '').partition(chr(10))[2]}"
 
     def __init__(
-        self, *, width: Annotated[int, Field(ge=8)] = 64, stem: Literal["imagenet", "small"] = "imagenet",
+        self, *, width: Annotated[int, Field(ge=8, le=4096)] = 64, stem: Literal["imagenet", "small"] = "imagenet",
         init: Literal["torchvision", "fan-in"] = "torchvision", zero_init_residual: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()

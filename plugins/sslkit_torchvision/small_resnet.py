@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock
 
 from sslkit.api import Backbone
 
-Channels = Annotated[int, Field(ge=8)]
+Channels = Annotated[int, Field(ge=8, le=65_536)]
 
 
 class SmallResNet(Backbone):

@@ -35,7 +35,8 @@ class _ViT(Backbone):
         cls.__doc__ = f"{cls.__doc__}\n{(_ViT.__doc__ or '').partition(chr(10))[2]}"
 
     def __init__(
-        self, *, patch: Annotated[int, Field(ge=2)] = 16, image_size: Annotated[int, Field(ge=16)] = 224,
+        self, *, patch: Annotated[int, Field(ge=2, le=4096)] = 16,
+        image_size: Annotated[int, Field(ge=16, le=4096)] = 224,
         features: Literal["class", "mean"] = "class", dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:  # fmt: skip
         if image_size % patch:

@@ -82,7 +82,7 @@ class InstanceInstance(Objective):
         *,
         pair_loss: PairLoss = "negative-cosine",
         epsilon: Annotated[float, Field(gt=0)] = 0.1,
-        iterations: Annotated[int, Field(ge=1)] = 50,
+        iterations: Annotated[int, Field(ge=1, le=1_000_000)] = 50,
         tolerance: Annotated[float, Field(gt=0)] | None = None,
         marginals: Literal["cross", "uniform"] = "cross",
         similarity: Literal["dot", "cosine"] = "dot",

@@ -146,7 +146,9 @@ class ProbeTable(Choice):
         description="What is classified: crops of labelled objects; whole images by their own label; "
         "or whole images by the set of their objects' categories",
     )
-    size: int = Field(default=96, ge=8, le=LARGEST_SIDE, description="Side of the square that each crop is resized to, pixels")
+    size: int = Field(
+        default=96, ge=8, le=LARGEST_SIDE, description="Side of the square that each crop is resized to, pixels"
+    )
     fit: Literal["stretch", "centre-crop"] = Field(
         default="stretch",
         description="How a whole image becomes a square: stretched, or a central crop of 224/256 of the shorter side",
@@ -161,7 +163,10 @@ class ProbeTable(Choice):
     )
     limit: int | None = Field(default=None, ge=2, le=LONGEST, description="Largest number of crops from each source")
     every: int | None = Field(
-        default=None, ge=1, le=LONGEST, description="Also measure during training, every so many optimizer steps, on a few crops"
+        default=None,
+        ge=1,
+        le=LONGEST,
+        description="Also measure during training, every so many optimizer steps, on a few crops",
     )
     test_share: float = Field(
         default=0.25, gt=0, lt=1, description="Share of the images to test on, without a test_source"
@@ -229,7 +234,9 @@ class Recipe(RecipeTable):
     )
     max_bad_images: int = Field(default=1000, ge=0, le=LONGEST, description="End a run that would skip more images")
     max_bad_share: float = Field(default=0.01, ge=0, le=1, description="End a run that would skip a larger share")
-    min_image_side: int = Field(default=8, ge=1, le=LONGEST, description="Images with a shorter side are unusable, pixels")
+    min_image_side: int = Field(
+        default=8, ge=1, le=LONGEST, description="Images with a shorter side are unusable, pixels"
+    )
     source: Choice
     proposals: ProposalsTable | None = None
     sampler: Choice

@@ -32,6 +32,8 @@ _VERSION = 2
 _CHUNK = 25
 _ANNOTATIONS = "instances.json"
 
+Amount = Annotated[int, Field(le=1000)]
+
 
 class SampleScenes(Source):
     """Scenes rendered by code: objects of 16 categories in 7 kinds of scene.
@@ -54,9 +56,9 @@ class SampleScenes(Source):
     reads_in_threads = True
 
     def __init__(
-        self, *, images: Annotated[int, Field(ge=1)] = 1000, split: Literal["train", "val"] = "train",
-        seed: Annotated[int, Field(ge=0)] = 0, side: Annotated[int, Field(ge=64, le=1024)] = 224,
-        co_occurrence: Annotated[float, Field(ge=0, le=1)] = 0.8, objects: tuple[int, int] = (4, 8),
+        self, *, images: Annotated[int, Field(ge=1, le=10_000_000)] = 1000, split: Literal["train", "val"] = "train",
+        seed: Annotated[int, Field(ge=0, lt=2**31)] = 0, side: Annotated[int, Field(ge=64, le=1024)] = 224,
+        co_occurrence: Annotated[float, Field(ge=0, le=1)] = 0.8, objects: tuple[Amount, Amount] = (4, 8),
     ) -> None:  # fmt: skip
         if not 1 <= objects[0] <= objects[1]:
             raise ValueError(f"objects = {list(objects)} must be [min, max] with 1 <= min <= max")

@@ -166,6 +166,25 @@ def test_lengths_have_an_end(recipe_text, key):
     assert "must be less than or equal to 1000000000" in problems[0].what
 
 
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [
+        ("augment.scene.0.size", 4096),
+        ("probes.x.size", 4096),
+        ("probes.x.limit", 10**9),
+        ("batch_size", 2**20),
+        ("accumulate", 2**20),
+        ("min_image_side", 10**9),
+    ],
+)
+def test_sizes_have_an_end(recipe_text, key, most):
+    text = recipe_text + '\n[probes.x]\nuse = "knn"\n'
+    _, problems = recipe_file.check_structure(parsed(text, f"{key}={most + 1}"))
+    assert [problem.key for problem in problems] == [tuple(key.split("."))]
+    assert f"must be less than or equal to {most}" in problems[0].what
+    assert not recipe_file.check_structure(parsed(text, f"{key}={most}"))[1]
+
+
 @pytest.mark.parametrize(("rule", "lr"), [("linear", 0.4), ("sqrt", 0.2 * 2**0.5), ("none", 0.2)])
 def test_learning_rate_scaling(rule, lr):
     table = recipe.OptimizerTable(use="sgd", base_lr=0.2, lr_scaling=rule)
