@@ -18,7 +18,8 @@ from sslkit.planning.planner import make_plan
 from sslkit.planning.recipe_file import RecipeFile, check_structure, format_problems
 from sslkit.plugins import Plugins
 from sslkit.storage import checkpoint
-from sslkit.storage.run_folder import RECIPE, RunFolder, digest
+from sslkit.storage.identity import digest
+from sslkit.storage.run_folder import RECIPE, RunFolder
 from sslkit.training import precision
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")

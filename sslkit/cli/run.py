@@ -100,6 +100,7 @@ def _train_as_job(run: PlannedRun, options: RunOptions, slurm: list[str]) -> Res
 
     parameters, name = cluster.submit_parameters(slurm, options)
     run.folder.refuse_other(run.plan.resolved())
+    run.folder.remove_other(run.plan.resolved())
     was_finished = run.state == "finished"
     run.write_recipe()
     jobs = cluster.Slurm(run.folder.path / "slurm", launch.arguments(options), parameters, print_message, name)

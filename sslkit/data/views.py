@@ -149,7 +149,8 @@ class ViewDataset(Dataset[Any]):
             else:
                 bad += failed
                 return counts
-        return Failure(f"{len(failed)} images in a row cannot be used; the first: {failed[0][1]}")
+        tried = f"{len({image for image, _ in failed})} of {len(self.source)} images were tried for a place of a batch"
+        return Failure(f"{tried}, and none can be used; the first: {failed[0][1]}")
 
     def _set_current(self, image: int) -> None:
         """Record the current image in shared memory, where the main process can read it if this process dies."""

@@ -21,7 +21,6 @@ The core takes the names of these files from here; a plugin that writes one has 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import platform
@@ -36,6 +35,7 @@ from sslkit.errors import DataError, RecipeError, StorageError, UsageError
 from sslkit.files import make_folder, reason, replace_file
 from sslkit.planning import toml
 from sslkit.storage.environment import describe_environment
+from sslkit.storage.identity import differences, digest
 from sslkit.storage.run_name import run_name
 
 if TYPE_CHECKING:
@@ -59,13 +59,11 @@ ONLINE_PROBES = "online_probes.json"
 PROBE_TERM = "probe."
 """How the names of online scores start in the metrics: `probe.NAME.METRIC`."""
 WEIGHTS = "backbone.safetensors"
+_OF_A_RECIPE = (ENVIRONMENT, STATUS, METRICS, FAILED, BAD_IMAGES, PROBES, ONLINE_PROBES, RECIPE)
+"""What a run writes before its first step; the recipe goes last."""
 _LOCK = ".lock"
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL)
 """What a file system answers where no file of a run can be."""
-_NOT_COMPARED = (
-    "plugins", "summary", "auto_precision", "auto_memory_format", "on_bad_image", "max_bad_images", "max_bad_share",
-)  # fmt: skip
-"""Parts of a recipe that change no numbers: texts, what a run adds itself, and when to give up on bad images."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +115,35 @@ class RunFolder:
         return resolved
 
     def refuse_other(self, resolved: Mapping[str, Any]) -> None:
-        """Make sure that the run in this folder has this recipe.
+        """Make sure that the run in this folder has this recipe, or ended before its first step.
 
         Raises:
             RecipeError: It has a different one; the message shows every difference.
         """
-        if not (own := self.resolved()):
-            return
-        recipes = [_compared(values) for values in (own, resolved)]
-        lines = [f"    {key}: {_shown(a)} -> {_shown(b)}" for key, a, b in toml.differences(*recipes)]
-        if lines:
+        lines = self._differences(resolved)
+        if lines and not self._ended_before_a_step():
             raise RecipeError(
                 f"{self.path} was made by a different recipe:\n" + "\n".join(lines)
                 + "\n    write --arm NAME to keep both, or move the old folder away"
             )  # fmt: skip
+
+    def remove_other(self, resolved: Mapping[str, Any]) -> None:
+        """Remove what a run of another recipe left here that ended before its first step."""
+        if self._differences(resolved) and self._ended_before_a_step():
+            for name in _OF_A_RECIPE:
+                (self.path / name).unlink(missing_ok=True)
+
+    def _differences(self, resolved: Mapping[str, Any]) -> list[str]:
+        """Describe how the recipe of the run in this folder differs from another one; empty for a new run."""
+        if not (own := self.resolved()):
+            return []
+        return [f"    {line}" for line in differences(own, resolved)]
+
+    def _ended_before_a_step(self) -> bool:
+        """Whether a run has failed or stopped here without a step; one without a status may wait in a queue."""
+        status = self.status()
+        ended = status.get("state") in ("failed", "stopped") and not status.get("step")
+        return ended and not any(self.checkpoints.glob("*.pt"))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -270,27 +283,3 @@ def diverged_name(step: int) -> str:
 def collapsed_name(step: int) -> str:
     """Return the name of the file that records an alarm of collapse at a step."""
     return f"collapsed-step-{step:08d}.json"
-
-
-def digest(resolved: Mapping[str, Any]) -> str:
-    """Return a hash (16 hex digits) of what determines a run's numbers: equal runs have equal digests."""
-    text = json.dumps(_compared(resolved), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of a recipe that determine a run's numbers; `every` says only when a probe measures.
-
-    Runs from before there was a schedule of the target momentum had a cosine and did not say so.
-    """
-    compared = {key: value for key, value in values.items() if key not in _NOT_COMPARED}
-    if "probes" in compared:
-        probes = compared["probes"].items()
-        compared["probes"] = {name: {key: table[key] for key in table if key != "every"} for name, table in probes}
-    if compared.get("target", {}).get("schedule") == "cosine":
-        compared["target"] = {key: value for key, value in compared["target"].items() if key != "schedule"}
-    return compared
-
-
-def _shown(value: Any) -> str:
-    return "(absent)" if value is None else json.dumps(value)

@@ -49,6 +49,7 @@ def train(plan: Plan, recipe_file: RecipeFile, plugins: Plugins, folder: RunFold
     if folder.status().get("state") == "finished":
         return finished(folder)
     with _locked(folder):
+        folder.remove_other(plan.resolved())
         plan, note = settle(plan, options, folder, plugins)
         fabric = launch(plan, options)
         with watching(fabric):

@@ -76,7 +76,8 @@ def test_a_bad_replacement_is_replaced_by_the_next_try(dataset) -> None:
 def test_when_no_image_can_be_used_it_gives_up(dataset) -> None:
     result = dataset(f"source.broken={list(range(12))}")[[Item(0, 2)]]
     assert isinstance(result, Failure)
-    assert result.message.startswith("101 images in a row cannot be used; the first: image 2 (0002.png)")
+    told = "12 of 12 images were tried for a place of a batch"
+    assert result.message.startswith(f"{told}, and none can be used; the first: image 2 (0002.png)")
 
 
 def test_a_small_image_is_bad(dataset) -> None:

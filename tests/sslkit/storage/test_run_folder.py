@@ -6,6 +6,7 @@ import errno
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from sslkit.errors import DataError, RecipeError
 from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
 from sslkit.storage import run_folder
-from sslkit.storage.run_folder import RunFolder, digest
+from sslkit.storage.identity import digest
+from sslkit.storage.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -69,6 +71,51 @@ def test_another_recipe_is_refused_with_every_difference(planned, tmp_path) -> N
     assert "seed: 3 -> 4" in str(caught.value)
     assert "sampler.parts: 0 -> 2" in str(caught.value)
     assert "--arm NAME" in str(caught.value)
+
+
+def _ended(folder: RunFolder, plan, text, status: dict[str, Any]) -> RunFolder:
+    folder.start(plan, text, 1, "cpu")
+    folder.write("status.json", status)
+    for name in ("probes.json", "bad_images.json"):
+        folder.write(name, {})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "status",
+    [{"state": "failed", "step": 0}, {"state": "failed", "reason": "no images"}, {"state": "stopped", "step": 0}],
+)
+def test_a_run_that_ended_before_its_first_step_gives_way_to_another_recipe(planned, tmp_path, status) -> None:
+    plan, text = planned()
+    folder = _ended(RunFolder(tmp_path / "run"), plan, text, status)
+    (folder.path / "mine.txt").touch()
+    folder.remove_other(plan.resolved())
+    assert folder.status() == status, "the same recipe goes on"
+    other = planned("seed=4")[0].resolved()
+    folder.refuse_other(other)
+    folder.remove_other(other)
+    assert {path.name for path in folder.path.iterdir()} == {"checkpoints", "mine.txt"}
+
+
+@pytest.mark.parametrize(
+    ("status", "checkpoint"),
+    [
+        ({"state": "failed", "step": 1}, False),
+        ({"state": "failed", "step": 0}, True),
+        ({"state": "running", "step": 0}, False),
+        ({"state": "finished", "step": 3}, False),
+    ],
+)
+def test_a_run_that_took_a_step_or_may_take_one_keeps_its_folder(planned, tmp_path, status, checkpoint) -> None:
+    plan, text = planned()
+    folder = _ended(RunFolder(tmp_path / "run"), plan, text, status)
+    if checkpoint:
+        (folder.checkpoints / "step-00000001.pt").touch()
+    other = planned("seed=4")[0].resolved()
+    folder.remove_other(other)
+    assert folder.status() == status
+    with pytest.raises(RecipeError, match="seed: 3 -> 4"):
+        folder.refuse_other(other)
 
 
 @pytest.mark.parametrize("change", [{"summary": "other words"}, {"plugins": {"fake": "1.3"}}])

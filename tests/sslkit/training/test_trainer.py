@@ -232,6 +232,15 @@ def test_another_recipe_is_refused_with_the_difference(run):
         run("optimizer.base_lr=0.25")
 
 
+def test_a_run_that_failed_before_its_first_step_keeps_no_folder_for_its_recipe(run):
+    with pytest.raises(DataError, match="images were tried for a place of a batch, and none can be used"):
+        run(f"source.broken={list(range(40))}", "max_bad_images=1000", "max_bad_share=1.0")
+    result = run("optimizer.base_lr=0.25")
+    assert (result.state, result.resumed_from) == ("finished", 0)
+    assert not (result.folder / "failed.txt").exists()
+    assert len(json.loads((result.folder / "environment.json").read_text())) == 1
+
+
 def test_the_target_moves_once_per_optimizer_step(run, plugins, recipe_text):
     moves = []
     original = StepModule.update_target
@@ -685,10 +694,10 @@ def test_a_failing_component_ends_the_run_with_its_plugins_name_and_version(
 
 def test_a_full_memory_is_no_plugins_fault(run, plugins, monkeypatch):
     def fail(self, *given, **named):
-        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(plugins.components["objective"]["fake/alike"].cls, "forward", fail)
-    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         run()
 
 
