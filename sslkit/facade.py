@@ -74,7 +74,8 @@ def cost(recipe: Recipe) -> Cost:
     """Return the cost of a step per image: operations, parameters of both networks, and memory of activations.
 
     Raises:
-        RecipeError: With every problem of the recipe; PluginError when all of them are the plugins'.
+        RecipeError: With every problem of the recipe; PluginError when all of them are the plugins', or when a
+            component fails on noise.
     """
     from sslkit.networks.cost import measure
 

@@ -1,7 +1,8 @@
-"""Measure what a plan costs per image (parameters, operations, memory), on shapes alone, without data."""
+"""Measure what a plan costs per image (parameters, operations, memory), without data."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from sslkit.errors import PluginError
 from sslkit.networks.step_module import StepModule
 from sslkit.planning.plan import Plan
 
@@ -30,16 +32,35 @@ class Cost:
     activations: int = 0
 
 
+class CostError(PluginError):
+    """The cost of a plan cannot be computed; a run of it may be possible all the same."""
+
+
 def measure(plan: Plan, images: int = 2) -> Cost:
-    """Run one step on the meta device and count."""
-    with torch.device("meta"):
+    """Run one step on shapes alone, or where a component reads values, on noise on the CPU; and count.
+
+    Raises:
+        CostError: A component fails on noise, too.
+    """
+    with suppress(Exception):  # of any kind: there are no values to read, print or branch on
+        return _measure(plan, images, torch.device("meta"))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _measure(plan, images, torch.device("cpu"))
+    except PluginError as error:
+        raise CostError(f"its cost cannot be computed: on noise, {error}") from error
+
+
+def _measure(plan: Plan, images: int, device: torch.device) -> Cost:
+    with device:
         step = StepModule(plan)
         batch = step_batch(plan, images)
     saved = _SavedTensors(step)
     with FlopCounterMode(display=False) as counter:
         with saved_tensors_hooks(saved.pack, saved.unpack):
             loss = step(batch).loss
-        loss.backward()
+        with step.backward():
+            loss.backward()
     target = sum(p.numel() for p in step.target.parameters()) if step.target else 0
     trained = sum(p.numel() for p in step.parameters() if p.requires_grad)
     return Cost(counter.get_total_flops() // images, trained, target, saved.total // images)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sslkit.cli.show.tables import make_table, print_parts
 from sslkit.errors import Problem
-from sslkit.networks.cost import measure
+from sslkit.networks.cost import Cost, CostError, measure
 from sslkit.planning.plan import Plan
 from sslkit.planning.recipe import View
 from sslkit.planning.recipe_file import RecipeFile
@@ -32,7 +32,7 @@ def describe_check(text: RecipeFile, problems: Sequence[Problem], plan: Plan | N
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """Describe what a plan builds and costs."""
-    cost = measure(plan)
+    cost, notes = _cost(plan)
     return {
         "networks": [name for name in ("online", "target") if plan.has(name)],
         "groups": plan.groups,
@@ -40,11 +40,19 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "heads": {name: {"projection": head.dim, "predictor": head.predicts} for name, head in plan.heads.items()},
         "objectives": {item.name: [str(row) for row in item.rows.values()] for item in plan.objectives},
         "lr": plan.recipe.optimizer.lr(plan.recipe.batch_size),
-        "notes": plan.notes,
-        "gflops_per_image": round(cost.flops / 1e9, 3),
-        "trained_parameters": cost.online_parameters,
-        "target_parameters": cost.target_parameters,
+        "notes": [*plan.notes, *notes],
+        "gflops_per_image": round(cost.flops / 1e9, 3) if cost else None,
+        "trained_parameters": cost.online_parameters if cost else None,
+        "target_parameters": cost.target_parameters if cost else None,
     }
+
+
+def _cost(plan: Plan) -> tuple[Cost | None, list[str]]:
+    """Return the cost of a plan, or why it is not known: a run may be possible all the same."""
+    try:
+        return measure(plan), []
+    except CostError as error:
+        return None, [str(error)]
 
 
 def _count_and_size(views: Sequence[View]) -> str:
@@ -70,11 +78,13 @@ def print_plan(text: RecipeFile, plan: Plan) -> None:
             f"objective {item.name}",
             f"{item.weight:g} x {item.objective.component.id}({', '.join(map(str, item.rows.values()))})",
         )
-    table.add_row(
-        "cost per image",
-        f"{described['gflops_per_image']:.3g} GFLOPs, {described['trained_parameters'] / 1e6:.1f} M trained parameters",
-    )
-    print_parts(table, *(f"note: {note}" for note in plan.notes))
+    if described["gflops_per_image"] is not None:
+        table.add_row(
+            "cost per image",
+            f"{described['gflops_per_image']:.3g} GFLOPs, "
+            f"{described['trained_parameters'] / 1e6:.1f} M trained parameters",
+        )
+    print_parts(table, *(f"note: {note}" for note in described["notes"]))
 
 
 def print_diff(a: str, b: str, rows: Sequence[tuple[str, Any, Any]]) -> None:

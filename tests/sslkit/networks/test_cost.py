@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
+from sslkit.cli.show.plans import describe_plan, print_plan
 from sslkit.networks import cost
 from sslkit.planning import recipe_file
 from sslkit.planning.planner import make_plan
@@ -73,3 +75,35 @@ def test_activations_are_what_autograd_saves(planned) -> None:
     first, second = 8 * 11 * 11, 8 * 5 * 5  # outputs, per view; batch norm and ReLU save theirs, and pixels are saved
     least = 2 * 4 * (3 * 24 * 24 + 2 * first)
     assert least <= saved <= 2 * 4 * (3 * 24 * 24 + 4 * first + 4 * second + 1000)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda p: p.detach().abs().max().item(), lambda p: p.detach().cpu().numpy().mean(), lambda p: p.tolist(),
+        lambda p: 1 if (p > 0).any() else 0, lambda p: p.detach()[p > 0], lambda p: int(p.argmax()),
+    ],
+)  # fmt: skip
+def test_an_objective_that_reads_values_costs_the_same(planned, plugins, monkeypatch, read) -> None:
+    cls = plugins.components["objective"]["fake/alike"].cls
+    expected, forward = cost.measure(planned()), cls.forward
+    monkeypatch.setattr(cls, "forward", lambda self, p, z: (read(p), forward(self, p, z))[1])
+    state = torch.get_rng_state()
+    assert cost.measure(planned()) == expected
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("error", [ValueError("of noise"), KeyError("absent"), MemoryError()])
+def test_a_component_that_fails_on_noise_is_told_in_words(planned, plugins, monkeypatch, error) -> None:
+    def fail(*given, **named):
+        raise error
+
+    monkeypatch.setattr(plugins.components["objective"]["fake/alike"].cls, "forward", fail)
+    with pytest.raises(
+        cost.CostError, match=f"cannot be computed: on noise, objective 'fake/alike' .*{type(error).__name__}"
+    ):
+        cost.measure(planned())
+    described = describe_plan(planned())
+    assert described["gflops_per_image"] is described["trained_parameters"] is None
+    assert "its cost cannot be computed: on noise, objective 'fake/alike'" in described["notes"][-1]
+    print_plan(recipe_file.parse("", "dots", "dots.toml"), planned())
