@@ -23,7 +23,9 @@ def add(app: typer.Typer) -> None:
 def build(
     target: Target,
     sets: Sets = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Number of processes; by default one per core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Number of processes; by default one per core.")
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(

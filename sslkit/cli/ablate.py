@@ -51,7 +51,7 @@ EmitOnly = Annotated[
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the arms and their costs; train nothing.")]
 Collect = Annotated[bool, typer.Option("--collect", help="Make the table from the runs so far; train nothing.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Runs at a time; by default one, or one per GPU with local-pool.")
+    int | None, typer.Option(min=1, max=256, help="Runs at a time; by default one, or one per GPU with local-pool.")
 ]
 
 
@@ -65,7 +65,7 @@ def ablate(
     vary: Vary = None,
     arm: Combine = None,
     factorial: Factorial = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds per arm, counted from the recipe's seed.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Seeds per arm, counted from the recipe's seed.")] = 1,
     sets: opt.Sets = None,
     plan: PlanOnly = False,
     emit: EmitOnly = None,

@@ -32,7 +32,7 @@ def check(
         int | None,
         typer.Option(min=1, help="Smallest side of a usable image, pixels; the recipe's min_image_side by default."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=256, help="Processes; one per core by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the list to this file, as JSON.")] = None,
     as_json: opt.Json = False,
 ) -> None:

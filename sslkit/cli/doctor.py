@@ -15,7 +15,9 @@ def doctor(
     recipe: opt.RecipeOrRun,
     sets: opt.Sets = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps to time, after a few untimed ones.")] = 20,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds per arm, to estimate the cost of an ablation.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1000, help="Seeds per arm, to estimate the cost of an ablation.")
+    ] = 1,
     accelerator: opt.Accelerator = "auto",
     devices: opt.Devices = "auto",
     nodes: opt.Nodes = 1,

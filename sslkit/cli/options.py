@@ -39,10 +39,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=resul
 
 Accelerator = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Devices = Annotated[str, typer.Option(help="Devices per node: a number, or auto.")]
-Nodes = Annotated[int, typer.Option(min=1, help="Nodes of a run.")]
+Nodes = Annotated[int, typer.Option(min=1, max=10_000, help="Nodes of a run.")]
 Strategy = Annotated[str, typer.Option(help="auto, ddp, or fsdp for large ViTs.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Loader processes per device.")]
-CacheGB = Annotated[float, typer.Option(min=0, help="Memory for decoded images, gigabytes per node.")]
+Workers = Annotated[int | None, typer.Option(min=0, max=256, help="Loader processes per device.")]
+CacheGB = Annotated[float, typer.Option(min=0, max=100_000, help="Memory for decoded images, gigabytes per node.")]
 SaveEvery = Annotated[int | None, typer.Option(min=1, help="Optimizer steps between checkpoints; an epoch by default.")]
 MonitorEvery = Annotated[
     int, typer.Option(min=0, help="Optimizer steps between feature ranks and conflict maps; 0 switches them off.")

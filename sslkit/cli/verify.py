@@ -64,7 +64,7 @@ def resume(
     save_every: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps between checkpoints; 5, or fewer in a short run.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Loader processes per device.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Loader processes per device.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed for the times of the kills.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of both runs; a temporary one by default.")] = None,
     as_json: opt.Json = False,

@@ -29,7 +29,7 @@ class DeviceOptions:
 
     accelerator: str = "auto"
     devices: str = "auto"
-    nodes: Count = 1
+    nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
     strategy: str = "auto"
 
 
@@ -54,8 +54,8 @@ class LoaderOptions:
         cache_gb: Memory for decoded images, gigabytes per machine.
     """
 
-    workers: Annotated[int, Field(ge=0)] | None = None
-    cache_gb: Annotated[float, Field(ge=0)] = 0.0
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    cache_gb: Annotated[float, Field(ge=0, le=100_000)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
