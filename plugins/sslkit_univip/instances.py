@@ -13,7 +13,7 @@ from sslkit.nn import cosine_similarity, unit, widen
 from sslkit_univip import pot_solvers, solver_options
 from sslkit_univip.scenes import PairLoss, pair_loss
 from sslkit_univip.solver_options import Solver
-from sslkit_univip.transport import Side, entropy, marginal_error, sinkhorn
+from sslkit_univip.transport import Side, check_options, entropy, marginal_error, sinkhorn
 
 
 class Transport(NamedTuple):
@@ -99,6 +99,8 @@ class InstanceInstance(Objective):
         options |= {"entropic": entropic, "marginal_penalty": marginal_penalty, "mass": mass}
         entropic = solver in ("sinkhorn", "unbalanced") if entropic is None else entropic
         solver_options.check(solver, entropic, normalise or marginals == "uniform", options)
+        if solver == "sinkhorn":
+            check_options(epsilon, iterations, last_update, tolerance)
         self.pair_loss = pair_loss
         self.epsilon = epsilon
         self.iterations = iterations

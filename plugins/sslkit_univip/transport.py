@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+import operator
+from contextlib import suppress
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +17,9 @@ Side = Literal["rows", "columns"]
 
 TINY = 1e-8
 """Smallest mass as a fraction of the largest of its side; smaller ones are raised, so that logarithms are finite."""
+
+LEAST_EPSILON = 1e-30
+"""Smallest weight of the entropy: costs up to a hundred million, divided by it, stay within float32."""
 
 CHECK_EVERY = 10
 """Iterations between two comparisons with the tolerance."""
@@ -50,9 +56,9 @@ def sinkhorn(
 
     Args:
         cost: Shape (..., m, n); finite, even when divided by epsilon.
-        rows: Shape (..., m), masses, at least 0.
-        columns: Shape (..., n), masses, at least 0.
-        epsilon: Weight of the entropy, in units of cost, above 0.
+        rows: Shape (..., m), masses, at least 0, which is checked on the CPU.
+        columns: Shape (..., n), masses, at least 0, as rows.
+        epsilon: Weight of the entropy, in units of cost, at least `LEAST_EPSILON`.
         iterations: Updates of each side, at least 1.
         last: The side that every iteration updates second.
         cost_range: Largest difference between costs of one problem, if known: 2 for 1 - cosine. Costs that differ by
@@ -65,9 +71,11 @@ def sinkhorn(
         The plan, shape (..., m, n), float32 or wider.
 
     Raises:
-        ValueError: Epsilon is not above 0, there is no iteration, or the last side is none.
+        ValueError: An option gives no plan (see `check_options`), or a mass is negative.
     """
-    _check(epsilon, iterations, last)
+    check_options(epsilon, iterations, last, tolerance, cost_range)
+    epsilon, iterations = float(epsilon), operator.index(iterations)
+    _refuse_negative(rows=rows, columns=columns)
     if last == "rows":
         transposed = sinkhorn(cost.mT, columns, rows, epsilon, iterations, cost_range=cost_range, tolerance=tolerance)
         return transposed.mT
@@ -91,14 +99,44 @@ def _share(
     return _log_domain(exponent, b, a, iterations, tolerance)
 
 
-def _check(epsilon: float, iterations: int, last: Side) -> None:
-    """Refuse what gives a plan that is none: infinite or negative numbers, or masses of one side only."""
-    if not epsilon > 0:  # NaN, too
-        raise ValueError(f"epsilon = {epsilon}: the weight of the entropy must be above 0")
-    if type(iterations) is not int or iterations < 1:
+def check_options(
+    epsilon: float, iterations: int, last: Side, tolerance: float | None = None, cost_range: float | None = None
+) -> None:
+    """Refuse what gives a plan that is none: infinite or negative numbers, or masses of one side only.
+
+    Raises:
+        ValueError: An option of `sinkhorn` has no such value; the message says what to write.
+    """
+    if not _is_within(epsilon, 0) or epsilon == math.inf or epsilon == 0:
+        raise ValueError(f"epsilon = {epsilon!r}: the weight of the entropy must be a number above 0")
+    if epsilon < LEAST_EPSILON:
+        raise ValueError(f"epsilon = {epsilon!r}: costs divided by it exceed float32; write {LEAST_EPSILON:g} or more")
+    if not _is_count(iterations):
         raise ValueError(f"iterations = {iterations!r}: write a whole number of 1 or more")
     if last not in get_args(Side):
         raise ValueError(f"last = {last!r}: write 'rows' or 'columns'")
+    for name, value in (("tolerance", tolerance), ("cost_range", cost_range)):
+        if value is not None and not _is_within(value, 0):
+            raise ValueError(f"{name} = {value!r}: write a number of 0 or more, or None")
+
+
+def _is_within(value: Any, least: float) -> bool:
+    """Return whether a value is a number of at least `least`; NaN is none."""
+    return not isinstance(value, bool) and isinstance(value, Real) and float(value) >= least
+
+
+def _is_count(value: Any) -> bool:
+    """Return whether a value is a whole number of at least 1, of Python or NumPy."""
+    with suppress(TypeError):
+        return not isinstance(value, bool) and operator.index(value) >= 1
+    return False
+
+
+def _refuse_negative(**sides: Tensor) -> None:
+    """Refuse negative masses where looking does not wait for a device. What is not finite gives a plan that is not."""
+    for name, masses in sides.items():
+        if masses.device.type == "cpu" and bool((masses < 0).any()):
+            raise ValueError(f"{name} has the mass {float(masses.min()):g}: masses are at least 0")
 
 
 def sums_stay_normal(spread: float, k: int, iterations: int, dtype: torch.dtype = torch.float32) -> bool:

@@ -14,9 +14,12 @@ import numpy as np
 
 from sslkit.api import Objects, Progress, Source
 from sslkit.boxes import Boxes, clip
-from sslkit.contracts.arrays import FORM, TOLERANCE, array_fault, named
+from sslkit.contracts.arrays import FORM, TOLERANCE, array_fault, is_index, named, shown
 from sslkit.contracts.blame import blamed, breach
 from sslkit.plugins import Component
+
+MOST_IMAGES = 10**10
+"""Images that a source may have: a run hashes the keys of all."""
 
 
 class CheckedSource(Source):
@@ -78,9 +81,11 @@ class CheckedSource(Source):
     def _checked_length(self) -> int:
         with blamed(self.component, "__len__"):
             length: Any = type(self.source).__len__(self.source)
-        if _is_index(length) and length >= 0:
+        if is_index(length) and 0 <= length <= MOST_IMAGES:
             return operator.index(length)
-        raise breach(self.component, "__len__", f"returned {length!r}: return the number of images")
+        raise breach(
+            self.component, "__len__", f"returned {shown(length)}: return the number of images, at most {MOST_IMAGES}"
+        )
 
     def _checked_categories(self) -> Sequence[str]:
         with blamed(self.component, "categories"):
@@ -89,7 +94,7 @@ class CheckedSource(Source):
             names = list(categories)
             if all(isinstance(name, str) for name in names):
                 return names
-        raise breach(self.component, "categories", f"is {categories!r}: write the names of the labels, as strings")
+        raise breach(self.component, "categories", f"is {shown(categories)}: write the names of the labels, as strings")
 
     def key(self, index: int) -> str:
         """Return the key of an image."""
@@ -97,7 +102,9 @@ class CheckedSource(Source):
             key: Any = self.source.key(index)
         if isinstance(key, str) and key:
             return key
-        raise breach(self.component, "key", f"returned {key!r} for image {index}: return a relative path, as a string")
+        raise breach(
+            self.component, "key", f"returned {shown(key)} for image {index}: return a relative path, as a string"
+        )
 
     def read(self, index: int) -> bytes:
         """Return the bytes of an image."""
@@ -132,18 +139,20 @@ class CheckedSource(Source):
         """Return the label of an image, or None."""
         with self._turn, blamed(self.component, "label"):
             label: Any = self.source.label(index)
-        if label is None or (_is_index(label) and 0 <= label < len(self.categories)):
+        if label is None or (is_index(label) and 0 <= label < len(self.categories)):
             return None if label is None else operator.index(label)
-        what = f"returned {label!r} for image {index}: return None, or {_range(len(self.categories))}"
+        what = f"returned {shown(label)} for image {index}: return None, or {_range(len(self.categories))}"
         raise breach(self.component, "label", what)
 
     def left_out(self) -> Mapping[str, int]:
         """Return the counts of what the source left out."""
         with blamed(self.component, "left_out"):
             counts: Any = self.source.left_out()
-        if isinstance(counts, Mapping) and all(isinstance(k, str) and _is_index(n) for k, n in counts.items()):
-            return counts
-        raise breach(self.component, "left_out", f"returned {counts!r}: return a number for each kind")
+        if not isinstance(counts, Mapping) or not all(isinstance(k, str) and is_index(n) for k, n in counts.items()):
+            raise breach(self.component, "left_out", f"returned {shown(counts)}: return a number for each kind")
+        if any(number < 0 for number in counts.values()):
+            raise breach(self.component, "left_out", f"returned {shown(counts)}: numbers are at least 0")
+        return counts
 
 
 def _turn(source: Source) -> AbstractContextManager[object]:
@@ -159,9 +168,9 @@ def missing_message(component: Component, part: Any, *arguments: Any) -> str | N
     """
     with blamed(component, "missing"):
         message: Any = part.missing(*arguments)
-    if message is None or isinstance(message, str):
+    if message is None or (isinstance(message, str) and message.strip()):
         return message
-    raise breach(component, "missing", f"returned {message!r}: return what is missing, as a string, or None")
+    raise breach(component, "missing", f"returned {shown(message)}: return what is missing, in words, or None")
 
 
 def refuse_repeated_keys(source: Source, hashes: array[int]) -> None:
@@ -179,19 +188,8 @@ def refuse_repeated_keys(source: Source, hashes: array[int]) -> None:
     same = np.flatnonzero(np.diff(values[order]) == 0)
     for first, second in sorted(zip(order[same].tolist(), order[same + 1].tolist(), strict=True)):
         if isinstance(source, CheckedSource) and (key := source.key(first)) == source.key(second):
-            what = f"returned {key!r} for image {first} and for image {second}: keys are unique"
+            what = f"returned {shown(key)} for image {first} and for image {second}: keys are unique"
             raise breach(source.component, "key", what)
-
-
-def _is_index(value: Any) -> bool:
-    """Return whether a value is an integer of any kind, and no bool."""
-    if isinstance(value, (bool, np.ndarray)):
-        return False
-    try:
-        operator.index(value)
-    except (TypeError, ValueError, RuntimeError):  # tensors have the method, and fail
-        return False
-    return True
 
 
 def _range(categories: int) -> str:
@@ -215,11 +213,11 @@ def _objects_fault(objects: Any, categories: int) -> str | None:
             return f"{len(boxes)} boxes and {name} of shape {values.shape}: write one for each box"
     if len(boxes) and not 0 <= labels.min() <= labels.max() < categories:
         return f"labels from {labels.min()} to {labels.max()} of {categories} categories: write {_range(categories)}"
-    if not _is_index(objects.outside):
-        return f"{objects.outside!r} as outside: write the number of objects that were left out"
+    if not is_index(objects.outside) or objects.outside < 0:
+        return f"{shown(objects.outside)} as outside: write the number of objects that were left out"
     for name, flag in (("turned", objects.turned), ("wrong_size", objects.wrong_size)):
         if not isinstance(flag, (bool, np.bool_)):
-            return f"{flag!r} as {name}: write True or False"
+            return f"{shown(flag)} as {name}: write True or False"
     right = np.isfinite(boxes) & (boxes >= -TOLERANCE)
     right[:, 2:] &= boxes[:, 2:] >= boxes[:, :2]
     if not right.all():

@@ -177,7 +177,9 @@ class OnlineProbes:
             name: {
                 "metric": metric,
                 "samples": sample_count(metric, scores[RANDOM_WEIGHTS][name]),
-                "baselines": {kind: values[name][metric] for kind, values in scores.items() if name in values},
+                "baselines": {
+                    kind: values[name][metric] for kind, values in scores.items() if metric in values.get(name, {})
+                },
             }
             for name, metric in metrics.items()
         }

@@ -74,9 +74,13 @@ def fitting(steps: int, kills: int | None, save_every: int | None) -> tuple[int,
     every = save_every or max(1, min(5, steps // 4))
     most = steps - every - 1
     if most < (kills or 1):
-        room = f"the first checkpoint is after step {every} of {steps}, which leaves room for {max(0, most)} kills"
+        room = f"the first checkpoint is after step {every} of {steps}, which leaves room for {_kills(max(0, most))}"
         raise UsageError(f"{room}: write more --steps (and a recipe as long), a smaller --save-every or fewer --kills")
     return kills or min(10, most), every
+
+
+def _kills(count: int) -> str:
+    return f"{count or 'no'} kill{'s' * (count > 1)}"
 
 
 def compare(

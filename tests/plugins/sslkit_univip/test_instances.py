@@ -275,3 +275,9 @@ def test_runs_on_the_meta_device() -> None:
     with torch.device("meta"):
         outcome = build(tolerance=1e-3)(*(torch.zeros(2, n, 16) for n in (4, 4, 2, 2)))
     assert outcome.terms["loss"].shape == ()
+
+
+@pytest.mark.parametrize("epsilon", [1e-31, 1e-40, 1e-300])
+def test_an_epsilon_that_float32_cannot_divide_by_is_refused(epsilon: float) -> None:
+    with pytest.raises(ValueError, match=f"epsilon = {epsilon}: costs divided by it exceed float32"):
+        build(epsilon=epsilon)

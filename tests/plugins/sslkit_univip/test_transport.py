@@ -288,10 +288,38 @@ def test_entropy_is_normalised_by_the_number_of_cells() -> None:
         ({"epsilon": math.nan}, "epsilon = nan"), ({"epsilon": -math.inf}, "epsilon = -inf"),
         ({"iterations": 0}, "iterations = 0: write a whole number of 1 or more"), ({"iterations": -3}, "iterations = -3"),
         ({"iterations": 1.5}, "iterations = 1.5"), ({"iterations": True}, "iterations = True"),
-        ({"last": "row"}, "last = 'row': write 'rows' or 'columns'"), ({"last": None}, "last = None"),
+        ({"epsilon": 1e-40}, "epsilon = 1e-40: costs divided by it exceed float32"), ({"epsilon": 1e-38}, "epsilon = 1e-38"),
+        ({"epsilon": 5e-324}, "epsilon = 5e-324"), ({"epsilon": math.inf}, "epsilon = inf"), ({"epsilon": "0.1"}, "epsilon = '0.1'"),
+        ({"epsilon": None}, "epsilon = None"), ({"epsilon": True}, "epsilon = True"), ({"epsilon": torch.ones(2)}, "epsilon = tensor"),
+        ({"tolerance": math.nan}, "tolerance = nan: write a number of 0 or more"), ({"tolerance": -1e-3}, "tolerance = -0.001"),
+        ({"tolerance": "1"}, "tolerance = '1'"), ({"cost_range": -2.0}, "cost_range = -2.0"), ({"cost_range": math.nan}, "cost_range = nan"),
+        ({"iterations": "5"}, "iterations = '5'"), ({"iterations": np.float64(5)}, "iterations = np.float64(5.0)"),
+        ({"iterations": None}, "iterations = None"), ({"last": "row"}, "last = 'row': write 'rows' or 'columns'"), ({"last": None}, "last = None"),
     ],
 )  # fmt: skip
 def test_options_that_give_no_plan_are_refused(options, message):
     masses = torch.ones(2, 3)
     with pytest.raises(ValueError, match=re.escape(message)):
         sinkhorn(torch.rand(2, 3, 3), masses, masses, **{"epsilon": 0.1, "iterations": 5, **options})
+
+
+@pytest.mark.parametrize("number", [np.int64(7), np.uint8(7), np.int32(7)])
+def test_numbers_of_numpy_are_numbers(number):
+    cost, masses = torch.rand(2, 3, 3), torch.ones(2, 3)
+    plan = sinkhorn(cost, masses, masses, np.float32(0.5), number, tolerance=np.float64(0), cost_range=np.float32(1))
+    assert torch.equal(plan, sinkhorn(cost, masses, masses, 0.5, 7, tolerance=0.0, cost_range=1.0))
+
+
+@pytest.mark.parametrize("epsilon", [1e-30, 1e-20, 1e-6])
+def test_the_smallest_epsilons_are_finite(epsilon):
+    cost = 2 * torch.rand(4, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert sinkhorn(cost, torch.ones(4, 5), torch.ones(4, 5), epsilon, 100).isfinite().all()
+
+
+@pytest.mark.parametrize("side", ["rows", "columns"])
+@pytest.mark.parametrize("mass", [-1.0, -1e-6, -math.inf])
+def test_negative_masses_are_refused(side, mass):
+    masses = {"rows": torch.ones(2, 3), "columns": torch.ones(2, 3)}
+    masses[side][1, 2] = mass
+    with pytest.raises(ValueError, match=f"{side} has the mass {mass:g}: masses are at least 0"):
+        sinkhorn(torch.rand(2, 3, 3), **masses, epsilon=0.1, iterations=5)

@@ -165,3 +165,15 @@ def test_all_four_sides_have_one_tolerance(box):
             continue
         with pytest.raises(PluginError, match="the image|upright image"):
             source.refuse_outside(0, source.objects(0).boxes, 40, 48)
+
+
+@pytest.mark.parametrize("counts", [{"crowds": -1}, {"crowds": 2, "empty": -30}, {"a": np.int64(-2)}])
+def test_counts_of_what_is_left_out_are_at_least_0(counts):
+    source = checked(type("Left", (Dots,), {"left_out": lambda self: counts}))
+    with pytest.raises(PluginError, match=r"left_out\(\) returned \{.*: numbers are at least 0"):
+        source.left_out()
+
+
+def test_a_number_of_objects_outside_is_at_least_0():
+    with pytest.raises(PluginError, match="-1 as outside: write the number"):
+        checked(type("Left", (Dots,), {"objects": lambda self, index: Objects(outside=-1)})).objects(0)

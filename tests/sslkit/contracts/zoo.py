@@ -193,8 +193,10 @@ SAMPLES = [
 ]
 SOURCES = [
     ("__init__", fails, "failed: KeyError: 'absent'"),
-    ("missing", gives(False), "missing() returned False: return what is missing, as a string, or None"),
+    ("missing", gives(False), "missing() returned False: return what is missing, in words, or None"),
     ("missing", gives(3), "missing() returned 3"),
+    ("missing", gives(""), "missing() returned '': return what is missing, in words, or None"),
+    ("missing", gives(" \n"), "missing() returned ' \\n': return what"),
     ("missing", gives(Path("x")), "missing() returned PosixPath('x')"),
     ("missing", fails, "failed: KeyError"),
     ("prepare", fails, "failed: KeyError"),
@@ -261,6 +263,7 @@ PROPOSALS = [
     ("__init__", fails, "failed: KeyError"),
     ("missing", gives(True), "missing() returned True: return what is missing"),
     ("missing", gives(["nothing"]), "missing() returned ['nothing']"),
+    ("missing", gives(""), "missing() returned '': return what is missing, in words, or None"),
     ("missing", fails, "failed: KeyError"),
     ("open", gives(None), "open() returned None: return a subclass of sslkit.api.Proposals"),
     ("open", gives([BOXES] * 12), "open() returned a list: return a subclass of"),

@@ -50,12 +50,23 @@ class Broken(Probe):
         return {"map": 0.5}
 
 
+class Uneven(Probe):
+    """Give a metric for random weights that some other features have no use for."""
+
+    name = "uneven"
+    calls = 0
+
+    def evaluate(self, train, test):
+        Uneven.calls += 1
+        return {"top1": 0.5} if Uneven.calls % 3 == 1 else {"other": 0.25}
+
+
 @pytest.fixture(autouse=True)
 def more_probes(plugins, request):
     """Offer both probes beside the suite's own, and count their calls from 0."""
-    Restless.calls = Broken.calls = 0
+    Restless.calls = Broken.calls = Uneven.calls = 0
     module = types.ModuleType("more_probes")
-    module.sslkit_probes = hookimpl(lambda: [Restless, Broken])
+    module.sslkit_probes = hookimpl(lambda: [Restless, Broken, Uneven])
     plugins.add(Owner("more", "sslkit-more", "1"), module)
 
 
@@ -246,6 +257,13 @@ def test_pixels_are_read_once(run, monkeypatch):
     monkeypatch.setattr(Crops, "_read", lambda self: reads.append(len(self)) or original(self))
     run(ONLINE, probe_every=1)
     assert reads == [12], "by the probes before the run; the online ones have the same crops"
+
+
+def test_a_metric_that_a_baseline_lacks_stops_no_probe(run, records, capsys):
+    probes = ("probes.uneven={size=16, test_share=0.5}", "probes.restless={size=16, test_share=0.5}")
+    assert run(*probes, probe_every=2).state == "finished"
+    assert "KeyError" not in capsys.readouterr().err
+    assert [record["step"] for record in records if "probe.restless.top1" in record] == [2, 4, 6]
 
 
 def test_a_failing_probe_is_reported_once_and_does_not_end_the_run(run, records, capsys):
