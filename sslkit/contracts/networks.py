@@ -157,6 +157,8 @@ def _terms_fault(output: Terms, rows: Sequence[Tensor]) -> str | None:
         if not isinstance(values, Mapping):
             return f"{named(values)}: return a scalar tensor, a dict of them, or sslkit.api.Terms"
         for name, value in values.items():
+            if not isinstance(name, str):  # 1 and "1" would be one name in the metrics
+                return f"{name!r} as the name of a {kind}: write a string"
             if fault := _scalar_fault(value) or _device_fault(value, rows[0].device, kind):
                 return f"as {kind} {name!r} {fault}"
     if not output.terms:
