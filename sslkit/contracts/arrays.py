@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ ROUNDING = 1e-3
 """Pixels by which rounding may carry a view across the edge of its image."""
 TOLERANCE = 1.0
 """Pixels by which the box of a proposal or an object may reach outside its image, which is then clipped."""
+_LONGEST = 120
+"""Characters of a value that a message shows."""
 FORM = "boxes are left, top, right, bottom"
 
 
@@ -21,6 +26,33 @@ def named(value: Any) -> str:
         return f"an array of {value.dtype}"
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, cut for a message; its type where that fails, as for huge numbers."""
+    try:
+        text = repr(value)
+    except Exception:  # of any kind: it is the component's own
+        return named(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def is_index(value: Any) -> bool:
+    """Return whether a value is an integer of any kind that fits 64 bits, and no bool."""
+    if isinstance(value, (bool, np.ndarray)):
+        return False
+    try:
+        return -(2**63) <= operator.index(value) < 2**63
+    except (TypeError, ValueError, RuntimeError):  # tensors have the method, and fail
+        return False
+
+
+def is_finite(value: Real | np.bool_) -> bool:
+    """Return whether a number is finite as a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def array_fault(boxes: Any, count: int | None = None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from sslkit.api import Sample, ViewSampler
 from sslkit.boxes import Boxes
-from sslkit.contracts.arrays import array_fault, box_fault, named
+from sslkit.contracts.arrays import array_fault, box_fault, is_finite, named, shown
 from sslkit.contracts.blame import blamed, breach
 from sslkit.plugins import Component
 
@@ -64,9 +63,9 @@ class CheckedSampler(ViewSampler):
             return f"{named(counts)} as counts: write a dict, name -> number"
         for name, value in counts.items():
             if not isinstance(name, str):
-                return f"{name!r} as the name of a count: write a string"
-            if not isinstance(value, (Real, np.bool_)) or not math.isfinite(value):
-                actual = f"{value!r}" if isinstance(value, (str, Real)) else named(value)
+                return f"{shown(name)} as the name of a count: write a string"
+            if not isinstance(value, (Real, np.bool_)) or not is_finite(value):
+                actual = shown(value) if isinstance(value, (str, Real)) else named(value)
                 return f"{actual} as count '{name}': write a finite number"
         if self._counts is None:
             self._counts = set(counts)
@@ -79,7 +78,9 @@ class CheckedSampler(ViewSampler):
 def _group_fault(boxes: Any, count: int, height: int, width: int) -> str | None:
     if fault := array_fault(boxes, count):
         return f"{fault}, one box for each view"
-    for place, box in enumerate(boxes.tolist()):
+    with np.errstate(over="ignore"):
+        exact = boxes.astype(np.float32, copy=False)  # what a batch holds: small boxes may be empty in it
+    for place, box in enumerate(exact.tolist()):
         if fault := box_fault(box, height, width):
             return f"box {place}: {fault}"
     return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from sslkit.contracts.arrays import named
+from sslkit.contracts.arrays import is_finite, named, shown
 from sslkit.contracts.blame import breach
 from sslkit.plugins import Component
 
@@ -38,12 +37,13 @@ def checked_scores(component: Component, scores: Any) -> dict[str, float]:
 
 def _fault(name: Any, value: Any) -> str | None:
     if not isinstance(name, str):
-        return f"{name!r} as the name of a score: write a string"
+        return f"{shown(name)} as the name of a score: write a string"
     if isinstance(value, bool) or not isinstance(value, Real):
         return f"{named(value)} as '{name}': return a number, such as tensor.item()"
+    if not is_finite(value):
+        instead = "return a finite number, or raise sslkit.errors.DataError if it cannot be measured"
+        return f"{name} = {shown(value)}: {instead}"
     number = float(value)
-    if not math.isfinite(number):
-        return f"{name} = {value}: return a finite number, or raise sslkit.errors.DataError if it cannot be measured"
     if is_rate(name) and not -ROUNDING <= number <= 1 + ROUNDING:
         return f"{name} = {number:g}, and rates lie in [0, 1]: name a setting chosen_{name}, a count count_{name}"
     return None

@@ -204,6 +204,8 @@ def _objects_fault(objects: Any, categories: int) -> str | None:
     difficult: Any = objects.difficult
     if fault := array_fault(boxes):
         return f"as boxes {fault}"
+    with np.errstate(over="ignore"):
+        boxes = boxes.astype(np.float32, copy=False)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         return f"as labels {named(labels)}: write a NumPy array of int64, shape (n,)"
     if difficult is not None and (not isinstance(difficult, np.ndarray) or difficult.dtype != np.bool_):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,6 +93,11 @@ def sample(boxes: Any, **more: Any) -> Callable[..., Any]:
 
 def box(*values: Any) -> Callable[..., Any]:
     return sample(np.array([BOXES[0], values], np.float32))
+
+
+def wide(left: float, right: float) -> Any:
+    """Return two boxes in float64."""
+    return np.array([BOXES[0], [left, 4, right, 12]], np.float64)
 
 
 def gives(value: Any) -> Callable[..., Any]:
@@ -183,7 +189,14 @@ SAMPLES = [
     (sample(BOXES, counts={"drawn": np.nan}), "nan as count 'drawn': write a finite number"),
     (sample(BOXES, counts={"drawn": None}), "None as count 'drawn'"),
     (sample(BOXES, counts={"drawn": [1]}), "a list as count 'drawn'"),
+    (sample(BOXES, counts={"drawn": 10**400}), "as count 'drawn': write a finite number"),
+    (sample(BOXES, counts={"drawn": -(10**5000)}), "an int as count 'drawn': write a finite number"),
+    (sample(BOXES, counts={"drawn": Fraction(10**400, 3)}), "as count 'drawn': write a finite number"),
     (sample(BOXES, counts={3: 1}), "3 as the name of a count"),
+    (sample(wide(10.1, 10.1 + 1e-9)), "box 1: [10.1, 4, 10.1, 12], which is empty: boxes are left, top"),
+    (sample(wide(40, 40 + 1e-7)), "which is empty"),
+    (sample(wide(np.nextafter(20, 0), 20)), "box 1: [20, 4, 20, 12], which is empty"),
+    (sample(wide(8, 1e300)), "which is not finite"),
     (sample(BOXES, counts=[1]), "a list as counts: write a dict"),
     (
         lambda self, height, width, proposals, rng: Sample({"scene": BOXES}, {f"try {rng.integers(100)}": 1}),
@@ -206,6 +219,10 @@ SOURCES = [
     ("__len__", gives("12"), "__len__() returned '12'"),
     ("__len__", gives(None), "__len__() returned None"),
     ("__len__", gives(True), "__len__() returned True"),
+    ("__len__", gives(10**20), "__len__() returned 100000000000000000000: return the number of images, at most 1"),
+    ("__len__", gives(2**40), "__len__() returned 1099511627776: return the number"),
+    ("__len__", gives(10**5000), "__len__() returned an int: return the number"),
+    ("__len__", gives(np.uint64(2**63)), "__len__() returned np.uint64(9223372036854775808)"),
     ("__len__", gives(0), "__len__() returned 0, and open() did not fail: raise a DataError there"),
     ("categories", "red", "categories is 'red': write the names of the labels, as strings"),
     ("categories", (1, 2), "categories is (1, 2)"),
@@ -240,6 +257,7 @@ LABELS = [
     ("objects", gives(Objects(BOXES, np.array([-1, 1]))), "labels from -1 to 1 of 2 categories"),
     ("objects", gives(Objects(BOXES * np.nan, np.array([0, 1]))), "which is not finite"),
     ("objects", gives(Objects(BOXES[:, [2, 3, 0, 1]], np.array([0, 1]))), "which is inverted: boxes are left"),
+    ("objects", gives(Objects(BOXES.astype(np.float64) * 1e300, np.array([0, 1]))), "inf], which is not finite"),
     ("objects", gives(Objects(BOXES - 20, np.array([0, 1]))), "pixels outside the image: clip boxes to it"),
     ("objects", gives(Objects(BOXES, np.array([0, 1]), None, None)), "None as outside"),
     ("objects", gives(Objects(BOXES, np.array([0, 1]), turned=1)), "1 as turned: write True or False"),
@@ -257,6 +275,8 @@ LABELS = [
     ("label", gives("red"), "label() returned 'red'"),
     ("label", gives(1.0), "label() returned 1.0"),
     ("label", gives(True), "label() returned True"),
+    ("label", gives(10**20), "label() returned 100000000000000000000"),
+    ("label", gives(10**5000), "label() returned an int"),
     ("label", fails, "failed: KeyError"),
 ]
 PROPOSALS = [
@@ -307,6 +327,7 @@ BACKBONES = [
     ("__init__", sized(Tiny, dim=0), "dim is 0: set it to the size of the output"),
     ("__init__", sized(Tiny, dim=8.0), "dim is 8.0"),
     ("__init__", sized(Tiny, dim=None), "dim is None"),
+    ("__init__", sized(Tiny, dim=10**20), "dim is 100000000000000000000: set it to the size of the output"),
     ("__init__", lambda self: torch.nn.Module.__init__(self), "dim is missing"),
     ("__init__", fails, "failed: KeyError"),
 ]
@@ -329,6 +350,7 @@ HEADS = [
     ("__init__", sized(Linear, out_dim=0), "out_dim is 0: set it to the size of the output"),
     ("__init__", sized(Linear, out_dim="6"), "out_dim is '6'"),
     ("__init__", sized(Linear, out_dim=(6,)), "out_dim is (6,)"),
+    ("__init__", sized(Linear, out_dim=10**5000), "out_dim is an int: set it to the size of the output"),
     ("__init__", lambda self, dims: torch.nn.Module.__init__(self), "out_dim is missing"),
     ("__init__", fails, "failed: KeyError"),
 ]
@@ -379,6 +401,9 @@ PROBES = [
     ("evaluate", gives({"top1": None}), "returned None as 'top1'"),
     ("evaluate", gives({"top1": True}), "returned a bool as 'top1'"),
     ("evaluate", gives({"top1": np.array([0.5])}), "returned an array of float64 as 'top1'"),
+    ("evaluate", gives({"top1": 10**400}), "return a finite number"),
+    ("evaluate", gives({"count_seen": 10**400}), "returned count_seen = 1000000000"),
+    ("evaluate", gives({"count_seen": -(10**5000)}), "returned count_seen = an int: return a finite number"),
     ("evaluate", gives({1: 0.5}), "returned 1 as the name of a score: write a string"),
     ("evaluate", fails, "failed: KeyError"),
 ]
@@ -388,6 +413,14 @@ ZOO = [
     ("sampler", "groups", gives(["scene"]), "groups is ['scene']"),
     ("sampler", "groups", gives({}), "groups is {}"),
     ("sampler", "groups", gives({"scene": 0}), "groups gives 0 views of group 'scene'"),
+    (
+        "sampler",
+        "groups",
+        gives({"scene": 10**9}),
+        "groups gives 1000000000 views of group 'scene': write a number of at",
+    ),
+    ("sampler", "groups", gives({"scene": 1001}), "groups gives 1001 views of group 'scene'"),
+    ("sampler", "groups", gives({"scene": 10**5000}), "groups gives an int views of group 'scene'"),
     ("sampler", "groups", gives({"scene": 2.0}), "groups gives 2.0 views of group 'scene'"),
     ("sampler", "groups", gives({"my scene": 2}), "groups names a view group 'my scene'"),
     ("sampler", "groups", fails, "failed: KeyError"),
