@@ -301,7 +301,7 @@ def objective(rng: random.Random) -> Case:
             return value
 
     call = component("objective", It)
-    return Case(repr(value), "forward", terms_are_right(value), lambda: run_objective(call, It(), {"p": row}))
+    return Case(repr(value), "forward", terms_are_right(value), lambda: run_objective(call, It(), {"p": row}, {}))
 
 
 def terms_are_right(value: Any) -> bool:
@@ -335,7 +335,9 @@ def head(rng: random.Random) -> Case:
 
     valid = isinstance(value, torch.Tensor) and value.shape == (5, 3) and value.is_floating_point()
     valid = valid and value.device == x.device and value.layout == torch.strided
-    return Case(repr(value), "forward", valid, lambda: run_head(component("head", It), It(), x))
+    return Case(
+        repr(value), "forward", valid, lambda: run_head(component("head", It), It(), x, component("backbone", It))
+    )
 
 
 def probe(rng: random.Random) -> Case:

@@ -16,7 +16,8 @@ from sslkit.contracts.handed import Handed
 from sslkit.errors import PluginError
 from sslkit.plugins import Component
 
-_CUT = "do not detach it, nor compute it under no_grad()"
+_CUT = "do not detach what it returns, nor compute it under no_grad()"
+_INSTEAD = "return a tensor of the dtype that it computes in, such as float32"
 
 
 def run_backbone(component: Component, backbone: nn.Module, x: Tensor, first: bool = False) -> Mapping[str, Tensor]:
@@ -45,7 +46,7 @@ def run_backbone(component: Component, backbone: nn.Module, x: Tensor, first: bo
     handed.refuse_changes()
     if not any(rows[name].requires_grad for name in cast("Mapping[str, str]", backbone.gives)) and _trains(backbone, x):
         what = f"returned no row with a gradient, so that its parameters are not trained: {_CUT}"
-        raise breach(component, "forward", f"{what}; a frozen backbone calls requires_grad_(False) in __init__()")
+        raise breach(component, "forward", f"{what}. A frozen backbone calls requires_grad_(False) in __init__()")
     return rows
 
 
@@ -67,10 +68,8 @@ def run_head(component: Component, head: nn.Module, x: Tensor, giver: Component,
         with blamed(component, "forward"):
             output: Any = head(x)
     except PluginError as error:
-        if _is_usual(x):
-            raise
-        what = f"returned a tensor of {x.dtype}, which {component.kind} '{component.id}' cannot take: return float32"
-        raise breach(giver, "forward", what) from error
+        _refuse_dtypes(component, head, [(giver, x)], error)
+        raise
     if fault := _row_fault(output, x, parse(component.cls.gives), {"d": cast("int", head.out_dim)}):
         raise breach(component, "forward", f"returned {fault} as `gives` and `out_dim` promise")
     handed.refuse_changes()
@@ -80,14 +79,16 @@ def run_head(component: Component, head: nn.Module, x: Tensor, giver: Component,
 
 
 def run_objective(
-    component: Component, objective: nn.Module, rows: Mapping[str, Tensor | None], first: bool = False
-) -> Terms:
+    component: Component, objective: nn.Module, rows: Mapping[str, Tensor | None], givers: Mapping[str, Component],
+    first: bool = False,
+) -> Terms:  # fmt: skip
     """Return the terms and monitors of an objective, checked.
 
     Args:
         component: The objective's component.
         objective: The objective.
         rows: Parameter of `forward` -> row; None for an optional one that is not given.
+        givers: Parameter of `forward` -> the component that computed its row, for rows of networks.
         first: Whether this is a run's first step, in which checks may take time.
 
     Raises:
@@ -95,8 +96,12 @@ def run_objective(
     """
     given = {name: row for name, row in rows.items() if row is not None}
     handed = Handed(component, given, first)
-    with blamed(component, "forward"):
-        returned: Any = objective(**rows)
+    try:
+        with blamed(component, "forward"):
+            returned: Any = objective(**rows)
+    except PluginError as error:
+        _refuse_dtypes(component, objective, [(givers[name], given[name]) for name in given if name in givers], error)
+        raise
     terms = returned if isinstance(returned, Terms) else Terms(_as_terms(returned))
     if fault := _terms_fault(terms, [*given.values()]):
         raise breach(component, "forward", f"returned {fault}")
@@ -124,10 +129,20 @@ def _trains(module: nn.Module, x: Tensor) -> bool:
     return torch.is_grad_enabled() and (x.requires_grad or any(item.requires_grad for item in module.parameters()))
 
 
-def _is_usual(x: Tensor) -> bool:
-    """Return whether a tensor has a dtype that modules take: float32, or under autocast a shorter one."""
-    shorter = torch.is_autocast_enabled("cpu" if x.is_meta else x.device.type)
-    return x.dtype is torch.float32 or (shorter and x.dtype in (torch.float16, torch.bfloat16))
+def _refuse_dtypes(
+    component: Component, module: nn.Module, inputs: Iterable[tuple[Component, Tensor]], error: PluginError
+) -> None:
+    """Blame the component that gave an input of another dtype than the failed module's own parameters.
+
+    Raises:
+        PluginError: There is one.
+    """
+    own = {item.dtype for item in module.parameters()}
+    for giver, x in inputs:
+        shorter = torch.is_autocast_enabled("cpu" if x.is_meta else x.device.type) and x.element_size() == 2
+        if own and x.dtype not in own and not shorter:
+            what = f"returned a tensor of {x.dtype}, which {component.kind} '{component.id}' cannot take: {_INSTEAD}"
+            raise breach(giver, "forward", what) from error
 
 
 def _row_fault(row: Any, x: Tensor, axes: Iterable[Axis], sizes: Mapping[str, int]) -> str | None:

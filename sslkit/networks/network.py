@@ -34,6 +34,12 @@ class Network(nn.Module):
         predictors = [(self.heads[name].predictor, module) for name, module in self.predictors.items()]
         return [(head.component, module) for head, module in [*projectors, *predictors] if head]
 
+    def giver(self, key: EmbeddingKey) -> Component:
+        """Return the component that computes an embedding."""
+        head = self.heads.get(key.head)
+        last = head and (head.predictor if key.kind == "prediction" else head.projector)
+        return last.component if last else self.component
+
     def forward(self, x: Tensor, keys: Sequence[EmbeddingKey], first: bool = False) -> list[Tensor]:
         """Return the embeddings of images (n 3 h w) under the keys, each (n ...); `first` as in `run_backbone`."""
         features = run_backbone(self.component, self.backbone, x, first)

@@ -71,6 +71,10 @@ class StepModule(nn.Module):
         objectives = [(item.objective.component, self.objectives[item.name]) for item in plan.objectives]
         self._stateful: list[tuple[Component, Any]] = [*self.online.parts(), *objectives]
         self.parts: list[Part] = [(plan.backbone.component, self.online.backbone), *self._stateful]
+        self.givers = {
+            item.name: {name: self.online.giver(key) for name, key in item.rows.items() if not isinstance(key, str)}
+            for item in plan.objectives
+        }
         self.gather: Callable[[Tensor], Tensor] | None = None
         """Concatenates a tensor's rows (b ...) over all ranks, with gradients; None with a single rank."""
         self.mean: Callable[[Tensor], Tensor] | None = None
@@ -130,9 +134,10 @@ class StepModule(nn.Module):
         timer = Timer(batch["index"].device, on=measure)
         for item in self.plans:
             inputs = self._inputs(item, batch, table)
-            output = run_objective(item.objective.component, self.objectives[item.name], inputs, first)
+            component, givers = item.objective.component, self.givers[item.name]
+            output = run_objective(component, self.objectives[item.name], inputs, givers, first)
             if first:
-                refuse_own_backward(item.objective.component, self.online)
+                refuse_own_backward(component, self.online)
             loss = item.weight * torch.stack(list(output.terms.values())).sum()
             losses[item.name] = ObjectiveLoss(loss, timer.lap())
             terms.update({f"{item.name}.{term}": value.detach() for term, value in output.terms.items()})

@@ -33,7 +33,8 @@ def rows_of_size(
     if resolver.is_faulty("backbone") or resolver.is_faulty(*key):
         return None
     try:
-        return run_backbone(component, backbone, torch.zeros(2, 3, size, size, device="meta"))
+        with torch.set_grad_enabled(images == "views"):  # crops are only measured, which needs no gradient
+            return run_backbone(component, backbone, torch.zeros(2, 3, size, size, device="meta"))
     except SslkitError as error:
         refusal = error.__cause__ if isinstance(error, PluginError) else error
         if isinstance(refusal, (*_REFUSALS, SslkitError)):

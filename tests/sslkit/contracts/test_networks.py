@@ -55,7 +55,7 @@ def objective(value, **rows):
     made = Returning({"v": 2})
     made.value = value
     rows = {"p": torch.rand(4, 2, 6, requires_grad=True), "z": torch.rand(4, 2, 6), **rows}
-    return run_objective(component(Returning), made, rows)
+    return run_objective(component(Returning), made, rows, {})
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,35 @@ def test_a_network_without_gradients_needs_none():
         assert not objective(lambda p, z: p.mean().detach()).terms["loss"].requires_grad
     frozen = torch.rand(4, 2, 6)
     assert objective(lambda p, z: p.mean(), p=frozen).terms["loss"].requires_grad is False
+
+
+class Weighing(Alike):
+    """Has a layer of its own."""
+
+    def __init__(self):
+        super().__init__({"v": 2})
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, p, z):
+        return (self.layer(p) - z).mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_dtype_that_an_objective_cannot_take_is_its_givers_fault(dtype):
+    rows = {"z": torch.rand(4, 2, 6), "p": torch.rand(4, 2, 6, dtype=dtype, requires_grad=True)}
+    given = {"p": component(Linear, "head"), "z": component(Tiny, "backbone")}
+    with pytest.raises(PluginError) as caught:
+        run_objective(component(Weighing), Weighing(), rows, given)
+    told = str(caught.value)
+    assert told.startswith(
+        f"head 'here/head' of {OWNER}: forward() returned a tensor of {dtype}, which objective 'here/"
+    )
+    with pytest.raises(PluginError, match="^objective 'here/objective' of .* failed: RuntimeError"):
+        run_objective(component(Weighing), Weighing(), rows, {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_failure_in_the_dtype_of_its_own_parameters_is_a_modules_own(dtype):
+    x = torch.rand(4, 7, dtype=dtype)
+    with pytest.raises(PluginError, match="^head 'here/head' of .* failed: RuntimeError"):
+        run_head(component(Linear, "head"), Linear({"d": 8}).to(dtype), x, GIVER)

@@ -192,3 +192,8 @@ def test_a_graph_that_is_kept_is_told_at_the_second_step(with_zoo, train):
         f"graph a second time (or directly access saved tensors after they have already been freed).\n    objective {BY}"
         in told
     )
+
+
+@pytest.mark.parametrize("value", [zoo_gradients.without_grad(zoo.Tiny), zoo_gradients.inference])
+def test_a_backbone_that_is_only_measured_needs_no_gradient(measure, value):
+    assert measure("backbone", "forward", value)

@@ -103,7 +103,7 @@ def own_backward(x: torch.Tensor, **options: Any) -> torch.Tensor:
     return x.mean()
 
 
-CUT = "without a gradient, which trains nothing: do not detach it, nor compute it under no_grad()"
+CUT = "without a gradient, which trains nothing: do not detach what it returns, nor compute it under no_grad()"
 BACKBONES = [
     ("forward", without_grad(Tiny), "forward() returned no row with a gradient, so that its parameters are not"),
     ("forward", inference, "returned no row with a gradient"),
