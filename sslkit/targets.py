@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ import typer
 from sslkit.errors import DataError, PluginError, Problem, RecipeError, SslkitError, UsageError, closest
 from sslkit.planning import recipe_file as files
 from sslkit.planning.options import parsed, validate
-from sslkit.planning.recipe import ProbeRecipe, Recipe
+from sslkit.planning.partial import repaired
+from sslkit.planning.recipe import ProbeRecipe
 from sslkit.planning.recipe_file import RecipeFile, check_structure, format_problems
 from sslkit.plugins import Plugins
 from sslkit.storage.run_folder import RECIPE, is_run
@@ -77,7 +77,7 @@ def check(recipe_file: RecipeFile, plugins: Plugins, data: bool = True, announce
         if announce:
             listing = format_problems(recipe_file, problems)
             typer.echo(f"{recipe_file.origin}: structural problems, looking for more\n{listing}", err=True)
-        recipe = _repaired(recipe_file, problems)
+        recipe = repaired(recipe_file, problems)
     checked = Checked(recipe_file, problems=list(problems), announced=problems if announce else ())
     if recipe is None:
         return checked
@@ -273,36 +273,3 @@ def _missing_data(source: ConfiguredComponent) -> str | None:
     from sslkit.data import opening  # imports torch
 
     return opening.make_source(source).missing()
-
-
-# -------------------------------------------------------------------------------------------- partial recipes
-
-
-def _repaired(recipe_file: RecipeFile, problems: Sequence[Problem]) -> Recipe | None:
-    """Return the recipe without its faulty keys, so that the rest can be checked as well."""
-    values = copy.deepcopy(recipe_file.values)
-    for problem in problems:
-        _remove(values, problem.key)
-    _fill_in(values)
-    recipe, remaining = check_structure(RecipeFile(recipe_file.name, recipe_file.origin, values))
-    return recipe if not remaining else None
-
-
-def _fill_in(values: dict[str, Any]) -> None:
-    """Put valid values in place of required ones that were invalid or missing, which have been reported already."""
-    values.setdefault("batch_size", 2)
-    if not ("epochs" in values) ^ ("steps" in values):
-        values.pop("steps", None)
-        values["epochs"] = 1
-    if isinstance(values.get("optimizer"), dict):
-        values["optimizer"].setdefault("base_lr", 0.1)
-
-
-def _remove(values: Any, key: tuple[str, ...]) -> None:
-    for part in key[:-1]:
-        if isinstance(values, list) and part.isdecimal():
-            values = values[int(part)]
-        else:
-            values = values.get(part, {}) if isinstance(values, dict) else {}
-    if key and isinstance(values, dict):
-        values.pop(key[-1], None)

@@ -51,13 +51,12 @@ def sinkhorn(
 
     Sums are computed as written (kernel domain) where `sums_stay_normal` proves that this loses nothing and no gradient
     is needed. Elsewhere they are computed as logarithms (log domain), which is finite for every cost, differentiable,
-    and takes three to four times as long. The choice depends only on numbers that are known in advance: it does not
-    wait for the device.
+    and takes three to four times as long. The choice depends on numbers known in advance, and waits for no device.
 
     Args:
         cost: Shape (..., m, n); finite, even when divided by epsilon.
-        rows: Shape (..., m), masses, at least 0, which is checked on the CPU.
-        columns: Shape (..., n), masses, at least 0, as rows.
+        rows: Shape (..., m), masses, at least 0; checked on the CPU alone.
+        columns: Shape (..., n), masses, at least 0; likewise.
         epsilon: Weight of the entropy, in units of cost, at least `LEAST_EPSILON`.
         iterations: Updates of each side, at least 1.
         last: The side that every iteration updates second.
@@ -71,10 +70,9 @@ def sinkhorn(
         The plan, shape (..., m, n), float32 or wider.
 
     Raises:
-        ValueError: An option gives no plan (see `check_options`), or a mass is negative.
+        ValueError: An option gives no plan, or a mass is negative.
     """
     check_options(epsilon, iterations, last, tolerance, cost_range)
-    epsilon, iterations = float(epsilon), operator.index(iterations)
     _refuse_negative(rows=rows, columns=columns)
     if last == "rows":
         transposed = sinkhorn(cost.mT, columns, rows, epsilon, iterations, cost_range=cost_range, tolerance=tolerance)
