@@ -21,7 +21,8 @@ def build(kind: str, name: str, options: Mapping[str, Any], plugins: Plugins, *w
         RecipeError: An option is unknown or out of range, or the component refuses them.
     """
     component = plugins.find(kind, name)
-    checked, problems = validate(schema(component.cls), options, ())
+    with blamed(component, "__init__"):  # a validator of an option may raise anything
+        checked, problems = validate(schema(component.cls), options, ())
     if problems:
         lines = [f"{component.id}: {item.what}{item.instead and '; '}{item.instead}" for item in problems]
         raise RecipeError("\n".join(lines), problems)

@@ -1,10 +1,17 @@
+import types
 from types import MappingProxyType
+from typing import Annotated
 
 import pytest
+from pydantic import AfterValidator
 
-from sslkit.planning import recipe_file
+from sslkit import hookimpl, targets
+from sslkit.errors import PluginError
+from sslkit.planning import recipe_file, standalone
 from sslkit.planning.plan import EmbeddingKey
 from sslkit.planning.planner import make_plan
+from sslkit.plugins import Owner
+from tests.conftest import Dots
 
 
 @pytest.fixture
@@ -256,3 +263,43 @@ def test_a_map_of_one_position_is_noted(make, size, noted):
     assert bool(notes) == noted
     if notes:
         assert f"views of {size} x {size} pixels (group 'scene')" in notes[0]
+
+
+def raises_key_error(value):
+    raise KeyError("no such table")
+
+
+def raises_exit(value):
+    raise SystemExit(0)
+
+
+class SilentError(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def raises_silently(value):
+    raise SilentError
+
+
+@pytest.mark.parametrize("validator", [raises_key_error, raises_exit, raises_silently])
+def test_a_validator_of_a_plugin_that_fails_is_its_failure(plugins, recipe_text, validator):
+    class Checks(Dots):
+        name = "checks"
+
+        def __init__(self, *, count: Annotated[int, AfterValidator(validator)] = 3): ...
+
+    module = types.ModuleType("checking")
+    module.sslkit_sources = hookimpl(lambda: [Checks])
+    plugins.add(Owner("checking", "sslkit-checking", "1.0"), module)
+    text = recipe_text.replace('use = "dots"', 'use = "checks"\ncount = 4')
+    checked = targets.check(recipe_file.parse(text, "t", "t.toml"), plugins, data=False, announce=False)
+    [problem] = [item for item in checked.problems if item.key == ("source",)]
+    assert problem.kind == "plugin"
+    assert (
+        "the options of source 'checking/checks' of plugin 'checking' (sslkit-checking 1.0) cannot be checked: "
+        in problem.what
+    )
+    assert f"in {validator.__name__}" in problem.what
+    with pytest.raises(PluginError, match="source 'checking/checks' of .* failed: "):
+        standalone.build("source", "checks", {"count": 4}, plugins)

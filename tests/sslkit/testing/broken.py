@@ -89,6 +89,22 @@ class Loose(Good):
         super().__init__(dims, **options)
 
 
+@breaks("objective", "options", "its option 'mask' cannot be read")
+class Unreadable(Good):
+    """Takes a mask that no recipe can hold, and a scale."""
+
+    def __init__(self, dims: Any, *, scale: float = 1.0, mask: np.ndarray[Any, Any] | None = None) -> None:
+        super().__init__(dims, scale=scale)
+
+
+@breaks("objective", "options", "its option 'weight' has the name of a key that sslkit itself reads")
+class Weighty(Good):
+    """Takes a weight and a scale, and the recipe's table has a weight of its own."""
+
+    def __init__(self, dims: Any, *, scale: float = 1.0, weight: float = 1.0) -> None:
+        super().__init__(dims, scale=scale)
+
+
 @breaks("objective", "options", "must be greater than 0")
 class Ranged(Good):
     """Its default for scale is out of range."""
