@@ -57,6 +57,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "OutOfMemoryError" in kinds or ("AcceleratorError" in kinds and "out of memory" in str(error))
 
 
+def words(error: BaseException) -> str:
+    """Return the message of one of sslkit's errors; of any other, its type and its message, which may be empty."""
+    return str(error) if isinstance(error, SslkitError) else describe(error)
+
+
 def breach(component: Component, method: str, what: str, of: type[Any] | None = None) -> PluginError:
     """Return the error of a component that returns or declares what its contract does not allow.
 

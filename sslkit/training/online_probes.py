@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sslkit.contracts.blame import words
 from sslkit.contracts.scores import is_rate
 from sslkit.errors import DataError
 from sslkit.networks import sharding
@@ -210,7 +211,7 @@ class OnlineProbes:
         """Say once that a probe failed: the others are measured, and the run goes on."""
         if name not in self._reported:
             self._reported.add(name)
-            self.observers.note(f"warning: online probe '{name}' failed, and the run goes on: {error}")
+            self.observers.note(f"warning: online probe '{name}' failed, and the run goes on: {words(error)}")
 
     def _weights(self) -> Mapping[str, Tensor]:
         """Return the online backbone's weights, whole on rank 0; to be called on all ranks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from sslkit.contracts.blame import words
 from sslkit.errors import DataError
 from sslkit.networks import sharding
 from sslkit.probes.evaluate import ProbeEvaluator, ProbeScores
@@ -41,7 +42,7 @@ class RunProbes:
             raise error
         if name not in self.failed:
             self.failed.add(name)
-            self.observers.note(f"warning: probe '{name}' failed, and the run goes on: {error}")
+            self.observers.note(f"warning: probe '{name}' failed, and the run goes on: {words(error)}")
 
     def backbone(self) -> nn.Module:
         """Return the online backbone, whole on rank 0; to be called on all ranks."""

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from sslkit.contracts.blame import words
 from sslkit.data.loader import Loader
 from sslkit.data.opening import prepare
 from sslkit.errors import DataError, DivergedError, PreemptedError, SslkitError, StorageError
@@ -75,7 +76,7 @@ def _locked(folder: RunFolder) -> Iterator[None]:
             if new and isinstance(error, SslkitError) and not folder.recipe.exists():
                 remove_empty(new)
                 raise
-            reason = str(error) if isinstance(error, SslkitError) else f"{type(error).__name__}: {error}"
+            reason = words(error)
             with suppress(StorageError, DataError):  # the first error is the one to report
                 failure = {"state": "failed", "reason": reason, "code": getattr(error, "exit_code", 1)}
                 folder.write(STATUS, {**folder.status(), **failure})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
 from sslkit.__main__ import main
 from sslkit.errors import PluginError
@@ -197,3 +198,24 @@ def test_a_graph_that_is_kept_is_told_at_the_second_step(with_zoo, train):
 @pytest.mark.parametrize("value", [zoo_gradients.without_grad(zoo.Tiny), zoo_gradients.inference])
 def test_a_backbone_that_is_only_measured_needs_no_gradient(measure, value):
     assert measure("backbone", "forward", value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "failed: MemoryError\n"), (torch.OutOfMemoryError(), "goes on: OutOfMemoryError\n"),
+        (MemoryError("too large"), "failed: MemoryError: too large\n"), (KeyError(), "failed: KeyError\n"),
+    ],
+)  # fmt: skip
+def test_a_probe_that_fails_without_a_word_is_told_with_its_type(with_zoo, train, error, words):
+    def fail(*given):
+        raise error
+
+    code, told = train(
+        with_zoo("probe", zoo.wrong("probe", "evaluate", fail)),
+        "probes={p={use='zoo/wrong', size=16, test_share=0.5}}",
+        "source.images=24",
+    )
+    assert code == 0, told
+    assert "warning: probe 'p' failed, and the run goes on: " in told
+    assert words in told
