@@ -144,14 +144,9 @@ class Plugins:
         components: dict[str, Component] = {}
         for owner, classes in self._call(COLLECTING[kind]):
             for cls in classes:
-                component = Component(kind, f"{owner.plugin}/{getattr(cls, 'name', None)}", cls, owner)
-                faults = class_faults(kind, cls)
-                if component.id in components:
-                    faults = [f"it offers two {kind}s named '{component.id}'"]
-                for fault in faults:
-                    _add(self.broken, Broken(owner, fault, kind, component.id))
-                if not faults:
-                    components[component.id] = component
+                with _calling(owner, self.broken, f"it offers a {kind} that cannot be looked at: "):
+                    component = Component(kind, f"{owner.plugin}/{getattr(cls, 'name', None)}", cls, owner)
+                    _offer(component, components, self.broken)
         return components
 
     def _call(self, hook: str) -> list[tuple[Owner, Sequence[Any]]]:
@@ -217,7 +212,10 @@ class Plugins:
         recipes: dict[str, Path] = {}
         for owner, paths in self._call("sslkit_recipes"):
             for path in paths:
-                if fault := entries.path_fault(path):
+                fault: str | None = "what cannot be looked at"
+                with isolated(lambda error: None):  # noqa: ARG005 - of any class, which may fail in any way
+                    fault = entries.path_fault(path)
+                if fault:
                     _add(self.broken, Broken(owner, f"sslkit_recipes() returned {fault}"))
                 elif recipes.setdefault(id_ := f"{owner.plugin}/{Path(path).stem}", Path(path)) != Path(path):
                     _add(self.broken, Broken(owner, f"sslkit_recipes() returned two files for one name, {id_}"))
@@ -242,6 +240,17 @@ def _calling(owner: Owner, broken: list[Broken], what: str = "") -> Iterator[Non
     """Run code of a plugin that collects; list the plugin as broken if it fails, with a reason that `what` begins."""
     with isolated(lambda error: _add(broken, Broken(owner, what + _reason(error)))), stdout_as_stderr():
         yield
+
+
+def _offer(component: Component, components: dict[str, Component], broken: list[Broken]) -> None:
+    """Add a component to others of its kind, or list it as broken."""
+    faults = class_faults(component.kind, component.cls)
+    if component.id in components:
+        faults = [f"it offers two {component.kind}s named '{component.id}'"]
+    for fault in faults:
+        _add(broken, Broken(component.owner, fault, component.kind, component.id))
+    if not faults:
+        components[component.id] = component
 
 
 def _add(broken: list[Broken], item: Broken) -> None:

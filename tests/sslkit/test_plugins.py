@@ -476,3 +476,29 @@ def test_one_component_with_wrong_options_is_broken_and_the_others_go_on(constru
         assert f"test_plugins.py, line {constructor.__code__.co_firstlineno}, in {constructor.__name__}" in message
     with pytest.raises(PluginError, match="unknown source 'odd'"):
         plugins.find("source", "odd")
+
+
+class Unprintable:
+    def __repr__(self):
+        raise ValueError("no words")
+
+
+class Meta(type(Probe)):
+    def __getattribute__(cls, name):
+        if name == "name":
+            raise KeyError("no name")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("bad", [Unprintable(), Meta("Hidden", (Probe,), {})])
+def test_what_cannot_be_looked_at_is_told_and_hides_no_other(tmp_path, bad):
+    good = tmp_path / "good.toml"
+    good.touch()
+    hooks = {"sslkit_probes": [bad, probe("fine", lambda self: None)], "sslkit_recipes": [Unprintable(), good]}
+    plugins = Plugins.load(points=[Point("toy", offering(**hooks))])
+    assert list(plugins.components["probe"]) == ["toy/fine"]
+    assert plugins.recipes() == {"toy/good": good}
+    reasons = [item.reason for item in plugins.broken]
+    assert len(reasons) == 2
+    assert reasons[0].startswith("it offers a probe that cannot be looked at: ")
+    assert reasons[1] == "sslkit_recipes() returned what cannot be looked at"
