@@ -85,15 +85,19 @@ class TracedSteps(TrainStep):
 
     Attributes:
         record: The record of the current step.
+        begun: Tensors that no checkpoint holds, before the first step; one that stays as it is, such as memory that is
+            never written, is no state.
     """
 
     record: Step
+    begun: dict[str, Tensor]
 
     def trace(self, steps: int) -> list[Step]:
         """Return the records of `steps` optimizer steps, or fewer if the run is shorter."""
         self.network.train()
         stop = min(steps, self.setup.steps)
         records: list[Step] = []
+        self.begun = _digests(_unsaved(self.network))
         with self.setup.loader(0, stop) as loader:
             while self.state.step < stop:
                 self.record = {kind: {} for kind in KINDS}
@@ -139,7 +143,10 @@ class TracedSteps(TrainStep):
         self.record["online"] = {name: one for name, one in parameters.items() if name not in self.record["target"]}
         saved = self.network.state_dict()  # buffers that no checkpoint holds are not part of the state
         states = [(name, one) for name, one in saved.items() if name not in parameters]
-        self.record["state"] = _digests([*states, *_unsaved(self.network)])
+        self.record["state"] = _digests(states)
+        for name, one in _digests(_unsaved(self.network)).items():
+            if name not in self.begun or not torch.allclose(one, self.begun[name], rtol=0, atol=0, equal_nan=True):
+                self.record["state"][name] = one
 
     def _joined(self) -> Step:
         """Join the rows of all ranks, and add how far apart their weights are."""

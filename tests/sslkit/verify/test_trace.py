@@ -176,6 +176,7 @@ class Remembers(Alike):
         self.counts, self.signs = torch.zeros(6, dtype=torch.int64), torch.zeros(6, dtype=torch.bool)
         self.table: Any = np.zeros(6)
         self.names = np.array(["not", "numbers"])
+        self.register_buffer("unwritten", torch.tensor([float(id(self)), torch.nan]), persistent=False)
 
     def forward(self, p: torch.Tensor, z: torch.Tensor) -> Any:
         self.centre = z.detach().mean((0, 1))
