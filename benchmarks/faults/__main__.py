@@ -42,7 +42,7 @@ SHORT: dict[str, Callable[[Path, int], Part]] = {
     "annotations": lambda folder, seed: annotations.campaign(folder, seed, coco=100, voc=50, tars=50),
     "components": lambda folder, seed: components.campaign(folder, seed, each=50),
     "paths": lambda folder, seed: paths.campaign(folder, seed, cases=15),
-    "memory": lambda folder, seed: memory.campaign(folder, steps=200, workers=2),
+    "memory": lambda folder, seed: memory.campaign(folder, steps=150, workers=2),
 }
 """The sizes that the test suite runs; kills have tests of their own."""
 

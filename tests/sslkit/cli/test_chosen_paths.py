@@ -78,8 +78,8 @@ def test_a_folder_that_cannot_be_written(here, capsys, no_training, words, folde
 @pytest.mark.parametrize(
     ("words", "folder", "code", "message"),
     [
-        *((["--runs"], *case) for case in FOLDERS[1:5]),
-        (["--out"], *FOLDERS[1]), (["--collect", "--out"], *FOLDERS[2]), (["--emit", "sh", "--runs"], *FOLDERS[3]),
+        (["--runs"], *FOLDERS[1]), (["--runs"], *FOLDERS[3]),
+        (["--out"], *FOLDERS[2]), (["--collect", "--out"], *FOLDERS[4]), (["--emit", "sh", "--runs"], *FOLDERS[3]),
     ],
 )  # fmt: skip
 def test_a_folder_of_an_ablation_is_checked_before_anything_trains(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
-import sys
 import tomllib
 import types
 from importlib.metadata import entry_points
@@ -176,13 +174,6 @@ def test_what_components_print_is_not_in_what_programs_read(install, capfd, word
     print("afterwards")  # noqa: T201
     os.write(1, b"and from C\n")
     assert set(capfd.readouterr().out.splitlines()) == {"afterwards", "and from C"}
-
-
-def test_a_pipe_that_closes_early_is_not_told(install):
-    code = "import sys; from sslkit.__main__ import main; sys.exit(main(['schema']))"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.close()
-        assert process.stderr.read() == b""
 
 
 def test_a_plugins_own_command_may_exit(install):

@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 AFTERWARDS = """
 import sys
 {before}
@@ -30,17 +28,17 @@ def test_torchmetrics_is_told_by_its_version_and_can_be_imported_afterwards():
     assert output_of(AFTERWARDS.format(before="")) == "True\n"
 
 
-@pytest.mark.parametrize("error", ["ImportError", "AttributeError", "PackageNotFoundError"])
-def test_a_fabric_that_needs_more_of_it_is_imported_as_usual(error):
-    code = f"""
+def test_a_fabric_that_needs_more_of_it_is_imported_as_usual():
+    code = """
 import sys
 from importlib.metadata import PackageNotFoundError
 from sslkit.training import fabric_import
 def refuse(*args):
-    raise {error}("more")
-fabric_import.importlib = type("importlib", (), {{"import_module": staticmethod(refuse)}})
-fabric_import.import_fabric()
-assert "torchmetrics" not in sys.modules
+    raise error("more")
+fabric_import.importlib = type("importlib", (), {"import_module": staticmethod(refuse)})
+for error in (ImportError, AttributeError, PackageNotFoundError):
+    fabric_import.import_fabric()
+    assert "torchmetrics" not in sys.modules
 from lightning_fabric import Fabric
 print("torchmetrics" in sys.modules)
 """

@@ -17,8 +17,8 @@ from sslkit import folders
 from sslkit.api import no_progress
 from sslkit.boxes import to_xywh
 from sslkit.errors import DataError, SslkitWarning, StorageError
-from sslkit.images import decode
 from sslkit.foreign.signatures import schema
+from sslkit.images import decode
 from sslkit.planning.options import validate
 from sslkit_images.scenes import files as scene_files
 from sslkit_images.scenes import source as source_module
