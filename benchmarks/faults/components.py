@@ -274,7 +274,7 @@ SOURCE_RULES: dict[str, Callable[[Any], bool]] = {
     "key": lambda value: isinstance(value, str) and value != "",
     "read": lambda value: isinstance(value, bytes),
     "label": lambda value: value is None or (is_whole(value) and 0 <= value < CATEGORIES),
-    "missing": lambda value: value is None or isinstance(value, str),
+    "missing": lambda value: value is None or (isinstance(value, str) and bool(value.strip())),
     "left_out": lambda value: isinstance(value, dict)
     and all(isinstance(key, str) and is_whole(number) for key, number in value.items()),
     "objects": objects_are_right,
