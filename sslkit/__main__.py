@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_NO_MEMORY = re.compile("(can't|cannot|unable to) (allocate|mmap)|not enough memory|out of memory", re.IGNORECASE)
 _SIZE = re.compile(r"(?:allocate|mmap)[a-z ]* ([0-9.]+ ?(?:[KMGTPE]i?B|bytes))", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; our own errors are shown as a message, without a traceback."""
     from sslkit.cli import make_app
-    from sslkit.errors import SslkitError
+    from sslkit.errors import SslkitError, is_out_of_memory
 
     if not _has_current_folder():
         print("error: the current folder no longer exists: change to another one", file=sys.stderr)  # noqa: T201
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {_describe(error)}", file=sys.stderr)  # noqa: T201
         return 1
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
             raise
         print(f"error: {_memory_message(error)}", file=sys.stderr)  # noqa: T201
         return 1
@@ -74,12 +73,6 @@ def _has_current_folder() -> bool:
         return Path.cwd().is_dir()
     except OSError:
         return False
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out; torch raises its own errors on devices, and plain ones elsewhere."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool({"MemoryError", "OutOfMemoryError"} & kinds) or _NO_MEMORY.search(str(error)) is not None
 
 
 def _memory_message(error: Exception) -> str:

@@ -120,3 +120,15 @@ def closest(word: str, known: Iterable[str]) -> str:
 def close_match(word: str, known: Iterable[str]) -> str | None:
     """Return the closest match in `known`, or None if there is none."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether torch found no memory, on a device or the CPU; it may show in code that takes little.
+
+    Told without importing torch, which raises a plain `RuntimeError` on the CPU.
+    """
+    kinds = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("torch")}
+    if "OutOfMemoryError" in kinds:
+        return True
+    text = {"AcceleratorError": "out of memory", "RuntimeError": "DefaultCPUAllocator: "}.get(type(error).__name__)
+    return text is not None and text in str(error)

@@ -10,8 +10,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from sslkit.contracts.blame import is_out_of_memory, own_line
-from sslkit.errors import PluginError, SslkitError
+from sslkit.contracts.blame import own_line
+from sslkit.errors import PluginError, SslkitError, is_out_of_memory
 from sslkit.foreign.isolation import describe
 from sslkit.foreign.places import location
 from sslkit.plugins import Component

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from sslkit.errors import DataError, PluginError, SslkitError
+from sslkit.errors import DataError, PluginError, SslkitError, is_out_of_memory
 from sslkit.foreign.isolation import describe, is_failure
 from sslkit.foreign.places import code_of, location, place_of
 from sslkit.plugins import Component
@@ -30,7 +30,7 @@ class blamed:  # noqa: N801 - used as a function; a class is faster than a gener
         of: The class of the called object, if it is not the component's own: a proposer's proposals.
 
     Raises:
-        PluginError: Anything was raised other than sslkit's errors, and a device that is out of memory. Of sslkit's
+        PluginError: Anything was raised other than sslkit's errors, and torch's of too little memory. Of sslkit's
             errors, methods that are called for each image raise none but DataError, and samplers none.
     """
 
@@ -49,12 +49,6 @@ class blamed:  # noqa: N801 - used as a function; a class is faster than a gener
         if isinstance(error, _OF_ONE_IMAGE.get(self.method, SslkitError)):
             return
         raise PluginError(failure(self.component, self.method, error, self.of)) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a device has no more memory, which may show in code that takes little; told without torch."""
-    kinds = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("torch")}
-    return "OutOfMemoryError" in kinds or ("AcceleratorError" in kinds and "out of memory" in str(error))
 
 
 def words(error: BaseException) -> str:

@@ -171,7 +171,12 @@ DEVICE = type("AcceleratorError", (RuntimeError,), {"__module__": "torch"})
 
 @pytest.mark.parametrize(
     "error",
-    [DataError("no image"), torch.OutOfMemoryError("CUDA out of memory"), DEVICE("CUDA error: out of memory")],
+    [
+        DataError("no image"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        DEVICE("CUDA error: out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_what_is_no_plugins_fault_passes(error):
     with pytest.raises(type(error)) as caught, blamed(COMPONENT):
